@@ -1,0 +1,215 @@
+"""The probe's protocol: what lies in L1's memory. The one definition; the C header is generated from it.
+
+Little-endian, fixed records. The batch is a header, ``count`` vector records, and room for as many
+observation records, at physical address BATCH_BASE on KVM (a shared memory file's offset) and behind a
+Multiboot module's start on the bare machine; the same bytes in both places.
+
+    python -m harness.protocol > probe_protocol.h
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined
+
+MAGIC: Final = 0x3130_5249_4D56_4B31  # "1KVMIR01"
+VERSION: Final = 1
+BATCH_BASE: Final = 32 << 20  # bytes; L1-physical, above the probe and its tables' head
+L1_MEMORY: Final = 1 << 30  # bytes QEMU gives L1
+MSR_FIRST: Final = 0x480  # header.msrs[i] is MSR 0x480 + i as L1 reads it
+MSR_COUNT: Final = 18
+
+_C = {"Q": "uint64_t", "I": "uint32_t", "H": "uint16_t", "B": "uint8_t"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A fixed C struct: rows of (format character, array length, name, what it is)."""
+
+    name: str
+    rows: tuple[tuple[str, int, str, str], ...]
+
+    @property
+    def packer(self) -> struct.Struct:
+        """The record's layout: little-endian, no padding (rows are ordered so that C adds none)."""
+        return struct.Struct("<" + "".join(f"{n if n > 1 else ''}{f}" for f, n, _, _ in self.rows))
+
+    @property
+    def size(self) -> int:
+        """Bytes of one record."""
+        return self.packer.size
+
+    def pack(self, **values: int | tuple[int, ...]) -> bytes:
+        """The bytes; a field not named is zero, a name that is not a field is refused."""
+        if unknown := values.keys() - {name for _, _, name, _ in self.rows}:
+            raise KeyError(f"{self.name} has no field {sorted(unknown)}")
+        flat: list[int] = []
+        for _, n, name, _ in self.rows:
+            value = values.get(name, 0)
+            flat.extend((value,) if isinstance(value, int) and n == 1 else value if isinstance(value, tuple) else (0,) * n)
+        return self.packer.pack(*flat)
+
+    def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | tuple[int, ...]]:
+        """The fields by name."""
+        flat = self.packer.unpack_from(data, offset)
+        out: dict[str, int | tuple[int, ...]] = {}
+        at = 0
+        for _, n, name, _ in self.rows:
+            out[name] = flat[at] if n == 1 else flat[at : at + n]
+            at += n
+        return out
+
+
+HEADER: Final = Record(
+    "kvm_batch",
+    (
+        ("Q", 1, "magic", "MAGIC"),
+        ("I", 1, "version", "VERSION"),
+        ("I", 1, "count", "vector records in the batch"),
+        ("I", 1, "start", "in: index of the first record to run (a restart after L1 died)"),
+        ("I", 1, "current", "out: index of the record being run; the host reads it when L1 died"),
+        ("I", 1, "state", "out: STATE_*"),
+        ("I", 1, "deadline", "in: L1 timer deadline of one vector, microseconds of guest time"),
+        ("Q", 1, "vectors", "in: offset of the vector records from the header, bytes"),
+        ("Q", 1, "observations", "in: offset of the observation records from the header, bytes"),
+        ("Q", 1, "arena", "in: L1-physical address of the probe's free memory, bytes"),
+        ("Q", 1, "arena_size", "in: bytes of it"),
+        ("Q", MSR_COUNT, "msrs", "out: MSR 0x480 + i as L1 reads it, 0 where the read faulted"),
+        ("I", 1, "msr_faults", "out: bit i set where reading MSR 0x480 + i faulted"),
+        ("I", 1, "maxphyaddr", "out: CPUID 0x80000008 EAX 7:0"),
+        ("I", 1, "cpuid1_eax", "out: CPUID 1 EAX: family, model, stepping"),
+        ("I", 1, "cpuid1_ecx", "out: CPUID 1 ECX (VMX is bit 5)"),
+        ("I", 1, "cpuid7_ebx", "out: CPUID 7.0 EBX (SMEP 7, SMAP 20)"),
+        ("I", 1, "bare", "out: 1 when not under a hypervisor"),
+        ("Q", 1, "tsc_begin", "out: TSC before the first vector"),
+        ("Q", 1, "tsc_end", "out: TSC after the last"),
+    ),
+)
+
+VECTOR: Final = Record(
+    "kvm_vector",
+    (
+        ("I", 1, "index", "place in the batch"),
+        ("B", 1, "kind", "KIND_*"),
+        ("B", 1, "access", "ACCESS_*"),
+        ("B", 1, "leaf_level", "1, 2 or 3"),
+        ("B", 1, "upper_level", "leaf_level + 1 to 4"),
+        ("Q", 1, "leaf", "leaf entry without its address and page-size bit (A and D as given)"),
+        ("Q", 1, "upper", "upper entry without its address"),
+        ("Q", 1, "gp", "guest leaf entry's bits, P included, without address (A and D as given)"),
+        ("Q", 1, "gu", "guest entry above it, the same"),
+        ("B", 1, "paging", "PAGING_*"),
+        ("B", 1, "cpl", "0 or 3"),
+        ("B", 1, "cr", "CR_WP 1, CR_SMEP 2, CR_SMAP 4, CR_NXE 8"),
+        ("B", 1, "ept", "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12)"),
+        ("I", 1, "msr", "KIND_MSR: which"),
+        ("I", 1, "flags", "FLAG_*"),
+        ("I", 1, "reserved", "0"),
+    ),
+)
+
+OBSERVATION: Final = Record(
+    "kvm_observation",
+    (
+        ("I", 1, "index", "the vector's"),
+        ("B", 1, "verdict", "VERDICT_*"),
+        ("B", 1, "vector", "VERDICT_EXCEPTION: exception vector"),
+        ("H", 1, "exits", "VM exits L1 took for this vector"),
+        ("I", 1, "reason", "exit reason, all 32 bits"),
+        ("I", 1, "error", "VM-instruction error, or exception error code"),
+        ("Q", 1, "qualification", "exit qualification (CR2 for a page fault)"),
+        ("Q", 1, "gpa", "guest-physical address field"),
+        ("Q", 1, "gla", "guest-linear address field"),
+        ("Q", 1, "rip", "L2 RIP at the exit"),
+        ("Q", 1, "value", "KIND_MSR: value; else the datum L2 read"),
+        ("Q", 1, "leaf_after", "EPT12 leaf entry after the run"),
+        ("Q", 1, "upper_after", "EPT12 upper entry after the run"),
+        ("Q", 1, "gpte_after", "guest leaf entry after the run"),
+        ("Q", 1, "target_gpa", "L2-physical address of the page accessed"),
+        ("Q", 1, "target_gla", "L2-linear address accessed"),
+        ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it"),
+        ("Q", 1, "tsc", "TSC ticks from VM entry to the verdict"),
+        ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none)"),
+    ),
+)
+
+CONSTANTS: Final[dict[str, int]] = {
+    "KVMIRROR_MAGIC": MAGIC,
+    "KVMIRROR_VERSION": VERSION,
+    "BATCH_BASE": BATCH_BASE,
+    "MSR_FIRST": MSR_FIRST,
+    "MSR_COUNT": MSR_COUNT,
+    "STATE_LOADED": 0,  # the host has written the batch
+    "STATE_RUNNING": 1,
+    "STATE_DONE": 2,
+    "STATE_REFUSED": 3,  # bad magic, version or no VMX
+    "KIND_ACCESS": 0,
+    "KIND_ENTRY": 1,
+    "KIND_MSR": 2,
+    "KIND_MMIO": 3,
+    "ACCESS_READ": 0,
+    "ACCESS_WRITE": 1,
+    "ACCESS_RMW": 2,
+    "ACCESS_FETCH": 3,
+    "ACCESS_WALK": 4,  # the entries under test map the guest leaf table; a data read
+    "ACCESS_WALKA": 5,  # the same; the guest leaf entry has A clear
+    "ACCESS_WALKD": 6,  # the same; a data write, the guest leaf entry has D clear
+    "PAGING_OFF": 0,
+    "PAGING_32": 1,
+    "PAGING_PAE": 2,
+    "PAGING_64": 3,
+    "CR_WP": 1,
+    "CR_SMEP": 2,
+    "CR_SMAP": 4,
+    "CR_NXE": 8,
+    "EPT_ENABLE": 1,
+    "EPT_AD": 2,
+    "EPT_MBEC": 4,
+    "FLAG_CONTINUE": 1,  # a sequence: the same addresses and tables as the record before, entries rewritten
+    "FLAG_NO_INVEPT": 2,  # no INVEPT before this entry
+    "FLAG_VMCS_B": 4,  # run on the second vmcs12
+    "VERDICT_NONE": 0,  # not run
+    "VERDICT_DONE": 1,
+    "VERDICT_EXIT": 2,  # a VM exit to L1 other than the end of the access
+    "VERDICT_EXCEPTION": 3,
+    "VERDICT_ENTRY_FAIL": 4,  # VMfail: error has the number
+    "VERDICT_ENTRY_EXIT": 5,  # exit reason bit 31
+    "VERDICT_TIMEOUT": 6,  # L1's timer had to take the vCPU back
+    "VERDICT_VALUE": 7,
+    "VERDICT_SCAFFOLD": 8,  # the probe's own frame broke
+}
+
+_HEADER_TEMPLATE = """\
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Generated from harness/protocol.py: do not edit. */
+#ifndef KVMIRROR_PROTOCOL_H
+#define KVMIRROR_PROTOCOL_H
+
+#include <stdint.h>
+
+{% for name, value in constants.items() -%}
+#define {{ name }} {{ "%#x" | format(value) }}{{ "ull" if value > 0xffffffff else "u" }}
+{% endfor %}
+{% for r in records %}
+struct {{ r.name }} {
+{%- for f, n, name, what in r.rows %}
+	{{ c[f] }} {{ name }}{{ "[%d]" | format(n) if n > 1 else "" }};	/* {{ what }} */
+{%- endfor %}
+};
+_Static_assert(sizeof(struct {{ r.name }}) == {{ r.size }}, "{{ r.name }}");
+{% endfor %}
+#endif
+"""
+
+
+def c_header() -> str:
+    """The C header that the probe is compiled with."""
+    env = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - C, not HTML
+    return env.from_string(_HEADER_TEMPLATE).render(constants=CONSTANTS, records=(HEADER, VECTOR, OBSERVATION), c=_C)
+
+
+if __name__ == "__main__":
+    print(c_header(), end="")

@@ -1,0 +1,133 @@
+"""The answer: what L1 or L2 saw, in one form for all three voices, and how two answers are compared.
+
+Addresses are given as a place and an offset, since where the probe put its tables is not part of the
+question: ``target`` (the page L2 accesses), ``gpt`` (the guest paging structure whose EPT entries are under test).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """The kinds of answers. The last three are an observer's own and never a prediction of the contract."""
+
+    DONE = "done"  # the access completed
+    EXCEPTION = "exception"  # L2 took an exception: vector, error code
+    VIOLATION = "violation"  # L1 saw an EPT violation: qualification, guest-physical and guest-linear address
+    MISCONFIG = "misconfig"  # L1 saw an EPT misconfiguration: guest-physical address
+    ENTRY_FAIL = "entry-fail"  # VMLAUNCH failed: VM-instruction error number
+    ENTRY_EXIT = "entry-exit"  # VM entry ended in an exit with bit 31 of the reason
+    EXIT = "exit"  # any other VM exit to L1
+    VALUE = "value"  # an MSR's or a host file's value
+    LIVELOCK = "livelock"  # no progress: the same exit for ever
+    HOST = "host"  # host trouble: KVM_RUN failed, a WARN, L1 died
+    SCAFFOLD = "scaffold-failed"  # the probe's own frame broke: the vector said nothing
+    BLOCKED = "blocked"  # never ran: its host or L1 died first
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A guest address: ``base`` names what is there, ``offset`` in bytes."""
+
+    base: str
+    offset: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.base}+{self.offset:#x}" if self.offset else self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer.
+
+    ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
+    error, ENTRY_EXIT and EXIT the qualification, VALUE the value. ``number``: EXCEPTION the vector, ENTRY_EXIT
+    and EXIT the basic exit reason. ``defined``: the bits of ``code`` that this voice vouches for.
+    ``note``: HOST and LIVELOCK, a few words.
+    """
+
+    kind: Kind
+    code: int = 0
+    number: int = 0
+    gpa: Place | None = None
+    gla: Place | None = None
+    defined: int = 0xFFFF_FFFF_FFFF_FFFF
+    note: str = ""
+
+    def matches(self, seen: Outcome) -> bool:
+        """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared)."""
+        return (
+            self.kind is seen.kind
+            and self.number == seen.number
+            and (self.code ^ seen.code) & self.defined & seen.defined == 0
+            and (self.gpa is None or self.gpa == seen.gpa)
+            and (self.gla is None or self.gla == seen.gla)
+        )
+
+    def __str__(self) -> str:
+        text = self.kind.value
+        match self.kind:
+            case Kind.VIOLATION:
+                text += f" q={self.code & self.defined:#x}"
+                if unknown := ~self.defined & 0x1FFF:
+                    text += f" (any of {unknown:#x})"
+            case Kind.EXCEPTION:
+                text += f" #{ {6: 'UD', 8: 'DF', 13: 'GP', 14: 'PF'}.get(self.number, self.number) }({self.code:#x})"
+            case Kind.ENTRY_FAIL:
+                text += f" error {self.code}"
+            case Kind.ENTRY_EXIT | Kind.EXIT:
+                text += f" reason {self.number} q={self.code:#x}"
+            case Kind.VALUE:
+                text += f" {self.code & self.defined:#x}"
+            case _:
+                pass
+        if self.gpa is not None:
+            text += f" gpa={self.gpa}"
+        if self.gla is not None:
+            text += f" gla={self.gla}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step on the way to an answer: what happened, and the rule behind it.
+
+    ``where``: the C file and function (``mmu/spte.c make_spte``) or the SDM section; ``patch``: the number of the
+    patch that put the rule there, 0 for the base, None for the manual or the CPU.
+    """
+
+    where: str
+    what: str
+    patch: int | None = None
+
+    def __str__(self) -> str:
+        origin = "" if self.patch is None else (f" [patch {self.patch}]" if self.patch else " [base]")
+        return f"{self.where}: {self.what}{origin}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The mirror's answer with its steps; ``exits`` counts the exits KVM handled on the way."""
+
+    outcome: Outcome
+    steps: tuple[Step, ...] = ()
+    exits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """One answer the manual allows, with the named rule and its SDM section."""
+
+    outcome: Outcome
+    rule: str
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """The vector cannot be decided here; ``rule`` names why (the rules are listed in the report)."""
+
+    rule: str
+    reason: str
