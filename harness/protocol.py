@@ -49,7 +49,9 @@ class Record:
         flat: list[int] = []
         for _, n, name, _ in self.rows:
             value = values.get(name, 0)
-            flat.extend((value,) if isinstance(value, int) and n == 1 else value if isinstance(value, tuple) else (0,) * n)
+            flat.extend(
+                (value,) if isinstance(value, int) and n == 1 else value if isinstance(value, tuple) else (0,) * n
+            )
         return self.packer.pack(*flat)
 
     def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | tuple[int, ...]]:
@@ -104,7 +106,12 @@ VECTOR: Final = Record(
         ("B", 1, "paging", "PAGING_*"),
         ("B", 1, "cpl", "0 or 3"),
         ("B", 1, "cr", "CR_WP 1, CR_SMEP 2, CR_SMAP 4, CR_NXE 8"),
-        ("B", 1, "ept", "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12)"),
+        (
+            "B",
+            1,
+            "ept",
+            "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12)",
+        ),
         ("I", 1, "msr", "KIND_MSR: which"),
         ("I", 1, "flags", "FLAG_*"),
         ("I", 1, "reserved", "0"),
@@ -207,7 +214,7 @@ _Static_assert(sizeof(struct {{ r.name }}) == {{ r.size }}, "{{ r.name }}");
 
 def c_header() -> str:
     """The C header that the probe is compiled with."""
-    env = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - C, not HTML
+    env = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return env.from_string(_HEADER_TEMPLATE).render(constants=CONSTANTS, records=(HEADER, VECTOR, OBSERVATION), c=_C)
 
 

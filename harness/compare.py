@@ -1,0 +1,58 @@
+"""Three answers to one question, and what their disagreement is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+
+Contract = tuple[Allowed, ...] | NotApplicable
+
+
+class Mark(Flag):
+    """What one vector's comparison showed. AGREE stands alone: all three voices say the same."""
+
+    AGREE = auto()
+    DRIFT = auto()  # mirror against observation: our model is wrong
+    FINDING = auto()  # contract against observation: the kernel (or, bare, the CPU) departs from the manual
+    NOT_APPLICABLE = auto()  # the contract cannot decide, by a named rule
+    BLOCKED = auto()  # never ran, or the probe's own frame failed: says nothing
+    ENTRY_FAILURE = auto()  # the VM entry itself was refused: counted apart
+
+
+UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The marks of one vector at one level; ``rule`` names the contract's rule that was met or broken."""
+
+    marks: Mark
+    rule: str = ""
+
+
+def _contract_marks(contract: Contract, seen: Outcome) -> tuple[Mark, str]:
+    if isinstance(contract, NotApplicable):
+        return Mark.NOT_APPLICABLE, contract.rule
+    for allowed in contract:
+        if allowed.outcome.matches(seen):
+            return Mark(0), allowed.rule
+    return Mark.FINDING, contract[0].rule
+
+
+def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcome) -> Verdict:
+    """The verdict on ``seen``; None stands for a voice that was not asked (a series without a mirror).
+
+    A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror did not
+    predict that it would be.
+    """
+    if seen.kind in UNHEARD:
+        surprised = prediction is not None and prediction.outcome.kind is not seen.kind
+        return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
+    marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
+    if prediction is not None and not prediction.outcome.matches(seen):
+        marks |= Mark.DRIFT
+    if seen.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
+        marks |= Mark.ENTRY_FAILURE
+    return Verdict(marks or Mark.AGREE, rule)
