@@ -229,7 +229,8 @@ class Journal:
         """The finished cells of a run: number, seconds, facts."""
         with closing(
             self._db.execute(
-                "SELECT level, param, host, machine, id, seconds, facts FROM cell WHERE run=? ORDER BY level, param, host",
+                "SELECT level, param, host, machine, id, seconds, facts FROM cell WHERE run=?"
+                " ORDER BY level, param, host",
                 (run,),
             )
         ) as rows:
@@ -244,9 +245,9 @@ class Journal:
         return {Mark(marks): count for marks, count in rows}
 
     def results(
-        self, run: int, *, having: Mark = Mark(0), level: int | None = None, host: str | None = None
+        self, run: int, *, having: Mark | None = None, level: int | None = None, host: str | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Rows of a run that carry any of ``having`` (all rows where it is empty), texts resolved."""
+        """Rows of a run that carry any of ``having`` (all rows where it is None), texts resolved."""
         sql = (
             "SELECT c.level, c.param, c.host, c.machine, v.name, s.body, p.body, k.body, r.marks, u.name"
             " FROM result r JOIN cell c ON c.id=r.cell JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen"
