@@ -1,0 +1,109 @@
+"""What is run where: vectors sorted into module loads and QEMU starts, and the rules by which runs collapse.
+
+A **load** is kvm.ko and kvm-intel.ko of one level with their parameters; a **batch** is what one QEMU start
+asks. A collapse rule leaves out what would be the same experiment again; it is decided from what was observed
+on the running host, has a name, and what it leaves out is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from kvmodel.vector import AccessVector, ClientVector, Environment, HostVector, Machine, Mbec, Vector
+
+PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
+
+RULES = {
+    "same-value": "the parameter left unset has the value that another run of this level gives it by name",
+    "never-offered": "KVM does not offer L1 the control: setting it is one refused entry, asked once",
+    "not-advertised": "KVM does not offer L1 the control: QEMU without vmx-mbec makes the same virtual CPU",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One load of the modules; ``param`` None leaves enable_pt_guest_exec_control unset."""
+
+    level: int
+    param: bool | None
+    env: Environment
+
+    def __str__(self) -> str:
+        param = "unset" if self.param is None else int(self.param)
+        return f"level {self.level}, parameter {param}, {self.env.name}"
+
+
+@dataclass(slots=True)
+class Work:
+    """A load with what it is to be asked."""
+
+    load: Load
+    host: list[HostVector | ClientVector] = field(default_factory=list)
+    batches: dict[Machine, list[Vector]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How many vectors."""
+        return len(self.host) + sum(map(len, self.batches.values()))
+
+
+def plan(
+    vectors: Iterable[Vector],
+    levels: Iterable[int],
+    params: Iterable[bool | None],
+    param_from: int | None = PARAM_FROM,
+) -> Iterator[Work]:
+    """Every load with its vectors: by host CPU, then level by level.
+
+    ``param_from`` is the first level that has the parameter (None: no level has it); below it only unset runs.
+    """
+    by_env: dict[Environment, list[Vector]] = {}
+    for vector in vectors:
+        by_env.setdefault(vector.machine.env, []).append(vector)
+    levels, params = list(levels), list(params)
+    for cpu_mbec in (True, False):
+        for level in levels:
+            has_param = param_from is not None and level >= param_from
+            for param in params if has_param else [None]:
+                for env, asked in by_env.items():
+                    if env.cpu_mbec is cpu_mbec:
+                        yield _work(Load(level, param, env), asked)
+
+
+def _work(load: Load, vectors: list[Vector]) -> Work:
+    work = Work(load)
+    for vector in vectors:
+        if isinstance(vector, HostVector | ClientVector):
+            work.host.append(vector)
+        else:
+            work.batches.setdefault(vector.machine, []).append(vector)
+    return work
+
+
+def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:
+    """Drop from ``work`` what the rules leave out; how many vectors each left out.
+
+    ``same_value``: another run of this level names the value that the parameter has here.
+    ``offered``: KVM's own MSR 0x48B on this host allows L1 bit 22.
+    """
+    left_out = dict.fromkeys(RULES, 0)
+    if same_value:
+        left_out["same-value"] = sum(map(len, work.batches.values()))
+        work.batches.clear()
+        return {rule: n for rule, n in left_out.items() if n}
+    if not offered:
+        for machine, asked in list(work.batches.items()):
+            kept = []
+            for vector in asked:
+                if isinstance(vector, AccessVector) and vector.mbec is Mbec.ON:
+                    left_out["never-offered"] += 1
+                elif isinstance(vector, AccessVector) and vector.mbec is Mbec.NA:
+                    left_out["not-advertised"] += 1
+                else:
+                    kept.append(vector)
+            if kept:
+                work.batches[machine] = kept
+            else:
+                del work.batches[machine]
+    return {rule: n for rule, n in left_out.items() if n}
