@@ -1,0 +1,43 @@
+"""Which patch causes a departure: asked of the mirror by leaving patches out, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvmodel import machine
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Outcome
+from kvmodel.series import Level
+from kvmodel.vector import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The patches without any one of which the departure goes away; empty where the base has it."""
+
+    patches: tuple[int, ...]
+    in_base: bool
+    predicted: bool
+
+    def __str__(self) -> str:
+        if not self.predicted:
+            return "the mirror does not show it: cause unknown"
+        if self.in_base:
+            return "the base has it"
+        if not self.patches:
+            return "no single patch causes it: leaving any one out changes nothing"
+        return f"caused by patch {' and '.join(map(str, self.patches))} (leaving one out takes it away)"
+
+
+def find_cause(level: int, param: bool | None, cpu: Cpu, vector: Vector, seen: Outcome) -> Cause:
+    """The cause of ``seen`` at ``level``."""
+    if not machine.predict(level, param, cpu, vector).outcome.matches(seen):
+        return Cause((), False, False)
+    if machine.predict(0, None, cpu, vector).outcome.matches(seen):
+        return Cause((), True, True)
+    needed = []
+    for left_out in range(1, level + 1):
+        without = Level.without(level, left_out)
+        if not machine.predict(without, param, cpu, vector).outcome.matches(seen):
+            needed.append(left_out)
+    return Cause(tuple(needed), False, True)

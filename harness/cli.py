@@ -1,0 +1,82 @@
+"""``kvmirror``: the command line. Parses, calls a subcommand, turns an error into a sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from harness.errors import KvmirrorError
+
+# Imported when the command line is parsed; each has add_parser(subparsers).
+COMMANDS = (
+    "harness.commands.validate",
+    "harness.commands.run",
+    "harness.commands.predict",
+    "harness.commands.findings",
+    "harness.commands.build",
+    "harness.commands.doctor",
+    "harness.series_cli",
+    "harness.oracle.cli",
+)
+
+DESCRIPTION = """\
+Holds a model of KVM's MBEC series against real KVM, real QEMU and an Intel CPU, patch by patch.
+
+Three voices answer each question (a vector): the mirror says what this kernel does, the contract what
+Intel's manual allows, the observation what happened. Drift: mirror and observation differ, our model is
+wrong. Finding: the kernel departs from the manual.
+"""
+
+EXAMPLES = """\
+a first look:
+  kvmirror validate --levels 0,11,18 --vectors thin    three levels, a handful of vectors
+  kvmirror validate                                    every level, every parameter value, the core vectors
+from a finding to its explanation:
+  kvmirror findings
+  kvmirror explain F1
+one vector:
+  kvmirror predict --level 18 --param 1 --steps ID
+  kvmirror run --level 18 --param 1 ID
+
+exit codes: 0 nothing to report, 1 findings, 2 your input, 3 drift, 4 host, build or network, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="kvmirror",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(name).add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KvmirrorError as error:
+        print(f"kvmirror: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("kvmirror: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`kvmirror ... | head`): nothing to say to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness import selection
+from kvmodel.cpu import Cpu
+
+LAST_LEVEL = 18
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """``--level`` and ``--param`` for a command about one level."""
+    parser.add_argument("--level", required=True, metavar="N", help="the base with patches 1..N")
+    parser.add_argument("--param", default="unset", help="enable_pt_guest_exec_control: unset, 0 or 1 (default unset)")
+
+
+def one_level(args: argparse.Namespace) -> tuple[int, bool | None]:
+    """What ``add_level`` was given."""
+    (level,) = selection.levels(args.level, LAST_LEVEL)
+    (param,) = selection.params(args.param)
+    return level, param
+
+
+def add_journal(parser: argparse.ArgumentParser) -> None:
+    """``--journal`` and ``--run`` for a command that reads what is known."""
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="another journal than the user's own")
+    parser.add_argument("--run", type=int, dest="run_number", metavar="N", help="another run than the latest")
+
+
+def host_cpu(mbec: bool = True) -> Cpu:
+    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
+    return Cpu(mbec=mbec)

@@ -1,0 +1,148 @@
+"""A run in rows: what the live table, the JSON object and the reports all show. Reads the journal only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from harness.compare import Mark
+from harness.findings import Finding, departures, group
+from harness.journal import CellKey, Journal, outcome_of
+
+SCHEMA: Final = "kvmirror-run-1"
+KVM_HOST: Final = "kvm"  # the journal's host of every observation on KVM; the bare CPU is "bare"
+BARE_HOST: Final = "bare"
+
+
+@dataclass(slots=True)
+class Row:
+    """One (level, parameter): counts over all its machines. A vector may be both drift and finding."""
+
+    level: int
+    param: str
+    vectors: int = 0
+    agree: int = 0
+    drift: int = 0
+    findings: int = 0
+    changes: int = 0
+    not_applicable: int = 0
+    blocked: int = 0
+    entry_failures: int = 0
+    collapsed: int = 0
+    seconds: float = 0.0
+
+
+def below(level: int, param: str, present: set[tuple[int, str]]) -> tuple[int, str] | None:
+    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter value,
+    or, below the patch that adds the parameter, unset; None where the run has none."""
+    for lower in range(level - 1, -1, -1):
+        if (lower, param) in present:
+            return lower, param
+        if (lower, "unset") in present and not {(lower, "0"), (lower, "1")} & present:
+            return lower, "unset"
+    return None
+
+
+def row(journal: Journal, run: int, level: int, param: str, keys: dict[CellKey, Any], host: str = KVM_HOST) -> Row:
+    """The counts of one (level, parameter) from its cells."""
+    out = Row(level, param)
+    for key, (cell, seconds, facts) in keys.items():
+        if (key.level, key.param, key.host) != (level, param, host):
+            continue
+        out.seconds += seconds
+        out.collapsed += sum(facts.get("collapsed", {}).values())
+        for marks, count in journal.counts(cell).items():
+            out.vectors += count
+            out.agree += count * (Mark.AGREE in marks)
+            out.drift += count * (Mark.DRIFT in marks)
+            out.findings += count * (Mark.FINDING in marks)
+            out.not_applicable += count * (Mark.NOT_APPLICABLE in marks)
+            out.blocked += count * (Mark.BLOCKED in marks)
+            out.entry_failures += count * (Mark.ENTRY_FAILURE in marks)
+    present = {(k.level, k.param) for k in keys if k.host == host}
+    if (other := below(level, param, present)) is not None:
+        out.changes = sum(1 for _ in journal.changes(run, level, param, *other))
+    out.seconds = round(out.seconds, 1)
+    return out
+
+
+def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
+    """Every (level, parameter) of a run, in order."""
+    keys = journal.cells(run)
+    order = {"unset": 0, "0": 1, "1": 2}
+    present = sorted({(k.level, k.param) for k in keys if k.host == host}, key=lambda c: (c[0], order[c[1]]))
+    return [row(journal, run, level, param, keys, host) for level, param in present]
+
+
+def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
+    """The findings of a run, by cause (``host`` BARE_HOST: the CPU's errata)."""
+    return group(departures(journal.results(run, having=Mark.FINDING, host=host), outcome_of))
+
+
+def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
+    """The object that ``--json`` prints."""
+    info = journal.run_info(run)
+    table = rows(journal, run, host)
+    totals = Row(-1, "all")
+    for r in table:
+        for name in ("vectors", "agree", "drift", "findings", "changes", "not_applicable", "blocked"):
+            setattr(totals, name, getattr(totals, name) + getattr(r, name))
+        totals.entry_failures += r.entry_failures
+        totals.collapsed += r.collapsed
+        totals.seconds = round(totals.seconds + r.seconds, 1)
+    total = asdict(totals)
+    del total["level"], total["param"]
+    return {
+        "schema": SCHEMA,
+        "run": run,
+        "status": info["status"],
+        "provenance": info["provenance"],
+        "levels": [asdict(r) for r in table],
+        "findings": [finding_json(f) for f in findings(journal, run, host)],
+        "totals": total,
+    }
+
+
+def finding_json(f: Finding) -> dict[str, Any]:
+    """One finding as data."""
+    smallest = f.smallest
+    return {
+        "name": f.name,
+        "cause": f.cause,
+        "severity": f.symptom.severity,
+        "symptom": str(f.symptom),
+        "rule": smallest.rule,
+        "section": smallest.section,
+        "first_level": f.first_level,
+        "cells": [list(c) for c in sorted(f.cells)],
+        "vectors": len(f.vectors),
+        "smallest": smallest.vector,
+        "seen": str(smallest.seen),
+        "allowed": str(smallest.allowed),
+    }
+
+
+COLUMNS: Final = (
+    ("level", 5, "level"),
+    ("param", 5, "param"),
+    ("vectors", 7, "vectors"),
+    ("agree", 7, "agree"),
+    ("drift", 6, "drift"),
+    ("finding", 7, "findings"),
+    ("change", 7, "changes"),
+    ("n/a", 5, "not_applicable"),
+    ("blocked", 7, "blocked"),
+    ("entry-f", 7, "entry_failures"),
+    ("merged", 7, "collapsed"),
+    ("seconds", 8, "seconds"),
+)
+
+
+def table_head() -> str:
+    """The table's first line."""
+    return " ".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
+
+
+def table_line(r: Row) -> str:
+    """One line of the table."""
+    return " ".join(f"{getattr(r, name):>{width}}" for _, width, name in COLUMNS)
