@@ -1,1 +1,5 @@
-"""See docs/design.md."""
+"""The contract: what Intel's SDM lets a CPU answer. Knows nothing of KVM; see docs/design.md."""
+
+from kvmodel.sdm.contract import allowed
+
+__all__ = ["allowed"]

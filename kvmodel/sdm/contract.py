@@ -1,0 +1,154 @@
+"""The contract: for a vector and the virtual CPU as L1 reads it, every answer the manual allows."""
+
+from __future__ import annotations
+
+from kvmodel.bits import GENMASK
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.sdm import controls, ept, guest_paging, msrs
+from kvmodel.sdm.access import Linear, Use
+from kvmodel.sdm.rules import RULES
+from kvmodel.vector import (
+    Access,
+    AccessVector,
+    ClientVector,
+    EntryVector,
+    HostVector,
+    Mbec,
+    MmioVector,
+    MsrVector,
+    Paging,
+    Vector,
+)
+
+TARGET = Place("target")
+GUEST_TABLE = Place("gpt")
+PERMISSIVE = 7 | ept.USER_EXECUTE | ept.ACCESSED | ept.DIRTY  # an entry of the probe's that is not under test
+WRITE_BACK = 6 << 3
+ERROR_CODE = GENMASK(31, 0)
+
+_FINAL = {
+    Access.READ: Use.READ,
+    Access.WRITE: Use.WRITE,
+    Access.RMW: Use.RMW,
+    Access.FETCH: Use.FETCH,
+    Access.WALK: Use.READ,
+    Access.WALKA: Use.READ,
+    Access.WALKD: Use.WRITE,
+}
+
+
+def _allowed(outcome: Outcome, rule: str) -> Allowed:
+    return Allowed(outcome, rule, RULES[rule].section)
+
+
+def _aside(rule: str) -> NotApplicable:
+    return NotApplicable(rule, RULES[rule].text)
+
+
+def entries(vector: AccessVector) -> tuple[tuple[int, int], ...]:
+    """(level, 64-bit entry) from level 4 down to the leaf, as the probe makes them; addresses are left 0."""
+    found = []
+    for level in range(4, vector.leaf_level - 1, -1):
+        if level == vector.leaf_level:
+            entry = vector.leaf.bits | vector.memtype << 3 | vector.leaf_bits
+            entry |= ept.PAGE_SIZE if level > 1 else 0
+        elif level == vector.upper_level:
+            entry = vector.upper.bits | vector.upper_bits
+        else:
+            entry = PERMISSIVE
+        found.append((level, entry))
+    return tuple(found)
+
+
+def mode(vector: AccessVector) -> guest_paging.Mode:
+    """The guest mode of the access (EFLAGS.AC is clear in the probe's L2)."""
+    return guest_paging.Mode(vector.paging, vector.cpl, vector.wp, vector.smep, vector.smap, vector.nxe)
+
+
+def linear(vector: AccessVector) -> Linear:
+    """What the guest's paging makes of the address accessed."""
+    return guest_paging.linear(mode(vector), (vector.gu, vector.gp))
+
+
+def _walk(cpu: Cpu, vector: AccessVector, use: Use) -> Allowed | None:
+    """What the entries under test make of ``use``: an answer, None where it is permitted."""
+    walked = ept.walk(cpu, entries(vector), use, mbec=vector.mbec is Mbec.ON, ad=vector.ad, linear=linear(vector))
+    gpa = GUEST_TABLE if use.is_structure else TARGET
+    match walked:
+        case ept.Violation(qualification=code, defined=defined):
+            return _allowed(Outcome(Kind.VIOLATION, code=code, defined=defined, gpa=gpa, gla=TARGET), walked.rule)
+        case ept.Misconfig():
+            return _allowed(Outcome(Kind.MISCONFIG, defined=0, gpa=gpa), walked.rule)
+        case _:
+            return None
+
+
+DONE = Outcome(Kind.DONE, defined=0)
+
+
+def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicable:
+    if not cpu.vmx:
+        return _aside("na-no-vmx")
+    if vector.paging is Paging.OFF:
+        if vector.access.is_walk:
+            return _aside("na-walk-without-paging")
+        if not cpu.unrestricted:
+            return _aside("na-needs-unrestricted-guest")
+    refused = controls.entry_failure(cpu, ept=True, mbec=vector.mbec is Mbec.ON, ad=vector.ad)
+    if refused:
+        return (_allowed(controls.failed(), refused),)
+    final = _FINAL[vector.access]
+    fault = guest_paging.fault(mode(vector), (vector.gu, vector.gp), final)
+    page_fault = fault and _allowed(
+        Outcome(Kind.EXCEPTION, code=fault.error, number=guest_paging.PAGE_FAULT, defined=ERROR_CODE),
+        fault.rule,
+    )
+    if not vector.access.is_walk:
+        return (page_fault or _walk(cpu, vector, final) or _allowed(DONE, "ept-permitted"),)
+    if seen := _walk(cpu, vector, Use.WALK):
+        return (seen,)
+    update = None if vector.access is Access.WALK else _walk(cpu, vector, Use.UPDATE)
+    if page_fault is None:
+        return (update or _allowed(DONE, "ept-permitted"),)
+    if update is not None and vector.access is Access.WALKA:
+        early = Allowed(update.outcome, "guest-accessed-before-fault", RULES["guest-accessed-before-fault"].section)
+        return (page_fault, early)
+    return (page_fault,)
+
+
+def _entry(cpu: Cpu, vector: EntryVector) -> tuple[Allowed, ...] | NotApplicable:
+    if not cpu.vmx:
+        return _aside("na-no-vmx")
+    refused = controls.entry_failure(cpu, ept=vector.ept, mbec=vector.mbec is Mbec.ON, ad=False)
+    if refused:
+        return (_allowed(controls.failed(), refused),)
+    return (_allowed(DONE, "entry-succeeds"),)
+
+
+def _readings(found: tuple[tuple[Outcome, str], ...]) -> tuple[Allowed, ...] | NotApplicable:
+    return tuple(_allowed(outcome, rule) for outcome, rule in found) or _aside("na-other-msr")
+
+
+_HOST_MSRS = {"m48b": msrs.PROCBASED_CTLS2, "m48c": msrs.EPT_VPID_CAP}
+
+
+def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
+    """Every answer the manual allows to ``vector`` on the virtual CPU ``cpu``, as L1 reads it, or why none is said.
+
+    A VIOLATION's ``defined`` leaves out the bits that are undefined or the implementation's choice; addresses are
+    exact. MSR values are judged for consistency only.
+    """
+    match vector:
+        case AccessVector():
+            return _access(cpu, vector)
+        case EntryVector():
+            return _entry(cpu, vector)
+        case MsrVector():
+            return _readings(msrs.readings(cpu, vector.msr))
+        case MmioVector() | ClientVector():
+            return (_allowed(DONE, "own-access"),)
+        case HostVector() if vector.what in _HOST_MSRS:
+            return _readings(msrs.values(_HOST_MSRS[vector.what]))
+        case _:
+            return _aside("na-not-architectural")

@@ -1,0 +1,91 @@
+"""The contract's rules as data: what each is called, where the manual has it, what it says in our words.
+
+Sections are those of Intel's SDM volume 3 (order number 325384, edition 080): paging in chapter 4, VM entries
+in 27, exits in 28, EPT in 29, capability MSRs in appendix A.
+A rule is printed beside every outcome it allows and beside every vector it puts aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: the manual's section and a sentence of ours."""
+
+    section: str
+    text: str
+
+
+RULES: dict[str, Rule] = {
+    # --- what the EPT walk ends in ---
+    "ept-permitted": Rule("29.3.3", "Every entry used is present and legal and together they permit the access."),
+    "ept-not-present": Rule(
+        "29.3.3.2",
+        "An entry with bits 2:0 clear (with MBEC bit 10 too) is not present: EPT violation at that entry, "
+        "qualification bits 6:3 clear.",
+    ),
+    "ept-permission": Rule(
+        "29.3.3.2", "The permissions of all entries used, ANDed, lack what the access needs: EPT violation."
+    ),
+    "ept-write-without-read": Rule("29.3.3.1", "A present entry with bit 0 clear and bit 1 set is misconfigured."),
+    "ept-execute-without-read": Rule(
+        "29.3.3.1",
+        "Without execute-only translations (MSR 0x48C bit 0), an entry with bit 0 clear and bit 2, or with MBEC "
+        "bit 10, set is misconfigured.",
+    ),
+    "ept-reserved": Rule("29.3.3.1", "A present entry with a reserved bit set is misconfigured."),
+    "ept-memory-type": Rule("29.3.3.1", "A present leaf whose bits 5:3 are 2, 3 or 7 is misconfigured."),
+    # --- what of the qualification is defined ---
+    "undefined-bit6": Rule("28.2.1", "Qualification bit 6 is undefined without mode-based execute control."),
+    "undefined-advanced": Rule(
+        "28.2.1",
+        "Qualification bits 11:9 are undefined unless bits 7 and 8 are set and MSR 0x48C bit 22 is.",
+    ),
+    "specific-rmw-bit0": Rule(
+        "28.2.1", "Whether a read-modify-write also reports a read (bit 0) is the implementation's choice."
+    ),
+    "specific-update-bit0": Rule(
+        "28.2.1", "Whether an accessed or dirty update also reports a read (bit 0) is the implementation's choice."
+    ),
+    "undefined-misconfig": Rule(
+        "28.2.1", "A misconfiguration leaves exit qualification and guest-linear address undefined."
+    ),
+    # --- guest paging ---
+    "guest-protection": Rule("4.6", "The guest's own paging forbids the access: #PF with P set."),
+    "guest-reserved": Rule("4.7", "XD set with EFER.NXE clear is a reserved bit: #PF with RSVD and P set."),
+    "guest-fault-before-final-page": Rule(
+        "29.3.3.2", "A page fault of the guest's paging comes before any EPT check of the page it would reach."
+    ),
+    "guest-accessed-before-fault": Rule(
+        "4.8", "An accessed flag may be set by a walk whose access the permissions then deny: either comes first."
+    ),
+    # --- VM entry, controls, MSRs ---
+    "entry-mbec-needs-ept": Rule("27.2.1.1", "Mode-based execute control without enable EPT: VMfail, error 7."),
+    "entry-unrestricted-needs-ept": Rule("27.2.1.1", "Unrestricted guest without enable EPT: VMfail, error 7."),
+    "entry-control-not-allowed": Rule(
+        "27.2.1.1", "A secondary control set that MSR 0x48B does not allow to be 1: VMfail, error 7."
+    ),
+    "entry-eptp-ad": Rule(
+        "27.2.1.1", "EPTP bit 6 set on a CPU without accessed and dirty flags for EPT (MSR 0x48C bit 21): error 7."
+    ),
+    "entry-succeeds": Rule("27.3", "Controls, host state and guest state are legal: the guest runs."),
+    "msr-value": Rule(
+        "A.3.3",
+        "Bits 31:0 of MSR 0x48B are 0 and every capability in its other half may be missing: advertising less is policy.",
+    ),
+    "msr-mbec-needs-ept": Rule(
+        "A.3.3", "Without enable EPT neither mode-based execute control nor unrestricted guest may be advertised."
+    ),
+    "msr-ept-cap": Rule("A.10", "The reserved bits of MSR 0x48C are 0; every capability may be missing."),
+    "msr-absent": Rule("A.1", "The MSR does not exist on this CPU: reading it is #GP(0)."),
+    # --- L1's own accesses ---
+    "own-access": Rule("29.3", "EPT under L1 is invisible to it: an access that L1's own paging permits completes."),
+    # --- put aside ---
+    "na-not-architectural": Rule("-", "Asks the host or KVM's own interfaces: the manual has nothing to say."),
+    "na-no-vmx": Rule("-", "The virtual CPU has no VMX: L1 cannot run an L2."),
+    "na-walk-without-paging": Rule("-", "With paging off there is no walk of guest tables."),
+    "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
+    "na-other-msr": Rule("-", "Only MSRs 0x48B and 0x48C are described here."),
+}
