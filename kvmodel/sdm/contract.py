@@ -100,10 +100,10 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
         return (_allowed(controls.failed(), refused),)
     final = _FINAL[vector.access]
     fault = guest_paging.fault(mode(vector), (vector.gu, vector.gp), final)
-    page_fault = fault and _allowed(
-        Outcome(Kind.EXCEPTION, code=fault.error, number=guest_paging.PAGE_FAULT, defined=ERROR_CODE),
-        fault.rule,
-    )
+    page_fault = None
+    if fault is not None:
+        taken = Outcome(Kind.EXCEPTION, code=fault.error, number=guest_paging.PAGE_FAULT, defined=ERROR_CODE)
+        page_fault = _allowed(taken, fault.rule)
     if not vector.access.is_walk:
         return (page_fault or _walk(cpu, vector, final) or _allowed(DONE, "ept-permitted"),)
     if seen := _walk(cpu, vector, Use.WALK):

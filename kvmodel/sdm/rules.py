@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "entry-succeeds": Rule("27.3", "Controls, host state and guest state are legal: the guest runs."),
     "msr-value": Rule(
         "A.3.3",
-        "Bits 31:0 of MSR 0x48B are 0 and every capability in its other half may be missing: advertising less is policy.",
+        "Bits 31:0 of MSR 0x48B are 0; every capability in the other half may be missing: less is policy.",
     ),
     "msr-mbec-needs-ept": Rule(
         "A.3.3", "Without enable EPT neither mode-based execute control nor unrestricted guest may be advertised."
