@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ GRACE: Final = 3.0  # seconds between asking a group to end and ending it
 TAIL: Final = 15  # lines of output in an error message
 
 Arg = str | os.PathLike[str]
+Env = Mapping[str, str | None]  # None takes a variable away
 
 # Reads "+GROUP" and "-GROUP" lines; when the pipe closes, its parent is gone, and so must be the groups left.
 _GUARD: Final = """
@@ -274,15 +276,16 @@ def _start(argv: Sequence[str], **how: object) -> Process:
     return process
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+def _environment(env: Env | None) -> dict[str, str]:
+    merged: Env = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def run(
     argv: Sequence[Arg],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Env | None = None,
     input: bytes | str | None = None,
     log: Path | None = None,
     timeout: float | None = None,
@@ -297,7 +300,7 @@ def run(
     the command and its last lines. Whatever is raised, Ctrl-C included, its process group is gone by then.
     """
     words = [os.fspath(a) for a in argv]
-    if nice:
+    if nice and shutil.which(words[0]):  # else the error names the program, not nice
         words = ["nice", "-n", str(nice), *words]
     data = input.encode() if isinstance(input, str) else input
     with contextlib.ExitStack() as stack:
@@ -357,7 +360,7 @@ def spawn(
     argv: Sequence[Arg],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Env | None = None,
     log: Path | None = None,
     stdin: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
