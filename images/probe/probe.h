@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the probe's files share, and where its fixed memory lies. */
+#ifndef PROBE_H
+#define PROBE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "cpu.h"
+#include "protocol.h"
+
+#define PAGE		4096ull
+#define MIB		(1ull << 20)
+#define GIB		(1ull << 30)
+
+/*
+ * Fixed L1-physical memory between the image (1 MiB up) and the batch (32 MiB up). It is not part of the image,
+ * so that loaders have less to load; boot modules that lie in it are moved away before it is used.
+ *
+ * The scaffold window is mapped to L2 at the same address (L2-physical = L1-physical).
+ */
+#define SCAFFOLD	(16 * MIB)
+#define L2_CODE		(SCAFFOLD + 0 * PAGE)
+#define L2_PML4		(SCAFFOLD + 1 * PAGE)
+#define L2_PDPT		(SCAFFOLD + 2 * PAGE)
+#define L2_PAE_PDPT	(SCAFFOLD + 3 * PAGE)
+#define L2_PD		(SCAFFOLD + 4 * PAGE)	/* long mode and PAE */
+#define L2_PT_CODE	(SCAFFOLD + 5 * PAGE)
+#define L2_PT		(SCAFFOLD + 6 * PAGE)
+#define L2_PD32		(SCAFFOLD + 7 * PAGE)
+#define L2_PT32_CODE	(SCAFFOLD + 8 * PAGE)
+#define L2_PT32		(SCAFFOLD + 9 * PAGE)
+#define L2_DATA		(SCAFFOLD + 10 * PAGE)	/* the page accessed where the walk is under test */
+#define EPT_PD		(SCAFFOLD + 16 * PAGE)	/* EPT12 tables of the scaffold itself, shared by all vectors */
+#define EPT_PT		(SCAFFOLD + 17 * PAGE)
+#define VMXON_REGION	(SCAFFOLD + 20 * PAGE)
+#define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* two */
+#define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
+#define POOL_PAGES	512
+
+/* L2-linear: a supervisor and a user alias of the code page, and the page under test */
+#define GLA_CODE	0x00400000ull
+#define GLA_CODE_USER	0x00401000ull
+#define GLA_TARGET	0x00800000ull
+
+/* offsets in the code page: each access, followed by VMCALL */
+#define CODE_READ	0x00
+#define CODE_WRITE	0x10
+#define CODE_RMW	0x20
+#define CODE_FETCH	0x30
+#define CODE_IDLE	0x40
+
+/* guest paging-structure bits */
+#define PTE_P		0x1ull
+#define PTE_W		0x2ull
+#define PTE_U		0x4ull
+#define PTE_A		0x20ull
+#define PTE_D		0x40ull
+#define PTE_ALL		(PTE_P | PTE_W | PTE_U | PTE_A)
+
+/* EPT entry bits */
+#define EPT_RWXU	0x407ull
+#define EPT_A		0x100ull
+#define EPT_D		0x200ull
+#define EPT_PS		0x80ull
+#define EPT_WB		(6ull << 3)
+#define EPT_NONLEAF	(EPT_RWXU | EPT_A)
+#define EPT_LEAF	(EPT_RWXU | EPT_A | EPT_D | EPT_WB)
+
+/* error of a VERDICT_SCAFFOLD that the probe itself gives before any VM entry */
+#define REFUSED_ADDRESS	0x1000	/* no L2-physical address fits: paging mode, levels or MAXPHYADDR */
+#define REFUSED_SEQUENCE 0x1001	/* FLAG_CONTINUE without a fitting record before */
+#define REFUSED_KIND	0x1002	/* unknown kind, access or paging */
+/* ... and after an exit: the access ended but did not do what it says */
+#define BROKEN_VALUE	0x1010
+#define BROKEN_RIP	0x1011
+
+/* the memory of one vector under test */
+struct setting {
+	uint64_t root;		/* EPT12 PML4 */
+	uint64_t *leaf;		/* entries under test */
+	uint64_t *upper;
+	uint64_t upper_next;	/* the table the upper entry points to */
+	void *gpte;		/* guest leaf entry */
+	uint64_t page;		/* L1-physical page that the leaf under test maps */
+	uint64_t data;		/* L1-physical page that L2 accesses */
+	uint64_t target_gpa;
+	uint64_t target_gla;
+	uint64_t gpt_gpa;	/* of the guest leaf entry */
+	uint64_t test_base;	/* L2-physical range under the leaf under test */
+	uint64_t test_size;
+	uint8_t leaf_level, upper_level, paging, walk;
+	uint8_t valid;
+};
+
+struct l2_registers {
+	uint64_t rax, rdi;
+};
+
+/* platform.c */
+void platform_init(void);
+void platform_say(const char *text, uint64_t number);
+void platform_emit(const struct kvm_batch *batch);
+void platform_off(void) __attribute__((noreturn));
+void zero_pages(uint64_t address, uint64_t pages);
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
+void *memmove(void *to, const void *from, size_t n);
+
+/* timer.c */
+void timer_init(uint32_t deadline_us);
+void timer_arm(void);
+void timer_acknowledge(void);
+int timer_early(uint64_t since);
+
+/* tables.c */
+void tables_init(const struct kvm_batch *batch);
+int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxphyaddr);
+
+/* vmx.c */
+extern uint64_t vmx_msrs[MSR_COUNT];
+int vmx_init(void);
+void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip);
+int vmx_enter(struct l2_registers *r);
+void vmx_invept(uint64_t root, int ad);
+
+/* switch.S */
+int vm_enter(struct l2_registers *r, int resume);
+void vm_exited(void);
+
+/* run.c */
+void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
+
+#endif

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* One vector: its memory, its entry into L2, and what came of it. */
+#include "probe.h"
+
+#define MMIO_ADDRESS	0xfed00020ull	/* HPET: interrupt status, where writing zeroes does nothing */
+#define MMIO_TIMES	4		/* the first access faults the mapping in, the others use it */
+#define STALE_LIMIT	3		/* interrupts too early to be the deadline's, per vector */
+#define VMCALL_BYTES	0x00c1010full	/* what lies at the start of the page accessed: VMCALL, and room for a mark */
+#define ADDEND		0x01000000u	/* changes the mark, not the VMCALL */
+
+static struct setting setting;
+static uint32_t mark;
+
+/* the page's first four bytes for this vector: VMCALL and a mark that changes */
+static uint32_t planted(void)
+{
+	return (uint32_t)VMCALL_BYTES | mark << 24;
+}
+
+static uint32_t code_offset(uint8_t access)
+{
+	switch (access) {
+	case ACCESS_WRITE:
+	case ACCESS_WALKD:
+		return CODE_WRITE;
+	case ACCESS_RMW:
+		return CODE_RMW;
+	case ACCESS_FETCH:
+		return CODE_FETCH;
+	default:
+		return CODE_READ;
+	}
+}
+
+static uint32_t code_length(uint32_t offset)
+{
+	return offset == CODE_RMW ? 3 : 2;
+}
+
+static uint64_t code_gla(const struct kvm_vector *v)
+{
+	if (v->paging == PAGING_OFF)
+		return L2_CODE;
+	return v->cpl ? GLA_CODE_USER : GLA_CODE;
+}
+
+static int in_page(uint64_t a, uint64_t page)
+{
+	return (a ^ page) < PAGE;
+}
+
+/* Enters L2 until it exits for a reason of its own or the deadline passes. Returns the result of vmx_enter(). */
+static int enter(struct l2_registers *r, struct kvm_observation *o)
+{
+	uint64_t begin;
+	int failed;
+
+	for (unsigned int stale = 0;; stale++) {
+		timer_arm();
+		begin = rdtsc();
+		failed = vmx_enter(r);
+		o->tsc = rdtsc() - begin;
+		if (failed)
+			return failed;
+		o->exits++;
+		o->reason = (uint32_t)vmread(EXIT_REASON);
+		if (o->reason != REASON_EXTINT)
+			return 0;
+		timer_acknowledge();
+		if (!timer_early(begin) || stale == STALE_LIMIT) {
+			o->verdict = VERDICT_TIMEOUT;
+			o->rip = vmread(GUEST_RIP);
+			return 0;
+		}
+	}
+}
+
+/* The access ended with VMCALL at `rip`: did it do what it says? */
+static void judge_done(const struct kvm_vector *v, const struct setting *s, const struct l2_registers *r,
+		       struct kvm_observation *o, uint64_t access_rip)
+{
+	uint32_t offset = code_offset(v->access);
+	uint32_t now = *(volatile uint32_t *)s->data, want_now, want_read = planted();
+	uint64_t want_rip = access_rip + code_length(offset);
+
+	o->verdict = VERDICT_DONE;
+	o->value = (uint32_t)r->rax;
+	switch (offset) {
+	case CODE_WRITE:
+		want_now = want_read = planted() + ADDEND;
+		break;
+	case CODE_RMW:
+		want_now = planted() + ADDEND;
+		want_read = ADDEND;
+		break;
+	case CODE_FETCH:
+		want_now = planted();
+		want_read = (uint32_t)(planted() + ADDEND);
+		want_rip = s->target_gla;
+		break;
+	default:
+		want_now = planted();
+		break;
+	}
+	if (o->rip != want_rip) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = BROKEN_RIP;
+	} else if (now != want_now || (uint32_t)r->rax != want_read) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = BROKEN_VALUE;
+	}
+}
+
+static void judge(const struct kvm_vector *v, const struct setting *s, const struct l2_registers *r,
+		  struct kvm_observation *o, uint64_t access_rip)
+{
+	uint32_t info;
+	int at_access, in_test;
+
+	if (o->verdict == VERDICT_TIMEOUT)
+		return;
+	if (o->reason & REASON_ENTRY_FAILED) {
+		o->verdict = VERDICT_ENTRY_EXIT;
+		o->qualification = vmread(EXIT_QUALIFICATION);
+		return;
+	}
+	o->rip = vmread(GUEST_RIP);
+	if (o->reason == REASON_VMCALL) {
+		if (v->kind == KIND_ENTRY)
+			o->verdict = o->rip == access_rip ? VERDICT_DONE : VERDICT_SCAFFOLD;
+		else
+			judge_done(v, s, r, o, access_rip);
+		return;
+	}
+	o->verdict = VERDICT_EXIT;
+	o->qualification = vmread(EXIT_QUALIFICATION);
+	at_access = o->rip == (v->access == ACCESS_FETCH ? s->target_gla : access_rip);
+	in_test = 0;
+	if (o->reason == REASON_EXCEPTION) {
+		info = (uint32_t)vmread(EXIT_INTR_INFO);
+		o->verdict = VERDICT_EXCEPTION;
+		o->vector = (uint8_t)info;
+		o->error = info & 1u << 11 ? (uint32_t)vmread(EXIT_INTR_ERROR) : 0;
+	} else if (o->reason == REASON_EPT_VIOLATION || o->reason == REASON_EPT_MISCONFIG) {
+		o->gpa = vmread(GUEST_PHYSICAL);
+		o->gla = vmread(GUEST_LINEAR);
+		in_test = o->gpa - s->test_base < s->test_size || in_page(o->gpa, s->target_gpa) ||
+			  (s->gpt_gpa && in_page(o->gpa, s->gpt_gpa));
+	}
+	if (!at_access && !in_test)
+		o->verdict = VERDICT_SCAFFOLD;
+}
+
+static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+{
+	struct setting *s = &setting;
+	struct l2_registers r;
+	uint64_t rip = code_gla(v) + (v->kind == KIND_ENTRY ? CODE_IDLE : code_offset(v->access));
+	int failed, refused = tables_prepare(s, v, batch->maxphyaddr);
+
+	if (refused) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = (uint32_t)refused;
+		return;
+	}
+	mark++;
+	*(volatile uint32_t *)s->data = planted();
+	r.rdi = s->target_gla;
+	r.rax = code_offset(v->access) == CODE_RMW ? ADDEND : (uint32_t)(planted() + ADDEND);
+
+	vmx_load(v, s, rip);
+	if (v->ept & EPT_ENABLE && !(v->flags & FLAG_NO_INVEPT))
+		vmx_invept(s->root, v->ept & EPT_AD);
+	failed = enter(&r, o);
+	if (failed) {
+		o->verdict = VERDICT_ENTRY_FAIL;
+		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;
+	} else {
+		judge(v, s, &r, o, rip);
+	}
+	o->leaf_after = *s->leaf;
+	o->upper_after = *s->upper;
+	if (s->gpte)
+		o->gpte_after = v->paging == PAGING_32 ? *(volatile uint32_t *)s->gpte : *(volatile uint64_t *)s->gpte;
+	o->target_gpa = s->target_gpa;
+	o->target_gla = s->target_gla;
+	o->gpt_gpa = s->gpt_gpa;
+	o->leaf_address = (uint64_t)s->leaf;
+}
+
+static void run_msr(const struct kvm_vector *v, struct kvm_observation *o)
+{
+	if (rdmsr_safe(v->msr, &o->value)) {
+		o->verdict = VERDICT_EXCEPTION;
+		o->vector = 13;
+	} else {
+		o->verdict = VERDICT_VALUE;
+	}
+}
+
+static void run_mmio(const struct kvm_vector *v, struct kvm_observation *o)
+{
+	volatile uint32_t *at = (volatile uint32_t *)MMIO_ADDRESS;
+	uint32_t value = 0;
+
+	for (int i = 0; i < MMIO_TIMES; i++) {
+		switch (v->access) {
+		case ACCESS_WRITE:
+			asm volatile("movl %1, %0" : "=m"(*at) : "r"(0u));
+			break;
+		case ACCESS_RMW:
+			asm volatile("lock orl %1, %0" : "+m"(*at) : "r"(0u));
+			break;
+		default:
+			asm volatile("movl %1, %0" : "=r"(value) : "m"(*at));
+			break;
+		}
+	}
+	o->value = value;
+	o->verdict = VERDICT_DONE;
+}
+
+void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+{
+	memset(o, 0, sizeof(*o));
+	o->index = v->index;
+	switch (v->kind) {
+	case KIND_ACCESS:
+	case KIND_ENTRY:
+		run_l2(batch, v, o);
+		break;
+	case KIND_MSR:
+		run_msr(v, o);
+		break;
+	case KIND_MMIO:
+		run_mmio(v, o);
+		break;
+	default:
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = REFUSED_KIND;
+	}
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* VMX operation and the vmcs12: everything set once, then only what differs from the vector before. */
+#include "probe.h"
+
+#define CR0_PE		(1ull << 0)
+#define CR0_ET		(1ull << 4)
+#define CR0_NE		(1ull << 5)
+#define CR0_WP_BIT	(1ull << 16)
+#define CR0_PG		(1ull << 31)
+#define CR4_PAE		(1ull << 5)
+#define CR4_VMXE	(1ull << 13)
+#define CR4_SMEP_BIT	(1ull << 20)
+#define CR4_SMAP_BIT	(1ull << 21)
+#define EFER_LME	(1ull << 8)
+#define EFER_LMA	(1ull << 10)
+#define EFER_NXE	(1ull << 11)
+#define FEATURE_LOCKED	1ull
+#define FEATURE_VMXON	4ull
+#define BASIC_TRUE	(1ull << 55)
+#define CAP_INVEPT_ALL	(1ull << 26)
+#define EPTP_WB		6ull
+#define EPTP_WALK4	(3ull << 3)
+#define EPTP_AD		(1ull << 6)
+#define AR_UNUSABLE	0x10000u
+
+enum slot {
+	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
+	S_ES_AR, S_COUNT
+};
+
+static const uint16_t field_of[S_COUNT] = {
+	[S_EPTP] = VMCS_EPTP, [S_PROC2] = VMCS_PROC2, [S_ENTRY] = VMCS_ENTRY, [S_CR0] = GUEST_CR0,
+	[S_CR3] = GUEST_CR3, [S_CR4] = GUEST_CR4, [S_EFER] = GUEST_EFER,
+	[S_ES] = GUEST_ES_SELECTOR, [S_CS] = GUEST_ES_SELECTOR + 2, [S_SS] = GUEST_ES_SELECTOR + 4,
+	[S_DS] = GUEST_ES_SELECTOR + 6, [S_ES_AR] = GUEST_ES_AR, [S_CS_AR] = GUEST_ES_AR + 2,
+	[S_SS_AR] = GUEST_ES_AR + 4, [S_DS_AR] = GUEST_ES_AR + 6,
+};
+
+/* one vmcs12 with what was last written to it */
+struct vmcs {
+	uint64_t region;
+	uint64_t written[S_COUNT];
+	int launched;
+};
+
+uint64_t vmx_msrs[MSR_COUNT];
+static struct vmcs vmcs[2];
+static struct vmcs *current;
+static char exit_stack[256] __attribute__((aligned(16)));
+extern char gdt[], tss[];
+
+static uint64_t capability(uint32_t msr)
+{
+	return vmx_msrs[msr - MSR_FIRST];
+}
+
+/* The control MSR that governs: 0 pin, 1 processor, 2 exit, 3 entry. */
+static uint64_t control_msr(uint32_t which)
+{
+	if (capability(MSR_VMX_BASIC) & BASIC_TRUE)
+		return capability(MSR_VMX_TRUE_PIN + which);
+	return capability(MSR_VMX_PIN + which);
+}
+
+/* What is wanted, as far as allowed, and what is required. */
+static uint32_t adjust(uint32_t want, uint32_t which)
+{
+	uint64_t msr = control_msr(which);
+
+	return (want | (uint32_t)msr) & (uint32_t)(msr >> 32);
+}
+
+static void put(enum slot slot, uint64_t v)
+{
+	if (current->written[slot] == v)
+		return;
+	current->written[slot] = v;
+	vmwrite(field_of[slot], v);
+}
+
+static int vmptr(struct vmcs *v)
+{
+	uint8_t failed;
+
+	asm volatile("vmptrld %1\n\tsetna %0" : "=qm"(failed) : "m"(v->region) : "cc", "memory");
+	if (!failed)
+		current = v;
+	return failed;
+}
+
+static void write_host_state(void)
+{
+	static const uint16_t selectors[7] = { 0x10, 0x08, 0x10, 0x10, 0, 0, 0x18 };
+	struct { uint16_t limit; uint64_t base; } __attribute__((packed)) idtr;
+
+	for (int i = 0; i < 7; i++)
+		vmwrite(HOST_ES_SELECTOR + 2 * i, selectors[i]);
+	asm volatile("sidt %0" : "=m"(idtr));
+	vmwrite(HOST_CR0, READ_CR(0));
+	vmwrite(HOST_CR3, READ_CR(3));
+	vmwrite(HOST_CR4, READ_CR(4));
+	vmwrite(HOST_EFER, rdmsr(MSR_EFER));
+	vmwrite(HOST_FS_BASE, 0);
+	vmwrite(HOST_GS_BASE, 0);
+	vmwrite(HOST_TR_BASE, (uint64_t)tss);
+	vmwrite(HOST_GDTR_BASE, (uint64_t)gdt);
+	vmwrite(HOST_IDTR_BASE, idtr.base);
+	vmwrite(HOST_SYSENTER_CS, 0);
+	vmwrite(HOST_SYSENTER_ESP, 0);
+	vmwrite(HOST_SYSENTER_EIP, 0);
+	vmwrite(HOST_RSP, (uint64_t)exit_stack + sizeof(exit_stack));
+	vmwrite(HOST_RIP, (uint64_t)vm_exited);
+}
+
+static void write_fixed_state(void)
+{
+	static const uint16_t zero[] = {
+		PF_MASK, PF_MATCH, CR3_TARGET_COUNT, EXIT_MSR_STORE, EXIT_MSR_LOAD, ENTRY_MSR_LOAD, ENTRY_INTR_INFO,
+		GUEST_DEBUGCTL, GUEST_GDTR_LIMIT, GUEST_IDTR_LIMIT, GUEST_INTERRUPTIBILITY, GUEST_ACTIVITY,
+		GUEST_SYSENTER_CS, CR0_MASK, CR4_MASK, CR0_SHADOW, CR4_SHADOW, GUEST_GDTR_BASE, GUEST_IDTR_BASE,
+		GUEST_RSP, GUEST_PENDING_DEBUG, GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP,
+	};
+
+	for (unsigned int i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
+		vmwrite(zero[i], 0);
+	vmwrite(VMCS_PIN, adjust(PIN_EXTINT, 0));
+	vmwrite(VMCS_PROC, adjust(0, 1) | PROC_SECONDARY);
+	vmwrite(VMCS_EXIT, adjust(EXIT_HOST64 | EXIT_ACK | EXIT_LOAD_EFER, 2));
+	vmwrite(EXCEPTION_BITMAP, 0xffffffffu);	/* L2 has no IDT: each exception is an exit */
+	vmwrite(VMCS_LINK, ~0ull);
+	vmwrite(GUEST_DR7, 0x400);
+	for (int i = 0; i < 8; i++) {
+		vmwrite(GUEST_ES_BASE + 2 * i, 0);
+		vmwrite(GUEST_ES_LIMIT + 2 * i, i == 7 ? 0x67 : 0xffffffffu);
+	}
+	for (int i = 4; i < 7; i++) {		/* FS, GS, LDTR */
+		vmwrite(GUEST_ES_SELECTOR + 2 * i, 0);
+		vmwrite(GUEST_ES_AR + 2 * i, AR_UNUSABLE);
+	}
+	vmwrite(GUEST_ES_SELECTOR + 14, 0x18);
+	vmwrite(GUEST_ES_AR + 14, 0x8b);	/* busy TSS */
+}
+
+static int prepare(struct vmcs *v, uint64_t region)
+{
+	uint8_t failed;
+
+	zero_pages(region, 1);
+	*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+	v->region = region;
+	v->launched = 0;
+	for (int i = 0; i < S_COUNT; i++)
+		v->written[i] = 0xdeadbeefdeadbeefull;	/* no field holds it */
+	asm volatile("vmclear %1\n\tsetna %0" : "=qm"(failed) : "m"(v->region) : "cc", "memory");
+	if (failed || vmptr(v))
+		return 1;
+	write_host_state();
+	write_fixed_state();
+	return 0;
+}
+
+/* VMX operation and both vmcs12; non-zero where this CPU or its firmware does not let us. */
+int vmx_init(void)
+{
+	uint64_t feature = 0, region = VMXON_REGION;
+	uint8_t failed;
+
+	if (rdmsr_safe(MSR_FEATURE_CONTROL, &feature))
+		return 1;
+	if (!(feature & FEATURE_LOCKED))
+		wrmsr_safe(MSR_FEATURE_CONTROL, feature | FEATURE_LOCKED | FEATURE_VMXON);
+	else if (!(feature & FEATURE_VMXON))
+		return 2;
+	WRITE_CR(0, (READ_CR(0) | capability(MSR_VMX_CR0_FIXED0)) & capability(MSR_VMX_CR0_FIXED1));
+	WRITE_CR(4, (READ_CR(4) | CR4_VMXE | capability(MSR_VMX_CR4_FIXED0)) & capability(MSR_VMX_CR4_FIXED1));
+	zero_pages(region, 1);
+	*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+	asm volatile("vmxon %1\n\tsetna %0" : "=qm"(failed) : "m"(region) : "cc", "memory");
+	if (failed)
+		return 3;
+	if (prepare(&vmcs[1], VMCS_REGION + PAGE) || prepare(&vmcs[0], VMCS_REGION))
+		return 4;
+	return 0;
+}
+
+void vmx_invept(uint64_t root, int ad)
+{
+	struct { uint64_t eptp, zero; } d = { root | EPTP_WB | EPTP_WALK4 | (ad ? EPTP_AD : 0), 0 };
+	uint64_t all = capability(MSR_VMX_EPT_VPID) & CAP_INVEPT_ALL;
+	uint64_t type = all ? 2 : 1;
+
+	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
+}
+
+/*
+ * The vmcs12 of one vector. EPT and MBEC are set as asked, allowed or not: what comes of it is the answer.
+ * Unrestricted guest goes with EPT where the CPU offers it.
+ */
+void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
+{
+	struct vmcs *want = &vmcs[v->flags & FLAG_VMCS_B ? 1 : 0];
+	uint64_t proc2_msr = capability(MSR_VMX_PROC2);
+	int paged = v->paging != PAGING_OFF, wide = v->paging == PAGING_64;
+	uint32_t dpl = v->cpl ? 3 : 0;
+	uint32_t proc2 = (uint32_t)proc2_msr;
+	uint64_t cr0, cr4, cr3, efer;
+
+	if (want != current)
+		vmptr(want);
+	if (v->ept & EPT_ENABLE) {
+		proc2 |= PROC2_EPT;
+		if (proc2_msr >> 32 & PROC2_UNRESTRICTED)
+			proc2 |= PROC2_UNRESTRICTED;
+		put(S_EPTP, s->root | EPTP_WB | EPTP_WALK4 | (v->ept & EPT_AD ? EPTP_AD : 0));
+	}
+	if (v->ept & EPT_MBEC)
+		proc2 |= PROC2_MBEC;
+
+	cr0 = (capability(MSR_VMX_CR0_FIXED0) & ~(CR0_PE | CR0_PG)) | CR0_PE | CR0_ET | CR0_NE;
+	cr0 |= (v->cr & CR_WP ? CR0_WP_BIT : 0) | (paged ? CR0_PG : 0);
+	cr4 = capability(MSR_VMX_CR4_FIXED0) | CR4_VMXE;
+	cr4 |= (v->cr & CR_SMEP ? CR4_SMEP_BIT : 0) | (v->cr & CR_SMAP ? CR4_SMAP_BIT : 0);
+	cr4 |= wide || v->paging == PAGING_PAE ? CR4_PAE : 0;
+	efer = (wide ? EFER_LME | EFER_LMA : 0) | (v->cr & CR_NXE ? EFER_NXE : 0);
+	cr3 = wide ? L2_PML4 : v->paging == PAGING_PAE ? L2_PAE_PDPT : L2_PD32;
+
+	put(S_PROC2, proc2);
+	put(S_ENTRY, adjust((wide ? ENTRY_IA32E : 0) | ENTRY_LOAD_EFER, 3));
+	put(S_CR0, cr0);
+	put(S_CR3, cr3);
+	put(S_CR4, cr4);
+	put(S_EFER, efer);
+	put(S_CS, 0x08 | dpl);
+	put(S_SS, 0x10 | dpl);
+	put(S_DS, 0x10 | dpl);
+	put(S_ES, 0x10 | dpl);
+	put(S_CS_AR, (wide ? 0xa09bu : 0xc09bu) | dpl << 5);
+	put(S_SS_AR, 0xc093u | dpl << 5);
+	put(S_DS_AR, 0xc093u | dpl << 5);
+	put(S_ES_AR, 0xc093u | dpl << 5);
+	if (v->paging == PAGING_PAE)
+		for (int i = 0; i < 4; i++)	/* not cached here: the CPU writes them back at each exit */
+			vmwrite(GUEST_PDPTE0 + 2 * i, ((uint64_t *)L2_PAE_PDPT)[i]);
+	vmwrite(GUEST_RIP, rip);
+	vmwrite(GUEST_RFLAGS, 2);
+}
+
+int vmx_enter(struct l2_registers *r)
+{
+	int failed = vm_enter(r, current->launched);
+
+	if (!failed)
+		current->launched = 1;
+	return failed;
+}
