@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +110,8 @@ def users(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"--bochs {path}: there is no such program; name Bochs' binary")
     try:
-        done = proc.run([path, "--help"], check=False, timeout=10)
+        with tempfile.TemporaryDirectory() as folder:  # it writes its log where it stands
+            done = proc.run([path, "-q", "-n"], cwd=Path(folder), check=False, timeout=10)
     except BuildError as error:
         raise InputError(f"--bochs {path}: {error}") from error
     match = re.search(r"Bochs x86 Emulator (\d+)\.(\d+)", done.stdout + done.stderr)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from harness import proc
 from harness.errors import BuildError
 from harness.progress import PROGRESS, Progress, Task
 
@@ -100,12 +101,14 @@ class Cache:
         needs: int = 0,
         lines: int = 0,
         title: str | None = None,
+        record: str | None = None,
     ) -> Path:
         """The folder of the finished build of ``kind`` with the inputs ``key``; made by ``build(folder)`` if missing.
 
         ``needs``: bytes of free disk the build wants (BuildError before it starts when there are fewer).
         ``lines``: a rough figure for the lines of its log, for the estimate of the first build. The build writes its
-        log to ``self.log(kind)``. Whatever ``build`` raises leaves nothing behind but that log.
+        log to ``self.log(kind)``. ``record``: the name under which log and time are kept, where that is not the kind.
+        Whatever ``build`` raises leaves nothing behind but that log.
         """
         place = self.root / kind / digest(kind, key)
         if place.is_dir():
@@ -120,7 +123,7 @@ class Cache:
             place.parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f".tmp-{name}-", dir=place.parent))
             try:
-                with self.building(kind, title=title, lines=lines) as task:
+                with self.building(record or kind, title=title or kind, lines=lines) as task:
                     build(folder)
                     seconds = task.elapsed
                 inputs = key if isinstance(key, str) else dict(key)
@@ -170,7 +173,7 @@ class Cache:
         with self._guard:
             held = self._held.setdefault(name, _Held())
         while not held.thread.acquire(timeout=WAIT_EVERY):
-            pass
+            proc.breathe()
         try:
             held.depth += 1
             if held.depth == 1:
@@ -193,6 +196,7 @@ class Cache:
                 with self.progress.task(name.removeprefix("tree-")) as task:
                     told = False
                     while not _try_lock(file):
+                        proc.breathe()
                         file.seek(0)
                         owner = file.read(32).strip()
                         task.note = f"waiting for process {owner or 'unknown'}, which is at work on it"

@@ -244,7 +244,9 @@ def debian_source(
             (folder / "SHA256SUMS").write_text(f"{file.sha256}  {file.name}\n", encoding="ascii")
             names.append(file.name)
 
-    place = cache.entry("download", key, build, needs=64 * MIB, title=f"fetch {package} {version_prefix}")
+    place = cache.entry(
+        "download", key, build, needs=64 * MIB, title=f"fetch {package} {version_prefix}", record=f"fetch-{package}"
+    )
     digest, _, name = (place / "SHA256SUMS").read_text(encoding="ascii").strip().partition("  ")
     if not names:  # it was in the cache: what lies there may have been damaged since
         try:
@@ -287,6 +289,7 @@ def debian_packages(cache: Cache, suite: str, names: Iterable[str], key: str = "
         build,
         needs=512 * MIB,
         title=f"fetch packages of {suite}",
+        record=f"fetch-{suite}",
     )
     return [_deb(path) for path in sorted(place.glob("*.deb"))]
 

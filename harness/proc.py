@@ -243,6 +243,13 @@ def end_all() -> None:
 atexit.register(end_all)
 
 
+def breathe() -> None:
+    """Cancelled when the group of this thread is; for loops that wait for something else than a program."""
+    group: Group | None = getattr(_local, "group", None)
+    if group is not None and group.cancelled:
+        raise Cancelled("the work was given up")
+
+
 def interruptible() -> None:
     """SIGTERM and SIGHUP end the process as Ctrl-C does, with everything it started. Main thread only."""
 
