@@ -38,12 +38,12 @@ def check_multiboot(image: bytes) -> None:
 
 
 def build(cache: Cache) -> Path:
-    """``probe.elf``: the L1 hypervisor, bootable by QEMU's ``-kernel`` and by mboot.c32. BuildError with gcc's lines."""
+    """``probe.elf``: the L1 hypervisor, for QEMU's ``-kernel`` and for mboot.c32. BuildError with gcc's lines."""
     key = {"sources": _sources(IMAGES / "probe"), "protocol": protocol.c_header(), "compiler": _compiler()}
 
     def make(folder: Path) -> None:
         out = folder / "objects"
-        words = ["make", "-s", "-C", IMAGES / "probe", f"O={out}", f"PYTHON={sys.executable}", "CC=gcc"]
+        words: list[proc.Arg] = ["make", "-s", "-C", IMAGES / "probe", f"O={out}", f"PYTHON={sys.executable}", "CC=gcc"]
         proc.run([*words, out / "probe.elf"], timeout=120)
         image = (out / "probe.elf").read_bytes()
         check_multiboot(image)
