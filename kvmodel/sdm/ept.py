@@ -102,7 +102,7 @@ def misconfiguration(cpu: Cpu, entry: int, level: int, *, mbec: bool) -> str | N
     if not entry & READ:
         if entry & WRITE:
             return "ept-write-without-read"
-        if not cpu.execonly and errata.EXECONLY_UNCHECKED not in cpu.errata:
+        if not cpu.execonly:
             return "ept-execute-without-read"
     leaf = is_leaf(entry, level)
     if entry & reserved_bits(cpu, level, leaf=leaf):

@@ -11,8 +11,6 @@ BIT6_DATA = "mbec-data-bit6"
 LARGE_BIT12 = "large-page-bit12"
 WALK_AD_BIT0 = "ept-ad-walk-bit0"
 UPDATE_UNCHECKED = "guest-ad-update-unchecked"
-EXECONLY_UNCHECKED = "execute-only-unchecked"
-ENTRY_UNCHECKED = "mbec-entry-unchecked"
 
 ERRATA: dict[str, Rule] = {
     BIT6_DATA: Rule(
@@ -31,8 +29,4 @@ ERRATA: dict[str, Rule] = {
         "Without EPT accessed and dirty flags, setting accessed or dirty in a guest entry is not checked for EPT "
         "write permission.",
     ),
-    EXECONLY_UNCHECKED: Rule(
-        "29.3.3.1", "Without execute-only translations, an entry that grants execution and not reading is accepted."
-    ),
-    ENTRY_UNCHECKED: Rule("27.2.1.1", "VM entry accepts mode-based execute control without enable EPT."),
 }
