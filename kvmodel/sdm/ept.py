@@ -127,7 +127,7 @@ def needed(use: Use, *, mbec: bool, user: bool, ad: bool) -> int:
             return READ | WRITE
         case Use.FETCH:
             return USER_EXECUTE if mbec and user else EXECUTE
-        case Use.WALK:
+        case _:
             return READ | WRITE if ad else READ
 
 

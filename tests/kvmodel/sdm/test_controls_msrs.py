@@ -1,0 +1,68 @@
+"""VM-entry checks and capability MSRs."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.sdm import controls, msrs
+from kvmodel.sdm.rules import RULES
+
+
+def test_an_entry_is_refused_for_a_reason_and_only_then() -> None:
+    for flags in product((False, True), repeat=8):
+        has_ept, has_mbec, has_ad, has_ug, ept, mbec, ad, ug = flags
+        cpu = Cpu(ept=has_ept, mbec=has_mbec, ept_ad=has_ad, unrestricted=has_ug)
+        got = controls.entry_failure(cpu, ept=ept, mbec=mbec, ad=ad, unrestricted=ug)
+        not_offered = (ept > has_ept) or (mbec > has_mbec) or (ug > has_ug)
+        needs_ept = (mbec or ug) and not ept
+        bad_eptp = ept and ad > has_ad
+        assert (got is not None) == (not_offered or needs_ept or bad_eptp), flags
+        if got:
+            assert RULES[got].section == "27.2.1.1"
+            reasons = {
+                "entry-control-not-allowed": not_offered,
+                "entry-mbec-needs-ept": mbec and not ept,
+                "entry-unrestricted-needs-ept": ug and not ept,
+                "entry-eptp-ad": bad_eptp,
+            }
+            assert reasons[got], flags
+    assert controls.failed() == Outcome(Kind.ENTRY_FAIL, code=7)
+
+
+def consistent_48b(value: int) -> bool:
+    if value & 0xFFFF_FFFF:
+        return False
+    ept, unrestricted, mbec = value >> 33 & 1, value >> 39 & 1, value >> 54 & 1
+    return bool(ept) or not (mbec or unrestricted)
+
+
+def accepts(outcomes: tuple[tuple[Outcome, str], ...], value: int) -> bool:
+    return any(o.matches(Outcome(Kind.VALUE, code=value)) for o, _ in outcomes)
+
+
+def test_secondary_controls() -> None:
+    found = msrs.values(0x48B)
+    for low, *high in product((0, 1, 1 << 31), *[(0, 1 << b) for b in (32, 33, 37, 39, 49, 54, 63)]):
+        value = low + sum(high)
+        assert accepts(found, value) == consistent_48b(value), hex(value)
+
+
+def test_ept_capabilities_bit_by_bit() -> None:
+    known = {0, 6, 7, 8, 14, 16, 17, 20, 21, 22, 23, 25, 26, 32, 40, 41, 42, 43, 48, 49, 50, 51, 52, 53}
+    for bit in range(64):
+        assert accepts(msrs.values(0x48C), 1 << bit) == (bit in known), bit
+    assert accepts(msrs.values(0x48C), 0)
+
+
+def test_readings_depend_on_what_the_cpu_has() -> None:
+    fault = Outcome(Kind.EXCEPTION, number=13)
+    for msr in (0x48B, 0x48C):
+        assert [r for _, r in msrs.readings(Cpu(vmx=False), msr)] == ["msr-absent"]
+        assert msrs.readings(Cpu(), msr) == msrs.values(msr)
+        assert not any(o.matches(fault) for o, _ in msrs.readings(Cpu(), msr))
+    without = msrs.readings(Cpu(ept=False), 0x48C)
+    assert accepts(without, 0) and any(o.matches(fault) for o, _ in without)
+    assert msrs.readings(Cpu(ept=False), 0x48B) == msrs.values(0x48B)
+    assert msrs.readings(Cpu(), 0x480) == ()
