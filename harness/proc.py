@@ -25,25 +25,10 @@ from harness.errors import BuildError, KvmirrorError
 
 GRACE: Final = 3.0  # seconds between asking a group to end and ending it
 TAIL: Final = 15  # lines of output in an error message
+GUARD: Final = Path(__file__).with_name("guard.py")
 
 Arg = str | os.PathLike[str]
 Env = Mapping[str, str | None]  # None takes a variable away
-
-# Reads "+GROUP" and "-GROUP" lines; when the pipe closes, its parent is gone, and so must be the groups left.
-_GUARD: Final = """
-import os, signal, sys, time
-left = set()
-for line in sys.stdin:
-    (left.add if line[0] == "+" else left.discard)(int(line[1:]))
-for number in (signal.SIGTERM, signal.SIGKILL):
-    for group in left:
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            pass
-    if left and number == signal.SIGTERM:
-        time.sleep(1)
-"""
 
 
 class Cancelled(KvmirrorError):
@@ -121,6 +106,7 @@ class Process:
     def __init__(self, argv: Sequence[str], how: Mapping[str, object]) -> None:
         self.argv = tuple(argv)
         self.started = time.monotonic()
+        _guard.tell("")  # it is there before the program is
         try:
             self.popen: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
                 list(argv), start_new_session=True, **how
@@ -191,7 +177,7 @@ class _Guard:
         with self._lock:
             if self._pipe is None:
                 popen = subprocess.Popen(
-                    [sys.executable, "-ISc", _GUARD],
+                    [sys.executable, "-IS", str(GUARD)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
