@@ -1,0 +1,222 @@
+"""The emulated Intel machine: Bochs, booting our image, reached over its serial line and a forwarded SSH port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import shutil
+import socket
+import tempfile
+import time
+import tty
+from pathlib import Path
+from typing import Final
+
+from harness import proc, rootfs
+from harness.cache import Cache
+from harness.console import Console, Warn
+from harness.errors import HostError
+from harness.hosts.base import Host, open_client
+
+CPU_WITH_MBEC: Final = "corei7_icelake_u"  # boots fastest of those that have MBEC
+CPU_WITHOUT_MBEC: Final = "corei7_haswell_4770"
+BIOS: Final = Path("/usr/share/bochs/BIOS-bochs-latest")
+VGABIOS: Final = Path("/usr/share/vgabios/vgabios.bin")
+MEMORY_MIB: Final = 2048  # the most that 3.0 takes for host memory
+IPS: Final = 100_000_000  # emulated instructions per emulated second
+BOOT_TIMEOUT: Final = 90.0  # seconds of wall time
+TRIES: Final = 3  # a port that was free may be taken when the emulator gets to it
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody has now. HostError when there is none."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise HostError(f"no free port on 127.0.0.1: {error.strerror}; end what holds them (ss -ltnp shows it)") from error
+
+
+class EmulatedHost(Host):
+    """Bochs with our image.
+
+    ``bochs`` and ``iso`` are paths; ``cpu_model`` a name of Bochs' CPU database. ``log_folder``: where the working
+    folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        bochs: Path,
+        iso: Path,
+        cpu_model: str = CPU_WITH_MBEC,
+        memory_mib: int = MEMORY_MIB,
+        name: str = "emulated host",
+        boot_timeout: float = BOOT_TIMEOUT,
+        keep: bool = False,
+    ) -> None:
+        super().__init__()
+        self.cache = cache
+        self.bochs = bochs
+        self.iso = iso
+        self.cpu_model = cpu_model
+        self.memory_mib = memory_mib
+        self.name = name
+        self.boot_timeout = boot_timeout
+        self.keep = keep
+        self.folder: Path | None = None
+        self.port = 0
+        self.boot_seconds = 0.0  # wall time from the emulator's start to the first command possible
+        self._process: proc.Process | None = None
+        self._console: Console | None = None
+        self._descriptors: list[int] = []
+
+    def start(self) -> None:
+        """Boot. HostError (with the console's and Bochs' last lines) when it does not come up."""
+        for path, mend in (
+            (self.bochs, "build it, or give another with --bochs"),
+            (self.iso, "build the image again"),
+            (BIOS, "install bochsbios"),
+            (VGABIOS, "install vgabios"),
+        ):
+            if not path.is_file():
+                raise HostError(f"{path} is missing: {mend}")
+        for attempt in range(TRIES):
+            try:
+                self._boot()
+                return
+            except BaseException as error:
+                taken = self._port_taken()
+                if isinstance(error, HostError) and taken and attempt + 1 < TRIES:
+                    self.stop()
+                    continue
+                kept = self.folder if isinstance(error, HostError) else None
+                self._down(keep=kept is not None)
+                if kept is not None:
+                    raise HostError(f"{error}\n(the emulator's files are kept in {kept})") from error
+                raise
+
+    def _boot(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kvmirror-host-"))
+        self.port = free_port()
+        ours, theirs = pty.openpty()
+        tty.setraw(theirs)
+        self._descriptors = [ours, theirs]  # both stay open: a pty whose last user closes it loses what was written
+        slirp = self.folder / "slirp.conf"
+        slirp.write_text(rootfs.render("slirp.conf.j2", port=self.port))
+        rc = self.folder / "bochsrc"
+        rc.write_text(
+            rootfs.render(
+                "bochsrc.j2",
+                memory_mib=self.memory_mib,
+                bios=BIOS,
+                vgabios=VGABIOS,
+                cpu_model=self.cpu_model,
+                ips=IPS,
+                slirp_conf=slirp,
+                iso=self.iso,
+                console=os.ttyname(theirs),
+                log=self.folder / "bochs.log",
+            )
+        )
+        began = time.monotonic()
+        self._console = Console(ours, self.folder / "console.log")
+        self._process = proc.spawn(
+            [self.bochs, "-q", "-f", rc], cwd=self.folder, log=self.folder / "bochs.out", env={"BXSHARE": str(BIOS.parent)}
+        )
+        self._wait_ready()
+        self._client = open_client(
+            "127.0.0.1",
+            self.port,
+            "root",
+            key=rootfs.keys(self.cache).client_private,
+            host_key=rootfs.keys(self.cache).host_public,
+            timeout=30,
+        )
+        self.boot_seconds = time.monotonic() - began
+
+    def _wait_ready(self) -> None:
+        assert self._console is not None
+        deadline = time.monotonic() + self.boot_timeout
+        while True:
+            self._check_process()
+            left = deadline - time.monotonic()
+            try:
+                self._console.wait_ready(min(0.5, left) if left > 0 else 0)
+                return
+            except HostError:
+                if self._console.trouble or left <= 0:
+                    raise self._console.error(
+                        f"{self.name} {self._console.trouble}"
+                        if self._console.trouble
+                        else f"{self.name} did not get ready within {self.boot_timeout:.0f} s"
+                    ) from None
+
+    def _check_process(self) -> None:
+        """HostError when the emulator itself has ended."""
+        if self._process is None or self.folder is None:
+            raise HostError(f"{self.name} does not run: start it first")
+        code = self._process.returncode
+        if code is not None:
+            raise HostError(
+                f"{self.name}: the emulator ended with status {code}: {self._panic() or 'no reason in its log'}; "
+                f"the console's last lines:\n{self.console_tail()}"
+            )
+
+    def _panic(self) -> str:
+        """Bochs' own panic or last error lines, from its log and its output."""
+        assert self.folder is not None
+        found: list[str] = []
+        for name in ("bochs.log", "bochs.out"):
+            text = proc.tail_of(self.folder / name, 60)
+            found += [line for line in text.splitlines() if "PANIC" in line or "fatal" in line.lower() or line[11:12] == "p"
+                      or "hostfwd" in line or "rror" in line.split("]")[0]]  # fmt: skip
+        return "; ".join(dict.fromkeys(line.strip() for line in found[-4:]))
+
+    def _port_taken(self) -> bool:
+        """Whether Bochs says that its forwarded port could not be had."""
+        if self.folder is None:
+            return False
+        return any(
+            "hostfwd" in line and ("fail" in line.lower() or "could not" in line.lower())
+            for name in ("bochs.log", "bochs.out")
+            for line in proc.tail_of(self.folder / name, 400).splitlines()
+        )
+
+    def check(self) -> None:
+        """HostError when the kernel or the emulator has died: it says of what."""
+        if self._console is not None:
+            self._console.check()
+        self._check_process()
+
+    def console_tail(self, lines: int = 25) -> str:
+        """The last lines of the serial console."""
+        return self._console.tail(lines) if self._console else ""
+
+    def warnings(self) -> list[Warn]:
+        """The kernel's WARNs since power-on, oldest first."""
+        return self._console.warnings() if self._console else []
+
+    def stop(self) -> None:
+        """End the emulator and remove its working folder. There is nothing on its disk to lose."""
+        self._down(keep=self.keep)
+
+    def _down(self, *, keep: bool) -> None:
+        self._disconnect()
+        if self._process is not None:
+            self._process.stop(grace=0.5)
+            self._process = None
+        if self._console is not None:
+            self._console.close()
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._descriptors = []
+        self._console = None
+        self.loaded = None
+        if self.folder is not None and not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = None
