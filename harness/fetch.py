@@ -149,7 +149,8 @@ class Apt:
 
     def run(self, argv: Sequence[str], what: str, timeout: float = UPDATE_TIMEOUT) -> str:
         """Run one of apt's programs; its standard output. FetchError says what could not be fetched and why."""
-        done = proc.run(argv, env={"APT_CONFIG": str(self.folder / "apt.conf")}, check=False, timeout=timeout)
+        words = [argv[0], "-c", str(self.folder / "apt.conf"), *argv[1:]]  # -c: read last, so that it has the last word
+        done = proc.run(words, env={"APT_CONFIG": None}, check=False, timeout=timeout)
         if done.returncode:
             raise FetchError(f"{what} could not be fetched from {self.mirror}: {reason(done.stderr)}")
         return done.stdout
