@@ -6,7 +6,7 @@
  *   kvmclient all [MS]                              every case
  *   kvmclient case MODE ACCESS PAGE [MS]            one case: real|prot|long read|write|rmw|fetch u|s
  *
- * One JSON object a line. A case is its own VM, ended after MS milliseconds (default 100). Exit status: 0 answered,
+ * One JSON object a line. A case is its own VM, ended after MS milliseconds (default 20). Exit status: 0 answered,
  * 2 bad usage, 4 no usable /dev/kvm.
  */
 #include <errno.h>
@@ -32,7 +32,7 @@
 #define MAP_ADDRESS	0xfffbc000ul
 #define MSR_FIRST	0x480
 #define MSR_COUNT	18
-#define DEFAULT_MS	100
+#define DEFAULT_MS	20
 #define WAKEUPS		8		/* returns of KVM_RUN without an answer, per case */
 #define HLT		0xf4
 #define WRITTEN		0x5a
