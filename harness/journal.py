@@ -39,6 +39,12 @@ CREATE TABLE result (cell INTEGER NOT NULL REFERENCES cell, vector INTEGER NOT N
     PRIMARY KEY (cell, vector)) WITHOUT ROWID;
 CREATE INDEX result_marks ON result (marks);
 """
+_CHANGED_FROM: Final = (
+    "FROM result r JOIN cell c ON c.id=r.cell"
+    " JOIN cell d ON d.run=c.run AND d.host=c.host AND d.machine=c.machine AND d.level=? AND d.param=?"
+    " JOIN result q ON q.cell=d.id AND q.vector=r.vector"
+)
+_CHANGED_WHERE: Final = "WHERE c.run=? AND c.level=? AND c.param=? AND q.seen != r.seen"
 
 
 def param_text(param: bool | None) -> str:
@@ -278,16 +284,35 @@ class Journal:
                 "rule": row[9] or "",
             }
 
+    def texts(self, table: str) -> dict[int, str]:
+        """The texts that ``numbers`` refers to: ``table`` is vector, outcome, contract or rule."""
+        column = {"vector": "name", "outcome": "body", "contract": "body", "rule": "name"}[table]
+        return dict(self._db.execute(f"SELECT id, {column} FROM {table}"))
+
+    def numbers(self, run: int, host: str) -> Iterator[tuple[int, int, int, int | None, int | None, int, int | None]]:
+        """Every row of a run on ``host`` unresolved: cell, vector, seen, predicted, contract, marks, rule.
+
+        A whole run is a million rows with a few thousand different answers: what reads all of it resolves each once.
+        """
+        yield from self._db.execute(
+            "SELECT r.cell, r.vector, r.seen, r.predicted, r.contract, r.marks, r.rule FROM result r"
+            " JOIN cell c ON c.id=r.cell WHERE c.run=? AND c.host=? ORDER BY r.cell, r.vector",
+            (run, host),
+        )
+
     def changes(
         self, run: int, level: int, param: str, below: int, below_param: str
     ) -> Iterator[tuple[str, Outcome, Outcome]]:
         """Vectors seen at both of two levels with different answers: id, below, here (KVM hosts only)."""
         sql = (
-            "SELECT v.name, a.body, b.body FROM result r JOIN cell c ON c.id=r.cell"
-            " JOIN cell d ON d.run=c.run AND d.host=c.host AND d.machine=c.machine AND d.level=? AND d.param=?"
-            " JOIN result q ON q.cell=d.id AND q.vector=r.vector"
-            " JOIN outcome a ON a.id=q.seen JOIN outcome b ON b.id=r.seen JOIN vector v ON v.id=r.vector"
-            " WHERE c.run=? AND c.level=? AND c.param=? AND q.seen != r.seen ORDER BY v.id"
+            f"SELECT v.name, a.body, b.body {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
+            f" JOIN outcome b ON b.id=r.seen JOIN vector v ON v.id=r.vector {_CHANGED_WHERE} ORDER BY v.id"
         )
         for name, before, after in self._db.execute(sql, (below, below_param, run, level, param)):
             yield name, outcome_of(before), outcome_of(after)
+
+    def count_changes(self, run: int, level: int, param: str, below: int, below_param: str) -> int:
+        """How many ``changes`` has."""
+        sql = f"SELECT count(*) {_CHANGED_FROM} {_CHANGED_WHERE}"
+        (count,) = self._db.execute(sql, (below, below_param, run, level, param)).fetchone()
+        return int(count)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from harness.compare import Mark
 from harness.findings import Finding, departures, group
 from harness.journal import CellKey, Journal, outcome_of
+from harness.plan import RULES as COLLAPSE_RULES
+from kvmodel.sdm.rules import RULES as CONTRACT_RULES
 
 SCHEMA: Final = "kvmirror-run-1"
 KVM_HOST: Final = "kvm"  # the journal's host of every observation on KVM; the bare CPU is "bare"
@@ -61,7 +65,7 @@ def row(journal: Journal, run: int, level: int, param: str, keys: dict[CellKey, 
             out.entry_failures += count * (Mark.ENTRY_FAILURE in marks)
     present = {(k.level, k.param) for k in keys if k.host == host}
     if (other := below(level, param, present)) is not None:
-        out.changes = sum(1 for _ in journal.changes(run, level, param, *other))
+        out.changes = journal.count_changes(run, level, param, *other)
     out.seconds = round(out.seconds, 1)
     return out
 
@@ -96,10 +100,55 @@ def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": run,
         "status": info["status"],
+        "begun": info["begun"],
+        "ended": info["ended"],
         "provenance": info["provenance"],
         "levels": [asdict(r) for r in table],
         "findings": [finding_json(f) for f in findings(journal, run, host)],
+        "errata": [finding_json(f) for f in findings(journal, run, BARE_HOST)],
+        **aside_json(journal, run, host),
         "totals": total,
+    }
+
+
+def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, list[dict[str, Any]]]:
+    """Rules that put vectors aside, rules by which runs collapsed, reasons why vectors were blocked."""
+    contracts, outcomes = journal.texts("contract"), journal.texts("outcome")
+    aside: Counter[int] = Counter()
+    blocked: Counter[int] = Counter()
+    for _, _, seen, _, contract, marks, _ in journal.numbers(run, host):
+        if marks & Mark.NOT_APPLICABLE.value and contract is not None:
+            aside[contract] += 1
+        if marks & Mark.BLOCKED.value:
+            blocked[seen] += 1
+    names: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for number, count in aside.most_common():
+        body = json.loads(contracts[number])
+        names[body["rule"]] += count
+        reasons.setdefault(body["rule"], body["reason"])
+    collapsed: Counter[str] = Counter()
+    for key, (_, _, facts) in journal.cells(run).items():
+        if key.host == host:
+            collapsed.update(facts.get("collapsed", {}))
+    notes: Counter[str] = Counter()
+    for number, count in blocked.items():
+        notes[outcome_of(outcomes[number]).note or "no reason given"] += count
+    return {
+        "rules": [
+            {
+                "name": name,
+                "section": CONTRACT_RULES[name].section if name in CONTRACT_RULES else "",
+                "text": CONTRACT_RULES[name].text if name in CONTRACT_RULES else reasons[name],
+                "vectors": count,
+            }
+            for name, count in names.most_common()
+        ],
+        "collapsed": [
+            {"name": name, "text": COLLAPSE_RULES.get(name, ""), "vectors": count}
+            for name, count in collapsed.most_common()
+        ],
+        "blocked": [{"reason": note, "vectors": count} for note, count in notes.most_common()],
     }
 
 

@@ -1,0 +1,250 @@
+"""Everything a report says, gathered once from the journal; the formats only lay it out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness import selection, summary
+from harness.causes import Cause, find_cause
+from harness.commands.common import host_cpu
+from harness.compare import Mark
+from harness.errors import InputError
+from harness.findings import Finding
+from harness.journal import Journal
+from harness.report import baseline as known_findings
+from harness.report.series import PatchRow, patch_rows
+from harness.summary import Row
+from kvmodel import machine
+
+PARAM_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
+Cell = tuple[int, str]  # level, parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named rule that put vectors aside: where it comes from, what it says, how many it met."""
+
+    name: str
+    section: str
+    text: str
+    vectors: int
+
+
+@dataclass(slots=True)
+class FindingView:
+    """A finding with what the mirror says of it."""
+
+    finding: Finding
+    remark: str | None  # the baseline's, where it is known
+    cause: Cause | None
+    predicted: str
+    steps: list[str]
+
+    @property
+    def known(self) -> bool:
+        """Whether the baseline holds it."""
+        return self.remark is not None
+
+    @property
+    def cell_texts(self) -> list[str]:
+        """``15-18 (parameter 1)`` and the like."""
+        by_params: dict[str, list[int]] = {}
+        levels: dict[int, list[str]] = {}
+        for level, param in sorted(self.finding.cells, key=lambda c: (c[0], PARAM_ORDER[c[1]])):
+            levels.setdefault(level, []).append(param)
+        for level, params in levels.items():
+            by_params.setdefault("/".join(params), []).append(level)
+        return [f"{ranges(found)} (parameter {params})" for params, found in by_params.items()]
+
+    @property
+    def command(self) -> str:
+        """What reproduces it."""
+        level, param = self.finding.smallest.cell
+        return f"kvmirror run --level {level} --param {param} {self.finding.smallest.vector}"
+
+
+@dataclass(slots=True)
+class Report:
+    """A run as the formats see it."""
+
+    run: int
+    status: str
+    begun: float
+    ended: float | None
+    argv: list[str]
+    provenance: dict[str, Any]
+    rows: list[Row]
+    totals: dict[str, Any]
+    json: dict[str, Any]
+    findings: list[FindingView]
+    errata: list[Finding]
+    patches: list[PatchRow]
+    rules: list[Rule]
+    collapsed: list[Rule]
+    blocked: list[tuple[str, int]]  # reasons why vectors did not run, most frequent first
+    exits: dict[Cell, int]  # VM exits, where the run counted them
+    drifts: list[tuple[Cell, str, str, str]] = field(default_factory=list)  # a few: cell, vector, mirror, seen
+    has_baseline: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, wall time."""
+        return None if self.ended is None else self.ended - self.begun
+
+    @property
+    def levels(self) -> list[int]:
+        """The levels that ran."""
+        return sorted({r.level for r in self.rows})
+
+    @property
+    def cells(self) -> list[Cell]:
+        """(level, parameter) of every row, in order."""
+        return [(r.level, r.param) for r in self.rows]
+
+    @property
+    def new_findings(self) -> list[FindingView]:
+        """Those the baseline does not hold."""
+        return [f for f in self.findings if not f.known]
+
+    @property
+    def verdict(self) -> str:
+        """The run in one sentence."""
+        words = []
+        if self.status != "complete":
+            words.append(f"the run is {self.status}")
+        drift = self.totals["drift"]
+        words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
+        new, known = len(self.new_findings), len(self.findings) - len(self.new_findings)
+        words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
+        if known:
+            words.append(f"{plural(known, 'known finding')}")
+        if self.totals["blocked"]:
+            words.append(f"{self.totals['blocked']} blocked")
+        return ", ".join(words)
+
+    def tested_by_hurdles(self, last_level: int) -> list[str]:
+        """Why the run does not support a Tested-by; empty where it does."""
+        hurdles = []
+        if self.status != "complete":
+            hurdles.append(f"the run is {self.status}")
+        if missing := sorted(set(range(last_level + 1)) - set(self.levels)):
+            hurdles.append(f"levels {ranges(missing)} did not run")
+        if not self.totals["vectors"]:
+            hurdles.append("no vector ran")
+        if self.totals["drift"]:
+            hurdles.append(f"{self.totals['drift']} answers differ from the mirror")
+        if self.findings:
+            hurdles.append(plural(len(self.findings), "finding"))
+        if broken := [p.number for p in self.patches if p.broken_claim]:
+            hurdles.append(f"patch {ranges(broken)} claims no change and shows one")
+        if self.totals["blocked"]:
+            hurdles.append(f"{self.totals['blocked']} vectors were blocked")
+        return hurdles
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def ranges(numbers: list[int]) -> str:
+    """``0, 11, 16-18``."""
+    found: list[list[int]] = []
+    for n in sorted(numbers):
+        if found and n == found[-1][1] + 1:
+            found[-1][1] = n
+        else:
+            found.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def load(journal: Journal, run: int | None = None, baseline: Path | None = None) -> Report:
+    """A run's report (the latest run's where ``run`` is None); InputError where there is none or it is empty."""
+    run = journal.latest() if run is None else run
+    info = journal.run_info(run)
+    body = summary.as_json(journal, run)
+    cells = journal.cells(run)
+    if not any(k.host == summary.KVM_HOST for k in cells):
+        raise InputError(
+            f"run {run} has no finished cell yet ({info['status']}): wait for it, or name another with --run"
+        )
+    remarks = known_findings.read(baseline) if baseline else {}
+    found = summary.findings(journal, run)
+    views = [_view(f, remarks) for f in found]
+    table = [Row(**row) for row in body["levels"]]
+    exits: Counter[Cell] = Counter()
+    for key, (_, _, facts) in cells.items():
+        if key.host == summary.KVM_HOST and isinstance(facts.get("exits"), int):
+            exits[key.level, key.param] += facts["exits"]
+    report = Report(
+        run=run,
+        status=info["status"],
+        begun=info["begun"],
+        ended=info["ended"],
+        argv=info["argv"],
+        provenance=info["provenance"],
+        rows=table,
+        totals=body["totals"],
+        json=body,
+        findings=views,
+        errata=summary.findings(journal, run, summary.BARE_HOST),
+        patches=[],
+        rules=[Rule(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
+        collapsed=[Rule(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
+        blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
+        exits=dict(exits),
+        has_baseline=baseline is not None,
+    )
+    report.patches = _patches(report)
+    report.drifts = _some_drift(journal, run)
+    if baseline is not None:
+        for entry, view in zip(body["findings"], views, strict=True):
+            entry["known"] = view.known
+    return report
+
+
+def _view(finding: Finding, remarks: dict[str, str]) -> FindingView:
+    """Ask the mirror for steps and cause; a mirror that does not know the vector leaves them empty."""
+    smallest = finding.smallest
+    level = smallest.cell[0]
+    (param,) = selection.params(smallest.cell[1])
+    vector = selection.vector(smallest.vector)
+    cpu = host_cpu(vector.machine.env.cpu_mbec)
+    try:
+        prediction = machine.predict(level, param, cpu, vector, steps=True)
+        cause = find_cause(level, param, cpu, vector, smallest.seen)
+    except ValueError:  # a level the mirror has not: another series
+        return FindingView(finding, remarks.get(finding.cause), None, "no mirror for this series", [])
+    return FindingView(
+        finding, remarks.get(finding.cause), cause, str(prediction.outcome), [str(s) for s in prediction.steps]
+    )
+
+
+def _patches(report: Report) -> list[PatchRow]:
+    rows = patch_rows(report.provenance, max(report.levels))
+    present = set(report.cells)
+    by_cell = {(r.level, r.param): r for r in report.rows}
+    for patch in rows:
+        here = [c for c in report.cells if c[0] == patch.number]
+        patch.ran = bool(here)
+        patch.drift = sum(by_cell[c].drift for c in here)
+        below = {c: summary.below(*c, present) for c in here}
+        if any(below.values()):
+            patch.changes = sum(by_cell[c].changes for c in here)
+            patch.compared_with = min(b[0] for b in below.values() if b is not None)
+        patch.first_seen = [v.finding.name for v in report.findings if v.finding.first_level == patch.number]
+        patch.caused = [v.finding.name for v in report.findings if v.cause and patch.number in v.cause.patches]
+    return rows
+
+
+def _some_drift(journal: Journal, run: int, most: int = 50) -> list[tuple[Cell, str, str, str]]:
+    found = []
+    for row in journal.results(run, having=Mark.DRIFT, host=summary.KVM_HOST):
+        predicted = row["predicted"]
+        found.append(((row["level"], row["param"]), row["vector"], str(predicted), str(row["seen"])))
+        if len(found) == most:
+            break
+    return found

@@ -1,0 +1,110 @@
+"""What a run says of the series it was made of: a row a patch, from the run's provenance.
+
+``provenance["patches"]`` is a list in the series' order; an item is an object with any of ``number``, ``subject``,
+``author``, ``message_id``, ``claim``, ``sha256``, ``applies``, ``builds``, ``identity``, or the patch's hash alone.
+What a run of the MBEC series did not write down is taken from ``kvmodel.series``; what nobody knows stays empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kvmodel import series
+
+UNKNOWN: Final = "not recorded"
+
+
+@dataclass(slots=True)
+class PatchRow:
+    """One patch: what it is, whether it applies and builds, and what the run saw of it."""
+
+    number: int
+    subject: str = ""
+    author: str = ""
+    message_id: str = ""
+    sha256: str = ""
+    claims_no_change: bool = False
+    applies: str = UNKNOWN
+    builds: str = UNKNOWN
+    identity: str = UNKNOWN  # of the object code with the level below
+    ran: bool = False  # its level is in the run
+    changes: int | None = None  # vectors whose answer differs from the level below; None: nothing to compare with
+    compared_with: int | None = None  # that level; a gap means the changes belong to all patches between
+    first_seen: list[str] = field(default_factory=list)  # findings that this level is the first to show
+    caused: list[str] = field(default_factory=list)  # findings that go away without this patch
+    drift: int = 0
+
+    @property
+    def broken_claim(self) -> bool:
+        """Whether the patch says that it changes nothing, and the run saw a change that is its own."""
+        return self.claims_no_change and bool(self.changes) and self.compared_with == self.number - 1
+
+    @property
+    def state(self) -> str:
+        """``fail``, ``warn`` or ``pass`` in one word, ``none`` where its level did not run."""
+        if self.applies.startswith("no") and self.applies != UNKNOWN:
+            return "fail"
+        if self.builds.startswith("no") and self.builds != UNKNOWN:
+            return "fail"
+        if self.caused or self.broken_claim:
+            return "fail"
+        if self.first_seen or self.drift:
+            return "warn"
+        return "pass" if self.ran else "none"
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _is_mbec(found: list[dict[str, Any]]) -> bool:
+    """Whether the run is of the series that ``kvmodel.series`` holds, as far as the run itself says."""
+    if len(found) > series.LAST:
+        return False
+    for number, item in enumerate(found, 1):
+        known = series.patch(number)
+        subject = item.get("subject")
+        if subject is not None and known.subject not in str(subject):
+            return False
+        if "message_id" in item and item["message_id"] and str(item["message_id"]).strip("<>") != known.message_id:
+            return False
+    return True
+
+
+def patch_rows(provenance: dict[str, Any], last_level: int) -> list[PatchRow]:
+    """The series' rows; where the run wrote no patches down, those of the MBEC series up to its last level."""
+    raw = provenance.get("patches")
+    if isinstance(raw, dict):
+        raw = [value if isinstance(value, dict) else {"sha256": value} for value in raw.values()]
+    items = [item if isinstance(item, dict) else {"sha256": str(item)} for item in raw or []]
+    mbec = _is_mbec(items)
+    if not items:
+        items = [{} for _ in range(min(last_level, series.LAST))]
+    rows = []
+    for number, item in enumerate(items, 1):
+        known = series.patch(number) if mbec else None
+        claim = str(item.get("claim", "")).lower()
+        rows.append(
+            PatchRow(
+                number=number,
+                subject=str(item.get("subject") or (known.subject if known else "")),
+                author=str(item.get("author") or (known.author if known else "")),
+                message_id=str(item.get("message_id") or (known.message_id if known else "")).strip("<>"),
+                sha256=str(item.get("sha256") or ""),
+                claims_no_change=claim in ("stated", "implied")
+                or (not claim and known is not None and known.claim is not series.Claim.NONE),
+                applies=_word(item.get("applies")),
+                builds=_word(item.get("builds")),
+                identity=_word(item.get("identity")),
+            )
+        )
+    return rows
