@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from harness import bochs, kernel, proc, toolbox
 from harness.cache import Cache
 
+T = TypeVar("T")
 JOIN_EVERY: Final = 0.2  # seconds; a main thread that only waits must see Ctrl-C
 
 
@@ -22,17 +23,17 @@ class Built:
     bochs: Path
 
 
-def side_by_side(jobs: Mapping[str, Callable[[], object]]) -> dict[str, object]:
+def side_by_side(jobs: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     """Run ``jobs`` in a thread each; their results by name.
 
     The first failure, or Ctrl-C, ends the programs of all of them, and is raised once all have stopped.
     """
     group = proc.Group()
-    results: dict[str, object] = {}
+    results: dict[str, T] = {}
     failures: list[BaseException] = []
     lock = threading.Lock()
 
-    def work(name: str, job: Callable[[], object]) -> None:
+    def work(name: str, job: Callable[[], T]) -> None:
         try:
             with group.mine():
                 results[name] = job()
@@ -47,6 +48,7 @@ def side_by_side(jobs: Mapping[str, Callable[[], object]]) -> dict[str, object]:
         while any(thread.is_alive() for thread in threads):
             if failures:
                 break
+            proc.breathe()
             for thread in threads:
                 thread.join(JOIN_EVERY)
     finally:
@@ -67,12 +69,11 @@ def build_all(cache: Cache, *, linux: Path | None = None, emulator: Path | None 
     """
     toolbox.require()
     own = bochs.users(emulator) if emulator is not None else None
-    made = side_by_side(
-        {
-            "kernel": lambda: kernel.base(cache, linux),
-            "bochs": lambda: own or bochs.build(cache, mended),
-        }
-    )
+    jobs: dict[str, Callable[[], kernel.BaseKernel | Path]] = {
+        "kernel": lambda: kernel.base(cache, linux),
+        "bochs": lambda: own or bochs.build(cache, mended),
+    }
+    made = side_by_side(jobs)
     base, binary = made["kernel"], made["bochs"]
     assert isinstance(base, kernel.BaseKernel)
     assert isinstance(binary, Path)

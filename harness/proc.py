@@ -120,6 +120,7 @@ class Process:
         except OSError as error:
             raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
         self.group: Group | None = None
+        _live.add(self)
         _guard.tell(f"+{self.pid}\n")
 
     @property
@@ -154,6 +155,7 @@ class Process:
         end([self], grace)
 
     def _ended(self) -> None:
+        _live.discard(self)
         _guard.tell(f"-{self.pid}\n")
         if self.group is not None:
             self.group.forget(self)
@@ -193,7 +195,8 @@ class _Guard:
 
 _local = threading.local()
 _guard = _Guard()
-_everything = Group()
+_everything = Group()  # of threads that are in none
+_live: set[Process] = set()  # whatever their groups
 
 
 def _exited(process: Process) -> bool:
@@ -223,7 +226,7 @@ def end(processes: Sequence[Process], grace: float = GRACE) -> None:
 
 def end_all() -> None:
     """End every program this process still has."""
-    end(list(_everything._live))
+    end(list(_live))
 
 
 atexit.register(end_all)
