@@ -1,5 +1,5 @@
 """The contract: what Intel's SDM lets a CPU answer. Knows nothing of KVM; see docs/design.md."""
 
-from kvmodel.sdm.contract import allowed
+from kvmodel.sdm.contract import allowed, explaining
 
-__all__ = ["allowed"]
+__all__ = ["allowed", "explaining"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
+
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
-from kvmodel.sdm import controls, ept, guest_paging, msrs
+from kvmodel.sdm import controls, ept, errata, guest_paging, msrs
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
 from kvmodel.vector import (
@@ -102,7 +105,9 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
     fault = guest_paging.fault(mode(vector), (vector.gu, vector.gp), final)
     page_fault = None
     if fault is not None:
-        taken = Outcome(Kind.EXCEPTION, code=fault.error, number=guest_paging.PAGE_FAULT, defined=ERROR_CODE)
+        taken = Outcome(
+            Kind.EXCEPTION, code=fault.error, number=guest_paging.PAGE_FAULT, gla=TARGET, defined=ERROR_CODE
+        )
         page_fault = _allowed(taken, fault.rule)
     if not vector.access.is_walk:
         return (page_fault or _walk(cpu, vector, final) or _allowed(DONE, "ept-permitted"),)
@@ -133,12 +138,8 @@ def _readings(found: tuple[tuple[Outcome, str], ...]) -> tuple[Allowed, ...] | N
 _HOST_MSRS = {"m48b": msrs.PROCBASED_CTLS2, "m48c": msrs.EPT_VPID_CAP}
 
 
-def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
-    """Every answer the manual allows to ``vector`` on the virtual CPU ``cpu``, as L1 reads it, or why none is said.
-
-    A VIOLATION's ``defined`` leaves out the bits that are undefined or the implementation's choice; addresses are
-    exact. MSR values are judged for consistency only.
-    """
+def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
+    """What ``cpu`` may answer, its errata included: ``allowed`` for a sound CPU."""
     match vector:
         case AccessVector():
             return _access(cpu, vector)
@@ -152,3 +153,25 @@ def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _readings(msrs.values(_HOST_MSRS[vector.what]))
         case _:
             return _aside("na-not-architectural")
+
+
+def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
+    """Every answer the manual allows to ``vector`` on the virtual CPU ``cpu``, as L1 reads it, or why none is said.
+
+    A VIOLATION's ``defined`` leaves out the bits that are undefined or the implementation's choice; addresses are
+    exact. MSR values are judged for consistency only. Errata of ``cpu`` are no excuse: they are not looked at.
+    """
+    return answers(replace(cpu, errata=frozenset()) if cpu.errata else cpu, vector)
+
+
+def explaining(cpu: Cpu, vector: Vector, seen: Outcome) -> frozenset[str] | None:
+    """The fewest known errata by which ``seen`` is what ``cpu`` would answer; empty for a legal answer.
+
+    None where no combination explains it (an erratum not known yet), or where the contract does not decide.
+    """
+    for count in range(len(errata.ERRATA) + 1):
+        for names in combinations(sorted(errata.ERRATA), count):
+            found = answers(replace(cpu, errata=frozenset(names)), vector)
+            if isinstance(found, tuple) and any(a.outcome.matches(seen) for a in found):
+                return frozenset(names)
+    return None

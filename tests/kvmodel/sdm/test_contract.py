@@ -12,6 +12,7 @@ from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.sdm import contract
 from kvmodel.sdm.after import Flags, flags
+from kvmodel.sdm.errata import BIT6_DATA, ERRATA, UPDATE_UNCHECKED, WALK_AD_BIT0
 from kvmodel.sdm.rules import RULES
 from kvmodel.vector import (
     Access,
@@ -84,7 +85,7 @@ def test_user_execute_is_undefined_without_the_control() -> None:
 def test_the_guest_fault_hides_the_final_page() -> None:
     for leaf in Perm.all():
         got = one(AccessVector(leaf=leaf, access=Access.READ, gp=SWX, cpl=3))
-        assert got.outcome == Outcome(Kind.EXCEPTION, code=5, number=14, defined=0xFFFF_FFFF)
+        assert got.outcome == Outcome(Kind.EXCEPTION, code=5, number=14, gla=Place("target"), defined=0xFFFF_FFFF)
         assert got.rule == "guest-protection"
 
 
@@ -232,3 +233,18 @@ def test_flags_admit() -> None:
     assert must.admits(0x200, 0x300) and not must.admits(0x300, 0x100)
     assert Flags(0, 0x100).admits(0, 0x100) and Flags(0, 0x100).admits(0, 0)
     assert not Flags(0, 0).admits(0, 0x200)
+
+
+def test_errata_are_no_excuse_but_explain() -> None:
+    sick = Cpu(errata=frozenset(ERRATA))
+    update = AccessVector(leaf=R, access=Access.WALKA)
+    assert sdm.allowed(sick, update) == sdm.allowed(CPU, update)
+    found = contract.answers(sick, update)
+    assert isinstance(found, tuple) and found[0].outcome.kind is Kind.DONE
+    assert sdm.explaining(CPU, update, Outcome(Kind.DONE)) == {UPDATE_UNCHECKED}
+    walk = AccessVector(leaf=RU, access=Access.WALK, ad=True)
+    seen = Outcome(Kind.VIOLATION, code=0x208A, gpa=Place("gpt"), gla=Place("target"))
+    assert sdm.explaining(CPU, walk, seen) == {BIT6_DATA, WALK_AD_BIT0}
+    assert sdm.explaining(CPU, walk, replace(seen, code=0xCB)) == frozenset()
+    assert sdm.explaining(CPU, walk, replace(seen, code=0xCC)) is None
+    assert sdm.explaining(CPU, HostVector("param"), Outcome(Kind.VALUE)) is None
