@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvmodel.series import Level
+
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Outcome
-from kvmodel.series import Level
 from kvmodel.vector import Vector
 
 

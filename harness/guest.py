@@ -109,6 +109,11 @@ class Header:
         return self.state == _C["STATE_DONE"]
 
     @property
+    def running(self) -> bool:
+        """Whether the probe came as far as its first vector, and not to the end."""
+        return self.state == _C["STATE_RUNNING"]
+
+    @property
     def refused(self) -> bool:
         """Whether the probe found no VMX, or no batch of its version."""
         return self.state == _C["STATE_REFUSED"]
@@ -323,7 +328,7 @@ def outcome(vector: Vector, o: Observation) -> Outcome:
         case 5:
             return Outcome(Kind.ENTRY_EXIT, code=o.qualification, number=o.reason & 0xFFFF)
         case 6:
-            return Outcome(Kind.LIVELOCK, note=f"L1's timer took the CPU back after {o.tsc} TSC ticks")
+            return Outcome(Kind.LIVELOCK)
         case 7:
             return Outcome(Kind.VALUE, code=o.value)
         case 8:

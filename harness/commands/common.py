@@ -30,6 +30,14 @@ def add_journal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=int, dest="run_number", metavar="N", help="another run than the latest")
 
 
+def add_builds(parser: argparse.ArgumentParser) -> None:
+    """What is built, or taken from the user instead."""
+    parser.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
+    parser.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
+    parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
+    parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+
+
 def host_cpu(mbec: bool = True) -> Cpu:
     """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
     return Cpu(mbec=mbec)

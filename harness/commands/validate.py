@@ -1,0 +1,181 @@
+"""``kvmirror validate``: the main job. Builds what is missing, asks every level, prints the table and the summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from typing import Any
+
+from harness import proc, selection, summary
+from harness.causes import find_cause
+from harness.commands.common import LAST_LEVEL, add_builds, add_journal, host_cpu
+from harness.errors import InputError
+from harness.journal import Journal, param_text
+from harness.plan import PARAM_FROM, Work, plan
+from harness.progress import PROGRESS
+from harness.setup import Bench
+from harness.validate import Done, Options, execute, machine_name
+from harness.voices import Voices
+
+EXAMPLES = """\
+examples:
+  kvmirror validate --levels 0,11,18 --vectors thin
+  kvmirror validate --levels 15-18 --param 1 --vectors permissions_4k --json >run.json
+  kvmirror validate --resume
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "validate",
+        help="ask every level and judge the answers",
+        description="Builds what is missing, boots emulated Intel hosts, asks the vectors at every level and "
+        "parameter value, judges the answers and prints a row a (level, parameter).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
+    parser.add_argument(
+        "--vectors", nargs="+", default=["core"], metavar="V", help="core, thin, a part, an id or @FILE (default core)"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
+    parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest run where it was interrupted")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be asked where, run nothing")
+    add_builds(parser)
+    add_journal(parser)
+    parser.set_defaults(run=run)
+
+
+def _works(args: argparse.Namespace) -> tuple[list[Work], Options]:
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: at least one host is needed")
+    levels = selection.levels(args.levels, LAST_LEVEL)
+    params = selection.params(args.param)
+    works = list(plan(selection.vector_list(args.vectors), levels, params))
+    named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
+    return works, Options(jobs=args.jobs, mirror=not args.no_mirror, values_named=named)
+
+
+def _unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
+    """The works of which a cell is missing in the journal."""
+    there = {(k.level, k.param, k.machine) for k in journal.cells(run_number)}
+    left = []
+    for work in works:
+        level, param = work.load.level, param_text(work.load.param)
+        names = [machine_name(m) for m in work.batches] or [f"{work.load.env.name}:host"]
+        if not all((level, param, name) in there for name in names):
+            left.append(work)
+    return left
+
+
+def _dry(works: list[Work]) -> int:
+    for work in works:
+        parts = [f"host {len(work.host)}"] if work.host else []
+        parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
+        print(f"{work.load}: {', '.join(parts)}")
+    print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
+    return 0
+
+
+class Table:
+    """The live table: a line when the last load of a (level, parameter) is in."""
+
+    def __init__(self, works: list[Work], journal: Journal, run_number: int, quiet: bool) -> None:
+        self._left: dict[tuple[int, str], int] = {}
+        for work in works:
+            key = (work.load.level, param_text(work.load.param))
+            self._left[key] = self._left.get(key, 0) + 1
+        self._journal, self._run = journal, run_number
+        self._out = sys.stderr if quiet else sys.stdout
+        print(summary.table_head(), file=self._out, flush=True)
+
+    def done(self, done: Done) -> None:
+        """Take a load in."""
+        key = (done.load.level, param_text(done.load.param))
+        self._left[key] -= 1
+        if self._left[key] == 0:
+            row = summary.row(self._journal, self._run, *key, self._journal.cells(self._run))
+            with PROGRESS.paused():
+                print(summary.table_line(row), file=self._out, flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The whole run; its exit code by precedence drift, findings, nothing."""
+    works, options = _works(args)
+    if args.dry_run:
+        return _dry(works)
+    proc.interruptible()
+    with Journal(args.journal) as journal:
+        bench = Bench.of(args)
+        levels = sorted({w.load.level for w in works})
+        bench.build(levels)
+        if args.resume:
+            run_number = journal.latest()
+            works = _unfinished(works, journal, run_number)
+        else:
+            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
+        table = Table(works, journal, run_number, args.json)
+        began = time.monotonic()
+        status = "interrupted"
+        try:
+            with PROGRESS.task("vectors", total=sum(w.size for w in works)) as task:
+
+                def progress(done: Done) -> None:
+                    task.advance(sum(len(b.vectors) for b in done.batches.values()) + sum(done.collapsed.values()))
+                    table.done(done)
+
+                execute(
+                    works,
+                    journal,
+                    run_number,
+                    options=options,
+                    voices=Voices(host_cpu, options.mirror),
+                    open_host=bench.open_host,
+                    open_session=bench.open_session,
+                    progress=progress,
+                )
+            status = "complete"
+        except KeyboardInterrupt:
+            proc.end_all()
+            raise
+        except BaseException:
+            status = "failed"
+            raise
+        finally:
+            journal.end(run_number, status)
+        return _close(journal, run_number, args, time.monotonic() - began)
+
+
+def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:
+    """The summary and the exit code."""
+    result = summary.as_json(journal, run_number)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        total = result["totals"]
+        print(
+            f"\n{total['vectors']} answers in {seconds:.0f} s: {total['agree']} agree, {total['drift']} drift, "
+            f"{total['findings']} findings, {total['not_applicable']} not applicable, {total['blocked']} blocked, "
+            f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
+        )
+        for f in summary.findings(journal, run_number):
+            print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.symptom}")
+            print(f"     {len(f.vectors)} vectors, as {f.smallest.vector}")
+            if not args.no_mirror:
+                print(f"     {_cause_text(f.smallest)}")
+        print(f"run {run_number} in {journal.path}; 'kvmirror explain F1' explains a finding")
+    return 3 if result["totals"]["drift"] else 1 if result["totals"]["findings"] else 0
+
+
+def _cause_text(departure: Any) -> str:
+    level, param_name = departure.cell
+    (param,) = selection.params(param_name)
+    vector = selection.vector(departure.vector)
+    return str(find_cause(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, departure.seen))

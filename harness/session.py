@@ -1,0 +1,215 @@
+"""One running host and one load of KVM at a time: asks the load's vectors and gives back what was seen.
+
+The host itself first (parameter, KVM's MSRs), then a vCPU under the small client, then L1 under QEMU. Where the
+client shows that an L1 cannot run at all, L1's vectors are blocked, and say by what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness import guest
+from harness.errors import GuestError, HostError
+from harness.hosts.base import Host, ModuleFiles, Parameters
+from harness.plan import Load
+from harness.qemu import End, Qemu, Run
+from harness.trace import LIVELOCK_EXITS
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.vector import Access, ClientVector, HostVector, Machine, Vector
+
+CLIENT: Final = "/tmp/kvmclient"
+PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
+MSR_PROCBASED_CTLS2: Final = 0x48B
+MSR_EPT_VPID_CAP: Final = 0x48C
+MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22
+SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector further
+BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
+L1_DEATHS: Final = 16  # after that many the rest of a batch is blocked
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a batch showed: an outcome a vector, the virtual CPU as L1 read it, facts for the provenance."""
+
+    outcomes: list[Outcome]
+    cpu: Cpu | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def virtual_cpu(header: guest.Header) -> Cpu:
+    """The virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
+    secondary = (header.msr(MSR_PROCBASED_CTLS2) or 0) >> 32
+    capability = header.msr(MSR_EPT_VPID_CAP) or 0
+    return Cpu(
+        vmx=bool(header.cpuid1_ecx >> 5 & 1),
+        ept=bool(secondary >> 1 & 1),
+        mbec=bool(secondary >> 22 & 1),
+        execonly=bool(capability & 1),
+        ept_2m=bool(capability >> 16 & 1),
+        ept_1g=bool(capability >> 17 & 1),
+        ept_ad=bool(capability >> 21 & 1),
+        advanced_info=bool(capability >> 22 & 1),
+        unrestricted=bool(secondary >> 7 & 1),
+        maxphyaddr=header.maxphyaddr,
+    )
+
+
+def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[Outcome]:
+    """What the client's ``info`` line answers to each vector: the parameter as text, an MSR as KVM_GET_MSRS gave it."""
+    found = []
+    for vector in vectors:
+        if vector.what == "param":
+            text = {None: "absent", "Y": "Y", "N": "N"}[info["parameter"]]
+            found.append(Outcome(Kind.VALUE, code={"absent": 0, "N": 1, "Y": 2}[text], note=text))
+        else:
+            value = info["msrs"].get(vector.what[1:])
+            found.append(
+                Outcome(Kind.HOST, note="KVM_GET_MSRS refused the MSR") if value is None
+                else Outcome(Kind.VALUE, code=value)
+            )  # fmt: skip
+    return found
+
+
+def client_outcome(line: dict[str, Any]) -> Outcome:
+    """One line of the client: an access that was made, a vCPU that never came back, or what KVM_RUN said.
+
+    A vCPU that ran out of its time is a livelock only if KVM kept resolving faults that resolved nothing:
+    ``pf_spurious`` grew past the definition's 16 exits.
+    """
+    match line["result"]:
+        case "done":
+            return Outcome(Kind.DONE)
+        case "timeout":
+            stats = line["stats"]
+            if stats.get("pf_spurious", 0) >= LIVELOCK_EXITS:
+                return Outcome(Kind.LIVELOCK)
+            return Outcome(Kind.HOST, note="the vCPU did not come back, and KVM counts no spurious faults")
+        case "errno":
+            return Outcome(Kind.HOST, note=f"KVM_RUN failed with errno {line['errno']}")
+        case other:
+            return Outcome(Kind.HOST, note=f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}")
+
+
+class Session:
+    """A started host, asked load by load."""
+
+    def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], client: bytes, probe: Path) -> None:
+        self._host = host
+        self._modules = modules
+        self._probe = probe
+        host.put(client, CLIENT, mode=0o755)
+        self.info: dict[str, Any] = {}
+
+    def load(self, load: Load) -> None:
+        """Load the level's modules as ``load`` says and ask KVM what it offers."""
+        env = load.env
+        self._host.load(
+            self._modules(load.level), Parameters(load.param, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
+        )
+        line = self._host.run(f"{CLIENT} info", check=True).stdout
+        self.info = json.loads(line)["info"]
+
+    @property
+    def parameter(self) -> str | None:
+        """enable_pt_guest_exec_control as the loaded modules have it: None, Y or N."""
+        value: str | None = self.info["parameter"]
+        return value
+
+    @property
+    def mbec_offered(self) -> bool:
+        """Whether KVM's own MSR 0x48B allows L1 bit 22."""
+        return bool(self.info["msrs"].get(f"{MSR_PROCBASED_CTLS2:x}", 0) & MBEC_ALLOWED)
+
+    def ask_host(self, vectors: Iterable[HostVector | ClientVector]) -> list[Outcome]:
+        """The host's and the client's answers, in order."""
+        asked = list(vectors)
+        cases = [v for v in asked if isinstance(v, ClientVector)]
+        script = "; ".join(f"{CLIENT} case {v.mode} {v.access.value} {v.page}" for v in cases)
+        lines = self._host.run(script, timeout=30 + 2.0 * len(cases)).stdout.splitlines() if cases else []
+        if len(lines) != len(cases):
+            raise HostError(f"{self._host.name}: the KVM client answered {len(lines)} of {len(cases)} cases")
+        told = {v.id: client_outcome(json.loads(line)) for v, line in zip(cases, lines, strict=True)}
+        for vector in asked:
+            if isinstance(vector, HostVector):
+                (told[vector.id],) = host_outcomes(self.info, [vector])
+        return [told[v.id] for v in asked]
+
+    def l1_can_run(self) -> Outcome | None:
+        """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
+        (seen,) = self.ask_host([ClientVector("real", Access.FETCH, "u")])
+        if seen.kind is Kind.DONE:
+            return None
+        return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
+
+    def ask_l1(self, machine: Machine, vectors: list[Vector]) -> Seen:
+        """One QEMU for ``machine`` and the vectors' answers, in order.
+
+        Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it; where it does not
+        come as far as its first vector, or dies too often, the rest is blocked.
+        """
+        outcomes: list[Outcome | None] = [None] * len(vectors)
+        seen = Seen([])
+        data = guest.pack(vectors)
+        deaths: list[str] = []
+        runs: list[Run] = []
+        while None in outcomes and len(deaths) < L1_DEATHS:
+            with Qemu(self._host, machine, self._probe) as qemu:
+                seen.facts = qemu_facts(qemu)
+                while len(deaths) < L1_DEATHS:
+                    run = qemu.run(data, stall=SILENCE, deadline=BATCH_DEADLINE)
+                    runs.append(run)
+                    batch = guest.unpack(run.memory)
+                    if batch.header.refused:
+                        raise GuestError("the probe refused its batch: its L1 has no VMX, or it is of another build")
+                    if batch.header.done:
+                        break
+                    if not batch.header.running:
+                        deaths += ["before its first vector"] * L1_DEATHS
+                        break
+                    at = batch.header.current
+                    deaths.append(vectors[at].id)
+                    outcomes[at] = Outcome(Kind.HOST, note=run.end.value)
+                    data = guest.restart(run.memory, at + 1)
+                    if run.end is End.DIED or at + 1 == len(vectors):
+                        break
+            for i, observation in enumerate(batch.observations):
+                if outcomes[i] is None and observation.verdict:
+                    outcomes[i] = guest.outcome(vectors[i], observation)
+            if batch.header.done:
+                break
+        seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
+        why = f"L1 does not come as far as its first vector: {runs[-1].end.value}"
+        if deaths and deaths[0] in {v.id for v in vectors}:
+            why = f"L1 died {len(deaths)} times before this vector"
+        seen.outcomes = [o or Outcome(Kind.BLOCKED, note=why) for o in outcomes]
+        counters: dict[str, int] = {}
+        for run in runs:
+            for name, value in run.counters.items():
+                counters[name] = counters.get(name, 0) + value
+        seen.facts |= {
+            "counters": counters,
+            "l1_seconds": round(sum(run.seconds for run in runs), 3),
+            "warnings": [w.text for run in runs for w in run.warnings],
+            "deaths": deaths,
+            "msrs": [f"{msr:#x}" for msr in batch.header.msrs],
+        }
+        return seen
+
+
+def qemu_facts(qemu: Qemu) -> dict[str, Any]:
+    """What QMP says of this QEMU, for the provenance."""
+    told = qemu.provenance
+    return {
+        "qemu": told.version,
+        "package": told.package,
+        "accelerator": "kvm" if told.kvm else "other",
+        "cpu_model": told.cpu_model,
+        "properties": dict(told.properties),
+        "refused": list(told.refused),
+        "start_seconds": round(told.start_seconds, 2),
+    }

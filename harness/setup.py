@@ -1,0 +1,78 @@
+"""Everything a run needs, built or taken from the cache, and what it says of itself afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness import builds, levels, probe, rootfs, series_io
+from harness.cache import Cache, sha256
+from harness.errors import InputError
+from harness.hosts.base import Host
+from harness.hosts.emulated import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, EmulatedHost
+from harness.session import Session
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Bench:
+    """The built parts: emulator, kernel, modules of every level, image, probe, client."""
+
+    def __init__(
+        self, cache: Cache, *, emulator: Path | None, mended: bool, linux: Path | None, series: Path | None
+    ) -> None:
+        self.cache = cache
+        self._emulator, self._mended, self._linux = emulator, mended, linux
+        self.series = series_io.read(series) if series is not None else series_io.read()
+        self._modules: dict[int, levels.Modules] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Bench:
+        """From the options of ``harness.commands.common.add_builds``."""
+        if args.bochs is not None and args.bochs_unmended:
+            raise InputError("--bochs names your own emulator, --bochs-unmended builds ours: give one of them")
+        return cls(Cache(), emulator=args.bochs, mended=not args.bochs_unmended, linux=args.linux, series=args.series)
+
+    def build(self, wanted: Iterable[int]) -> None:
+        """Build whatever is missing for these levels, independent parts side by side."""
+        built = builds.build_all(self.cache, linux=self._linux, emulator=self._emulator, mended=self._mended)
+        self._built = built
+        jobs: dict[str, Any] = {
+            "image": lambda: rootfs.iso(self.cache, built.kernel.bzimage),
+            "probe": lambda: probe.build(self.cache),
+            "client": lambda: probe.client(self.cache),
+            "levels": lambda: levels.build(self.cache, self.series, wanted, linux=self._linux),
+        }
+        made = builds.side_by_side(jobs)
+        self._iso: Path = made["image"]
+        self._probe: Path = made["probe"]
+        self._client: bytes = made["client"].read_bytes()
+        self._modules = made["levels"]
+
+    def provenance(self) -> dict[str, Any]:
+        """What the run is made of, as far as it is known before a host runs."""
+        return {
+            "kernel": self._built.kernel.release,
+            "kernel_key": self._built.kernel.key,
+            "patches": {p.number: sha256(p.path) for p in self.series.patches},
+            "bochs": str(self._built.bochs),
+            "qemu": rootfs.qemu_version(self.cache),
+        }
+
+    def open_host(self, cpu_mbec: bool, name: str) -> Host:
+        """A host that is not started yet."""
+        return EmulatedHost(
+            self.cache,
+            bochs=self._built.bochs,
+            iso=self._iso,
+            cpu_model=CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC,
+            name=name,
+        )
+
+    def open_session(self, host: Host) -> Session:
+        """A session on a started host."""
+        return Session(host, lambda level: self._modules[level], self._client, self._probe)

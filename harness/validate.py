@@ -1,0 +1,230 @@
+"""A run: every load asked on emulated hosts side by side, judged, and put into the journal cell by cell.
+
+Workers own a host each and take loads from one queue; the calling thread judges and writes, since SQLite and
+the table have one writer. A host that dies takes its load's batch with it (blocked, with the reason), and a
+new one is booted for the next load.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness import summary
+from harness.errors import HostError, KvmirrorError
+from harness.hosts.base import Host
+from harness.journal import CellKey, Journal, param_text
+from harness.plan import Load, Work, collapse
+from harness.session import Seen, Session
+from harness.voices import Voices
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.vector import Machine, Vector
+
+HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
+
+
+def machine_name(m: Machine) -> str:
+    """A machine as the journal names it."""
+    words = [m.env.name]
+    words += ["mbec"] if m.mbec_offered else []
+    words += [] if m.execonly_offered else ["noxo"]
+    words += ["evmcs"] if m.evmcs_offered else []
+    return "+".join(words)
+
+
+@dataclass(slots=True)
+class Batch:
+    """One machine's part of a load: asked and seen."""
+
+    vectors: list[Vector]
+    seen: Seen
+    seconds: float
+
+
+@dataclass(slots=True)
+class Done:
+    """A load that was asked: batches by cell name ("host" for the host's own), and what collapsed by rule."""
+
+    load: Load
+    batches: dict[str, Batch] = field(default_factory=dict)
+    collapsed: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Options:
+    """How a run is made."""
+
+    jobs: int = 2
+    mirror: bool = True
+    values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
+    skip: frozenset[tuple[int, str, str]] = frozenset()  # cells already in the journal: level, param, machine
+
+
+def _same_value(load: Load, session: Session, options: Options) -> bool:
+    """Whether a load that leaves the parameter unset has a value that another load of its level names."""
+    if load.param is not None or session.parameter is None:
+        return False
+    return (load.level, session.parameter == "Y") in options.values_named
+
+
+def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
+    return [Outcome(Kind.BLOCKED, note=why) for _ in vectors]
+
+
+def ask(session: Session, work: Work, options: Options) -> Done:
+    """Ask a load's vectors. A HostError is told as blocked vectors, then raised."""
+    done = Done(work.load)
+    begun = time.monotonic()
+    session.load(work.load)
+    same = _same_value(work.load, session, options)
+    done.collapsed = collapse(work, same_value=same, offered=session.mbec_offered)
+    blocked = session.l1_can_run() if work.batches else None
+    if work.host:
+        outcomes = session.ask_host(work.host)
+        facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
+        done.batches["host"] = Batch(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
+    for guest_machine, vectors in work.batches.items():
+        name = machine_name(guest_machine)
+        if (work.load.level, param_text(work.load.param), name) in options.skip:
+            continue
+        begun = time.monotonic()
+        if blocked is not None:
+            seen = Seen([blocked] * len(vectors))
+        else:
+            seen = session.ask_l1(guest_machine, vectors)
+        done.batches[name] = Batch(vectors, seen, time.monotonic() - begun)
+    return done
+
+
+class Worker(threading.Thread):
+    """One host at a time, and the loads it takes from the queue."""
+
+    def __init__(
+        self,
+        name: str,
+        works: queue.SimpleQueue[Work],
+        results: queue.SimpleQueue[Done | BaseException],
+        open_host: Callable[[bool, str], Host],
+        open_session: Callable[[Host], Session],
+        options: Options,
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._works = works
+        self._results = results
+        self._open_host = open_host
+        self._open_session = open_session
+        self._options = options
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Until the queue is empty, a failure that is not one host's, or ``stopping``."""
+        try:
+            self._work()
+        except BaseException as error:
+            self._results.put(error)
+
+    def _work(self) -> None:
+        deaths = 0
+        pending: Work | None = None
+        while not self.stopping.is_set():
+            try:
+                first = pending or self._works.get_nowait()
+            except queue.Empty:
+                return
+            cpu_mbec = first.load.env.cpu_mbec
+            pending = first
+            try:
+                with ExitStack() as stack:
+                    host = stack.enter_context(self._open_host(cpu_mbec, self.name))
+                    session = self._open_session(host)
+                    while pending is not None and pending.load.env.cpu_mbec is cpu_mbec:
+                        self._results.put(ask(session, pending, self._options))
+                        deaths = 0
+                        pending = None
+                        if self.stopping.is_set():
+                            return
+                        try:
+                            pending = self._works.get_nowait()
+                        except queue.Empty:
+                            return
+            except HostError as error:
+                deaths += 1
+                if deaths >= HOST_DEATHS:
+                    raise
+                if pending is not None and deaths > 1:
+                    self._results.put(_lost(pending, str(error)))
+                    pending = None
+
+
+def _lost(work: Work, why: str) -> Done:
+    """A load whose host died twice: every vector blocked, with what the host said."""
+    why = why.splitlines()[0]
+    done = Done(work.load)
+    if work.host:
+        done.batches["host"] = Batch(list(work.host), Seen(_blocked(work.host, why)), 0.0)
+    for guest_machine, vectors in work.batches.items():
+        done.batches[machine_name(guest_machine)] = Batch(vectors, Seen(_blocked(vectors, why)), 0.0)
+    return done
+
+
+def execute(
+    works: list[Work],
+    journal: Journal,
+    run: int,
+    *,
+    options: Options,
+    voices: Voices,
+    open_host: Callable[[bool, str], Host],
+    open_session: Callable[[Host], Session],
+    progress: Callable[[Done], None],
+) -> None:
+    """Ask every work and record it. KeyboardInterrupt and failures stop the hosts before they are raised."""
+    todo: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    for work in works:
+        todo.put(work)
+    results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
+    workers = [
+        Worker(f"host {n + 1}", todo, results, open_host, open_session, options)
+        for n in range(min(options.jobs, len(works)))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        left = len(works)
+        while left:
+            try:
+                done = results.get(timeout=0.5)
+            except queue.Empty:
+                if not any(w.is_alive() for w in workers) and results.empty():
+                    raise HostError(f"the hosts stopped with {left} loads not asked") from None
+                continue
+            if isinstance(done, BaseException):
+                if isinstance(done, KvmirrorError):
+                    raise done
+                raise RuntimeError("a worker failed") from done
+            left -= 1
+            _record(journal, run, voices, done)
+            progress(done)
+    finally:
+        for worker in workers:
+            worker.stopping.set()
+        for worker in workers:
+            worker.join(timeout=30)
+
+
+def _record(journal: Journal, run: int, voices: Voices, done: Done) -> None:
+    param = param_text(done.load.param)
+    first = True
+    for name, batch in done.batches.items():
+        facts = dict(batch.seen.facts)
+        if first:
+            facts["collapsed"] = done.collapsed
+            first = False
+        machine_key = f"{done.load.env.name}:{name}" if name == "host" else name
+        key = CellKey(done.load.level, param, summary.KVM_HOST, machine_key)
+        journal.record(run, key, voices.answers(done.load, batch.vectors, batch.seen), batch.seconds, facts)

@@ -1,0 +1,41 @@
+"""The three voices side by side: what mirror and contract say of what a session saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.compare import Contract, judge
+from harness.journal import Answer
+from harness.plan import Load
+from harness.session import Seen
+from kvmodel import machine, sdm
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Prediction
+from kvmodel.vector import Vector
+
+
+class Voices:
+    """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM."""
+
+    def __init__(self, host_cpu: Callable[[bool], Cpu], mirror: bool = True) -> None:
+        self._host_cpu = host_cpu
+        self._mirror = mirror
+
+    def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen) -> list[Answer]:
+        """The journal's rows of one batch.
+
+        The contract's CPU is the one that L1 read; where L1 never ran, the one that the mirror says it would read.
+        """
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        found = []
+        for vector, outcome in zip(vectors, seen.outcomes, strict=True):
+            prediction = self._predict(load, cpu, vector)
+            contract: Contract = sdm.allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
+            found.append(Answer(vector, outcome, prediction, contract, judge(prediction, contract, outcome)))
+        return found
+
+    def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Prediction | None:
+        return machine.predict(load.level, load.param, cpu, vector) if self._mirror else None
+
+    def _virtual(self, load: Load, cpu: Cpu, vector: Vector) -> Cpu:
+        return machine.virtual_cpu(load.level, load.param, cpu, vector.machine) if self._mirror else cpu
