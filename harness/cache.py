@@ -259,6 +259,7 @@ def _write_json(path: Path, value: object) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, sort_keys=True, default=str)
         file.write("\n")
+    Path(name).chmod(0o644)
     Path(name).replace(path)
 
 
