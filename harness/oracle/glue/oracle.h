@@ -27,11 +27,10 @@ struct oracle_entry {
 	void o_##entry(const u64 *in, u64 *out)
 
 /* The vCPU under test lives in vmx.c's glue, where its whole type is known. */
-extern struct kvm oracle_kvm;
+extern struct kvm *const oracle_kvm;
 extern struct kvm_vcpu *const oracle_vcpu;
 extern struct kvm_memory_slot oracle_slot;
 extern struct kvm_memslots oracle_memslots;
-extern struct kvm_mmu oracle_mmu;
 
 /* What the surroundings of a case answer, and what they were asked. */
 struct oracle_surroundings {
@@ -40,7 +39,23 @@ struct oracle_surroundings {
 	u64 noncoherent_dma;	/* kvm_arch_has_noncoherent_dma() */
 	u64 marked_dirty;	/* calls of mark_page_dirty_in_slot() */
 	u64 requests;		/* kvm_make_all_cpus_request(): the last request + 1 (KVM_BUG_ON) */
+	u64 rflags;		/* RFLAGS of the vCPU */
+	u64 next_table;		/* guest tables read so far in this walk */
+	u64 invisible;		/* bit n: the walk's n-th guest table is in no memslot */
+	u64 writable;		/* bit n: the host lets KVM write that table */
+	u64 log_dirty_fails;	/* nested write_log_dirty() */
+	u64 fault_calls, fault_gpa, fault_error;	/* kvm_mmu_page_fault() */
+	u64 exit_reason, exit_qualification;		/* nested_vmx_vmexit() */
+	u64 cpuid;		/* every word of the guest's CPUID */
+	u64 fast_mmio;		/* an eventfd sits at the address */
+	u64 skipped;		/* kvm_skip_emulated_instruction() */
+	u64 msr_procbased, msr_procbased2, msr_ept_vpid;	/* the CPU's MSRs 0x482, 0x48B, 0x48C */
+	u64 sgx;		/* the CPU has SGX */
 };
+
+/* Guest memory as a walk sees it: the n-th table read is the n-th page here, whatever its address. */
+#define ORACLE_TABLES 5
+extern u64 oracle_tables[ORACLE_TABLES][512];
 
 extern struct oracle_surroundings oracle_world;
 

@@ -64,14 +64,14 @@ ENTRY(switches, 4, 1)
 #endif
 	oracle_set_flag(oracle_vcpu, in[1]);
 	*(int *)&nx_huge_pages = in[2];
-	oracle_kvm.arch.disable_nx_huge_pages = in[3];
+	oracle_kvm->arch.disable_nx_huge_pages = in[3];
 	out[0] = 0;
 }
 
 ENTRY(kvm_mmu_reset_all_pte_masks, 1, 19)
 {
 	kvm_mmu_reset_all_pte_masks();
-	oracle_kvm.arch.shadow_mmio_value = shadow_mmio_value;
+	oracle_kvm->arch.shadow_mmio_value = shadow_mmio_value;
 	dump_masks(out);
 }
 
@@ -79,7 +79,7 @@ ENTRY(kvm_mmu_reset_all_pte_masks, 1, 19)
 ENTRY(kvm_mmu_set_ept_masks, 3, 19)
 {
 	((set_ept_masks_fn)kvm_mmu_set_ept_masks)(in[0], in[1], in[2]);
-	oracle_kvm.arch.shadow_mmio_value = shadow_mmio_value;
+	oracle_kvm->arch.shadow_mmio_value = shadow_mmio_value;
 	dump_masks(out);
 }
 
@@ -87,7 +87,7 @@ ENTRY(kvm_mmu_set_ept_masks, 3, 19)
 ENTRY(kvm_mmu_set_mmio_spte_mask, 3, 19)
 {
 	kvm_mmu_set_mmio_spte_mask(in[0], in[1], in[2]);
-	oracle_kvm.arch.shadow_mmio_value = shadow_mmio_value;
+	oracle_kvm->arch.shadow_mmio_value = shadow_mmio_value;
 	dump_masks(out);
 }
 
@@ -124,6 +124,7 @@ ENTRY(make_nonleaf_spte, 2, 1)
 /* in: memslot generation, gfn, access */
 ENTRY(make_mmio_spte, 3, 1)
 {
+	oracle_kvm->memslots[0] = oracle_kvm->memslots[1] = &oracle_memslots;
 	oracle_memslots.generation = in[0];
 	out[0] = make_mmio_spte(oracle_vcpu, in[1], in[2]);
 }
@@ -145,9 +146,9 @@ ENTRY(make_huge_page_split_spte, 4, 2)
 
 	role.level = in[1];
 	role.access = in[2];
-	oracle_kvm.vm_bugged = false;
-	out[0] = make_huge_page_split_spte(&oracle_kvm, in[0], role, in[3]);
-	out[1] = oracle_kvm.vm_bugged;
+	oracle_kvm->vm_bugged = false;
+	out[0] = make_huge_page_split_spte(oracle_kvm, in[0], role, in[3]);
+	out[1] = oracle_kvm->vm_bugged;
 }
 
 ENTRY(make_spte_executable, 1, 1)
@@ -172,10 +173,10 @@ ENTRY(is_executable_pte, 3, 1)
 	out[0] = ((is_executable_fn)is_executable_pte)(in[0], in[1], oracle_vcpu);
 }
 
-/* in: SPTE, level; against the mask that the last set-up of oracle_mmu made */
+/* in: SPTE, level; against the check of the MMU in use */
 ENTRY(is_rsvd_spte, 2, 1)
 {
-	out[0] = is_rsvd_spte(&oracle_mmu.shadow_zero_check, in[0], in[1]);
+	out[0] = is_rsvd_spte(&oracle_vcpu->arch.mmu->shadow_zero_check, in[0], in[1]);
 }
 
 /* The predicates of one SPTE, one word each. in: SPTE, level */
@@ -184,7 +185,7 @@ ENTRY(spte_predicates, 2, 16)
 	u64 spte = in[0];
 
 	out[0] = is_frozen_spte(spte);
-	out[1] = is_mmio_spte(&oracle_kvm, spte);
+	out[1] = is_mmio_spte(oracle_kvm, spte);
 	out[2] = is_shadow_present_pte(spte);
 	out[3] = is_ept_ve_possible(spte);
 	out[4] = spte_ad_enabled(spte);

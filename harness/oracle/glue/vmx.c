@@ -1,18 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Entries for vmx/vmx.c. */
+/* Entries for vmx/vmx.c and vmx/capabilities.h. */
 #include "vmcs_table.h"
-#include "vmx/vmx.c"
 #include "oracle.h"
+#include <asm/msr.h>
+#include <asm/processor.h>
+#include "vmx/hyperv.h"
 
+/* The CPU's MSRs are the case's, and so is its CPUID. */
+static u64 oracle_msr(u32 msr)
+{
+	switch (msr) {
+	case MSR_IA32_VMX_PROCBASED_CTLS:
+		return oracle_world.msr_procbased;
+	case MSR_IA32_VMX_PROCBASED_CTLS2:
+		return oracle_world.msr_procbased2;
+	case MSR_IA32_VMX_EPT_VPID_CAP:
+		return oracle_world.msr_ept_vpid;
+	case MSR_IA32_VMX_BASIC:
+		return (u64)X86_MEMTYPE_WB << 50 | (u64)0x400 << 32;
+	case MSR_IA32_VMX_PINBASED_CTLS:
+	case MSR_IA32_VMX_ENTRY_CTLS:
+	case MSR_IA32_VMX_EXIT_CTLS:
+		return 0xffffffffull << 32;
+	default:
+		return 0;
+	}
+}
+
+#undef rdmsr
+#undef rdmsrl
+#undef rdmsr_safe
+#define rdmsr(msr, low, high) ((low) = (u32)oracle_msr(msr), (high) = (u32)(oracle_msr(msr) >> 32))
+#define rdmsrl(msr, val) ((val) = oracle_msr(msr))
+#define rdmsr_safe(msr, low, high) (*(low) = (u32)oracle_msr(msr), *(high) = (u32)(oracle_msr(msr) >> 32), 0)
+#define cpuid_eax(leaf) (oracle_world.sgx ? 0x12u | 1u : 0u)
+
+#include "vmx/vmx.c"
+
+static struct kvm_vmx oracle_kvm_vmx;
 static struct vcpu_vmx oracle_vmx = {
 	.vcpu = {
-		.kvm = &oracle_kvm,
-		.arch.mmu = &oracle_mmu,
-		.arch.root_mmu = { },
+		.kvm = &oracle_kvm_vmx.kvm,
+		.arch.mmu = &oracle_vmx.vcpu.arch.root_mmu,
+		.arch.walk_mmu = &oracle_vmx.vcpu.arch.root_mmu,
 	},
+	.loaded_vmcs = &oracle_vmx.vmcs01,
 };
 
 struct kvm_vcpu *const oracle_vcpu = &oracle_vmx.vcpu;
+struct kvm *const oracle_kvm = &oracle_kvm_vmx.kvm;
 
 u8 __SCT__kvm_x86_get_mt_mask(struct kvm_vcpu *vcpu, gfn_t gfn, bool is_mmio);
 u8 __SCT__kvm_x86_get_mt_mask(struct kvm_vcpu *vcpu, gfn_t gfn, bool is_mmio)
@@ -25,4 +61,146 @@ ENTRY(vmx_get_mt_mask, 2, 1)
 {
 	oracle_world.noncoherent_dma = in[1];
 	out[0] = vmx_get_mt_mask(oracle_vcpu, 0, in[0]);
+}
+
+static void exit_state(u64 qualification, u64 gpa, bool guest_mode)
+{
+	oracle_vcpu->arch.regs_avail = 0;
+	oracle_vmcs[EXIT_QUALIFICATION] = qualification;
+	oracle_vmcs[GUEST_PHYSICAL_ADDRESS] = gpa;
+	oracle_vcpu->arch.hflags = guest_mode ? HF_GUEST_MASK : 0;
+	oracle_world.fault_calls = 0;
+	oracle_world.fault_gpa = 0;
+	oracle_world.fault_error = 0;
+	oracle_world.skipped = 0;
+}
+
+/*
+ * in: exit qualification, guest-physical address, flag, IDT vectoring information is valid, virtual NMIs
+ * out: calls of kvm_mmu_page_fault(), its address, its error code, guest interruptibility
+ */
+ENTRY(handle_ept_violation, 5, 4)
+{
+	exit_state(in[0], in[1], false);
+	oracle_set_flag(oracle_vcpu, in[2]);
+	oracle_vmx.idt_vectoring_info = in[3] ? VECTORING_INFO_VALID_MASK : 0;
+	enable_vnmi = in[4];
+	oracle_vmcs[GUEST_INTERRUPTIBILITY_INFO] = 0;
+	handle_ept_violation(oracle_vcpu);
+	out[0] = oracle_world.fault_calls;
+	out[1] = oracle_world.fault_gpa;
+	out[2] = oracle_world.fault_error;
+	out[3] = oracle_vmcs[GUEST_INTERRUPTIBILITY_INFO];
+}
+
+/*
+ * in: guest-physical address, guest mode, an eventfd sits there
+ * out: calls of kvm_mmu_page_fault(), its address, its error code, instructions skipped
+ */
+ENTRY(handle_ept_misconfig, 3, 4)
+{
+	exit_state(0, in[0], in[1]);
+	oracle_world.fast_mmio = in[2];
+	handle_ept_misconfig(oracle_vcpu);
+	out[0] = oracle_world.fault_calls;
+	out[1] = oracle_world.fault_gpa;
+	out[2] = oracle_world.fault_error;
+	out[3] = oracle_world.skipped;
+	oracle_vcpu->arch.hflags = 0;
+}
+
+static struct vmcs12 oracle_vmcs12;
+
+/* in: root address, root level, enable_ept_ad_bits, guest mode, vmcs12's EPT pointer */
+ENTRY(construct_eptp, 5, 1)
+{
+	enable_ept_ad_bits = in[2];
+	oracle_vcpu->arch.hflags = in[3] ? HF_GUEST_MASK : 0;
+	oracle_vmcs12.ept_pointer = in[4];
+	oracle_vmx.nested.cached_vmcs12 = &oracle_vmcs12;
+	out[0] = construct_eptp(oracle_vcpu, in[0], in[1]);
+	oracle_vcpu->arch.hflags = 0;
+}
+
+/*
+ * in: MSR 0x482, MSR 0x48B, MSR 0x48C, error_on_inconsistent_vmcs_config, SGX
+ * out: returned value, secondary controls, EPT capabilities, VPID capabilities
+ */
+ENTRY(setup_vmcs_config, 5, 4)
+{
+	static struct vmcs_config config;
+	static struct vmx_capability capability;
+
+	oracle_world.msr_procbased = in[0];
+	oracle_world.msr_procbased2 = in[1];
+	oracle_world.msr_ept_vpid = in[2];
+	error_on_inconsistent_vmcs_config = in[3];
+	oracle_world.sgx = in[4];
+	memset(&config, 0, sizeof(config));
+	memset(&capability, 0, sizeof(capability));
+	out[0] = setup_vmcs_config(&config, &capability);
+	out[1] = config.cpu_based_2nd_exec_ctrl;
+	out[2] = capability.ept;
+	out[3] = capability.vpid;
+}
+
+/*
+ * in: vmcs_config's secondary controls, enable_ept, enable_unrestricted_guest, VPID of the vCPU, enable_pml
+ *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls L1 may set
+ * out: secondary controls, enable_unrestricted_guest, secondary controls L1 may set
+ */
+ENTRY(vmx_secondary_exec_control, 9, 3)
+{
+	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
+	enable_ept = in[1];
+	enable_unrestricted_guest = in[2];
+	oracle_vmx.vpid = in[3];
+	enable_pml = in[4];
+	atomic_set(&oracle_kvm->nr_memslots_dirty_logging, in[4]);
+#ifdef ORACLE_HAS_PARAM
+	enable_pt_guest_exec_control = in[5];
+#endif
+	oracle_world.cpuid = in[6] ? ~0u : 0;
+	nested = in[7];
+	vmcs_config.nested.secondary_ctls_high = in[8];
+	oracle_vmx.nested.msrs.secondary_ctls_high = in[8];
+	out[0] = vmx_secondary_exec_control(&oracle_vmx);
+	out[1] = enable_unrestricted_guest;
+	out[2] = oracle_vmx.nested.msrs.secondary_ctls_high;
+}
+
+/* in: vmcs_config's secondary controls, current secondary controls; out: cpu_has_vmx_mbec, vmx_has_mbec */
+ENTRY(has_mbec, 2, 2)
+{
+	out[0] = out[1] = 0;
+#ifdef ORACLE_HAS_CPU_HAS_MBEC
+	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
+	out[0] = cpu_has_vmx_mbec();
+#endif
+#ifdef ORACLE_HAS_VMX_HAS_MBEC
+	oracle_vmx.vmcs01.controls_shadow.secondary_exec = in[1];
+	out[1] = vmx_has_mbec(&oracle_vmx);
+#endif
+}
+
+/*
+ * in: MSR, secondary_ctls_high of the vCPU, host_initiated, eVMCS offered, flag, CPUID's PERF_GLOBAL_CTRL bit
+ * out: returned value, MSR value
+ */
+ENTRY(vmx_get_msr, 6, 2)
+{
+	static struct kvm_vcpu_hv hv;
+	struct msr_data msr = { .index = in[0], .host_initiated = in[2] };
+
+	__set_bit(KVM_GOVERNED_X86_FEATURE_VMX, oracle_vcpu->arch.governed_features.enabled);
+	oracle_vmx.nested.msrs.secondary_ctls_low = 0;
+	oracle_vmx.nested.msrs.secondary_ctls_high = in[1];
+	oracle_vcpu->arch.hyperv = &hv;
+	oracle_vcpu->arch.hyperv_enabled = in[3];
+	hv.cpuid_cache.nested_eax = in[3] ? ~0u : 0;
+	hv.cpuid_cache.nested_ebx = in[5] ? HV_X64_NESTED_EVMCS1_PERF_GLOBAL_CTRL : 0;
+	oracle_vmx.nested.enlightened_vmcs_enabled = in[3];
+	oracle_set_flag(oracle_vcpu, in[4]);
+	out[0] = vmx_get_msr(oracle_vcpu, &msr);
+	out[1] = msr.data;
 }

@@ -4,6 +4,7 @@
  * whose answer is an input of a case. A symbol that is neither here nor in a KVM file of the image is
  * left to the builder, which puts it where any use traps.
  */
+#include "vmcs_table.h"
 #include <linux/kvm_host.h>
 #include <asm/e820/api.h>
 #include <asm/memtype.h>
@@ -11,17 +12,14 @@
 #include "mmu/mmu_internal.h"
 #include "x86.h"
 #include "cpuid.h"
-#include "vmcs_table.h"
+#include "vmx/nested.h"
 #include "oracle.h"
 
-struct kvm oracle_kvm = {
-	.memslots = { &oracle_memslots, &oracle_memslots },
-};
 struct kvm_memory_slot oracle_slot;
 struct kvm_memslots oracle_memslots;
-struct kvm_mmu oracle_mmu;
 struct oracle_surroundings oracle_world;
 u64 oracle_vmcs[ORACLE_VMCS_FIELDS];
+u64 oracle_tables[ORACLE_TABLES][512] __aligned(PAGE_SIZE);
 
 /* arch/x86/kernel, arch/x86/mm, mm, lib */
 struct cpuinfo_x86 boot_cpu_data;
@@ -36,6 +34,8 @@ struct kvm_x86_ops kvm_x86_ops;
 struct kvm_caps kvm_caps;
 u32 kvm_cpu_caps[NR_KVM_CPU_CAPS];
 bool enable_apicv;
+bool allow_smaller_maxphyaddr;
+DEFINE_STATIC_KEY_FALSE(kvm_has_noapic_vcpu);
 #ifdef ORACLE_HAS_PARAM
 bool enable_pt_guest_exec_control;
 #endif
@@ -60,6 +60,27 @@ void mark_page_dirty_in_slot(struct kvm *kvm, const struct kvm_memory_slot *slot
 	oracle_world.marked_dirty++;
 }
 
+int mmu_try_to_unsync_pages(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn, bool can_unsync,
+			    bool prefetch)
+{
+	return oracle_world.unsync_fails ? -EPERM : 0;
+}
+
+int kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code, void *insn, int insn_len)
+{
+	oracle_world.fault_calls++;
+	oracle_world.fault_gpa = cr2_or_gpa;
+	oracle_world.fault_error = error_code;
+	return 1;
+}
+
+void nested_vmx_vmexit(struct kvm_vcpu *vcpu, u32 vm_exit_reason, u32 exit_intr_info,
+		       unsigned long exit_qualification)
+{
+	oracle_world.exit_reason = vm_exit_reason;
+	oracle_world.exit_qualification = exit_qualification;
+}
+
 bool kvm_make_all_cpus_request(struct kvm *kvm, unsigned int req)
 {
 	oracle_world.requests = req + 1;
@@ -80,3 +101,82 @@ int _printk(const char *fmt, ...)
 {
 	return 0;
 }
+
+/* Guest memory. */
+struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	return oracle_world.invisible & BIT(oracle_world.next_table) ? NULL : &oracle_slot;
+}
+
+unsigned long gfn_to_hva_memslot_prot(struct kvm_memory_slot *slot, gfn_t gfn, bool *writable)
+{
+	u64 n = oracle_world.next_table++;
+
+	*writable = oracle_world.writable & BIT(n);
+	return (unsigned long)oracle_tables[n];
+}
+
+void kvm_vcpu_mark_page_dirty(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	oracle_world.marked_dirty++;
+}
+
+/* lib/getuser.S: address in rax; value in rdx, error in rax, nothing else touched. */
+asm(".text\n"
+    ".globl __get_user_nocheck_8\n"
+    "__get_user_nocheck_8:\n"
+    "	movq (%rax), %rdx\n"
+    "	xorl %eax, %eax\n"
+    "	ret\n");
+
+unsigned long __SCT__kvm_x86_get_rflags(struct kvm_vcpu *vcpu);
+unsigned long __SCT__kvm_x86_get_rflags(struct kvm_vcpu *vcpu)
+{
+	return oracle_world.rflags;
+}
+
+/* The guest's CPUID: each word of each leaf has the same bits. */
+struct kvm_cpuid_entry2 *kvm_find_cpuid_entry_index(struct kvm_vcpu *vcpu, u32 function, u32 index)
+{
+	static struct kvm_cpuid_entry2 entry;
+
+	entry.eax = entry.ebx = entry.ecx = entry.edx = oracle_world.cpuid;
+	return &entry;
+}
+
+struct kvm_cpuid_entry2 *kvm_find_cpuid_entry(struct kvm_vcpu *vcpu, u32 function)
+{
+	return kvm_find_cpuid_entry_index(vcpu, function, 0);
+}
+
+/* Bus of KVM's fast MMIO: whether somebody sits at the address is the case's choice. */
+int kvm_io_bus_write(struct kvm_vcpu *vcpu, enum kvm_bus bus_idx, gpa_t addr, int len, const void *val)
+{
+	return oracle_world.fast_mmio ? 0 : -EOPNOTSUPP;
+}
+
+int kvm_skip_emulated_instruction(struct kvm_vcpu *vcpu)
+{
+	oracle_world.skipped++;
+	return 1;
+}
+
+/* Tracepoints are off. */
+#define OFF(name) struct tracepoint __tracepoint_##name
+OFF(kvm_async_pf_repeated_fault);
+OFF(kvm_page_fault);
+OFF(kvm_try_async_get_page);
+OFF(kvm_nested_vmenter);
+OFF(kvm_nested_vmenter_failed);
+OFF(kvm_nested_vmexit);
+OFF(kvm_nested_vmexit_inject);
+OFF(read_msr);
+OFF(write_msr);
+OFF(kvm_apicv_accept_irq);
+OFF(kvm_cr);
+OFF(kvm_entry);
+OFF(kvm_exit);
+OFF(kvm_fast_mmio);
+OFF(kvm_inj_virq);
+OFF(kvm_ple_window_update);
+OFF(kvm_pml_full);
