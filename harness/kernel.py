@@ -110,7 +110,7 @@ def _unpacked(cache: Cache, tarball: Path) -> Path:
         version(folder, tarball)
 
     return cache.entry(
-        "linux-source", {"tarball": sha256(tarball)}, build, needs=SOURCE_ROOM, title=f"unpack {tarball.name}"
+        "linux-source", {"tarball": sha256(tarball)}, build, needs=SOURCE_ROOM, title="unpack the kernel"
     )
 
 
@@ -129,7 +129,7 @@ def _from_git(cache: Cache, linux: Path) -> Path:
         archive.unlink()
         version(folder, linux)
 
-    return cache.entry("linux-source", {"git-tree": commit}, build, needs=2 * SOURCE_ROOM, title=f"export {linux.name}")
+    return cache.entry("linux-source", {"git-tree": commit}, build, needs=2 * SOURCE_ROOM, title="export the kernel")
 
 
 def _from_folder(cache: Cache, linux: Path) -> Path:
@@ -151,7 +151,7 @@ def _from_folder(cache: Cache, linux: Path) -> Path:
         {"folder": str(linux), "files": digest("files", "\n".join(listed))},
         build,
         needs=SOURCE_ROOM,
-        title=f"copy {linux.name}",
+        title="copy the kernel",
     )
 
 
@@ -207,7 +207,8 @@ def make(
 ) -> proc.Completed:
     """Run the kernel's make for ``targets``; its output is appended to ``log``.
 
-    ``variables``: NAME=VALUE for make; ``env``: for its environment. ``error`` is raised, with the compiler's own lines, when it fails.
+    ``variables``: NAME=VALUE for make; ``env``: for its environment. ``error`` is raised, with the compiler's own
+    lines, when it fails.
     """
     cc, cc_env = compiler(cache)
     argv = ["make", "-C", str(source_dir), f"O={build_dir}", f"-j{jobs()}", "LOCALVERSION=", f"CC={cc}"]
