@@ -1,0 +1,489 @@
+"""From a vector to the mirror's prediction: the KVM of one level, on one CPU, with one guest.
+
+KVM is the mirror (``kvmodel.vmx`` and what it imports), the CPU is ``kvmodel.sdm.ept`` walking the entries that
+KVM made (EPT02), not L1's. One access of L2 is: CPU walk, exit, KVM, and again, until the access completes, L1 is
+given an exit, KVM_RUN fails, or an exit changes nothing at all (then the next is the same: a livelock).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+from kvmodel.bits import BIT, GENMASK
+from kvmodel.cpu import Cpu
+from kvmodel.kvm_host import Kvm, Vcpu, kvm_memory_slot
+from kvmodel.mmu import hardware_entries, shadow_walk
+from kvmodel.mmu_fault import EMULATE, mmu_alloc_shadow_roots
+from kvmodel.nested import nested_vmx_run, vmcs12_eptp, vmx_get_msr, vmx_get_vmx_msr
+from kvmodel.outcome import Kind, Outcome, Place, Prediction, Step
+from kvmodel.sdm import ept as sdm_ept
+from kvmodel.sdm import guest_paging
+from kvmodel.sdm.access import PAGING_OFF, Linear, Use
+from kvmodel.series import Level
+from kvmodel.vector import (
+    ENVIRONMENTS,
+    Access,
+    AccessVector,
+    ClientVector,
+    EntryVector,
+    HostVector,
+    Machine,
+    Mbec,
+    MmioVector,
+    MsrVector,
+    Paging,
+    Vector,
+)
+from kvmodel.vmx import (
+    HostMsrs,
+    handle_ept_misconfig,
+    handle_ept_violation,
+    load,
+    vcpu_create,
+)
+from kvmodel.vmx_ept import construct_eptp
+from kvmodel.vmx_h import (
+    EXIT_REASON_EPT_VIOLATION,
+    SECONDARY_EXEC_ENABLE_EPT,
+    SECONDARY_EXEC_ENABLE_VPID,
+    SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
+    SECONDARY_EXEC_UNRESTRICTED_GUEST,
+    VMX_EPT_1GB_PAGE_BIT,
+    VMX_EPT_2MB_PAGE_BIT,
+    VMX_EPT_AD_BIT,
+    VMX_EPT_EXECUTE_ONLY_BIT,
+    VMX_EPT_EXTENT_CONTEXT_BIT,
+    VMX_EPT_EXTENT_GLOBAL_BIT,
+    VMX_EPT_INVEPT_BIT,
+    VMX_EPT_PAGE_WALK_4_BIT,
+    VMX_EPTP_AD_ENABLE_BIT,
+    VMX_EPTP_WB_BIT,
+    VMX_VPID_EXTENT_SUPPORTED_MASK,
+    VMX_VPID_INVVPID_BIT,
+)
+
+MSR_PROCBASED_CTLS2: Final = 0x48B
+MSR_EPT_VPID_CAP: Final = 0x48C
+
+# How a host file's value is written into Outcome.code.
+PARAM_ABSENT: Final = 0
+PARAM_Y: Final = ord("Y")
+PARAM_N: Final = ord("N")
+
+# Bits of MSR 0x48B and 0x48C that the mirror vouches for: QEMU's CPU model decides the others.
+DEFINED_48B: Final = GENMASK(31, 0) | BIT(33) | BIT(39) | BIT(54)
+DEFINED_48C: Final = BIT(0) | BIT(6) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(22)
+
+# Where the probe's things lie in this model; any address does, none of them 2 MiB-aligned but the large leaves.
+_GPA: Final = 1 << 30 | 2 << 21 | 3 << 12 | 0x18  # the L2-physical address under test, or of the entry under test
+_TABLES: Final = {4: 0x11000, 3: 0x12000, 2: 0x13000, 1: 0x15000}
+_LEAF_ADDRESS: Final = {1: 0x2345_6000, 2: 0x2340_0000, 3: 0x4000_0000}
+_RAM_GFNS: Final = 1 << 20
+_FULL: Final = 0x407 | 0x300  # the scaffold's entries: R, W, X, bit 10, A, D
+_L1_GPA: Final = 0x0800_0000
+_MMIO_GPA: Final = 0xFEB0_0000
+
+_TARGET: Final = Place("target")
+_GPT: Final = Place("gpt")
+_DONE: Final = Outcome(Kind.DONE)
+
+_USE: Final = {
+    Access.READ: Use.READ,
+    Access.WRITE: Use.WRITE,
+    Access.RMW: Use.RMW,
+    Access.FETCH: Use.FETCH,
+    Access.WALK: Use.READ,
+    Access.WALKA: Use.READ,
+    Access.WALKD: Use.WRITE,
+}
+
+
+def host_msrs(cpu: Cpu) -> HostMsrs:
+    """The MSRs of the CPU under KVM; what ``cpu`` does not say is as on every Intel CPU since Skylake."""
+    secondary = 0x00113FFF  # APIC virtualisation, VPID, RDTSCP, INVPCID, VMFUNC, RDSEED, XSAVES and the like
+    secondary |= BIT(17)  # PML
+    secondary &= ~(SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST)
+    ept_cap = 0
+    if cpu.ept:
+        secondary |= SECONDARY_EXEC_ENABLE_EPT
+        ept_cap = (
+            VMX_EPT_PAGE_WALK_4_BIT
+            | VMX_EPTP_WB_BIT
+            | VMX_EPT_INVEPT_BIT
+            | VMX_EPT_EXTENT_CONTEXT_BIT
+            | VMX_EPT_EXTENT_GLOBAL_BIT
+            | (VMX_EPT_EXECUTE_ONLY_BIT if cpu.execonly else 0)
+            | (VMX_EPT_2MB_PAGE_BIT if cpu.ept_2m else 0)
+            | (VMX_EPT_1GB_PAGE_BIT if cpu.ept_1g else 0)
+            | (VMX_EPT_AD_BIT if cpu.ept_ad else 0)
+            | (BIT(22) if cpu.advanced_info else 0)
+        )
+    if cpu.unrestricted:
+        secondary |= SECONDARY_EXEC_UNRESTRICTED_GUEST
+    if cpu.mbec:
+        secondary |= SECONDARY_EXEC_MODE_BASED_EPT_EXEC
+    vpid = VMX_VPID_INVVPID_BIT | VMX_VPID_EXTENT_SUPPORTED_MASK if secondary & SECONDARY_EXEC_ENABLE_VPID else 0
+    return HostMsrs(secondary, ept_cap, vpid, cpu.maxphyaddr)
+
+
+def _mask_by_user_space(vcpu: Vcpu, machine: Machine) -> None:
+    """What QEMU takes from the nested capability MSRs by its CPU properties (KVM_SET_MSRS on MSRs 0x48B, 0x48C)."""
+    msrs = vcpu.nested_msrs
+    if not machine.mbec_offered:
+        msrs.secondary_ctls_high &= ~SECONDARY_EXEC_MODE_BASED_EPT_EXEC
+    if not machine.execonly_offered:
+        msrs.ept_caps &= ~VMX_EPT_EXECUTE_ONLY_BIT
+    vcpu.guest_cpuid_has_evmcs = machine.evmcs_offered
+
+
+class _Run:
+    """The loop of one vCPU: accesses, exits, and what became of them."""
+
+    __slots__ = ("ad", "cache", "cpu", "exits", "linear", "mbec", "vcpu")
+
+    def __init__(self, vcpu: Vcpu, cpu: Cpu, *, mbec: bool, ad: bool) -> None:
+        self.vcpu = vcpu
+        self.cpu = cpu
+        self.mbec = mbec
+        self.ad = ad
+        self.exits = 0
+        self.cache: dict[tuple[tuple[tuple[int, int], ...], Use, Linear], sdm_ept.Walked] = {}
+
+    def walk(self, entries: tuple[tuple[int, int], ...], use: Use, linear: Linear) -> sdm_ept.Walked:
+        """The CPU's walk of ``entries``."""
+        key = (entries, use, linear)
+        walked = self.cache.get(key)
+        if walked is None:
+            if len(self.cache) > 4096:
+                self.cache.clear()
+            walked = sdm_ept.walk(self.cpu, entries, use, mbec=self.mbec, ad=self.ad, linear=linear)
+            self.cache[key] = walked
+        return walked
+
+    def access(self, gpa: int, use: Use, linear: Linear, place: Place) -> Outcome | None:
+        """One access of the guest to ``gpa``; None when it completed."""
+        vcpu = self.vcpu
+        while True:
+            entries = hardware_entries(vcpu, gpa)
+            walked = self.walk(entries, use, linear)
+            steps = vcpu.steps
+            if isinstance(walked, sdm_ept.Completed):
+                if steps is not None:
+                    steps.append(Step("CPU", f"{use.value}: EPT permits it ({walked.rule})"))
+                if self.ad and walked.after != entries:
+                    self._set_accessed_dirty(gpa, walked.after)
+                return None
+            self.exits += 1
+            before = vcpu.version
+            if isinstance(walked, sdm_ept.Violation):
+                if steps is not None:
+                    what = f"{use.value}: EPT violation at level {walked.level}, {walked.rule}"
+                    steps.append(Step("CPU", f"{what}, qualification {walked.qualification:#x}"))
+                r = handle_ept_violation(vcpu, gpa, walked.qualification)
+            else:
+                if steps is not None:
+                    what = f"{use.value}: EPT misconfiguration at level {walked.level}, {walked.rule}"
+                    steps.append(Step("CPU", what))
+                r = handle_ept_misconfig(vcpu, gpa)
+            if r < 0:
+                return Outcome(Kind.HOST, code=-r, note=f"KVM_RUN fails with errno {-r}")
+            if vcpu.injected is not None:
+                reason, qualification, _ = vcpu.injected
+                if reason == EXIT_REASON_EPT_VIOLATION:
+                    undefined = ~walked.defined & 7 if isinstance(walked, sdm_ept.Violation) else 0
+                    return Outcome(
+                        Kind.VIOLATION, qualification, gpa=place, gla=_TARGET, defined=GENMASK(63, 0) & ~undefined
+                    )
+                return Outcome(Kind.MISCONFIG, gpa=place)
+            if r == EMULATE:
+                if steps is not None:
+                    steps.append(Step("x86.c x86_emulate_instruction", "KVM emulates the access", 0))
+                return Outcome(Kind.HOST, note="internal error: nothing to emulate") if use is Use.FETCH else None
+            if vcpu.version == before:
+                note = "the same exit again and again, no SPTE changes"
+                return Outcome(Kind.LIVELOCK, gpa=place, note=note)
+
+    def _set_accessed_dirty(self, gpa: int, after: tuple[tuple[int, int], ...]) -> None:
+        for (sp, index, spte), (_, entry) in zip(tuple(shadow_walk(self.vcpu, gpa)), after, strict=True):
+            if spte != entry:
+                sp.spt[index] = entry
+
+
+@lru_cache(maxsize=256)
+def _loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:
+    """The modules as loaded for environment ``env``; a CPU model without MBEC is part of the environment."""
+    e = ENVIRONMENTS[env]
+    if not e.cpu_mbec:
+        cpu = replace(cpu, mbec=False)
+    return load(level, param, host_msrs(cpu), ept=e.ept, eptad=e.eptad, nx_huge_pages=e.nx_huge_pages)
+
+
+def _slot(env: str) -> kvm_memory_slot:
+    return kvm_memory_slot({"4k": 1, "2m": 2, "1g": 3}[ENVIRONMENTS[env].backing])
+
+
+def _l1_run(level: Level, param: bool | None, cpu: Cpu, env: str) -> _Run:
+    """A fresh L1 vCPU on KVM's own EPT."""
+    vcpu = vcpu_create(_loaded(level, param, cpu, env))
+    vcpu.slot = _slot(env)
+    vcpu.ram_gfns = _RAM_GFNS
+    mbec = vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
+    ad = construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0
+    return _Run(vcpu, cpu, mbec=mbec, ad=ad)
+
+
+@lru_cache(maxsize=256)
+def _l1_trouble(level: Level, param: bool | None, cpu: Cpu, env: str) -> Outcome | None:
+    """What keeps L1 from getting anywhere: its first instruction fetch with paging off, then a read and a write.
+
+    None where L1 runs. Without EPT L1 runs on shadow paging, which this model does not follow: MBEC has no part there.
+    """
+    if not _loaded(level, param, cpu, env).enable_ept:
+        return None
+    run = _l1_run(level, param, cpu, env)
+    for use in (Use.FETCH, Use.READ, Use.WRITE):
+        if trouble := run.access(_L1_GPA + (0x10000 if use is not Use.FETCH else 0), use, PAGING_OFF, _TARGET):
+            return Outcome(
+                Kind.BLOCKED, note=f"L1's first {use.value} with paging off: {trouble.kind.value} ({trouble.note})"
+            )
+    return None
+
+
+class _Guest:
+    """An L1 that runs, with the vmcs12 it asks for: entered once, reused for every vector that asks the same."""
+
+    __slots__ = ("error", "run", "scaffold", "vcpu")
+
+    def __init__(
+        self, level: Level, param: bool | None, cpu: Cpu, machine: Machine, *, mbec: bool, ad: bool, ept: bool
+    ) -> None:
+        vcpu = vcpu_create(_loaded(level, param, cpu, machine.env.name))
+        vcpu.slot = _slot(machine.env.name)
+        vcpu.ram_gfns = _RAM_GFNS
+        _mask_by_user_space(vcpu, machine)
+        control = SECONDARY_EXEC_MODE_BASED_EPT_EXEC if mbec else 0
+        if ept:
+            control |= SECONDARY_EXEC_ENABLE_EPT
+            vcpu.vmcs12.ept_pointer = vmcs12_eptp(_TABLES[4], ad=ad)
+        vcpu.vmcs12.secondary_vm_exec_control = control
+        self.vcpu = vcpu
+        vcpu.steps = []
+        self.error = nested_vmx_run(vcpu)
+        self.scaffold: dict[tuple[Use, Linear], Outcome | None] = {}
+        self.run = _Run(
+            vcpu,
+            cpu,
+            mbec=vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0,
+            ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0,
+        )
+
+    def entry_steps(self) -> list[Step]:
+        """The steps of the VM entry."""
+        return list(self.vcpu.steps or ())
+
+    def reset(self, memory: dict[int, int], steps: list[Step] | None) -> None:
+        """EPT02 is empty again, EPT12 is ``memory``."""
+        vcpu = self.vcpu
+        vcpu.memory = memory
+        vcpu.pages = {}
+        vcpu.hash = {}
+        vcpu.indirect = {}
+        vcpu.next_pa = 1 << 36
+        vcpu.injected = None
+        vcpu.warns = []
+        vcpu.steps = None
+        mmu_alloc_shadow_roots(vcpu)
+        vcpu.steps = steps
+        self.run.exits = 0
+
+    def frame(self, use: Use, linear: Linear) -> Outcome | None:
+        """What the probe's own frame meets: an access to a page whose EPT12 entries permit everything."""
+        key = (use, linear)
+        if key not in self.scaffold:
+            self.reset(_ept12(1, _FULL | 6 << 3, 2, _FULL), None)
+            self.scaffold[key] = self.run.access(_GPA, use, linear, _TARGET)
+        return self.scaffold[key]
+
+
+def _ept12(leaf_level: int, leaf: int, upper_level: int, upper: int) -> dict[int, int]:
+    """EPT12 for ``_GPA``: address of each entry and the entry, the leaf without its address and bit 7."""
+    memory: dict[int, int] = {}
+    for level in range(4, leaf_level - 1, -1):
+        if level == leaf_level:
+            entry = leaf | _LEAF_ADDRESS[level] | (0x80 if level > 1 else 0)
+        else:
+            entry = (upper if level == upper_level else _FULL) | _TABLES[level - 1]
+        memory[_TABLES[level] + (_GPA >> 12 + (level - 1) * 9 & 511) * 8] = entry
+    return memory
+
+
+@lru_cache(maxsize=512)
+def _guest(
+    level: Level, param: bool | None, cpu: Cpu, machine: Machine, mbec: bool, ad: bool, ept: bool
+) -> tuple[_Guest, tuple[Step, ...]]:
+    guest = _Guest(level, param, cpu, machine, mbec=mbec, ad=ad, ept=ept)
+    return guest, tuple(guest.entry_steps())
+
+
+def _entry_failure(guest: _Guest) -> Outcome:
+    return Outcome(Kind.ENTRY_FAIL, guest.error)
+
+
+def _access(level: Level, param: bool | None, cpu: Cpu, v: AccessVector, want_steps: bool) -> Prediction:
+    machine = v.machine
+    if trouble := _l1_trouble(level, param, cpu, machine.env.name):
+        return Prediction(trouble)
+    guest, entry = _guest(level, param, cpu, machine, v.mbec is Mbec.ON, v.ad, True)
+    if guest.error:
+        return Prediction(_entry_failure(guest), entry if want_steps else ())
+    mode = guest_paging.Mode(v.paging, v.cpl, v.wp, v.smep, v.smap, v.nxe)
+    linear = guest_paging.linear(mode, (v.gp, v.gu))
+    code = PAGING_OFF if v.paging is Paging.OFF else Linear(user=v.cpl == 3)
+    use = _USE[v.access]
+
+    for frame_use, frame_linear in ((Use.FETCH, code), *(() if v.paging is Paging.OFF else ((Use.WALK, linear),))):
+        if trouble := guest.frame(frame_use, frame_linear):
+            note = f"the probe's own {frame_use.value}: {trouble.note}"
+            return Prediction(replace(trouble, gpa=None, note=note))
+
+    steps: list[Step] | None = list(entry) if want_steps else None
+    memory = _ept12(
+        v.leaf_level, v.leaf.bits | v.memtype << 3 | v.leaf_bits, v.upper_level, v.upper.bits | v.upper_bits
+    )
+    guest.reset(memory, steps)
+    outcome = _l2(guest, v, mode, linear, use) or _DONE
+    if outcome.kind is Kind.DONE and guest.vcpu.warns and steps is not None:
+        steps.extend(Step(w, "WARN") for w in guest.vcpu.warns)
+    return Prediction(outcome, tuple(steps or ()), guest.run.exits)
+
+
+def _l2(guest: _Guest, v: AccessVector, mode: guest_paging.Mode, linear: Linear, use: Use) -> Outcome | None:
+    """L2's access on the CPU: the guest entry's read, the guest's own paging, its A/D update, the page."""
+    run = guest.run
+    if v.access.is_walk and (trouble := run.access(_GPA, Use.WALK, linear, _GPT)):
+        return trouble
+    if fault := guest_paging.fault(mode, (v.gp, v.gu), use):
+        if guest.vcpu.steps is not None:
+            guest.vcpu.steps.append(Step("CPU", f"guest paging: #PF({fault.error:#x}), {fault.rule}"))
+        return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT)
+    if v.access in (Access.WALKA, Access.WALKD):
+        return run.access(_GPA, Use.UPDATE, linear, _GPT)
+    if v.access is Access.WALK:
+        return None
+    return run.access(_GPA, use, linear, _TARGET)
+
+
+def _entry(level: Level, param: bool | None, cpu: Cpu, v: EntryVector, want_steps: bool) -> Prediction:
+    machine = v.machine
+    if trouble := _l1_trouble(level, param, cpu, machine.env.name):
+        return Prediction(trouble)
+    guest, entry = _guest(level, param, cpu, machine, v.mbec is Mbec.ON, False, v.ept)
+    return Prediction(_entry_failure(guest) if guest.error else _DONE, entry if want_steps else ())
+
+
+def _l1_msrs(level: Level, param: bool | None, cpu: Cpu, machine: Machine) -> Vcpu:
+    vcpu = vcpu_create(_loaded(level, param, cpu, machine.env.name))
+    _mask_by_user_space(vcpu, machine)
+    return vcpu
+
+
+def _msr_outcome(msr: int, value: int | None) -> Outcome:
+    if value is None:
+        raise ValueError(f"MSR {msr:#x} is not modelled: use 0x48b or 0x48c")
+    return Outcome(Kind.VALUE, value, defined=DEFINED_48B if msr == MSR_PROCBASED_CTLS2 else DEFINED_48C)
+
+
+def _msr(level: Level, param: bool | None, cpu: Cpu, v: MsrVector, want_steps: bool) -> Prediction:
+    if trouble := _l1_trouble(level, param, cpu, v.machine.env.name):
+        return Prediction(trouble)
+    vcpu = _l1_msrs(level, param, cpu, v.machine)
+    outcome = _msr_outcome(v.msr, vmx_get_msr(vcpu, v.msr))
+    steps = (Step("vmx/nested.c vmx_get_vmx_msr", str(outcome), 0),) if want_steps else ()
+    return Prediction(outcome, steps)
+
+
+def _mmio(level: Level, param: bool | None, cpu: Cpu, v: MmioVector, want_steps: bool) -> Prediction:
+    env = v.machine.env.name
+    if trouble := _l1_trouble(level, param, cpu, env):
+        return Prediction(trouble)
+    if not _loaded(level, param, cpu, env).enable_ept:
+        return Prediction(_DONE)
+    run = _l1_run(level, param, cpu, env)
+    run.vcpu.ram_gfns = _MMIO_GPA >> 12
+    run.vcpu.steps = [] if want_steps else None
+    outcome = run.access(_MMIO_GPA, _USE[v.access], Linear(user=False), _TARGET) or _DONE
+    return Prediction(outcome, tuple(run.vcpu.steps or ()), run.exits)
+
+
+def _client(level: Level, param: bool | None, cpu: Cpu, v: ClientVector, want_steps: bool) -> Prediction:
+    if not _loaded(level, param, cpu, v.env).enable_ept:
+        return Prediction(_DONE)
+    run = _l1_run(level, param, cpu, v.env)
+    run.vcpu.steps = [] if want_steps else None
+    paging = v.mode == "long"
+    code = Linear(user=False) if paging else PAGING_OFF
+    page = Linear(user=v.page == "u") if paging else PAGING_OFF
+    outcome = run.access(_L1_GPA, Use.FETCH, code, _TARGET)
+    if outcome is None and paging:
+        outcome = run.access(_L1_GPA + 0x10000, Use.WALK, page, _GPT)
+    if outcome is None:
+        outcome = run.access(_L1_GPA + 0x20000, _USE[v.access], page, _TARGET)
+    return Prediction(outcome or _DONE, tuple(run.vcpu.steps or ()), run.exits)
+
+
+def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Prediction:
+    kvm = _loaded(level, param, cpu, v.env)
+    if v.what == "param":
+        if not level.has(3):
+            return Prediction(Outcome(Kind.VALUE, PARAM_ABSENT, note="absent"))
+        on = kvm.enable_pt_guest_exec_control
+        return Prediction(Outcome(Kind.VALUE, PARAM_Y if on else PARAM_N, note="Y" if on else "N"))
+    msr = MSR_PROCBASED_CTLS2 if v.what == "m48b" else MSR_EPT_VPID_CAP
+    return Prediction(_msr_outcome(msr, vmx_get_vmx_msr(kvm.vmcs_config.nested, msr)))
+
+
+def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *, steps: bool = False) -> Prediction:
+    """The mirror's answer to ``vector`` at ``level`` with the parameter unset, 0 or 1, on the CPU under KVM.
+
+    ``cpu`` is the hardware (its errata included); the vector's environment may take features from it.
+    ``steps=True`` asks for the rules used on the way. A HostVector's parameter is VALUE 'Y', 'N' or 0 (absent).
+    """
+    lv = Level.of(level) if isinstance(level, int) else level
+    match vector:
+        case AccessVector():
+            return _access(lv, param, cpu, vector, steps)
+        case EntryVector():
+            return _entry(lv, param, cpu, vector, steps)
+        case MsrVector():
+            return _msr(lv, param, cpu, vector, steps)
+        case MmioVector():
+            return _mmio(lv, param, cpu, vector, steps)
+        case ClientVector():
+            return _client(lv, param, cpu, vector, steps)
+        case HostVector():
+            return _host(lv, param, cpu, vector)
+
+
+def virtual_cpu(level: Level | int, param: bool | None, cpu: Cpu, machine: Machine) -> Cpu:
+    """The CPU as L1 reads it on this level, parameter and machine: what the contract is held against.
+
+    KVM offers L1 no errata: those of the hardware reach L1 only by what KVM makes of them.
+    """
+    lv = Level.of(level) if isinstance(level, int) else level
+    vcpu = _l1_msrs(lv, param, cpu, machine)
+    secondary = (vmx_get_msr(vcpu, MSR_PROCBASED_CTLS2) or 0) >> 32
+    caps = vmx_get_msr(vcpu, MSR_EPT_VPID_CAP) or 0
+    return Cpu(
+        vmx=True,
+        ept=secondary & SECONDARY_EXEC_ENABLE_EPT != 0,
+        mbec=secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0,
+        execonly=caps & VMX_EPT_EXECUTE_ONLY_BIT != 0,
+        ept_2m=caps & VMX_EPT_2MB_PAGE_BIT != 0,
+        ept_1g=caps & VMX_EPT_1GB_PAGE_BIT != 0,
+        ept_ad=caps & VMX_EPT_AD_BIT != 0,
+        advanced_info=caps & BIT(22) != 0,
+        unrestricted=secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST != 0,
+        maxphyaddr=cpu.maxphyaddr,
+    )

@@ -1,0 +1,201 @@
+"""arch/x86/kvm/mmu/mmu.c: shadow pages, their lookup by role, and setting their entries.
+
+A ``u64 *sptep`` of the C is a (page, index) pair here.
+"""
+
+from __future__ import annotations
+
+from kvmodel.kvm_host import (
+    PAGE_SIZE,
+    PG_LEVEL_4K,
+    PT_PAGE_SIZE_MASK,
+    RET_PF_EMULATE,
+    RET_PF_FIXED,
+    RET_PF_NAMES,
+    RET_PF_SPURIOUS,
+    RET_PF_WRITE_PROTECTED,
+    Vcpu,
+    kvm_memory_slot,
+    kvm_mmu_page,
+    kvm_page_fault,
+)
+from kvmodel.mmu_role import kvm_mmu_child_role, kvm_mmu_page_set_access, kvm_mmu_page_set_translation
+from kvmodel.mmu_unsync import account_shadowed
+from kvmodel.spte import make_mmio_spte, make_nonleaf_spte, make_spte
+from kvmodel.spte_h import (
+    SHADOW_NONPRESENT_VALUE,
+    SPTE_BASE_ADDR_MASK,
+    SPTE_MMU_PRESENT_MASK,
+    check_spte_writable_invariants,
+    is_accessed_spte,
+    is_dirty_spte,
+    is_mmu_writable_spte,
+    is_shadow_present_pte,
+    is_writable_pte,
+    spte_to_pfn,
+)
+
+
+def get_spte(sp: kvm_mmu_page, index: int) -> int:
+    """``*sptep``."""
+    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
+
+
+def __set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, spte: int) -> None:
+    """mmu/mmu.c __set_spte, and the count by which a change is noticed."""
+    sp.spt[index] = spte
+    vcpu.version += 1
+
+
+def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
+    """mmu/spte.h spte_to_child_sp."""
+    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]
+
+
+def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | None:
+    """mmu/mmu.c kvm_mmu_find_shadow_page: the page with this gfn and this very role word, None if there is none."""
+    return vcpu.hash.get((gfn, role))
+
+
+def kvm_mmu_alloc_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
+    """mmu/mmu.c kvm_mmu_alloc_shadow_page."""
+    sp = kvm_mmu_page(vcpu.next_pa, gfn, role, vcpu.kvm.roles)
+    vcpu.next_pa += PAGE_SIZE
+    vcpu.pages[sp.pa] = sp
+    vcpu.hash[gfn, role] = sp
+    if not sp.direct:
+        account_shadowed(vcpu, sp)
+    return sp
+
+
+def kvm_mmu_get_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
+    """mmu/mmu.c __kvm_mmu_get_shadow_page."""
+    sp = kvm_mmu_find_shadow_page(vcpu, gfn, role)
+    created = sp is None
+    if sp is None:
+        sp = kvm_mmu_alloc_shadow_page(vcpu, gfn, role)
+    if vcpu.trace is not None:
+        vcpu.trace.append(("kvm_mmu_get_page", (sp.gfn, sp.role, created)))
+    return sp
+
+
+def kvm_mmu_get_child_sp(
+    vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, direct: bool, access: int
+) -> kvm_mmu_page | None:
+    """mmu/mmu.c kvm_mmu_get_child_sp; None stands for ERR_PTR(-EEXIST): the entry links a table already."""
+    spte = get_spte(sp, index)
+    if spte & SPTE_MMU_PRESENT_MASK and not spte & PT_PAGE_SIZE_MASK:
+        return None
+    return kvm_mmu_get_shadow_page(vcpu, gfn, kvm_mmu_child_role(vcpu.kvm, sp.role, direct, access))
+
+
+def drop_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
+    """mmu/mmu.c drop_spte."""
+    __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
+
+
+def drop_parent_pte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
+    """mmu/mmu.c drop_parent_pte."""
+    __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
+
+
+def link_shadow_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, child: kvm_mmu_page) -> None:
+    """mmu/mmu.c __link_shadow_page: a huge leaf there goes first."""
+    if is_shadow_present_pte(get_spte(sp, index)):
+        drop_spte(vcpu, sp, index)
+    spte = make_nonleaf_spte(vcpu.kvm, child.pa, child.ad_disabled)
+    __set_spte(vcpu, sp, index, spte)
+    if vcpu.steps is not None:
+        vcpu.step(
+            "mmu/mmu.c __link_shadow_page",
+            f"level {sp.level}: links a table of role.access {child.access:#x}, spte {spte:#x}",
+            12 if vcpu.kvm.shadow_ux_mask else 0,
+        )
+
+
+def validate_direct_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, direct_access: int) -> None:
+    """mmu/mmu.c validate_direct_spte: a direct table of another access is unlinked."""
+    spte = get_spte(sp, index)
+    if spte & SPTE_MMU_PRESENT_MASK and not spte & PT_PAGE_SIZE_MASK:
+        if spte_to_child_sp(vcpu, spte).access == direct_access:
+            return
+        drop_parent_pte(vcpu, sp, index)
+
+
+def mmu_spte_update(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> bool:
+    """mmu/mmu.c mmu_spte_update (and mmu_spte_update_no_track): whether the TLB needs a flush."""
+    kvm = vcpu.kvm
+    old_spte = get_spte(sp, index)
+    if not is_shadow_present_pte(new_spte) or not check_spte_writable_invariants(kvm, new_spte):
+        vcpu.warns.append("mmu/mmu.c mmu_spte_update_no_track")
+    __set_spte(vcpu, sp, index, new_spte)
+    if not is_shadow_present_pte(old_spte):
+        return False
+    if is_mmu_writable_spte(kvm, old_spte) and not is_writable_pte(new_spte):
+        return True
+    if is_accessed_spte(kvm, old_spte) and not is_accessed_spte(kvm, new_spte):
+        return True
+    return is_dirty_spte(kvm, old_spte) and not is_dirty_spte(kvm, new_spte)
+
+
+def mark_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: int) -> None:
+    """mmu/mmu.c mark_mmio_spte."""
+    spte = make_mmio_spte(vcpu.kvm, gfn, access)
+    if vcpu.trace is not None:
+        vcpu.trace.append(("mark_mmio_spte", (sp.pa + index * 8, gfn, spte)))
+    __set_spte(vcpu, sp, index, spte)
+
+
+def mmu_set_spte(
+    vcpu: Vcpu,
+    slot: kvm_memory_slot | None,
+    sp: kvm_mmu_page,
+    index: int,
+    pte_access: int,
+    gfn: int,
+    pfn: int,
+    fault: kvm_page_fault | None,
+) -> int:
+    """mmu/mmu.c mmu_set_spte: RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED. No fault means a prefetch."""
+    level = sp.level
+    was_rmapped = False
+    ret = RET_PF_FIXED
+    host_writable = fault is None or fault.map_writable
+    prefetch = fault is None or fault.prefetch
+    write_fault = fault is not None and fault.write
+
+    if slot is None:
+        vcpu.count("pf_mmio_spte_created")
+        mark_mmio_spte(vcpu, sp, index, gfn, pte_access)
+        return RET_PF_EMULATE
+
+    old = get_spte(sp, index)
+    if old & SPTE_MMU_PRESENT_MASK:
+        if level > PG_LEVEL_4K and not old & PT_PAGE_SIZE_MASK:
+            drop_parent_pte(vcpu, sp, index)
+        elif pfn != spte_to_pfn(old):
+            drop_spte(vcpu, sp, index)
+        else:
+            was_rmapped = True
+
+    old = get_spte(sp, index)
+    wrprot, spte = make_spte(vcpu, sp, slot, pte_access, gfn, pfn, old, prefetch, True, host_writable)
+    if old == spte:
+        ret = RET_PF_SPURIOUS
+    else:
+        mmu_spte_update(vcpu, sp, index, spte)
+        if vcpu.trace is not None:
+            vcpu.trace.append(("kvm_mmu_set_spte", (level, gfn, spte, sp.pa + index * 8)))
+
+    if wrprot and write_fault:
+        ret = RET_PF_WRITE_PROTECTED
+
+    if not was_rmapped:
+        if ret == RET_PF_SPURIOUS:
+            vcpu.warns.append("mmu/mmu.c mmu_set_spte")
+        kvm_mmu_page_set_translation(vcpu, sp, index, gfn, pte_access)
+    else:
+        kvm_mmu_page_set_access(vcpu, sp, index, pte_access)
+    if vcpu.steps is not None:
+        vcpu.step("mmu/mmu.c mmu_set_spte", f"RET_PF_{RET_PF_NAMES[ret]}")
+    return ret

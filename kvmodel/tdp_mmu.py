@@ -1,0 +1,166 @@
+"""arch/x86/kvm/mmu/tdp_mmu.c: KVM's own EPT for L1. SPTEs are 64 bits, gfns 52."""
+
+from __future__ import annotations
+
+from kvmodel.kvm_host import (
+    PAGE_SIZE,
+    PT_PAGE_SIZE_MASK,
+    RET_PF_CONTINUE,
+    RET_PF_EMULATE,
+    RET_PF_FIXED,
+    RET_PF_INVALID,
+    RET_PF_NAMES,
+    RET_PF_SPURIOUS,
+    RET_PF_WRITE_PROTECTED,
+    Vcpu,
+    gfn_round_for_level,
+    kvm_mmu_page,
+    kvm_page_fault,
+)
+from kvmodel.mmu import (
+    disallowed_hugepage_adjust,
+    fast_page_fault,
+    kvm_faultin_pfn,
+    kvm_mmu_hugepage_adjust,
+    page_fault_handle_page_track,
+)
+from kvmodel.mmu_sp import get_spte, spte_to_child_sp
+from kvmodel.spte import (
+    make_huge_page_split_spte,
+    make_mmio_spte,
+    make_nonleaf_spte,
+    make_spte,
+    mark_spte_for_access_track,
+)
+from kvmodel.spte_h import (
+    SPTE_MMU_PRESENT_MASK,
+    is_accessed_spte,
+    is_mmio_spte,
+    kvm_ad_enabled,
+    spte_ad_enabled,
+)
+
+
+def tdp_mmu_alloc_sp(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
+    """mmu/tdp_mmu.c tdp_mmu_alloc_sp and tdp_mmu_init_sp."""
+    sp = kvm_mmu_page(vcpu.next_pa, gfn, role, vcpu.kvm.roles)
+    vcpu.next_pa += PAGE_SIZE
+    vcpu.pages[sp.pa] = sp
+    return sp
+
+
+def tdp_mmu_child_role(parent_role: int) -> int:
+    """mmu/tdp_mmu.c tdp_mmu_init_child_sp: the parent's role, one level down."""
+    return parent_role - 1
+
+
+def kvm_tdp_mmu_alloc_root(vcpu: Vcpu) -> None:
+    """mmu/tdp_mmu.c kvm_tdp_mmu_alloc_root for the current MMU."""
+    vcpu.mmu.root = tdp_mmu_alloc_sp(vcpu, 0, vcpu.mmu.root_role)
+
+
+def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int) -> None:
+    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic, and handle_changed_spte's tracepoint."""
+    if vcpu.trace is not None:
+        vcpu.trace.append(("kvm_tdp_mmu_spte_changed", (0, gfn, sp.level, get_spte(sp, index), new_spte)))
+    sp.spt[index] = new_spte
+    vcpu.version += 1
+
+
+def tdp_mmu_map_handle_target_level(vcpu: Vcpu, fault: kvm_page_fault, sp: kvm_mmu_page, index: int, gfn: int) -> int:
+    """mmu/tdp_mmu.c tdp_mmu_map_handle_target_level: RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED."""
+    kvm = vcpu.kvm
+    old_spte = get_spte(sp, index)
+    ret = RET_PF_FIXED
+    wrprot = False
+    if fault.slot is None:
+        new_spte = make_mmio_spte(kvm, gfn, kvm.s.ACC_ALL)
+    else:
+        wrprot, new_spte = make_spte(
+            vcpu, sp, fault.slot, kvm.s.ACC_ALL, gfn, fault.pfn, old_spte, fault.prefetch, True, fault.map_writable
+        )
+    if new_spte == old_spte:
+        ret = RET_PF_SPURIOUS
+    else:
+        _set_spte(vcpu, sp, index, gfn, new_spte)
+    if wrprot and fault.write:
+        ret = RET_PF_WRITE_PROTECTED
+    if is_mmio_spte(kvm, new_spte):
+        vcpu.count("pf_mmio_spte_created")
+        if vcpu.trace is not None:
+            vcpu.trace.append(("mark_mmio_spte", (sp.pa + index * 8, gfn, new_spte)))
+        ret = RET_PF_EMULATE
+    elif vcpu.trace is not None:
+        vcpu.trace.append(("kvm_mmu_set_spte", (sp.level, gfn, new_spte, sp.pa + index * 8)))
+    if vcpu.steps is not None:
+        vcpu.step("mmu/tdp_mmu.c tdp_mmu_map_handle_target_level", f"RET_PF_{RET_PF_NAMES[ret]}")
+    return ret
+
+
+def tdp_mmu_link_sp(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, child: kvm_mmu_page) -> None:
+    """mmu/tdp_mmu.c tdp_mmu_link_sp."""
+    spte = make_nonleaf_spte(vcpu.kvm, child.pa, not kvm_ad_enabled(vcpu.kvm))
+    _set_spte(vcpu, sp, index, gfn, spte)
+
+
+def tdp_mmu_split_huge_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, child: kvm_mmu_page) -> None:
+    """mmu/tdp_mmu.c tdp_mmu_split_huge_page: 512 smaller entries with the huge one's permissions."""
+    huge_spte = get_spte(sp, index)
+    for i in range(512):
+        child.spt[i] = make_huge_page_split_spte(vcpu.kvm, huge_spte, child.role, i)
+    tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
+
+
+def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
+    """mmu/tdp_mmu.c kvm_tdp_mmu_map. RET_PF_*."""
+    kvm_mmu_hugepage_adjust(vcpu, fault)
+    if vcpu.trace is not None:
+        vcpu.trace.append(("kvm_mmu_spte_requested", (fault.gfn, fault.pfn, fault.goal_level)))
+    sp = vcpu.mmu.root
+    assert sp is not None
+    while True:
+        index = fault.gfn >> (sp.level - 1) * 9 & 511
+        gfn = gfn_round_for_level(fault.gfn, sp.level)
+        old_spte = get_spte(sp, index)
+        if fault.nx_huge_page_workaround_enabled:
+            disallowed_hugepage_adjust(vcpu, fault, old_spte, sp.level)
+        if sp.level == fault.goal_level:
+            return tdp_mmu_map_handle_target_level(vcpu, fault, sp, index, gfn)
+        present = old_spte & SPTE_MMU_PRESENT_MASK
+        if present and not old_spte & PT_PAGE_SIZE_MASK:
+            sp = spte_to_child_sp(vcpu, old_spte)
+            continue
+        child = tdp_mmu_alloc_sp(vcpu, gfn, tdp_mmu_child_role(sp.role))
+        child.nx_huge_page_disallowed = fault.huge_page_disallowed
+        if present:
+            tdp_mmu_split_huge_page(vcpu, sp, index, gfn, child)
+        else:
+            tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
+        sp = child
+
+
+def kvm_tdp_mmu_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
+    """mmu/mmu.c kvm_tdp_mmu_page_fault (by way of kvm_tdp_page_fault). RET_PF_*."""
+    if page_fault_handle_page_track(vcpu, fault):
+        return RET_PF_WRITE_PROTECTED
+    r = fast_page_fault(vcpu, fault)
+    if r != RET_PF_INVALID:
+        return r
+    r = kvm_faultin_pfn(vcpu, fault)
+    if r != RET_PF_CONTINUE:
+        return r
+    return kvm_tdp_mmu_map(vcpu, fault)
+
+
+def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
+    """mmu/tdp_mmu.c age_gfn_range for one entry: whether it was young; without A/D bits access tracking begins."""
+    kvm = vcpu.kvm
+    old_spte = get_spte(sp, index)
+    if not is_accessed_spte(kvm, old_spte):
+        return False
+    if spte_ad_enabled(old_spte):
+        new_spte = old_spte & ~kvm.shadow_accessed_mask
+    else:
+        new_spte = mark_spte_for_access_track(kvm, old_spte)
+    _set_spte(vcpu, sp, index, gfn_round_for_level(sp.gfn + (index << (sp.level - 1) * 9), sp.level), new_spte)
+    return True
