@@ -28,6 +28,7 @@ from kvmodel.vector import (
     AccessVector,
     ClientVector,
     EntryVector,
+    GuestPerm,
     HostVector,
     Machine,
     Mbec,
@@ -149,11 +150,11 @@ class _Run:
         self.mbec = mbec
         self.ad = ad
         self.exits = 0
-        self.cache: dict[tuple[tuple[tuple[int, int], ...], Use, Linear], sdm_ept.Walked] = {}
+        self.cache: dict[tuple[tuple[tuple[int, int], ...], int, int], sdm_ept.Walked] = {}
 
     def walk(self, entries: tuple[tuple[int, int], ...], use: Use, linear: Linear) -> sdm_ept.Walked:
-        """The CPU's walk of ``entries``."""
-        key = (entries, use, linear)
+        """The CPU's walk of ``entries``; members of ``Use`` live for ever, so that their id is a key."""
+        key = (entries, id(use), linear.user | linear.writable << 1 | linear.execute_disable << 2)
         walked = self.cache.get(key)
         if walked is None:
             if len(self.cache) > 4096:
@@ -188,7 +189,7 @@ class _Run:
                     steps.append(Step("CPU", what))
                 r = handle_ept_misconfig(vcpu, gpa)
             if r < 0:
-                return Outcome(Kind.HOST, code=-r, note=f"KVM_RUN fails with errno {-r}")
+                return Outcome(Kind.HOST, code=-r, defined=0, note=f"KVM_RUN fails with errno {-r}")
             if vcpu.injected is not None:
                 reason, qualification, _ = vcpu.injected
                 if reason == EXIT_REASON_EPT_VIOLATION:
@@ -203,7 +204,7 @@ class _Run:
                 return Outcome(Kind.HOST, note="internal error: nothing to emulate") if use is Use.FETCH else None
             if vcpu.version == before:
                 note = "the same exit again and again, no SPTE changes"
-                return Outcome(Kind.LIVELOCK, gpa=place, note=note)
+                return Outcome(Kind.LIVELOCK, note=note)
 
     def _set_accessed_dirty(self, gpa: int, after: tuple[tuple[int, int], ...]) -> None:
         for (sp, index, spte), (_, entry) in zip(tuple(shadow_walk(self.vcpu, gpa)), after, strict=True):
@@ -254,7 +255,7 @@ def _l1_trouble(level: Level, param: bool | None, cpu: Cpu, env: str) -> Outcome
 class _Guest:
     """An L1 that runs, with the vmcs12 it asks for: entered once, reused for every vector that asks the same."""
 
-    __slots__ = ("error", "run", "scaffold", "vcpu")
+    __slots__ = ("entry", "error", "frames", "run", "vcpu")
 
     def __init__(
         self, level: Level, param: bool | None, cpu: Cpu, machine: Machine, *, mbec: bool, ad: bool, ept: bool
@@ -271,17 +272,15 @@ class _Guest:
         self.vcpu = vcpu
         vcpu.steps = []
         self.error = nested_vmx_run(vcpu)
-        self.scaffold: dict[tuple[Use, Linear], Outcome | None] = {}
+        self.entry = tuple(vcpu.steps)
+        vcpu.steps = None
+        self.frames: dict[int, Outcome | None] = {}
         self.run = _Run(
             vcpu,
             cpu,
             mbec=vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0,
             ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0,
         )
-
-    def entry_steps(self) -> list[Step]:
-        """The steps of the VM entry."""
-        return list(self.vcpu.steps or ())
 
     def reset(self, memory: dict[int, int], steps: list[Step] | None) -> None:
         """EPT02 is empty again, EPT12 is ``memory``."""
@@ -298,13 +297,19 @@ class _Guest:
         vcpu.steps = steps
         self.run.exits = 0
 
-    def frame(self, use: Use, linear: Linear) -> Outcome | None:
-        """What the probe's own frame meets: an access to a page whose EPT12 entries permit everything."""
-        key = (use, linear)
-        if key not in self.scaffold:
-            self.reset(_ept12(1, _FULL | 6 << 3, 2, _FULL), None)
-            self.scaffold[key] = self.run.access(_GPA, use, linear, _TARGET)
-        return self.scaffold[key]
+    def frame(self, code_user: bool, paging: bool) -> Outcome | None:
+        """What stops the probe's own frame, if anything: its code and tables, whose EPT12 entries permit everything."""
+        key = code_user | paging << 1
+        if key not in self.frames:
+            self.frames[key] = None
+            uses = [(Use.FETCH, Linear(user=code_user))] + ([(Use.WALK, Linear())] if paging else [])
+            for use, linear in uses:
+                self.reset(_ept12(1, _FULL | 6 << 3, 2, _FULL), None)
+                if trouble := self.run.access(_GPA, use, linear, _TARGET):
+                    note = f"the probe's own {use.value}: {trouble.note}"
+                    self.frames[key] = replace(trouble, gpa=None, gla=None, note=note)
+                    break
+        return self.frames[key]
 
 
 def _ept12(leaf_level: int, leaf: int, upper_level: int, upper: int) -> dict[int, int]:
@@ -319,68 +324,102 @@ def _ept12(leaf_level: int, leaf: int, upper_level: int, upper: int) -> dict[int
     return memory
 
 
-@lru_cache(maxsize=512)
-def _guest(
-    level: Level, param: bool | None, cpu: Cpu, machine: Machine, mbec: bool, ad: bool, ept: bool
-) -> tuple[_Guest, tuple[Step, ...]]:
-    guest = _Guest(level, param, cpu, machine, mbec=mbec, ad=ad, ept=ept)
-    return guest, tuple(guest.entry_steps())
+class _Context:
+    """One level, parameter and CPU: the guests that ran on it, by what they ask, and what stops L1, by environment."""
+
+    __slots__ = ("cpu", "guests", "level", "param", "trouble")
+
+    def __init__(self, level: Level, param: bool | None, cpu: Cpu) -> None:
+        self.level = level
+        self.param = param
+        self.cpu = cpu
+        self.guests: dict[tuple[str, bool, bool, bool, bool, bool, bool], _Guest] = {}
+        self.trouble: dict[str, Outcome | None] = {}
+
+    def blocked(self, env: str) -> Outcome | None:
+        """Why L1 cannot run here, None where it can."""
+        if env not in self.trouble:
+            self.trouble[env] = _l1_trouble(self.level, self.param, self.cpu, env)
+        return self.trouble[env]
+
+    def guest(self, v: AccessVector | EntryVector, *, ad: bool, ept: bool) -> _Guest:
+        """The guest that asks for what ``v`` asks."""
+        on = v.mbec is Mbec.ON
+        key = (v.env, v.xo, v.ev, on, v.mbec is Mbec.NA, ad, ept)
+        guest = self.guests.get(key)
+        if guest is None:
+            guest = _Guest(self.level, self.param, self.cpu, v.machine, mbec=on, ad=ad, ept=ept)
+            self.guests[key] = guest
+        return guest
+
+
+@lru_cache(maxsize=128)
+def _context(level: Level, param: bool | None, cpu: Cpu) -> _Context:
+    return _Context(level, param, cpu)
+
+
+@lru_cache(maxsize=8192)
+def _guest_view(
+    paging: Paging, cpl: int, flags: int, gp: int, gu: int, access: Access
+) -> tuple[Linear, guest_paging.PageFault | None]:
+    """What the guest's own paging makes of an access: ``flags`` WP 1, SMEP 2, SMAP 4, NXE 8; entries U 1, W 2, X 4."""
+    mode = guest_paging.Mode(paging, cpl, bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8))
+    entries = [GuestPerm(bool(e & 1), bool(e & 2), bool(e & 4)) for e in (gp, gu)]
+    return guest_paging.linear(mode, entries), guest_paging.fault(mode, entries, _USE[access])
 
 
 def _entry_failure(guest: _Guest) -> Outcome:
     return Outcome(Kind.ENTRY_FAIL, guest.error)
 
 
-def _access(level: Level, param: bool | None, cpu: Cpu, v: AccessVector, want_steps: bool) -> Prediction:
-    machine = v.machine
-    if trouble := _l1_trouble(level, param, cpu, machine.env.name):
+def _access(context: _Context, v: AccessVector, want_steps: bool) -> Prediction:
+    if trouble := context.blocked(v.env):
         return Prediction(trouble)
-    guest, entry = _guest(level, param, cpu, machine, v.mbec is Mbec.ON, v.ad, True)
+    guest = context.guest(v, ad=v.ad, ept=True)
     if guest.error:
-        return Prediction(_entry_failure(guest), entry if want_steps else ())
-    mode = guest_paging.Mode(v.paging, v.cpl, v.wp, v.smep, v.smap, v.nxe)
-    linear = guest_paging.linear(mode, (v.gp, v.gu))
-    code = PAGING_OFF if v.paging is Paging.OFF else Linear(user=v.cpl == 3)
-    use = _USE[v.access]
-
-    for frame_use, frame_linear in ((Use.FETCH, code), *(() if v.paging is Paging.OFF else ((Use.WALK, linear),))):
-        if trouble := guest.frame(frame_use, frame_linear):
-            note = f"the probe's own {frame_use.value}: {trouble.note}"
-            return Prediction(replace(trouble, gpa=None, note=note))
-
-    steps: list[Step] | None = list(entry) if want_steps else None
-    memory = _ept12(
-        v.leaf_level, v.leaf.bits | v.memtype << 3 | v.leaf_bits, v.upper_level, v.upper.bits | v.upper_bits
+        return Prediction(_entry_failure(guest), guest.entry if want_steps else ())
+    off = v.paging is Paging.OFF
+    if trouble := guest.frame(off or v.cpl == 3, not off):
+        return Prediction(trouble)
+    gp, gu = v.gp, v.gu
+    linear, fault = _guest_view(
+        v.paging,
+        v.cpl,
+        v.wp | v.smep << 1 | v.smap << 2 | v.nxe << 3,
+        gp.u | gp.w << 1 | gp.x << 2,
+        gu.u | gu.w << 1 | gu.x << 2,
+        v.access,
     )
-    guest.reset(memory, steps)
-    outcome = _l2(guest, v, mode, linear, use) or _DONE
-    if outcome.kind is Kind.DONE and guest.vcpu.warns and steps is not None:
-        steps.extend(Step(w, "WARN") for w in guest.vcpu.warns)
+    steps: list[Step] | None = list(guest.entry) if want_steps else None
+    leaf = v.leaf.bits | v.memtype << 3 | v.leaf_bits
+    guest.reset(_ept12(v.leaf_level, leaf, v.upper_level, v.upper.bits | v.upper_bits), steps)
+    outcome = _l2(guest, v, linear, fault) or _DONE
     return Prediction(outcome, tuple(steps or ()), guest.run.exits)
 
 
-def _l2(guest: _Guest, v: AccessVector, mode: guest_paging.Mode, linear: Linear, use: Use) -> Outcome | None:
+def _l2(guest: _Guest, v: AccessVector, linear: Linear, fault: guest_paging.PageFault | None) -> Outcome | None:
     """L2's access on the CPU: the guest entry's read, the guest's own paging, its A/D update, the page."""
     run = guest.run
-    if v.access.is_walk and (trouble := run.access(_GPA, Use.WALK, linear, _GPT)):
+    access = v.access
+    walk = access.is_walk
+    if walk and (trouble := run.access(_GPA, Use.WALK, linear, _GPT)):
         return trouble
-    if fault := guest_paging.fault(mode, (v.gp, v.gu), use):
+    if fault:
         if guest.vcpu.steps is not None:
             guest.vcpu.steps.append(Step("CPU", f"guest paging: #PF({fault.error:#x}), {fault.rule}"))
         return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT)
-    if v.access in (Access.WALKA, Access.WALKD):
-        return run.access(_GPA, Use.UPDATE, linear, _GPT)
-    if v.access is Access.WALK:
+    if not walk:
+        return run.access(_GPA, _USE[access], linear, _TARGET)
+    if access is Access.WALK:
         return None
-    return run.access(_GPA, use, linear, _TARGET)
+    return run.access(_GPA, Use.UPDATE, linear, _GPT)
 
 
-def _entry(level: Level, param: bool | None, cpu: Cpu, v: EntryVector, want_steps: bool) -> Prediction:
-    machine = v.machine
-    if trouble := _l1_trouble(level, param, cpu, machine.env.name):
+def _entry(context: _Context, v: EntryVector, want_steps: bool) -> Prediction:
+    if trouble := context.blocked(v.env):
         return Prediction(trouble)
-    guest, entry = _guest(level, param, cpu, machine, v.mbec is Mbec.ON, False, v.ept)
-    return Prediction(_entry_failure(guest) if guest.error else _DONE, entry if want_steps else ())
+    guest = context.guest(v, ad=False, ept=v.ept)
+    return Prediction(_entry_failure(guest) if guest.error else _DONE, guest.entry if want_steps else ())
 
 
 def _l1_msrs(level: Level, param: bool | None, cpu: Cpu, machine: Machine) -> Vcpu:
@@ -453,9 +492,9 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
     lv = Level.of(level) if isinstance(level, int) else level
     match vector:
         case AccessVector():
-            return _access(lv, param, cpu, vector, steps)
+            return _access(_context(lv, param, cpu), vector, steps)
         case EntryVector():
-            return _entry(lv, param, cpu, vector, steps)
+            return _entry(_context(lv, param, cpu), vector, steps)
         case MsrVector():
             return _msr(lv, param, cpu, vector, steps)
         case MmioVector():

@@ -394,7 +394,7 @@ def page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
         if vcpu.steps is not None:
             vcpu.step(
                 "mmu/paging_tmpl.h page_fault",
-                "a write that EPT12 forbids came this far with CR0.WP clear in the role: WRITE added, USER (read) taken",
+                "a write EPT12 forbids came this far and the role has no CR0.WP: WRITE added, USER (read) taken",
             )
     return fetch(vcpu, fault, walker)
 
