@@ -1,0 +1,205 @@
+"""A run's every answer, small enough to be carried by a page.
+
+A full run is a million rows, of which most say the same as their neighbours. Texts are interned; the three voices
+and the marks of a row are an **answer**; what a vector was answered in every cell is its **history**, run-length
+coded; a vector's id is a shape with one digit a token that varies. 900,000 rows come to well under a megabyte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from harness import summary
+from harness.journal import Journal, outcome_of
+from harness.report.facts import Cell, Report
+from harness.report.text import plain
+from kvmodel.outcome import Kind
+from kvmodel.vector import AccessVector, parse
+
+DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+NOT_RUN: Final = -1
+PERMISSIONS: Final = [
+    "".join(c if n >> i & 1 else "-" for i, c in enumerate("rwxu")) for n in range(16)
+]  # a leaf's, plainest last
+COLUMNS: Final = ("read", "write", "rmw", "fetch U", "fetch S", "walk", "walka", "walkd")
+
+
+@dataclass(slots=True)
+class Intern:
+    """Values numbered in the order of their first use."""
+
+    index: dict[Any, int] = field(default_factory=dict)
+
+    def __call__(self, value: Any) -> int:
+        return self.index.setdefault(value, len(self.index))
+
+    @property
+    def values(self) -> list[Any]:
+        """The values by number."""
+        return list(self.index)
+
+
+@dataclass(slots=True)
+class Grid:
+    """The data of a page, and the lattice pictures' answers."""
+
+    body: dict[str, Any]
+    lattice: dict[Cell, list[list[str]]]  # permissions x columns: the most frequent kind's name, "" for none
+    kinds: dict[Cell, dict[str, int]]  # how many vectors were answered by each kind
+
+
+def column_of(vector: AccessVector) -> str:
+    """The matrix' column of an access: fetches by the U/S of the page's linear address."""
+    name = vector.access.value
+    if name != "fetch":
+        return name
+    return "fetch U" if vector.gp.u and vector.gu.u else "fetch S"
+
+
+def run_length(values: Iterable[int]) -> list[int]:
+    """``5 5 5 7`` as ``5 3 7 1``."""
+    out: list[int] = []
+    for value in values:
+        if out and out[-2] == value:
+            out[-1] += 1
+        else:
+            out += [value, 1]
+    return out
+
+
+def _shape(name: str) -> tuple[str, tuple[str, ...]]:
+    tokens = tuple(name.split("."))
+    return ("access" if tokens[0] in ("e4k", "e2m", "e1g") else tokens[0]), tokens
+
+
+def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any]]:
+    """Shapes: ``kind``, ``tokens`` (the values of each place), ``digits`` (two a place) and ``history``, all by vector.
+
+    A place with one value takes no digit; one with up to 64 takes one, else two.
+    """
+    shapes: dict[tuple[str, int], list[tuple[tuple[str, ...], int]]] = {}
+    for name, history in zip(names, histories, strict=True):
+        kind, tokens = _shape(name)
+        shapes.setdefault((kind, len(tokens)), []).append((tokens, history))
+    out = []
+    for (kind, places), members in shapes.items():
+        tables = [Intern() for _ in range(places)]
+        coded = [[table(token) for table, token in zip(tables, tokens, strict=True)] for tokens, _ in members]
+        widths = [0 if len(t.index) == 1 else 1 if len(t.index) <= 64 else 2 for t in tables]
+        digits = []
+        for numbers in coded:
+            for number, width in zip(numbers, widths, strict=True):
+                if width == 2:
+                    digits.append(DIGITS[number >> 6])
+                if width:
+                    digits.append(DIGITS[number & 63])
+        out.append(
+            {
+                "kind": kind,
+                "tokens": [t.values for t in tables],
+                "widths": widths,
+                "digits": "".join(digits),
+                "history": [history for _, history in members],
+            }
+        )
+    return out
+
+
+def _contract(raw: str) -> list[Any]:
+    body = json.loads(raw)
+    if isinstance(body, dict):
+        return [[plain(f"not applicable: {body['rule']}"), plain(body["reason"], 300), ""]]
+    return [[plain(outcome_of(o)), plain(rule), plain(section)] for o, rule, section in body]
+
+
+def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Grid:
+    """The grid of a run."""
+    columns = {cell: n for n, cell in enumerate(report.cells)}
+    cell_column = {
+        number: columns[key.level, key.param]
+        for key, (number, _, _) in journal.cells(report.run).items()
+        if key.host == host
+    }
+    outcomes = {number: outcome_of(body) for number, body in journal.texts("outcome").items()}
+    vector_names = journal.texts("vector")
+    answers, histories = Intern(), Intern()
+    per_vector: dict[int, list[int]] = {}
+    kind_counts: list[dict[str, int]] = [{} for _ in columns]
+    for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(report.run, host):
+        column = cell_column[cell]
+        answer = answers((seen, predicted, contract, marks))
+        per_vector.setdefault(vector, [NOT_RUN] * len(columns))[column] = answer
+        kind = outcomes[seen].kind.value
+        kind_counts[column][kind] = kind_counts[column].get(kind, 0) + 1
+    texts, contracts = Intern(), Intern()
+    contract_bodies = journal.texts("contract")
+    kinds = [k.value for k in Kind]
+    table = []
+    for seen, predicted, contract, marks in answers.values:
+        table.append(
+            [
+                kinds.index(outcomes[seen].kind.value),
+                texts(plain(outcomes[seen], 300)),
+                NOT_RUN if predicted is None else texts(plain(outcomes[predicted], 300)),
+                NOT_RUN if contract is None else contracts(contract),
+                marks,
+            ]
+        )
+    ordered = sorted(per_vector)
+    numbers = [histories(tuple(run_length(per_vector[v]))) for v in ordered]
+    present = set(report.cells)
+    below = [summary.below(*cell, present) for cell in report.cells]
+    body = {
+        "cells": [list(c) for c in report.cells],
+        "below": [NOT_RUN if b is None else columns[b] for b in below],
+        "kinds": kinds,
+        "marks": {m.name: m.value for m in summary.Mark},
+        "permissions": PERMISSIONS,
+        "columns": list(COLUMNS),
+        "texts": texts.values,
+        "contracts": [_contract(contract_bodies[c]) for c in contracts.values],
+        "answers": table,
+        "histories": [list(h) for h in histories.values],
+        "shapes": encode_vectors([plain(vector_names[v]) for v in ordered], numbers),
+    }
+    return Grid(
+        body,
+        _lattice(report, [(vector_names[v], per_vector[v]) for v in ordered], table, kinds),
+        dict(zip(report.cells, kind_counts, strict=True)),
+    )
+
+
+def _lattice(
+    report: Report, vectors: list[tuple[str, list[int]]], answers: list[list[int]], kinds: list[str]
+) -> dict[Cell, list[list[str]]]:
+    """The most frequent kind of each permission and column, over the plain 4 KiB accesses under an open upper entry."""
+    counts: dict[Cell, dict[tuple[str, str], dict[str, int]]] = {cell: {} for cell in report.cells}
+    for name, row in vectors:
+        if not name.startswith("e4k.") or ".l2=rwxu.mt6.xb0.ub0." not in name or ".mbec=na." in name:
+            continue
+        vector = parse(name)
+        if not isinstance(vector, AccessVector) or vector.env != "std" or not vector.xo:
+            continue
+        at = str(vector.leaf), column_of(vector)
+        # With the control on where L1 may turn it on; the same access with it off would hide what it does.
+        group = at if vector.mbec.value == "on" else (at[0], at[1] + "/off")
+        for cell, answer in zip(report.cells, row, strict=True):
+            if answer == NOT_RUN or kinds[answers[answer][0]] in ("entry-fail", "entry-exit"):
+                continue
+            tally = counts[cell].setdefault(group, {})
+            kind = kinds[answers[answer][0]]
+            tally[kind] = tally.get(kind, 0) + 1
+    out: dict[Cell, list[list[str]]] = {}
+    for cell, tallies in counts.items():
+        rows = []
+        for permission in PERMISSIONS:
+            row_kinds = []
+            for column in COLUMNS:
+                tally = tallies.get((permission, column)) or tallies.get((permission, column + "/off")) or {}
+                row_kinds.append(max(tally, key=lambda k: (tally[k], k), default=""))
+            rows.append(row_kinds)
+        out[cell] = rows
+    return out

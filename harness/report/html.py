@@ -1,0 +1,119 @@
+"""The page a reviewer reads: one file, nothing fetched, everything foreign escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from harness.report import pictures
+from harness.report.facts import Report
+from harness.report.grid import Grid
+from harness.report.text import NAME_MAX, duration, plain
+from kvmodel.outcome import Kind
+
+ROW_TITLES: Final = (
+    ("vectors", "vectors"),
+    ("agree", "agree"),
+    ("drift", "drift"),
+    ("findings", "findings"),
+    ("changes", "changes"),
+    ("not applicable", "not_applicable"),
+    ("blocked", "blocked"),
+    ("entry refused", "entry_failures"),
+    ("not asked again", "collapsed"),
+    ("seconds", "seconds"),
+)
+
+
+def _final(value: Any) -> Any:
+    """What Jinja prints: our own markup as it is, everything else with its hidden characters shown."""
+    return value if isinstance(value, Markup | int | float) else plain(value)
+
+
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, finalize=_final
+    )
+    env.filters["cut"] = lambda text: plain(text, NAME_MAX)
+    return env
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """A provenance's leaves with dotted names; lists of plain values on one line."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        for n, inner in enumerate(value):
+            yield from flat(inner, f"{name}[{n}]")
+    else:
+        yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def provenance_rows(report: Report) -> list[tuple[str, str]]:
+    """The run's own facts, then what it wrote down (patches have their table)."""
+    took = "still running" if report.seconds is None else duration(report.seconds)
+    begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.begun))
+    rows = [
+        ("run", str(report.run)),
+        ("status", report.status),
+        ("begun", begun),
+        ("duration", took),
+        ("command", " ".join(["kvmirror", *report.argv])),
+    ]
+    rest = {key: value for key, value in report.provenance.items() if key != "patches"}
+    rows += [(f"patch {p.number}", p.sha256) for p in report.patches if p.sha256]
+    return [*rows, *flat(rest)]
+
+
+def _safe_script(source: str) -> Markup:
+    if "</" in source or "<!--" in source:
+        raise ValueError("the page's script would end its own element")
+    return Markup(source)
+
+
+def render(report: Report, grid: Grid) -> str:
+    """The page."""
+    env = _environment()
+    source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    used = {name for kinds in grid.kinds.values() for name in kinds}
+    bad = report.totals["drift"] or report.new_findings or report.status != "complete"
+    tone, symbol = ("bad", "✗") if bad else ("warn", "!") if report.findings else ("good", "✓")
+    took = "running" if report.seconds is None else duration(report.seconds)
+    totals = report.totals
+    return env.get_template("report.html.j2").render(
+        r=report,
+        tone=tone,
+        symbol=symbol,
+        style=Markup(env.get_template("report.css").render(kinds=[k.value for k in Kind])),
+        script=_safe_script(source),
+        script_hash=Markup(digest),
+        data=Markup(htmlsafe_json_dumps(grid.body, separators=(",", ":"))),
+        letters={k.value: letter for k, letter in pictures.LETTERS.items()},
+        legend=[(k.value, pictures.LETTERS[k], pictures.MEANINGS[k]) for k in Kind if k.value in used],
+        tiles=[
+            ("vectors asked", f"{totals['vectors']:,}"),
+            ("all three agree", f"{totals['agree']:,}"),
+            ("drift", f"{totals['drift']:,}"),
+            ("findings", str(len(report.findings))),
+            ("behaviour changes", f"{totals['changes']:,}"),
+            ("not applicable", f"{totals['not_applicable']:,}"),
+            ("blocked", f"{totals['blocked']:,}"),
+            ("duration", took),
+        ],
+        row_titles=ROW_TITLES,
+        provenance=provenance_rows(report),
+        lattices=pictures.lattices(report, grid),
+        outcomes=pictures.outcomes(report, grid),
+        times=pictures.times(report),
+        exits=pictures.exits(report),
+    )
