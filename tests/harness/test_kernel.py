@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -190,3 +191,83 @@ def test_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel.jobs() == 3
     monkeypatch.delenv("KVMIRROR_JOBS")
     assert kernel.jobs() == len(os.sched_getaffinity(0))
+
+
+BUILDING = """
+allnoconfig:
+	@cp $(KCONFIG_ALLCONFIG) $(O)/.config
+bzImage:
+	@echo built >> $(O)/../../../built
+	@grep -q one arch/vmx.h || { echo "vmx.h:1:1: error: not one"; false; }
+	@mkdir -p $(O)/arch/x86/boot $(O)/include/config
+	@cp arch/vmx.h $(O)/arch/x86/boot/bzImage
+	@touch $(O)/Module.symvers $(O)/System.map
+	@echo 6.12.8 > $(O)/include/config/kernel.release
+modules: bzImage
+"""
+
+
+class TestBase:
+    """The base's way through the cache, with a source whose make is quick."""
+
+    @pytest.fixture
+    def linux(self, tmp_path: Path) -> Path:
+        """The source."""
+        linux = tree(tmp_path / "linux")
+        with (linux / "Makefile").open("a") as file:
+            file.write(BUILDING)
+        return linux
+
+    def built(self, cache: Cache) -> int:
+        """How often make was asked for the image."""
+        return len((cache.root / "built").read_text().splitlines())
+
+    def test_built_once_with_its_tree(self, tmp_path: Path, linux: Path) -> None:
+        cache = Cache(tmp_path / "cache")
+        base = kernel.base(cache, linux)
+        assert base.release == "6.12.8"
+        assert base.bzimage.read_text() == "one\n"
+        assert base.config.read_text() == kernel.FRAGMENT.read_text()
+        assert kernel.base(cache, linux) == base
+        assert self.built(cache) == 1
+        with kernel.working(cache, base) as work:
+            assert (work.source_dir / "arch" / "vmx.h").read_text() == "one\n"
+            assert (work.build_dir / kernel.IMAGE).exists()
+            (work.source_dir / "arch" / "vmx.h").write_text("patched\n")
+        assert (base.pristine / "arch" / "vmx.h").read_text() == "one\n"
+
+    def test_lost_tree_is_made_again_and_the_image_stays(self, tmp_path: Path, linux: Path) -> None:
+        cache = Cache(tmp_path / "cache")
+        base = kernel.base(cache, linux)
+        shutil.rmtree(base.source_dir.parent)
+        assert kernel.base(cache, linux) == base
+        assert base.source_dir.is_dir()
+        assert self.built(cache) == 2
+
+    def test_another_configuration_is_another_base(
+        self, tmp_path: Path, linux: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = Cache(tmp_path / "cache")
+        first = kernel.base(cache, linux)
+        other = tmp_path / "fragment"
+        other.write_text("CONFIG_KVM=m\n")
+        monkeypatch.setattr(kernel, "FRAGMENT", other)
+        second = kernel.base(cache, linux)
+        assert second.bzimage != first.bzimage
+        assert second.build_dir != first.build_dir
+
+    def test_source_that_does_not_compile(self, tmp_path: Path, linux: Path) -> None:
+        (linux / "arch" / "vmx.h").write_text("two\n")
+        cache = Cache(tmp_path / "cache")
+        with pytest.raises(CompileError, match=r"vmx\.h:1:1: error: not one"):
+            kernel.base(cache, linux)
+        assert not list(cache.root.glob("kernel/*"))
+        assert not list(cache.root.glob("trees/*/base.json"))
+
+    def test_symbols_that_the_kernel_has_not(self, tmp_path: Path, linux: Path) -> None:
+        text = (linux / "Makefile").read_text()
+        (linux / "Makefile").write_text(
+            text.replace("@cp $(KCONFIG_ALLCONFIG)", "@grep -v CONFIG_E1000 $(KCONFIG_ALLCONFIG) >")
+        )
+        with pytest.raises(CompileError, match=r"did not take CONFIG_E1000=y \(is not set\)"):
+            kernel.base(Cache(tmp_path / "cache"), linux)
