@@ -157,6 +157,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "KIND_ENTRY": 1,
     "KIND_MSR": 2,
     "KIND_MMIO": 3,
+    "KIND_SPIN": 4,  # L2 spins for ever: what shows that L1's timer works
     "ACCESS_READ": 0,
     "ACCESS_WRITE": 1,
     "ACCESS_RMW": 2,

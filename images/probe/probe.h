@@ -48,6 +48,7 @@
 #define CODE_RMW	0x20
 #define CODE_FETCH	0x30
 #define CODE_IDLE	0x40
+#define CODE_SPIN	0x50
 
 /* guest paging-structure bits */
 #define PTE_P		0x1ull

@@ -4,7 +4,8 @@
 
 #define MMIO_ADDRESS	0xfed00020ull	/* HPET: interrupt status, where writing zeroes does nothing */
 #define MMIO_TIMES	4		/* the first access faults the mapping in, the others use it */
-#define STALE_LIMIT	3		/* interrupts too early to be the deadline's, per vector */
+#define ROUNDS		3		/* deadlines in a row that an L2 without progress outlasts */
+#define EARLY_LIMIT	4		/* timer interrupts left over from before, per vector */
 #define VMCALL_BYTES	0x00c1010full	/* what lies at the start of the page accessed: VMCALL, and room for a mark */
 #define ADDEND		0x01000000u	/* changes the mark, not the VMCALL */
 
@@ -32,6 +33,11 @@ static uint32_t code_offset(uint8_t access)
 	}
 }
 
+static uint32_t entry_offset(const struct kvm_vector *v)
+{
+	return v->kind == KIND_ENTRY ? CODE_IDLE : v->kind == KIND_SPIN ? CODE_SPIN : code_offset(v->access);
+}
+
 static uint32_t code_length(uint32_t offset)
 {
 	return offset == CODE_RMW ? 3 : 2;
@@ -49,17 +55,23 @@ static int in_page(uint64_t a, uint64_t page)
 	return (a ^ page) < PAGE;
 }
 
-/* Enters L2 until it exits for a reason of its own or the deadline passes. Returns the result of vmx_enter(). */
+/*
+ * Enters L2 until it exits for a reason of its own or makes no progress. Returns the result of vmx_enter().
+ *
+ * One deadline missed is not enough: the host may have given its CPU to someone else. Each round resumes L2 where it
+ * was, with a deadline of its own; an L2 that can go on ends in one of them.
+ */
 static int enter(struct l2_registers *r, struct kvm_observation *o)
 {
-	uint64_t begin;
+	unsigned int rounds = 0, early = 0;
+	uint64_t first = rdtsc(), begin;
 	int failed;
 
-	for (unsigned int stale = 0;; stale++) {
+	for (;;) {
 		timer_arm();
 		begin = rdtsc();
 		failed = vmx_enter(r);
-		o->tsc = rdtsc() - begin;
+		o->tsc = rdtsc() - first;
 		if (failed)
 			return failed;
 		o->exits++;
@@ -67,7 +79,9 @@ static int enter(struct l2_registers *r, struct kvm_observation *o)
 		if (o->reason != REASON_EXTINT)
 			return 0;
 		timer_acknowledge();
-		if (!timer_early(begin) || stale == STALE_LIMIT) {
+		if (timer_early(begin) && early < EARLY_LIMIT)
+			early++;
+		else if (++rounds == ROUNDS) {
 			o->verdict = VERDICT_TIMEOUT;
 			o->rip = vmread(GUEST_RIP);
 			return 0;
@@ -155,7 +169,7 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 {
 	struct setting *s = &setting;
 	struct l2_registers r;
-	uint64_t rip = code_gla(v) + (v->kind == KIND_ENTRY ? CODE_IDLE : code_offset(v->access));
+	uint64_t rip = code_gla(v) + (entry_offset(v));
 	int failed, refused = tables_prepare(s, v, batch->maxphyaddr);
 
 	if (refused) {
@@ -227,6 +241,7 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 	switch (v->kind) {
 	case KIND_ACCESS:
 	case KIND_ENTRY:
+	case KIND_SPIN:
 		run_l2(batch, v, o);
 		break;
 	case KIND_MSR:

@@ -44,12 +44,14 @@ static void write_code(void)
 	static const uint8_t write[] = { 0x89, 0x07 };		/* mov %eax, (%rdi) */
 	static const uint8_t rmw[] = { 0xf0, 0x01, 0x07 };	/* lock add %eax, (%rdi) */
 	static const uint8_t fetch[] = { 0xff, 0xe7 };		/* jmp *%rdi */
+	static const uint8_t spin[] = { 0xeb, 0xfe };		/* jmp . */
 
 	place(CODE_READ, read, sizeof(read));
 	place(CODE_WRITE, write, sizeof(write));
 	place(CODE_RMW, rmw, sizeof(rmw));
 	place(CODE_FETCH, fetch, sizeof(fetch));
 	place(CODE_IDLE, NULL, 0);
+	place(CODE_SPIN, spin, sizeof(spin));
 }
 
 void tables_init(const struct kvm_batch *batch)

@@ -22,6 +22,11 @@
 #define EPTP_WALK4	(3ull << 3)
 #define EPTP_AD		(1ull << 6)
 #define AR_UNUSABLE	0x10000u
+/*
+ * IF is set. External interrupts exit whatever IF is; but an emulator that evaluates interrupt masks when IF changes
+ * would leave L1's timer masked over an entry from IF=0 to IF=0.
+ */
+#define L2_FLAGS	0x202ull
 
 enum slot {
 	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
@@ -242,7 +247,7 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 		for (int i = 0; i < 4; i++)	/* not cached here: the CPU writes them back at each exit */
 			vmwrite(GUEST_PDPTE0 + 2 * i, ((uint64_t *)L2_PAE_PDPT)[i]);
 	vmwrite(GUEST_RIP, rip);
-	vmwrite(GUEST_RFLAGS, 2);
+	vmwrite(GUEST_RFLAGS, L2_FLAGS);
 }
 
 int vmx_enter(struct l2_registers *r)
