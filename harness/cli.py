@@ -16,6 +16,7 @@ COMMANDS = (
     "harness.commands.run",
     "harness.commands.predict",
     "harness.commands.findings",
+    "harness.commands.report",
     "harness.commands.build",
     "harness.commands.doctor",
     "harness.series_cli",

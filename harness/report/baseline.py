@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, str]:
     known: dict[str, str] = {}
     for entry in body["known"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("cause"), str):
-            raise InputError(f"baseline {path}: {entry!r} has no \"cause\"; each entry needs a finding's hash")
+            raise InputError(f'baseline {path}: {entry!r} has no "cause"; each entry needs a finding\'s hash')
         known[entry["cause"]] = str(entry.get("remark", ""))
     return known
 

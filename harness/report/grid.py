@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness import summary
+from harness.compare import Mark
 from harness.journal import Journal, outcome_of
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
@@ -156,7 +157,7 @@ def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Gr
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in below],
         "kinds": kinds,
-        "marks": {m.name: m.value for m in summary.Mark},
+        "marks": {m.name: m.value for m in Mark},
         "permissions": PERMISSIONS,
         "columns": list(COLUMNS),
         "texts": texts.values,

@@ -1,0 +1,65 @@
+"""Markdown for a merge request: the verdict, what is new, the series, and how to reproduce."""
+
+from __future__ import annotations
+
+from harness.report.facts import FindingView, Report, plural
+from harness.report.text import code, duration, markdown
+
+MOST = 20  # findings that are written out
+
+
+def render(report: Report) -> str:
+    """The text."""
+    good = not (report.totals["drift"] or report.new_findings or report.status != "complete")
+    took = "" if report.seconds is None else f" in {duration(report.seconds)}"
+    lines = [
+        f"## kvmirror: {'pass' if good else 'look at this'}",
+        "",
+        f"{markdown(report.verdict[0].upper() + report.verdict[1:])}. "
+        f"{report.totals['vectors']:,} answers from {len(report.rows)} pairs of level and parameter value{took}.",
+        "",
+    ]
+    for title, views in (
+        ("New findings" if report.has_baseline else "Findings", report.new_findings),
+        ("Known findings", [v for v in report.findings if v.known]),
+    ):
+        if views:
+            lines += [f"### {title}", ""]
+            for view in views[:MOST]:
+                lines += _finding(view)
+            if len(views) > MOST:
+                lines += [f"and {len(views) - MOST} more.", ""]
+    if report.drifts:
+        lines += ["### Drift: the model is wrong", ""]
+        lines += ["| level | parameter | vector | mirror | seen |", "|--:|---|---|---|---|"]
+        for (level, param), vector, mirror, seen in report.drifts[:10]:
+            lines.append(f"| {level} | {param} | {code(vector)} | {markdown(mirror)} | {markdown(seen)} |")
+        lines.append("")
+    lines += ["### Series", "", "| patch | subject | applies | builds | changes | findings first seen | drift |"]
+    lines.append("|--:|---|---|---|--:|---|--:|")
+    for p in report.patches:
+        changes = "-" if p.changes is None else str(p.changes)
+        if p.broken_claim:
+            changes += " (claims none)"
+        lines.append(
+            f"| {p.number} | {markdown(p.subject)} | {markdown(p.applies)} | {markdown(p.builds)} | {changes}"
+            f" | {', '.join(p.first_seen)} | {p.drift} |"
+        )
+    if report.rules:
+        lines += ["", "### Not applicable", "", "| rule | vectors | what it says |", "|---|--:|---|"]
+        lines += [f"| {code(rule.name)} | {rule.vectors} | {markdown(rule.text)} |" for rule in report.rules]
+    return "\n".join(lines) + "\n"
+
+
+def _finding(view: FindingView) -> list[str]:
+    finding = view.finding
+    smallest = finding.smallest
+    lines = [
+        f"- **{finding.name}** {markdown(finding.symptom)}",
+        f"  - levels {markdown('; '.join(view.cell_texts))}; {plural(len(finding.vectors), 'vector')}",
+        f"  - the manual: {markdown(smallest.allowed)} ({code(smallest.rule)}, SDM {markdown(smallest.section)});"
+        f" seen: {markdown(smallest.seen)}",
+    ]
+    if view.cause:
+        lines.append(f"  - {markdown(view.cause)}")
+    return [*lines, f"  - {code(view.command)}", f"  - cause {code(finding.cause)}", ""]
