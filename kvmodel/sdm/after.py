@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvmodel.outcome import Kind, Outcome
+from kvmodel.sdm import guest_paging
 from kvmodel.sdm.ept import ACCESSED, DIRTY
 from kvmodel.vector import Access, AccessVector
 
@@ -35,7 +36,11 @@ def flags(vector: AccessVector, seen: Outcome) -> tuple[Flags, Flags]:
     """
     if not vector.ad:
         return Flags(0, 0), Flags(0, 0)
-    used = seen.kind is Kind.DONE or (vector.access.is_walk and seen.kind is Kind.EXCEPTION)
+    used = seen.kind is Kind.DONE or (
+        vector.access.is_walk
+        and seen.kind is Kind.EXCEPTION
+        and not guest_paging.is_reserved(guest_paging.mode_of(vector), vector.gu)
+    )
     if not used:
         return Flags(0, ACCESSED), Flags(0, ACCESSED)
     wrote = vector.access.is_walk or vector.access in (Access.WRITE, Access.RMW)

@@ -64,14 +64,9 @@ def entries(vector: AccessVector) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def mode(vector: AccessVector) -> guest_paging.Mode:
-    """The guest mode of the access (EFLAGS.AC is clear in the probe's L2)."""
-    return guest_paging.Mode(vector.paging, vector.cpl, vector.wp, vector.smep, vector.smap, vector.nxe)
-
-
 def linear(vector: AccessVector) -> Linear:
     """What the guest's paging makes of the address accessed."""
-    return guest_paging.linear(mode(vector), (vector.gu, vector.gp))
+    return guest_paging.linear(guest_paging.mode_of(vector), (vector.gu, vector.gp))
 
 
 def _walk(cpu: Cpu, vector: AccessVector, use: Use) -> Allowed | None:
@@ -102,7 +97,7 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
     if refused:
         return (_allowed(controls.failed(), refused),)
     final = _FINAL[vector.access]
-    fault = guest_paging.fault(mode(vector), (vector.gu, vector.gp), final)
+    fault = guest_paging.fault(guest_paging.mode_of(vector), (vector.gu, vector.gp), final)
     page_fault = None
     if fault is not None:
         taken = Outcome(
@@ -111,14 +106,15 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
         page_fault = _allowed(taken, fault.rule)
     if not vector.access.is_walk:
         return (page_fault or _walk(cpu, vector, final) or _allowed(DONE, "ept-permitted"),)
-    if seen := _walk(cpu, vector, Use.WALK):
+    # a reserved bit above the table under test ends the walk before it gets there
+    reached = not guest_paging.is_reserved(guest_paging.mode_of(vector), vector.gu)
+    if reached and (seen := _walk(cpu, vector, Use.WALK)):
         return (seen,)
     update = None if vector.access is Access.WALK else _walk(cpu, vector, Use.UPDATE)
     if page_fault is None:
         return (update or _allowed(DONE, "ept-permitted"),)
-    if update is not None and vector.access is Access.WALKA:
-        early = Allowed(update.outcome, "guest-accessed-before-fault", RULES["guest-accessed-before-fault"].section)
-        return (page_fault, early)
+    if update is not None and vector.access is Access.WALKA and page_fault.rule == "guest-protection":
+        return (page_fault, _allowed(update.outcome, "guest-accessed-before-fault"))
     return (page_fault,)
 
 

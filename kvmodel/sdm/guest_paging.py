@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kvmodel.bits import BIT
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
-from kvmodel.vector import GuestPerm, Paging
+from kvmodel.vector import AccessVector, GuestPerm, Paging
 
 ERROR_PRESENT = BIT(0)  # a protection violation, not a missing entry
 ERROR_WRITE = BIT(1)
@@ -37,6 +37,11 @@ class Mode:
     def has_xd(self) -> bool:
         """Whether bit 63 of an entry exists at all: 32-bit paging has 4-byte entries."""
         return self.paging in (Paging.PAE, Paging.LONG)
+
+
+def mode_of(vector: AccessVector) -> Mode:
+    """The guest mode of the access (EFLAGS.AC is clear in the probe's L2)."""
+    return Mode(vector.paging, vector.cpl, vector.wp, vector.smep, vector.smap, vector.nxe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +71,17 @@ def user_mode_linear_address(mode: Mode, entries: Sequence[GuestPerm]) -> bool:
     return linear(mode, entries).user
 
 
+def is_reserved(mode: Mode, entry: GuestPerm) -> bool:
+    """Whether ``entry`` has a reserved bit set: XD with EFER.NXE clear. The walk ends there (SDM 4.5.4, 4.7)."""
+    return mode.has_xd and not mode.nxe and not entry.x
+
+
 def fault(mode: Mode, entries: Sequence[GuestPerm], use: Use) -> PageFault | None:
     """The #PF that ``use`` (a final access, not one to a structure) takes, None if it takes none (SDM 4.6, 4.7)."""
     if mode.paging is Paging.OFF:
         return None
     page = linear(mode, entries)
-    if page.execute_disable and not mode.nxe:
+    if any(is_reserved(mode, entry) for entry in entries):
         return PageFault(_error(mode, use) | ERROR_RESERVED, "guest-reserved")
     if _permitted(mode, page, use):
         return None

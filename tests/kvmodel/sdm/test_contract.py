@@ -126,6 +126,17 @@ def test_an_accessed_flag_and_a_fault_may_come_in_either_order() -> None:
     assert one(AccessVector(leaf=writable, access=Access.WALKA, gp=SWX, cpl=3)).outcome.kind is Kind.EXCEPTION
 
 
+def test_a_reserved_bit_ends_the_guest_walk_at_its_level() -> None:
+    xd = GuestPerm(True, True, False)
+    for access, paging in product((Access.WALK, Access.WALKA, Access.WALKD), (Paging.PAE, Paging.LONG)):
+        above = AccessVector(leaf=NONE, access=access, paging=paging, gu=xd, nxe=False)
+        assert one(above).rule == "guest-reserved"
+        below = replace(above, gu=GuestPerm(True, True, True), gp=xd)
+        assert one(below).outcome.kind is Kind.VIOLATION
+        # the entry is read, found reserved, and its accessed flag stays as it is
+        assert one(replace(below, leaf=R)).rule == "guest-reserved"
+
+
 def test_misconfigurations_promise_an_address_only() -> None:
     got = one(AccessVector(leaf=Perm(False, True, False, False)))
     assert got.rule == "ept-write-without-read"
@@ -171,7 +182,9 @@ def test_msrs_by_their_own_consistency() -> None:
 
 
 def test_l1s_own_accesses_complete() -> None:
-    for vector in (MmioVector(), *(ClientVector(mode, access) for mode, access in product(("real", "long"), Access))):
+    vectors: list[Vector] = [MmioVector()]
+    vectors += [ClientVector(mode, access) for mode, access in product(("real", "long"), Access)]
+    for vector in vectors:
         assert one(vector).outcome.kind is Kind.DONE
 
 
@@ -221,6 +234,12 @@ def test_answers_do_not_depend_on_bits_the_manual_ignores() -> None:
         (AccessVector(ad=True, access=Access.WALK), Kind.DONE, (0x300, 0x300), (0x100, 0x100)),
         (AccessVector(ad=True, access=Access.WALK), Kind.EXCEPTION, (0x300, 0x300), (0x100, 0x100)),
         (AccessVector(ad=True, access=Access.WALK), Kind.VIOLATION, (0, 0x100), (0, 0x100)),
+        (
+            AccessVector(ad=True, access=Access.WALK, gu=GuestPerm(True, True, False), nxe=False),
+            Kind.EXCEPTION,
+            (0, 0x100),
+            (0, 0x100),
+        ),
     ],
 )
 def test_flags_after_the_run(vector: AccessVector, seen: Kind, leaf: tuple[int, int], upper: tuple[int, int]) -> None:
@@ -241,10 +260,10 @@ def test_errata_are_no_excuse_but_explain() -> None:
     assert sdm.allowed(sick, update) == sdm.allowed(CPU, update)
     found = contract.answers(sick, update)
     assert isinstance(found, tuple) and found[0].outcome.kind is Kind.DONE
-    assert sdm.explaining(CPU, update, Outcome(Kind.DONE)) == {UPDATE_UNCHECKED}
+    assert sdm.explaining(CPU, update, Outcome(Kind.DONE)) == frozenset({UPDATE_UNCHECKED})
     walk = AccessVector(leaf=RU, access=Access.WALK, ad=True)
     seen = Outcome(Kind.VIOLATION, code=0x208A, gpa=Place("gpt"), gla=Place("target"))
-    assert sdm.explaining(CPU, walk, seen) == {BIT6_DATA, WALK_AD_BIT0}
+    assert sdm.explaining(CPU, walk, seen) == frozenset({BIT6_DATA, WALK_AD_BIT0})
     assert sdm.explaining(CPU, walk, replace(seen, code=0xCB)) == frozenset()
     assert sdm.explaining(CPU, walk, replace(seen, code=0xCC)) is None
     assert sdm.explaining(CPU, HostVector("param"), Outcome(Kind.VALUE)) is None
