@@ -7,7 +7,7 @@ belongs to one virtual CPU is a ``Vcpu``. Roles are plain 32-bit words as in C; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -112,7 +112,7 @@ _ROLE_FIELDS: Final = (
 class RoleLayout:
     """Where each field of union kvm_mmu_page_role lies in the 32-bit word, at one level (patch 9 widens access)."""
 
-    __slots__ = ("ACCESS_MASK", "ACCESS_SHIFT", "CHILD_KEEP", "DIRECT", "fields")
+    __slots__ = ("ACCESS_MASK", "ACCESS_SHIFT", "CHILD_KEEP", "DIRECT", "HAS_4_BYTE_GPTE", "fields")
 
     def __init__(self, level: Level) -> None:
         self.fields: dict[str, tuple[int, int]] = {}
@@ -125,6 +125,7 @@ class RoleLayout:
             at += width
         self.ACCESS_SHIFT, self.ACCESS_MASK = self.fields["access"]
         self.DIRECT = 1 << self.fields["direct"][0]
+        self.HAS_4_BYTE_GPTE = 1 << self.fields["has_4_byte_gpte"][0]
         passthrough = 1 << self.fields["passthrough"][0]
         self.CHILD_KEEP = ~(self.ACCESS_MASK << self.ACCESS_SHIFT | self.DIRECT | passthrough)
 
@@ -167,6 +168,11 @@ class kvm_mmu_extended_role:
     cr4_smep: bool = False
     cr4_la57: bool = False
     efer_lma: bool = False
+
+    @property
+    def word(self) -> int:
+        """The 32-bit word: the fields above from bit 0 up."""
+        return sum(int(getattr(self, f.name)) << i for i, f in enumerate(fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +381,12 @@ class vmcs12:
     secondary_vm_exec_control: int = 0
     ept_pointer: int = 0
     cpu_based_vm_exec_control: int = BIT(31)  # CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
+    pin_based_vm_exec_control: int = 0
+    vm_exit_controls: int = 0
+    vm_entry_controls: int = 0
+    vm_function_control: int = 0
     virtual_processor_id: int = 0
+    guest_pml_index: int = 0
 
 
 class Kvm:
@@ -386,7 +397,10 @@ class Kvm:
 
     __slots__ = (
         "allow_mmio_caching",
+        "boot_cpu_has_bug_l1tf",
+        "boot_cpu_has_gbpages",
         "cpu_dirty_log_size",
+        "disable_nx_huge_pages",
         "enable_apicv",
         "enable_ept",
         "enable_ept_ad_bits",
@@ -395,6 +409,7 @@ class Kvm:
         "enable_pt_guest_exec_control",
         "enable_sgx",
         "enable_unrestricted_guest",
+        "enable_vnmi",
         "enable_vpid",
         "flexpriority_enabled",
         "generation",
@@ -429,9 +444,12 @@ class Kvm:
         "shadow_x_mask",
         "tdp_enabled",
         "tdp_mmu_enabled",
+        "tdp_root_level",
         "vmcs_config",
         "vmx_capability",
         "warns",
+        "x86_cache_bits",
+        "x86_phys_bits",
     )
 
     def __init__(self, level: Level, h: VmxH, s: SpteH) -> None:
@@ -446,6 +464,7 @@ class Kvm:
         self.enable_ept_ad_bits = True
         self.enable_unrestricted_guest = True
         self.enable_vpid = True
+        self.enable_vnmi = True
         self.enable_pml = True
         self.enable_apicv = False
         self.enable_sgx = False
@@ -460,6 +479,12 @@ class Kvm:
         self.max_tdp_level = PT64_ROOT_4LEVEL
         self.cpu_dirty_log_size = 512
         self.host_maxphyaddr = 52
+        self.x86_phys_bits = 52  # boot_cpu_data
+        self.x86_cache_bits = 52
+        self.boot_cpu_has_bug_l1tf = False
+        self.boot_cpu_has_gbpages = True
+        self.disable_nx_huge_pages = False  # kvm->arch.disable_nx_huge_pages
+        self.tdp_root_level = 0
         self.noncoherent_dma = False
         self.generation = 0  # kvm_memslots(kvm)->generation
         self.vmcs_config = vmcs_config()
@@ -484,8 +509,8 @@ class Kvm:
         self.shadow_nonpresent_or_rsvd_lower_gfn_mask = 0
 
     def is_nx_huge_page_enabled(self) -> bool:
-        """mmu_internal.h is_nx_huge_page_enabled (no VM here disables the mitigation for itself)."""
-        return self.nx_huge_pages
+        """mmu_internal.h is_nx_huge_page_enabled."""
+        return self.nx_huge_pages and not self.disable_nx_huge_pages
 
 
 class Vcpu:
@@ -504,16 +529,21 @@ class Vcpu:
         "guest_mmu",
         "guest_mode",
         "hash",
+        "idt_vectoring_valid",
         "indirect",
         "injected",
+        "interruptibility",
+        "invisible",
         "kvm",
         "maxphyaddr",
         "memory",
+        "mmio_pfns",
         "mmu",
         "nested_msrs",
         "next_pa",
         "pages",
         "pfn_base",
+        "pml_full",
         "pt_guest_exec_control",
         "ram_gfns",
         "reserved_gpa_bits",
@@ -522,11 +552,14 @@ class Vcpu:
         "stat",
         "steps",
         "trace",
+        "unwritable",
         "version",
         "vmcs01_secondary",
         "vmcs02_secondary",
         "vmcs12",
+        "vpid",
         "warns",
+        "write_log_dirty",
     )
 
     def __init__(self, kvm: Kvm) -> None:
@@ -540,6 +573,14 @@ class Vcpu:
         self.maxphyaddr = kvm.host_maxphyaddr
         self.reserved_gpa_bits = rsvd_bits(kvm.host_maxphyaddr, 63)
         self.guest_mode = False
+        self.vpid = 1 if kvm.enable_vpid else 0
+        self.pml_full = False
+        self.write_log_dirty: Callable[[Vcpu, int], int] | None = None  # nested_ops->write_log_dirty
+        self.idt_vectoring_valid = False
+        self.interruptibility = 0  # GUEST_INTERRUPTIBILITY_INFO
+        self.invisible: frozenset[int] = frozenset()  # gfns of guest tables without a memslot
+        self.unwritable: frozenset[int] = frozenset()  # gfns of guest tables in read-only memory
+        self.mmio_pfns: frozenset[int] = frozenset()  # pfns that are no RAM of the host
         self.flags_ac = False
         self.exit_qualification = 0
         self.root_mmu = kvm_mmu()

@@ -18,6 +18,7 @@ from kvmodel.kvm_host import (
 )
 from kvmodel.mmu import handle_mmio_page_fault, kvm_vcpu_gfn_to_memslot
 from kvmodel.mmu_role import (
+    kvm_calc_cpu_role,
     kvm_calc_shadow_ept_root_page_role,
     kvm_calc_tdp_mmu_root_page_role,
     reset_ept_shadow_zero_bits_mask,
@@ -30,13 +31,14 @@ from kvmodel.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_page_fault
 from kvmodel.vmx_h import vmx_eptp_page_walk_level
 
 
-def init_kvm_tdp_mmu(vcpu: Vcpu) -> None:
-    """mmu/mmu.c init_kvm_tdp_mmu: KVM's own EPT; what of the guest's paging matters here is none."""
+def init_kvm_tdp_mmu(vcpu: Vcpu, cpu_role: kvm_cpu_role | None = None) -> None:
+    """mmu/mmu.c init_kvm_tdp_mmu: KVM's own EPT. ``cpu_role`` None is that of a guest with paging off."""
     kvm = vcpu.kvm
     context = vcpu.root_mmu
-    base = kvm.roles.make(access=kvm.s.ACC_ALL, direct=1, guest_mode=vcpu.guest_mode)
-    context.cpu_role = kvm_cpu_role(base)
-    context.root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, base)
+    if cpu_role is None:
+        cpu_role = kvm_calc_cpu_role(kvm, 0, 0, 0, guest_mode=vcpu.guest_mode)
+    context.cpu_role = cpu_role
+    context.root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, cpu_role.base)
     context.root_direct = True
     context.page_fault = kvm_tdp_mmu_page_fault
     context.sync_spte = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.bits import u64
+from kvmodel.bits import BIT, u64
 from kvmodel.kvm_host import (
     PFERR_FETCH_MASK,
+    PFERR_IMPLICIT_ACCESS,
     PFERR_PRESENT_MASK,
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
@@ -15,6 +16,7 @@ from kvmodel.kvm_host import (
     PG_LEVEL_2M,
     PT64_ROOT_4LEVEL,
     PT64_ROOT_5LEVEL,
+    X86_EFLAGS_AC,
     Kvm,
     Vcpu,
     kvm_cpu_role,
@@ -29,6 +31,18 @@ from kvmodel.spte_h import ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, kvm_ad_
 
 PT32_ROOT_LEVEL: Final = 2
 PT32E_ROOT_LEVEL: Final = 3
+
+# asm/processor-flags.h, asm/msr-index.h.
+X86_CR0_WP: Final = BIT(16)
+X86_CR0_PG: Final = BIT(31)
+X86_CR4_PSE: Final = BIT(4)
+X86_CR4_PAE: Final = BIT(5)
+X86_CR4_LA57: Final = BIT(12)
+X86_CR4_SMEP: Final = BIT(20)
+X86_CR4_SMAP: Final = BIT(21)
+X86_CR4_PKE: Final = BIT(22)
+EFER_LMA: Final = BIT(10)
+EFER_NX: Final = BIT(11)
 
 
 def REPEAT_BYTE(x: int) -> int:
@@ -110,12 +124,13 @@ def update_permission_bitmask(mmu: kvm_mmu, ept: bool) -> None:
         mmu.permissions[byte] = ff | uf | wf | smepf | smapf
 
 
-def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, not_smap: bool = False) -> int:
+def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, rflags: int = 0) -> int:
     """mmu.h permission_fault without protection keys: 0 or PFERR_PRESENT_MASK.
 
     ``access`` is the 64-bit error code, cut to 32 bits. The row has 8 bits: an ACC_* value of 8 or more, which
     patches 9 and 11 together make possible, never faults.
     """
+    not_smap = rflags & X86_EFLAGS_AC and not access & PFERR_IMPLICIT_ACCESS
     index = ((access & 0xFFFF_FFFF) | (PFERR_RSVD_MASK if not_smap else 0)) >> 1
     return PFERR_PRESENT_MASK if mmu.permissions[index] >> pte_access & 1 else 0
 
@@ -133,8 +148,48 @@ def kvm_calc_shadow_ept_root_page_role(kvm: Kvm, accessed_dirty: bool, execonly:
     return kvm_cpu_role(base, kvm_mmu_extended_role(valid=True, execonly=execonly))
 
 
+def kvm_calc_cpu_role(
+    kvm: Kvm, cr0: int, cr4: int, efer: int, smm: bool = False, guest_mode: bool = False
+) -> kvm_cpu_role:
+    """mmu/mmu.c kvm_calc_cpu_role: from the registers' 64 bits each."""
+    base = {"access": kvm.s.ACC_ALL, "smm": int(smm), "guest_mode": int(guest_mode)}
+    if not cr0 & X86_CR0_PG:
+        return kvm_cpu_role(kvm.roles.make(**base, direct=1), kvm_mmu_extended_role(valid=True))
+    lma = efer & EFER_LMA != 0
+    pae = cr4 & X86_CR4_PAE != 0
+    la57 = cr4 & X86_CR4_LA57 != 0
+    wp = cr0 & X86_CR0_WP != 0
+    smep = cr4 & X86_CR4_SMEP != 0
+    smap = cr4 & X86_CR4_SMAP != 0
+    if lma:
+        level = PT64_ROOT_5LEVEL if la57 else PT64_ROOT_4LEVEL
+    else:
+        level = PT32E_ROOT_LEVEL if pae else PT32_ROOT_LEVEL
+    word = kvm.roles.make(
+        **base,
+        efer_nx=efer & EFER_NX != 0,
+        cr0_wp=wp,
+        smep_andnot_wp=smep and not wp,
+        smap_andnot_wp=smap and not wp,
+        has_4_byte_gpte=not pae,
+        level=level,
+    )
+    ext = kvm_mmu_extended_role(
+        valid=True,
+        cr4_smep=smep,
+        cr4_smap=smap,
+        cr4_pse=cr4 & X86_CR4_PSE != 0,
+        cr4_pke=lma and cr4 & X86_CR4_PKE != 0,
+        cr4_la57=lma and la57,
+        efer_lma=lma,
+    )
+    return kvm_cpu_role(word, ext)
+
+
 def kvm_mmu_get_tdp_level(vcpu: Vcpu) -> int:
     """mmu/mmu.c kvm_mmu_get_tdp_level: 4 or 5."""
+    if vcpu.kvm.tdp_root_level:
+        return vcpu.kvm.tdp_root_level
     if vcpu.kvm.max_tdp_level == PT64_ROOT_5LEVEL and vcpu.maxphyaddr <= 48:
         return PT64_ROOT_4LEVEL
     return vcpu.kvm.max_tdp_level
@@ -156,13 +211,19 @@ def kvm_calc_tdp_mmu_root_page_role(vcpu: Vcpu, cpu_role: int) -> int:
     )
 
 
-def kvm_mmu_child_role(kvm: Kvm, parent_role: int, direct: bool, access: int) -> int:
-    """mmu/mmu.c kvm_mmu_child_role for 8-byte entries: the parent's word, one level down, with its own access."""
+def kvm_mmu_child_role(kvm: Kvm, parent_role: int, direct: bool, access: int, index: int = 0) -> int:
+    """mmu/mmu.c kvm_mmu_child_role: the parent's word, one level down, with its own access.
+
+    ``index`` is the linking entry's, and counts for 4-byte guest entries only (their quadrant).
+    """
     roles = kvm.roles
     role = (parent_role & roles.CHILD_KEEP) - 1
     if direct:
         role |= roles.DIRECT
-    return role | (access & roles.ACCESS_MASK) << roles.ACCESS_SHIFT
+    role |= (access & roles.ACCESS_MASK) << roles.ACCESS_SHIFT
+    if role & roles.HAS_4_BYTE_GPTE:
+        role = roles.set(role, quadrant=index & 1)
+    return role
 
 
 def sync_role_ign(kvm: Kvm) -> int:

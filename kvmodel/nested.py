@@ -11,6 +11,8 @@ from kvmodel.kvm_host import EINVAL, PAGE_SHIFT, PFERR_RSVD_MASK, Kvm, Vcpu, nes
 from kvmodel.mmu_fault import kvm_init_shadow_ept_mmu, mmu_alloc_shadow_roots
 from kvmodel.vmx_ept import nested_ept_ad_enabled
 from kvmodel.vmx_h import (
+    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
+    CPU_BASED_TPR_SHADOW,
     EPT_VIOLATION_GVA_IS_VALID,
     EPT_VIOLATION_GVA_TRANSLATED,
     EXIT_REASON_BUS_LOCK,
@@ -23,9 +25,11 @@ from kvmodel.vmx_h import (
     EXIT_REASON_PML_FULL,
     EXIT_REASON_PREEMPTION_TIMER,
     EXIT_REASON_VMFUNC,
+    INTR_INFO_UNBLOCK_NMI,
     MSR_IA32_VMX_EPT_VPID_CAP,
     MSR_IA32_VMX_PROCBASED_CTLS2,
     MSR_IA32_VMX_VMFUNC,
+    PIN_BASED_EXT_INTR_MASK,
     SECONDARY_EXEC_APIC_REGISTER_VIRT,
     SECONDARY_EXEC_DESC,
     SECONDARY_EXEC_ENABLE_EPT,
@@ -73,6 +77,7 @@ from kvmodel.vmx_h import (
 )
 
 VMX_VMFUNC_EPTP_SWITCHING: Final = 1  # asm/vmx.h
+PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
 
 # vmx/nested.c prepare_vmcs02_early: secondary controls that vmcs02 takes from vmcs12 only.
 FROM_VMCS12_ONLY: Final = (
@@ -193,14 +198,37 @@ def vmx_control_verify(control: int, low: int, high: int) -> bool:
     return fixed_bits_valid(control, low, high)
 
 
+def nested_cpu_has(v12: vmcs12, bit: int) -> bool:
+    """vmx/nested.h nested_cpu_has: a primary processor-based control."""
+    return v12.cpu_based_vm_exec_control & bit != 0
+
+
 def nested_cpu_has2(v12: vmcs12, bit: int) -> bool:
-    """vmx/nested.h nested_cpu_has2 (the probe always activates the secondary controls)."""
-    return v12.secondary_vm_exec_control & bit != 0
+    """vmx/nested.h nested_cpu_has2: a secondary control, where vmcs12 activates them."""
+    return nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) and v12.secondary_vm_exec_control & bit != 0
 
 
 def nested_cpu_has_ept(v12: vmcs12) -> bool:
     """vmx/nested.h nested_cpu_has_ept."""
     return nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_EPT)
+
+
+def nested_vmx_check_apicv_controls(v12: vmcs12) -> int:
+    """vmx/nested.c nested_vmx_check_apicv_controls without posted interrupts: 0 or -EINVAL."""
+    x2apic = nested_cpu_has2(v12, SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE)
+    delivery = nested_cpu_has2(v12, SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY)
+    if not x2apic and not delivery and not nested_cpu_has2(v12, SECONDARY_EXEC_APIC_REGISTER_VIRT):
+        return 0
+    if x2apic and nested_cpu_has2(v12, SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES):
+        return -EINVAL
+    if delivery and not v12.pin_based_vm_exec_control & PIN_BASED_EXT_INTR_MASK:
+        return -EINVAL
+    return 0 if nested_cpu_has(v12, CPU_BASED_TPR_SHADOW) else -EINVAL
+
+
+def nested_vmx_check_pml_controls(v12: vmcs12) -> int:
+    """vmx/nested.c nested_vmx_check_pml_controls, with a valid page address: 0 or -EINVAL."""
+    return -EINVAL if nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_PML) and not nested_cpu_has_ept(v12) else 0
 
 
 def nested_vmx_check_unrestricted_guest_controls(v12: vmcs12) -> int:
@@ -244,16 +272,31 @@ def nested_vmx_check_eptp(vcpu: Vcpu, new_eptp: int) -> bool:
 
 
 def nested_check_vm_execution_controls(vcpu: Vcpu) -> int:
-    """vmx/nested.c nested_check_vm_execution_controls, its checks of secondary controls and EPT pointer. 0, -EINVAL."""
+    """vmx/nested.c nested_check_vm_execution_controls: 0 or -EINVAL.
+
+    Its checks of secondary controls and EPT pointer; the addresses in vmcs12 and the other controls are sound.
+    """
     v12 = vcpu.vmcs12
     msrs = vcpu.nested_msrs
     where = "vmx/nested.c nested_check_vm_execution_controls"
-    if not vmx_control_verify(v12.secondary_vm_exec_control, msrs.secondary_ctls_low, msrs.secondary_ctls_high):
+    if nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) and not vmx_control_verify(
+        v12.secondary_vm_exec_control, msrs.secondary_ctls_low, msrs.secondary_ctls_high
+    ):
         not_allowed = v12.secondary_vm_exec_control & ~msrs.secondary_ctls_high
         vcpu.step(where, f"secondary controls {not_allowed:#x} are not offered to L1")
         return -EINVAL
-    if nested_vmx_check_unrestricted_guest_controls(v12) or nested_vmx_check_mode_based_ept_exec_controls(v12):
+    if nested_vmx_check_apicv_controls(v12):
+        vcpu.step("vmx/nested.c nested_vmx_check_apicv_controls", "APIC controls that exclude each other")
+        return -EINVAL
+    if (
+        nested_vmx_check_pml_controls(v12)
+        or nested_vmx_check_unrestricted_guest_controls(v12)
+        or nested_vmx_check_mode_based_ept_exec_controls(v12)
+    ):
         vcpu.step("vmx/nested.c nested_vmx_check_mode_based_ept_exec_controls", "a control that needs EPT, without it")
+        return -EINVAL
+    if nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_VPID) and not v12.virtual_processor_id:
+        vcpu.step(where, "VPID 0")
         return -EINVAL
     if nested_cpu_has_ept(v12) and not nested_vmx_check_eptp(vcpu, v12.ept_pointer):
         vcpu.step("vmx/nested.c nested_vmx_check_eptp", f"EPT pointer {v12.ept_pointer:#x} refused")
@@ -291,7 +334,8 @@ def prepare_vmcs02_early(vcpu: Vcpu) -> int:
     """
     v12 = vcpu.vmcs12
     exec_control = vcpu.vmcs01_secondary & ~FROM_VMCS12_ONLY
-    exec_control |= v12.secondary_vm_exec_control
+    if nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS):
+        exec_control |= v12.secondary_vm_exec_control
     exec_control &= ~SECONDARY_EXEC_ENABLE_PML
     exec_control &= ~SECONDARY_EXEC_SHADOW_VMCS
     if not nested_cpu_has2(v12, SECONDARY_EXEC_UNRESTRICTED_GUEST):
@@ -319,12 +363,17 @@ def nested_ept_init_mmu_context(vcpu: Vcpu) -> None:
     vcpu.mmu = vcpu.guest_mmu
     nested_ept_new_eptp(vcpu)
     vcpu.mmu.inject_page_fault = nested_ept_inject_page_fault
+    vcpu.write_log_dirty = nested_vmx_write_pml_buffer
     mmu_alloc_shadow_roots(vcpu)
 
 
 def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
     """vmx/nested.c nested_ept_inject_page_fault: ``vcpu.injected`` gets (reason, qualification, address)."""
-    if fault.error_code & PFERR_RSVD_MASK:
+    if vcpu.pml_full:
+        vm_exit_reason = EXIT_REASON_PML_FULL
+        vcpu.pml_full = False
+        exit_qualification = vcpu.exit_qualification & INTR_INFO_UNBLOCK_NMI
+    elif fault.error_code & PFERR_RSVD_MASK:
         vm_exit_reason = EXIT_REASON_EPT_MISCONFIG
         exit_qualification = 0
     else:
@@ -339,6 +388,20 @@ def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
     if vcpu.trace is not None:
         vcpu.trace.append(("kvm_nested_vmexit_inject", (vm_exit_reason, exit_qualification)))
     vcpu.injected = (vm_exit_reason, exit_qualification, fault.address)
+
+
+def nested_vmx_write_pml_buffer(vcpu: Vcpu, gpa: int) -> int:
+    """vmx/nested.c nested_vmx_write_pml_buffer: 1 where L1's page-modification log has no room for ``gpa``."""
+    if vcpu.pml_full:
+        vcpu.warns.append("vmx/nested.c nested_vmx_write_pml_buffer")
+        return 1
+    if not nested_cpu_has2(vcpu.vmcs12, SECONDARY_EXEC_ENABLE_PML):
+        return 0
+    if vcpu.vmcs12.guest_pml_index >= PML_ENTITY_NUM:
+        vcpu.pml_full = True
+        return 1
+    vcpu.vmcs12.guest_pml_index = (vcpu.vmcs12.guest_pml_index - 1) & 0xFFFF
+    return 0
 
 
 _L0_ALWAYS: Final = frozenset(

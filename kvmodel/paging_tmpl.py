@@ -20,6 +20,7 @@ from kvmodel.kvm_host import (
     RET_PF_RETRY,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
+    X86_EFLAGS_AC,
     Vcpu,
     gfn_round_for_level,
     kvm_mmu,
@@ -156,17 +157,23 @@ def gpte_access(vcpu: Vcpu, gpte: int) -> int:
     return access
 
 
-def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, write_fault: int) -> int:
-    """mmu/paging_tmpl.h update_accessed_dirty_bits: sets A on every level and, on a write, D on the last. 0."""
+def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, addr: int, write_fault: int) -> int:
+    """mmu/paging_tmpl.h update_accessed_dirty_bits: sets A on every level and, on a write, D on the last.
+
+    0, or -EINVAL where L1's page-modification log is full.
+    """
     if not PT_HAVE_ACCESSED_DIRTY(mmu):
         return 0
     for level in range(walker.max_level, walker.level - 1, -1):
         pte = orig_pte = walker.ptes[level - 1]
         pte |= PT_GUEST_ACCESSED_MASK
-        if level == walker.level and write_fault:
+        if level == walker.level and write_fault and not orig_pte & PT_GUEST_DIRTY_MASK:
+            if vcpu.write_log_dirty and vcpu.write_log_dirty(vcpu, addr):
+                return -EINVAL
             pte |= PT_GUEST_DIRTY_MASK
-        if pte == orig_pte:
+        if pte == orig_pte or walker.table_gfn[level - 1] in vcpu.unwritable:
             continue
+        vcpu.count("mark_page_dirty")
         vcpu.memory[walker.pte_gpa[level - 1]] = pte
         vcpu.version += 1
         walker.ptes[level - 1] = pte
@@ -205,7 +212,7 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
         pte_gpa = (pte & ADDRESS_MASK) + (addr >> PAGE_SHIFT + (level - 1) * 9 & 511) * 8
         walker.table_gfn[level - 1] = table_gfn
         walker.pte_gpa[level - 1] = pte_gpa
-        if table_gfn >= vcpu.ram_gfns:
+        if table_gfn >= vcpu.ram_gfns or table_gfn in vcpu.invisible:
             break  # no memslot: reported like a not-present entry
         pte = memory.get(pte_gpa, 0)
         if vcpu.trace is not None:
@@ -235,7 +242,7 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
         if steps is not None:
             by = 11 if walker.pte_access & kvm.s.ACC_USER_EXEC_MASK else 0
             vcpu.step("mmu/paging_tmpl.h gpte_access", f"all levels together: access {walker.pte_access:#x}", by)
-        errcode = permission_fault(mmu, walker.pte_access, access)
+        errcode = permission_fault(mmu, walker.pte_access, access, X86_EFLAGS_AC if vcpu.flags_ac else 0)
         if steps is not None:
             past = walker.pte_access > 7
             vcpu.step(
@@ -251,8 +258,8 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
             walker.pte_access = protect_clean_gpte(mmu, walker.pte_access, pte)
         else:
             accessed_dirty &= pte >> PT_GUEST_DIRTY_SHIFT - PT_GUEST_ACCESSED_SHIFT
-        if not accessed_dirty:
-            update_accessed_dirty_bits(vcpu, mmu, walker, write_fault)
+        if not accessed_dirty and update_accessed_dirty_bits(vcpu, mmu, walker, addr, write_fault) < 0:
+            break
         return True
 
     walker.level = level
@@ -285,6 +292,8 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
             vcpu.step(_WALK, f"qualification {q:#x} from the access and the entries", 11 if kvm.has(11) else 0)
     fault.address = addr
     fault.nested_page_fault = True
+    if vcpu.trace is not None:
+        vcpu.trace.append(("kvm_mmu_walker_error", (errcode,)))
     return False
 
 

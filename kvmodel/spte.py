@@ -18,6 +18,7 @@ from kvmodel.kvm_host import (
     Vcpu,
     kvm_memory_slot,
     kvm_mmu_page,
+    rsvd_bits,
 )
 from kvmodel.mmu_unsync import mmu_try_to_unsync_pages
 from kvmodel.spte_h import (
@@ -38,9 +39,11 @@ from kvmodel.spte_h import (
     SPTE_TDP_AD_WRPROT_ONLY,
     check_spte_writable_invariants,
     is_access_track_spte,
+    is_large_pte,
     is_last_spte,
     is_mmu_writable_spte,
     is_rsvd_spte,
+    is_shadow_present_pte,
     is_writable_pte,
     restore_acc_track_spte,
     spte_ad_enabled,
@@ -79,6 +82,11 @@ def make_mmio_spte(kvm: Kvm, gfn: int, access: int) -> int:
     spte |= kvm.shadow_mmio_value | access
     spte |= gpa | kvm.shadow_nonpresent_or_rsvd_mask
     return u64(spte | (gpa & kvm.shadow_nonpresent_or_rsvd_mask) << SHADOW_NONPRESENT_OR_RSVD_MASK_LEN)
+
+
+def kvm_is_mmio_pfn(vcpu: Vcpu, pfn: int) -> bool:
+    """mmu/spte.c kvm_is_mmio_pfn: host memory that is no RAM; the vCPU says which."""
+    return pfn in vcpu.mmio_pfns
 
 
 def spte_has_volatile_bits(kvm: Kvm, spte: int) -> bool:
@@ -162,13 +170,14 @@ def make_spte(
         spte |= PT_PAGE_SIZE_MASK
 
     if kvm.shadow_memtype_mask:
-        spte |= vmx_get_mt_mask(kvm, False)
+        spte |= vmx_get_mt_mask(kvm, kvm_is_mmio_pfn(vcpu, pfn))
     if host_writable:
         spte |= kvm.shadow_host_writable_mask
     else:
         pte_access &= ~ACC_WRITE_MASK
 
-    spte |= kvm.shadow_me_value
+    if kvm.shadow_me_value and not kvm_is_mmio_pfn(vcpu, pfn):
+        spte |= kvm.shadow_me_value
     spte |= u64(pfn << PAGE_SHIFT)
 
     done = False
@@ -191,6 +200,10 @@ def make_spte(
         vcpu.warns.append(f"{_WHERE}: reserved bits set")
         if steps is not None:
             vcpu.step(_WHERE, f"WARN: spte {spte:#x} at level {level} has reserved bits")
+    if spte & PT_WRITABLE_MASK and slot.dirty_track:
+        if level > PG_LEVEL_4K:
+            vcpu.warns.append(f"{_WHERE}: a huge page in a dirty-tracked slot")
+        vcpu.count("mark_page_dirty")
     if steps is not None:
         vcpu.step(_WHERE, f"gfn {gfn:#x} level {level}: spte {spte:#x}")
     return wrprot, spte
@@ -210,6 +223,8 @@ def make_spte_executable(kvm: Kvm, spte: int) -> int:
 
 def make_huge_page_split_spte(kvm: Kvm, huge_spte: int, role: int, index: int) -> int:
     """mmu/spte.c make_huge_page_split_spte: ``role`` is the child page's 32-bit role word, ``index`` 0 to 511."""
+    if not is_shadow_present_pte(huge_spte) or not is_large_pte(huge_spte):
+        kvm.warns.append("mmu/spte.c make_huge_page_split_spte")  # KVM_BUG_ON
     level = role & 0xF
     access = kvm.roles.get(role, "access")
     child_spte = huge_spte | index * KVM_PAGES_PER_HPAGE(level) << PAGE_SHIFT
@@ -309,13 +324,15 @@ def kvm_mmu_set_ept_masks(kvm: Kvm, has_ad_bits: bool, has_exec_only: bool, has_
 
 
 def kvm_mmu_reset_all_pte_masks(kvm: Kvm) -> None:
-    """mmu/spte.c kvm_mmu_reset_all_pte_masks, for a CPU without X86_BUG_L1TF or one whose cache sees 46 bits or more.
-
-    The L1TF guard is left out of this model's CPU: ``shadow_nonpresent_or_rsvd_mask`` is 0 and x86_phys_bits is
-    the host's MAXPHYADDR.
-    """
-    low_phys_bits = kvm.host_maxphyaddr
+    """mmu/spte.c kvm_mmu_reset_all_pte_masks: the masks of shadow paging, and the L1TF guard's address bits."""
+    low_phys_bits = kvm.x86_phys_bits
     kvm.shadow_nonpresent_or_rsvd_mask = 0
+    if kvm.boot_cpu_has_bug_l1tf:
+        if kvm.x86_cache_bits >= 52 - SHADOW_NONPRESENT_OR_RSVD_MASK_LEN:
+            kvm.warns.append("mmu/spte.c kvm_mmu_reset_all_pte_masks")
+        else:
+            low_phys_bits = kvm.x86_cache_bits - SHADOW_NONPRESENT_OR_RSVD_MASK_LEN
+            kvm.shadow_nonpresent_or_rsvd_mask = rsvd_bits(low_phys_bits, kvm.x86_cache_bits - 1)
     kvm.shadow_nonpresent_or_rsvd_lower_gfn_mask = GENMASK(low_phys_bits - 1, PAGE_SHIFT)
     kvm.shadow_user_mask = PT_USER_MASK
     kvm.shadow_accessed_mask = PT_ACCESSED_MASK

@@ -29,6 +29,7 @@ from kvmodel.kvm_host import (
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
     PG_LEVEL_1G,
+    PG_LEVEL_2M,
     Kvm,
     Vcpu,
     nested_vmx_msrs,
@@ -38,11 +39,34 @@ from kvmodel.nested import nested_vmx_setup_secondary_ctls
 from kvmodel.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
 from kvmodel.spte_h import spte_h
 from kvmodel.vmx_h import (
+    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
+    CPU_BASED_CR3_LOAD_EXITING,
+    CPU_BASED_CR3_STORE_EXITING,
+    CPU_BASED_CR8_LOAD_EXITING,
+    CPU_BASED_CR8_STORE_EXITING,
+    CPU_BASED_HLT_EXITING,
+    CPU_BASED_INTR_WINDOW_EXITING,
+    CPU_BASED_INVLPG_EXITING,
+    CPU_BASED_MONITOR_EXITING,
+    CPU_BASED_MONITOR_TRAP_FLAG,
+    CPU_BASED_MOV_DR_EXITING,
+    CPU_BASED_MWAIT_EXITING,
+    CPU_BASED_NMI_WINDOW_EXITING,
+    CPU_BASED_PAUSE_EXITING,
+    CPU_BASED_RDPMC_EXITING,
+    CPU_BASED_RDTSC_EXITING,
+    CPU_BASED_TPR_SHADOW,
+    CPU_BASED_UNCOND_IO_EXITING,
+    CPU_BASED_USE_IO_BITMAPS,
+    CPU_BASED_USE_MSR_BITMAPS,
+    CPU_BASED_USE_TSC_OFFSETTING,
     EPT_VIOLATION_ACC_INSTR,
     EPT_VIOLATION_ACC_READ,
     EPT_VIOLATION_ACC_WRITE,
     EPT_VIOLATION_GVA_IS_VALID,
     EPT_VIOLATION_GVA_TRANSLATED,
+    GUEST_INTR_STATE_NMI,
+    INTR_INFO_UNBLOCK_NMI,
     SECONDARY_EXEC_APIC_REGISTER_VIRT,
     SECONDARY_EXEC_BUS_LOCK_DETECTION,
     SECONDARY_EXEC_DESC,
@@ -108,6 +132,35 @@ _OPTIONAL_SECONDARY: Final = (
 )
 
 
+# vmx/vmx.h KVM_REQUIRED_ and KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL, 32 bits.
+_REQUIRED_CPU_BASED: Final = (
+    CPU_BASED_HLT_EXITING
+    | CPU_BASED_CR3_LOAD_EXITING
+    | CPU_BASED_CR3_STORE_EXITING
+    | CPU_BASED_UNCOND_IO_EXITING
+    | CPU_BASED_MOV_DR_EXITING
+    | CPU_BASED_USE_TSC_OFFSETTING
+    | CPU_BASED_MWAIT_EXITING
+    | CPU_BASED_MONITOR_EXITING
+    | CPU_BASED_INVLPG_EXITING
+    | CPU_BASED_RDPMC_EXITING
+    | CPU_BASED_INTR_WINDOW_EXITING
+    | CPU_BASED_CR8_LOAD_EXITING
+    | CPU_BASED_CR8_STORE_EXITING
+)
+_OPTIONAL_CPU_BASED: Final = (
+    CPU_BASED_RDTSC_EXITING
+    | CPU_BASED_TPR_SHADOW
+    | CPU_BASED_USE_IO_BITMAPS
+    | CPU_BASED_MONITOR_TRAP_FLAG
+    | CPU_BASED_USE_MSR_BITMAPS
+    | CPU_BASED_NMI_WINDOW_EXITING
+    | CPU_BASED_PAUSE_EXITING
+    | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
+    | 1 << 17  # CPU_BASED_ACTIVATE_TERTIARY_CONTROLS
+)
+
+
 @dataclass(frozen=True, slots=True)
 class HostMsrs:
     """The host CPU's own MSRs as KVM reads them: 0x48B allowed-1 half, 0x48C's two halves; 32 bits each."""
@@ -117,6 +170,9 @@ class HostMsrs:
     vpid: int
     maxphyaddr: int
     secondary_low: int = 0
+    procbased_high: int = 0xFFFF_FFFF  # MSR 0x482
+    procbased_low: int = 0
+    sgx: bool = False
 
 
 class HardwareSetupError(Exception):
@@ -134,8 +190,20 @@ def KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm: Kvm) -> int:
 
 def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_config: bool = True) -> int:
     """vmx/vmx.c setup_vmcs_config, its part for secondary controls and EPT capabilities: 0 or -EIO."""
-    ctl = KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm) & msrs.secondary_high | msrs.secondary_low
+    cpu_based = _REQUIRED_CPU_BASED | _OPTIONAL_CPU_BASED
+    cpu_based = cpu_based & msrs.procbased_high | msrs.procbased_low
+    if _REQUIRED_CPU_BASED & ~cpu_based:
+        return -EIO
+    ctl = 0
+    if cpu_based & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS:
+        ctl = KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm) & msrs.secondary_high | msrs.secondary_low
     ctl &= ~SECONDARY_EXEC_EPT_VIOLATION_VE  # CONFIG_KVM_INTEL_PROVE_VE is off
+    if not cpu_based & CPU_BASED_TPR_SHADOW:
+        ctl &= ~(
+            SECONDARY_EXEC_APIC_REGISTER_VIRT
+            | SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE
+            | SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY
+        )
     kvm.vmx_capability.ept = msrs.ept
     kvm.vmx_capability.vpid = msrs.vpid
     if not ctl & SECONDARY_EXEC_ENABLE_EPT and kvm.vmx_capability.ept:
@@ -148,7 +216,8 @@ def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_confi
         if error_on_inconsistent_vmcs_config:
             return -EIO
         kvm.vmx_capability.vpid = 0
-    ctl &= ~SECONDARY_EXEC_ENCLS_EXITING  # no SGX
+    if not msrs.sgx:
+        ctl &= ~SECONDARY_EXEC_ENCLS_EXITING
     kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctl
     return 0
 
@@ -196,12 +265,18 @@ def vmx_hardware_setup(kvm: Kvm, msrs: HostMsrs) -> int:
     return 0
 
 
-def kvm_configure_mmu(kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int) -> None:
-    """mmu/mmu.c kvm_configure_mmu (a CPU with 1 GiB pages of its own)."""
+def kvm_configure_mmu(
+    kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int, tdp_forced_root_level: int = 0
+) -> None:
+    """mmu/mmu.c kvm_configure_mmu."""
     kvm.tdp_enabled = enable_tdp
+    kvm.tdp_root_level = tdp_forced_root_level
     kvm.max_tdp_level = tdp_max_root_level
     kvm.tdp_mmu_enabled = kvm.tdp_enabled
-    kvm.max_huge_page_level = tdp_huge_page_level if enable_tdp else PG_LEVEL_1G
+    if enable_tdp:
+        kvm.max_huge_page_level = tdp_huge_page_level
+    else:
+        kvm.max_huge_page_level = PG_LEVEL_1G if kvm.boot_cpu_has_gbpages else PG_LEVEL_2M
 
 
 def load(
@@ -218,7 +293,7 @@ def load(
     HardwareSetupError where the CPU's MSRs make vmx_hardware_setup() fail.
     """
     kvm = Kvm(level, vmx_h(level), spte_h(level))
-    kvm.host_maxphyaddr = msrs.maxphyaddr
+    kvm.host_maxphyaddr = kvm.x86_phys_bits = kvm.x86_cache_bits = msrs.maxphyaddr
     kvm.enable_ept = ept
     kvm.enable_ept_ad_bits = eptad
     kvm.nx_huge_pages = nx_huge_pages
@@ -229,23 +304,43 @@ def load(
     return kvm
 
 
-def vmx_secondary_exec_control(kvm: Kvm) -> int:
-    """vmx/vmx.c vmx_secondary_exec_control: vmcs01's controls, 32 bits, for a guest without APICv and dirty logging.
+def vmx_adjust_secondary_exec_control(vcpu: Vcpu, exec_control: int, control: int, enabled: bool, exiting: bool) -> int:
+    """vmx/vmx.c vmx_adjust_secondary_exec_control: the controls; what L1 may set follows the guest's CPUID."""
+    kvm = vcpu.kvm
+    if enabled == exiting:
+        exec_control &= ~control
+    if kvm.nested:
+        if not kvm.vmcs_config.nested.secondary_ctls_high & control:
+            kvm.warns.append("vmx/vmx.c vmx_adjust_secondary_exec_control")
+            enabled = False
+        if enabled:
+            vcpu.nested_msrs.secondary_ctls_high |= control
+        else:
+            vcpu.nested_msrs.secondary_ctls_high &= ~control
+    return exec_control
 
-    Controls that follow the guest's CPUID (RDTSCP, INVPCID, XSAVES, RDRAND, RDSEED, WAITPKG) stay as the CPU
-    has them: they decide nothing here.
+
+def vmx_secondary_exec_control(
+    vcpu: Vcpu, *, cpuid: bool = True, xsaves: bool = True, dirty_logging: bool = False
+) -> int:
+    """vmx/vmx.c vmx_secondary_exec_control: vmcs01's controls, 32 bits, without APICv, bus-lock and notify exits.
+
+    ``cpuid``: the guest has RDTSCP, INVPCID, RDRAND, RDSEED and WAITPKG, as far as the CPU has them; ``xsaves``:
+    it can use XSAVES. Writes ``enable_unrestricted_guest`` and the vCPU's nested MSRs as the C does.
     """
+    kvm = vcpu.kvm
     exec_control = kvm.vmcs_config.cpu_based_2nd_exec_ctrl
     exec_control &= ~(SECONDARY_EXEC_PT_USE_GPA | SECONDARY_EXEC_PT_CONCEAL_VMX)
     if not kvm.flexpriority_enabled:
         exec_control &= ~SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES
-    if not kvm.enable_vpid:
+    if vcpu.vpid == 0:
         exec_control &= ~SECONDARY_EXEC_ENABLE_VPID
     if not kvm.enable_ept:
         exec_control &= ~SECONDARY_EXEC_ENABLE_EPT
         if kvm.has(6):
             exec_control &= ~SECONDARY_EXEC_MODE_BASED_EPT_EXEC
         exec_control &= ~SECONDARY_EXEC_EPT_VIOLATION_VE
+        kvm.enable_unrestricted_guest = False
     if not kvm.enable_unrestricted_guest:
         exec_control &= ~SECONDARY_EXEC_UNRESTRICTED_GUEST
     if kvm.has(6) and not kvm.enable_pt_guest_exec_control:
@@ -255,7 +350,18 @@ def vmx_secondary_exec_control(kvm: Kvm) -> int:
     exec_control &= ~SECONDARY_EXEC_ENABLE_VMFUNC
     exec_control &= ~SECONDARY_EXEC_DESC
     exec_control &= ~SECONDARY_EXEC_SHADOW_VMCS
-    exec_control &= ~SECONDARY_EXEC_ENABLE_PML
+    if not kvm.enable_pml or not dirty_logging:
+        exec_control &= ~SECONDARY_EXEC_ENABLE_PML
+    for control, enabled, exiting in (
+        (SECONDARY_EXEC_ENABLE_XSAVES, xsaves, False),
+        (SECONDARY_EXEC_ENABLE_RDTSCP, cpuid, False),
+        (SECONDARY_EXEC_ENABLE_INVPCID, cpuid, False),
+        (SECONDARY_EXEC_RDRAND_EXITING, cpuid, True),
+        (SECONDARY_EXEC_RDSEED_EXITING, cpuid, True),
+        (SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE, cpuid, False),
+    ):
+        if kvm.vmcs_config.cpu_based_2nd_exec_ctrl & control:
+            exec_control = vmx_adjust_secondary_exec_control(vcpu, exec_control, control, enabled, exiting)
     exec_control &= ~SECONDARY_EXEC_BUS_LOCK_DETECTION
     exec_control &= ~SECONDARY_EXEC_NOTIFY_VM_EXITING
     return exec_control
@@ -269,7 +375,7 @@ def vmx_has_mbec(vcpu: Vcpu) -> bool:
 def init_vmcs(vcpu: Vcpu) -> None:
     """vmx/vmx.c init_vmcs: vmcs01's secondary controls, and from patch 6 the vCPU's flag."""
     kvm = vcpu.kvm
-    vcpu.vmcs01_secondary = vmx_secondary_exec_control(kvm)
+    vcpu.vmcs01_secondary = vmx_secondary_exec_control(vcpu)
     if kvm.has(6):
         vcpu.pt_guest_exec_control = kvm.enable_pt_guest_exec_control and vmx_has_mbec(vcpu)
 
@@ -320,6 +426,8 @@ def ept_violation_error_code(vcpu: Vcpu, exit_qualification: int) -> int:
 def handle_ept_violation(vcpu: Vcpu, gpa: int, exit_qualification: int) -> int:
     """vmx/vmx.c handle_ept_violation: as kvm_mmu_page_fault(). ``gpa`` and the qualification are 64 bits."""
     vcpu.exit_qualification = exit_qualification
+    if not vcpu.idt_vectoring_valid and vcpu.kvm.enable_vnmi and exit_qualification & INTR_INFO_UNBLOCK_NMI:
+        vcpu.interruptibility |= GUEST_INTR_STATE_NMI
     error_code = ept_violation_error_code(vcpu, exit_qualification)
     if vcpu.trace is not None:
         vcpu.trace.append(("kvm_page_fault", (gpa, exit_qualification)))
@@ -331,7 +439,10 @@ def handle_ept_violation(vcpu: Vcpu, gpa: int, exit_qualification: int) -> int:
     return kvm_mmu_page_fault(vcpu, gpa, error_code)
 
 
-def handle_ept_misconfig(vcpu: Vcpu, gpa: int) -> int:
-    """vmx/vmx.c handle_ept_misconfig, for an address no in-kernel device claims: as kvm_mmu_page_fault()."""
+def handle_ept_misconfig(vcpu: Vcpu, gpa: int, fast_mmio: bool = False) -> int:
+    """vmx/vmx.c handle_ept_misconfig: as kvm_mmu_page_fault(). ``fast_mmio``: an eventfd takes writes to ``gpa``."""
     vcpu.exit_qualification = 0
+    if not vcpu.guest_mode and fast_mmio:
+        vcpu.count("skipped")
+        return 1
     return kvm_mmu_page_fault(vcpu, gpa, PFERR_RSVD_MASK)
