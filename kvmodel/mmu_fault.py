@@ -13,9 +13,9 @@ from kvmodel.kvm_host import (
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
     Vcpu,
-    kvm_cpu_role,
     kvm_page_fault,
 )
+from kvmodel.kvm_role import kvm_cpu_role
 from kvmodel.mmu import handle_mmio_page_fault, kvm_vcpu_gfn_to_memslot
 from kvmodel.mmu_role import (
     kvm_calc_cpu_role,

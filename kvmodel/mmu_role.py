@@ -19,14 +19,13 @@ from kvmodel.kvm_host import (
     X86_EFLAGS_AC,
     Kvm,
     Vcpu,
-    kvm_cpu_role,
     kvm_mmu,
-    kvm_mmu_extended_role,
     kvm_mmu_page,
     reserved_hpa_bits,
     rsvd_bits,
     rsvd_bits_validate,
 )
+from kvmodel.kvm_role import kvm_cpu_role, kvm_mmu_extended_role
 from kvmodel.spte_h import ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, kvm_ad_enabled
 
 PT32_ROOT_LEVEL: Final = 2
