@@ -6,6 +6,7 @@ A page role is a plain 32-bit word as in C; ``RoleLayout`` knows its fields, whi
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
