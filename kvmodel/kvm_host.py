@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.kvm_role import RoleLayout, kvm_cpu_role, role_layout
+from kvmodel.kvm_role import RoleLayout, role_layout
+from kvmodel.kvm_role import kvm_cpu_role as kvm_cpu_role
+from kvmodel.kvm_role import kvm_mmu_extended_role as kvm_mmu_extended_role
 from kvmodel.outcome import Step
 from kvmodel.vmx_h import VmxH
 
