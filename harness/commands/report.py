@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness import mails, series_io
 from harness.commands.common import add_journal
 from harness.errors import InputError
 from harness.journal import Journal
-from harness.report import baseline, facts, grid, groups, html, junit, ktap, markdown
+from harness.report import baseline, facts, grid, groups, html, junit, ktap, mail, markdown
 
 EXAMPLES = """\
 examples:
@@ -19,6 +20,8 @@ examples:
   kvmirror report --junit junit.xml --json run.json      what a CI reads
   kvmirror report --markdown -                           for a merge request, on standard output
   kvmirror report --write-baseline known.json            from now on these findings are known
+  kvmirror report --reply --tester 'A <a@example.org>'   the answer to the mailing list
+  kvmirror report --b4-check <patch.eml                  a check for 'b4 review'
   kvmirror report --baseline known.json --junit j.xml    only new findings fail
 """
 
@@ -38,6 +41,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--ktap", metavar="FILE", help="KTAP version 1, as the kernel's own tools read it")
     parser.add_argument("--json", metavar="FILE", help="the run as data (docs/schema.md)")
     parser.add_argument("--markdown", metavar="FILE", help="for a merge request")
+    parser.add_argument("--reply", action="store_true", help="the reply to the list, on standard output")
+    parser.add_argument("--tester", default="", metavar="WHO", help="'Name <address>' for --reply")
+    parser.add_argument("--series", type=Path, metavar="DIR", help="series folder for --reply (default: our own)")
+    parser.add_argument("--b4-check", action="store_true", help="a patch mail on standard input, a JSON list out")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="findings whose causes it holds are known")
     parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write (or renew) a baseline of this run")
     parser.set_defaults(run=run)
@@ -54,12 +61,12 @@ def _put(where: str, text: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for."""
     wanted = {name: getattr(args, name) for name in ("html", "junit", "ktap", "json", "markdown")}
-    if not any(wanted.values()) and not args.write_baseline:
+    if not any(wanted.values()) and not (args.write_baseline or args.reply or args.b4_check):
         raise InputError(
             "report: nothing to write; name at least one of --html, --junit, --ktap, --json, --markdown (FILE or -),"
-            " or --write-baseline"
+            " --reply, --b4-check or --write-baseline"
         )
-    if sum(where == "-" for where in wanted.values()) > 1:
+    if sum(where == "-" for where in (*wanted.values(), *("-" for on in (args.reply, args.b4_check) if on))) > 1:
         raise InputError("report: only one format fits on standard output; give the others a file")
     with Journal(args.journal) as journal:
         report = facts.load(journal, args.run_number, args.baseline)
@@ -74,6 +81,12 @@ def run(args: argparse.Namespace) -> int:
         _put(args.json, json.dumps(report.json, indent=1) + "\n")
     if args.markdown:
         _put(args.markdown, markdown.render(report))
+    if args.reply:
+        series = series_io.read(args.series) if args.series else series_io.read()
+        sys.stdout.write(mail.reply(report, series, args.tester))
+    if args.b4_check:
+        patch = mails.parse(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
+        print(json.dumps(mail.b4_check(report, patch), indent=1))
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings])
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)

@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.findings import Finding
 from harness.journal import Journal
 from harness.report import baseline as known_findings
-from harness.report.series import PatchRow, patch_rows
+from harness.report.series import UNKNOWN, PatchRow, patch_rows
 from harness.summary import Row
 from kvmodel import machine
 
@@ -230,6 +230,11 @@ def _patches(report: Report) -> list[PatchRow]:
     for patch in rows:
         here = [c for c in report.cells if c[0] == patch.number]
         patch.ran = bool(here)
+        # A level that ran was built of its patches: what the run did not write down, it shows.
+        if patch.applies == UNKNOWN and patch.number <= max(report.levels):
+            patch.applies = "yes"
+        if patch.builds == UNKNOWN and patch.ran:
+            patch.builds = "yes"
         patch.drift = sum(by_cell[c].drift for c in here)
         below = {c: summary.below(*c, present) for c in here}
         if any(below.values()):

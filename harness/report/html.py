@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -67,7 +68,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
         ("status", report.status),
         ("begun", begun),
         ("duration", took),
-        ("command", " ".join(["kvmirror", *report.argv])),
+        ("command", " ".join([Path(report.argv[0]).name, *report.argv[1:]]) if report.argv else ""),
     ]
     rest = {key: value for key, value in report.provenance.items() if key != "patches"}
     rows += [(f"patch {p.number}", p.sha256) for p in report.patches if p.sha256]

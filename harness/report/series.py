@@ -84,7 +84,8 @@ def patch_rows(provenance: dict[str, Any], last_level: int) -> list[PatchRow]:
     """The series' rows; where the run wrote no patches down, those of the MBEC series up to its last level."""
     raw = provenance.get("patches")
     if isinstance(raw, dict):
-        raw = [value if isinstance(value, dict) else {"sha256": value} for value in raw.values()]
+        ordered = sorted(raw.items(), key=lambda kv: int(kv[0]) if str(kv[0]).isdigit() else 0)
+        raw = [value if isinstance(value, dict) else {"sha256": value} for _, value in ordered]
     items = [item if isinstance(item, dict) else {"sha256": str(item)} for item in raw or []]
     mbec = _is_mbec(items)
     if not items:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness import vectors
+from harness import series_io, vectors
 from harness.compare import judge
 from harness.journal import Answer, CellKey, Journal
 from kvmodel import sdm
@@ -22,13 +23,13 @@ LOOP = Outcome(Kind.LIVELOCK, note="the same exit 16 times")
 BLOCKED = Outcome(Kind.BLOCKED, note="L1 did not come up")
 PATCHES = [
     {
-        "number": n,
-        "sha256": f"{n:064x}",
+        "number": patch.number,
+        "sha256": sha256(patch.path.read_bytes()).hexdigest(),
         "applies": "yes, offset 3",
         "builds": "yes, 12.3 s",
-        "identity": "identical" if n in (1, 2, 10) else "vmx.o, mmu.o differ",
+        "identity": "identical" if patch.number in (1, 2, 10) else "vmx.o, mmu.o differ",
     }
-    for n in range(1, 19)
+    for patch in series_io.read().patches
 ]
 PROVENANCE: dict[str, Any] = {
     "kernel": {"version": "6.12.8", "sha256": "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"},
