@@ -387,8 +387,8 @@ class Kvm:
         self.max_tdp_level = PT64_ROOT_4LEVEL
         self.cpu_dirty_log_size = 512
         self.host_maxphyaddr = 52
-        self.x86_phys_bits = 52  # boot_cpu_data
-        self.x86_cache_bits = 52
+        self.x86_phys_bits = 0  # boot_cpu_data; 0: as host_maxphyaddr
+        self.x86_cache_bits = 0
         self.boot_cpu_has_bug_l1tf = False
         self.boot_cpu_has_gbpages = True
         self.disable_nx_huge_pages = False  # kvm->arch.disable_nx_huge_pages

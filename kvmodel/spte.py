@@ -325,7 +325,7 @@ def kvm_mmu_set_ept_masks(kvm: Kvm, has_ad_bits: bool, has_exec_only: bool, has_
 
 def kvm_mmu_reset_all_pte_masks(kvm: Kvm) -> None:
     """mmu/spte.c kvm_mmu_reset_all_pte_masks: the masks of shadow paging, and the L1TF guard's address bits."""
-    low_phys_bits = kvm.x86_phys_bits
+    low_phys_bits = kvm.x86_phys_bits or kvm.host_maxphyaddr
     kvm.shadow_nonpresent_or_rsvd_mask = 0
     if kvm.boot_cpu_has_bug_l1tf:
         if kvm.x86_cache_bits >= 52 - SHADOW_NONPRESENT_OR_RSVD_MASK_LEN:
