@@ -44,11 +44,11 @@ def _contract_marks(contract: Contract, seen: Outcome) -> tuple[Mark, str]:
 def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcome) -> Verdict:
     """The verdict on ``seen``; None stands for a voice that was not asked (a series without a mirror).
 
-    A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror did not
-    predict that it would be.
+    A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror neither said
+    that it would be nor that L1 dies of it (such vectors are sampled, since each costs a restart of L1).
     """
     if seen.kind in UNHEARD:
-        surprised = prediction is not None and prediction.outcome.kind is not seen.kind
+        surprised = prediction is not None and prediction.outcome.kind not in (seen.kind, Kind.HOST)
         return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
     marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
     if prediction is not None and not prediction.outcome.matches(seen):

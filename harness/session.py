@@ -29,7 +29,11 @@ MSR_EPT_VPID_CAP: Final = 0x48C
 MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22
 SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector further
 BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
-L1_DEATHS: Final = 16  # after that many the rest of a batch is blocked
+L1_DEATHS: Final = 32  # after that many the rest of a batch is blocked
+SAMPLE: Final = 2  # vectors run of a class that kills L1
+
+
+Deadly = Callable[[Vector], str | None]
 
 
 @dataclass(slots=True)
@@ -64,8 +68,8 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     found = []
     for vector in vectors:
         if vector.what == "param":
-            text = {None: "absent", "Y": "Y", "N": "N"}[info["parameter"]]
-            found.append(Outcome(Kind.VALUE, code={"absent": 0, "N": 1, "Y": 2}[text], note=text))
+            text = info["parameter"]  # None, Y or N
+            found.append(Outcome(Kind.VALUE, code=ord(text) if text else 0, note=text or "absent"))
         else:
             value = info["msrs"].get(vector.what[1:])
             found.append(
@@ -146,59 +150,104 @@ class Session:
             return None
         return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
 
-    def ask_l1(self, machine: Machine, vectors: list[Vector]) -> Seen:
+    def ask_l1(self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None) -> Seen:
         """One QEMU for ``machine`` and the vectors' answers, in order.
 
-        Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it; where it does not
-        come as far as its first vector, or dies too often, the rest is blocked.
+        Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it. ``deadly`` names
+        the class of a vector that is expected to kill L1: those run last, and only a sample of each class.
         """
-        outcomes: list[Outcome | None] = [None] * len(vectors)
-        seen = Seen([])
-        data = guest.pack(vectors)
-        deaths: list[str] = []
-        runs: list[Run] = []
-        while None in outcomes and len(deaths) < L1_DEATHS:
-            with Qemu(self._host, machine, self._probe) as qemu:
-                seen.facts = qemu_facts(qemu)
-                while len(deaths) < L1_DEATHS:
-                    run = qemu.run(data, stall=SILENCE, deadline=BATCH_DEADLINE)
-                    runs.append(run)
-                    batch = guest.unpack(run.memory)
-                    if batch.header.refused:
-                        raise GuestError("the probe refused its batch: its L1 has no VMX, or it is of another build")
-                    if batch.header.done:
-                        break
-                    if not batch.header.running:
-                        deaths += ["before its first vector"] * L1_DEATHS
-                        break
-                    at = batch.header.current
-                    deaths.append(vectors[at].id)
-                    outcomes[at] = Outcome(Kind.HOST, note=run.end.value)
-                    data = guest.restart(run.memory, at + 1)
-                    if run.end is End.DIED or at + 1 == len(vectors):
-                        break
-            for i, observation in enumerate(batch.observations):
-                if outcomes[i] is None and observation.verdict:
-                    outcomes[i] = guest.outcome(vectors[i], observation)
-            if batch.header.done:
-                break
+        order, spared = _order(vectors, deadly)
+        asked = [vectors[i] for i in order]
+        run = _L1(self._host, machine, self._probe, asked).run()
+        outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
+        outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
+        run.outcomes = [outcomes[i] for i in range(len(vectors))]
+        return run
+
+
+def _order(vectors: list[Vector], deadly: Deadly | None) -> tuple[list[int], dict[int, str]]:
+    """Indices to run, harmless first, and the indices spared with their class."""
+    classes: dict[str, list[int]] = {}
+    order: list[int] = []
+    for i, vector in enumerate(vectors):
+        name = deadly(vector) if deadly is not None else None
+        if name is None:
+            order.append(i)
+        else:
+            classes.setdefault(name, []).append(i)
+    spared: dict[int, str] = {}
+    for name, members in classes.items():
+        # Spread over the class, so that different vectors are met at different levels.
+        step = max(1, len(members) // SAMPLE)
+        chosen = set(members[::step][:SAMPLE])
+        order += sorted(chosen)
+        spared |= {i: name for i in members if i not in chosen}
+    return order, spared
+
+
+class _L1:
+    """One batch from its first vector to its last, over as many starts of L1 as it takes."""
+
+    def __init__(self, host: Host, machine: Machine, probe: Path, vectors: list[Vector]) -> None:
+        self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
+        self._died: dict[int, str] = {}
+        self._runs: list[Run] = []
+        self._stuck = ""
+        self._data = guest.pack(vectors)
+        self._facts: dict[str, Any] = {}
+
+    def run(self) -> Seen:
+        """All of it."""
+        while self._one_qemu():
+            pass
+        batch = guest.unpack(self._data)
+        seen = Seen([self._outcome(i, o) for i, o in enumerate(batch.observations)])
         seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
-        why = f"L1 does not come as far as its first vector: {runs[-1].end.value}"
-        if deaths and deaths[0] in {v.id for v in vectors}:
-            why = f"L1 died {len(deaths)} times before this vector"
-        seen.outcomes = [o or Outcome(Kind.BLOCKED, note=why) for o in outcomes]
         counters: dict[str, int] = {}
-        for run in runs:
+        for run in self._runs:
             for name, value in run.counters.items():
                 counters[name] = counters.get(name, 0) + value
-        seen.facts |= {
+        seen.facts = self._facts | {
             "counters": counters,
-            "l1_seconds": round(sum(run.seconds for run in runs), 3),
-            "warnings": [w.text for run in runs for w in run.warnings],
-            "deaths": deaths,
+            "l1_seconds": round(sum(run.seconds for run in self._runs), 3),
+            "warnings": [w.text for run in self._runs for w in run.warnings],
+            "deaths": [self._vectors[i].id for i in self._died],
             "msrs": [f"{msr:#x}" for msr in batch.header.msrs],
         }
         return seen
+
+    def _one_qemu(self) -> bool:
+        """Run until the end of the batch or of this QEMU; whether another one is needed."""
+        with Qemu(self._host, self._machine, self._probe) as qemu:
+            self._facts = qemu_facts(qemu)
+            while True:
+                run = qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+                self._runs.append(run)
+                self._data = run.memory
+                header = guest.unpack_header(run.memory)
+                if header.refused:
+                    raise GuestError("the probe refused its batch: its L1 has no VMX, or it is of another build")
+                if header.done:
+                    return False
+                if not header.running:
+                    self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
+                    return False
+                self._died[header.current] = run.end.value
+                if len(self._died) >= L1_DEATHS:
+                    self._stuck = f"L1 died {len(self._died)} times before this vector"
+                    return False
+                if header.current + 1 >= len(self._vectors):
+                    return False
+                self._data = guest.restart(run.memory, header.current + 1)
+                if run.end is End.DIED:
+                    return True
+
+    def _outcome(self, i: int, observation: guest.Observation) -> Outcome:
+        if i in self._died:
+            return Outcome(Kind.HOST, note=self._died[i])
+        if observation.verdict:
+            return guest.outcome(self._vectors[i], observation)
+        return Outcome(Kind.BLOCKED, note=self._stuck or "not run")
 
 
 def qemu_facts(qemu: Qemu) -> dict[str, Any]:

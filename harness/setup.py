@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import builds, levels, probe, rootfs, series_io
+from harness import bochs, builds, kernel, levels, probe, rootfs, series_io, toolbox
 from harness.cache import Cache, sha256
 from harness.errors import InputError
 from harness.hosts.base import Host
 from harness.hosts.emulated import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, EmulatedHost
 from harness.session import Session
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Bench:
@@ -28,7 +25,6 @@ class Bench:
         self._emulator, self._mended, self._linux = emulator, mended, linux
         self.series = series_io.read(series) if series is not None else series_io.read()
         self._modules: dict[int, levels.Modules] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Bench:
@@ -39,27 +35,30 @@ class Bench:
 
     def build(self, wanted: Iterable[int]) -> None:
         """Build whatever is missing for these levels, independent parts side by side."""
-        built = builds.build_all(self.cache, linux=self._linux, emulator=self._emulator, mended=self._mended)
-        self._built = built
-        jobs: dict[str, Any] = {
-            "image": lambda: rootfs.iso(self.cache, built.kernel.bzimage),
+        toolbox.require()
+        own = bochs.users(self._emulator) if self._emulator is not None else None
+        apart: dict[str, Callable[[], Any]] = {
+            "kernel": lambda: kernel.base(self.cache, self._linux),
+            "bochs": lambda: own or bochs.build(self.cache, self._mended),
+            "file system": lambda: rootfs.initramfs(self.cache),
             "probe": lambda: probe.build(self.cache),
             "client": lambda: probe.client(self.cache),
-            "levels": lambda: levels.build(self.cache, self.series, wanted, linux=self._linux),
         }
-        made = builds.side_by_side(jobs)
-        self._iso: Path = made["image"]
+        made = builds.side_by_side(apart)
+        self._kernel: kernel.BaseKernel = made["kernel"]
+        self._bochs: Path = made["bochs"]
         self._probe: Path = made["probe"]
         self._client: bytes = made["client"].read_bytes()
-        self._modules = made["levels"]
+        self._iso = rootfs.iso(self.cache, self._kernel.bzimage)
+        self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
         return {
-            "kernel": self._built.kernel.release,
-            "kernel_key": self._built.kernel.key,
+            "kernel": self._kernel.release,
+            "kernel_key": self._kernel.key,
             "patches": {p.number: sha256(p.path) for p in self.series.patches},
-            "bochs": str(self._built.bochs),
+            "bochs": str(self._bochs),
             "qemu": rootfs.qemu_version(self.cache),
         }
 
@@ -67,7 +66,7 @@ class Bench:
         """A host that is not started yet."""
         return EmulatedHost(
             self.cache,
-            bochs=self._built.bochs,
+            bochs=self._bochs,
             iso=self._iso,
             cpu_model=CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC,
             name=name,

@@ -20,7 +20,7 @@ from harness.errors import HostError, KvmirrorError
 from harness.hosts.base import Host
 from harness.journal import CellKey, Journal, param_text
 from harness.plan import Load, Work, collapse
-from harness.session import Seen, Session
+from harness.session import Deadly, Seen, Session
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome
 from kvmodel.vector import Machine, Vector
@@ -60,8 +60,8 @@ class Options:
     """How a run is made."""
 
     jobs: int = 2
-    mirror: bool = True
     values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
+    deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     skip: frozenset[tuple[int, str, str]] = frozenset()  # cells already in the journal: level, param, machine
 
 
@@ -76,13 +76,14 @@ def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
     return [Outcome(Kind.BLOCKED, note=why) for _ in vectors]
 
 
-def ask(session: Session, work: Work, options: Options) -> Done:
-    """Ask a load's vectors. A HostError is told as blocked vectors, then raised."""
+def ask(session: Session, work: Work, options: Options, *, collapsing: bool = True) -> Done:
+    """Ask a load's vectors; with ``collapsing`` what the rules leave out is counted instead."""
     done = Done(work.load)
     begun = time.monotonic()
     session.load(work.load)
-    same = _same_value(work.load, session, options)
-    done.collapsed = collapse(work, same_value=same, offered=session.mbec_offered)
+    if collapsing:
+        same = _same_value(work.load, session, options)
+        done.collapsed = collapse(work, same_value=same, offered=session.mbec_offered)
     blocked = session.l1_can_run() if work.batches else None
     if work.host:
         outcomes = session.ask_host(work.host)
@@ -96,7 +97,7 @@ def ask(session: Session, work: Work, options: Options) -> Done:
         if blocked is not None:
             seen = Seen([blocked] * len(vectors))
         else:
-            seen = session.ask_l1(guest_machine, vectors)
+            seen = session.ask_l1(guest_machine, vectors, options.deadly(work.load))
         done.batches[name] = Batch(vectors, seen, time.monotonic() - begun)
     return done
 

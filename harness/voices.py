@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from harness.compare import Contract, judge
 from harness.journal import Answer
 from harness.plan import Load
-from harness.session import Seen
+from harness.session import Deadly, Seen
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Prediction
-from kvmodel.vector import Vector
+from kvmodel.outcome import Kind, Prediction
+from kvmodel.vector import AccessVector, Vector
 
 
 class Voices:
@@ -33,6 +33,20 @@ class Voices:
             contract: Contract = sdm.allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
             found.append(Answer(vector, outcome, prediction, contract, judge(prediction, contract, outcome)))
         return found
+
+    def deadly(self, load: Load) -> Deadly | None:
+        """For ``Session.ask_l1``: the class of a vector of which the mirror says that L1 dies; None without a mirror."""
+        if not self._mirror:
+            return None
+        cpu = self._host_cpu(load.env.cpu_mbec)
+
+        def name(vector: Vector) -> str | None:
+            if not isinstance(vector, AccessVector):
+                return None
+            outcome = machine.predict(load.level, load.param, cpu, vector).outcome
+            return f"{vector.access.value}, MBEC {vector.mbec.value}" if outcome.kind is Kind.HOST else None
+
+        return name
 
     def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Prediction | None:
         return machine.predict(load.level, load.param, cpu, vector) if self._mirror else None

@@ -53,14 +53,15 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _works(args: argparse.Namespace) -> tuple[list[Work], Options]:
+def _works(args: argparse.Namespace) -> tuple[list[Work], Options, Voices]:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one host is needed")
     levels = selection.levels(args.levels, LAST_LEVEL)
     params = selection.params(args.param)
     works = list(plan(selection.vector_list(args.vectors), levels, params))
     named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
-    return works, Options(jobs=args.jobs, mirror=not args.no_mirror, values_named=named)
+    voices = Voices(host_cpu, not args.no_mirror)
+    return works, Options(jobs=args.jobs, values_named=named, deadly=voices.deadly), voices
 
 
 def _unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
@@ -108,7 +109,7 @@ class Table:
 
 def run(args: argparse.Namespace) -> int:
     """The whole run; its exit code by precedence drift, findings, nothing."""
-    works, options = _works(args)
+    works, options, voices = _works(args)
     if args.dry_run:
         return _dry(works)
     proc.interruptible()
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
                     journal,
                     run_number,
                     options=options,
-                    voices=Voices(host_cpu, options.mirror),
+                    voices=voices,
                     open_host=bench.open_host,
                     open_session=bench.open_session,
                     progress=progress,

@@ -28,6 +28,7 @@ def test_a_vector_that_never_ran_is_blocked_and_drift_where_unpredicted() -> Non
     assert judge(Prediction(blocked), allows(DONE), blocked).marks == Mark.BLOCKED
     assert judge(Prediction(DONE), allows(DONE), blocked).marks == Mark.BLOCKED | Mark.DRIFT
     assert judge(None, allows(DONE), Outcome(Kind.SCAFFOLD)).marks == Mark.BLOCKED
+    assert judge(Prediction(Outcome(Kind.HOST)), allows(DONE), blocked).marks == Mark.BLOCKED
 
 
 def test_not_applicable_names_its_rule() -> None:

@@ -1,0 +1,28 @@
+"""``kvmirror build``: everything a run needs, built now, so that the next run starts at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from harness import proc, selection
+from harness.commands.common import LAST_LEVEL, add_builds
+from harness.setup import Bench
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("build", help="build what a run needs into the cache, and nothing else")
+    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
+    add_builds(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; print where each part is."""
+    proc.interruptible()
+    bench = Bench.of(args)
+    bench.build(selection.levels(args.levels, LAST_LEVEL))
+    for name, value in bench.provenance().items():
+        print(f"{name:12} {value}")
+    return 0

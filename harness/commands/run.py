@@ -1,0 +1,84 @@
+"""``kvmirror run``: a few vectors at one level on a real host, the three voices side by side. Writes no journal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from harness import proc, selection
+from harness.commands.common import add_builds, add_level, host_cpu, one_level
+from harness.compare import Mark
+from harness.journal import Answer, param_text
+from harness.plan import plan
+from harness.setup import Bench
+from harness.validate import Options, ask
+from harness.voices import Voices
+from kvmodel.outcome import NotApplicable
+
+EXAMPLES = """\
+example:
+  kvmirror run --level 18 --param 1 --times 3 \\
+      e4k.l1=rwx-.l2=rwxu.mt6.xb0.ub0.fetch.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=off.xo1.ev0.env=std
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "run",
+        help="a few vectors at one level, the three voices side by side",
+        description="Boots an emulated host, loads one level and asks the vectors named, again if told to.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_level(parser)
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="ask N times, modules loaded anew each time")
+    parser.add_argument("--json", action="store_true", help="one JSON object an answer, a line each")
+    add_builds(parser)
+    parser.add_argument("ids", nargs="+", metavar="ID", help="a vector's id, a part's name, or @FILE")
+    parser.set_defaults(run=run)
+
+
+def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
+    contract = answer.contract
+    if isinstance(contract, NotApplicable):
+        allowed = [f"not applicable: {contract.rule}"]
+    else:
+        allowed = [f"{a.outcome} ({a.rule}, SDM {a.section})" for a in contract or ()]
+    marks = str(answer.verdict.marks).removeprefix("Mark.").lower()
+    mirror = str(answer.predicted.outcome) if answer.predicted else "not asked"
+    if as_json:
+        row = {"vector": answer.vector.id, "level": level, "param": param, "seen": str(answer.seen)}
+        print(json.dumps(row | {"mirror": mirror, "contract": allowed, "verdict": marks}), flush=True)
+        return
+    print(answer.vector.id)
+    print(f"  seen      {answer.seen}")
+    print(f"  mirror    {mirror}")
+    for line in allowed:
+        print(f"  contract  {line}")
+    print(f"  verdict   {marks}", flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print; 3 where a vector drifted, 1 where one is a finding."""
+    level, param = one_level(args)
+    vectors = selection.vector_list(args.ids)
+    proc.interruptible()
+    bench = Bench.of(args)
+    bench.build([level])
+    voices = Voices(host_cpu)
+    marks = Mark(0)
+    for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
+        with bench.open_host(cpu_mbec, "emulated host") as host:
+            session = bench.open_session(host)
+            for _ in range(args.times):
+                for work in plan(vectors, [level], [param]):
+                    if work.load.env.cpu_mbec is not cpu_mbec:
+                        continue
+                    done = ask(session, work, Options(), collapsing=False)
+                    for batch in done.batches.values():
+                        for answer in voices.answers(done.load, batch.vectors, batch.seen):
+                            marks |= answer.verdict.marks
+                            _show(answer, args.json, level, param_text(param))
+    return 3 if Mark.DRIFT in marks else 1 if Mark.FINDING in marks else 0
