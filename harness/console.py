@@ -45,7 +45,10 @@ _FATAL: Final = (
     (Trouble.BUG, re.compile(r"kernel BUG at |^BUG: (?!KASAN|workqueue)")),
     (Trouble.OOPS, re.compile(r"^Oops: |general protection fault, |^(?:#GP|stack segment): .*\bOops\b|double fault: ")),
     (Trouble.HUNG, re.compile(r"INFO: task .+ blocked for more than|soft lockup|hard LOCKUP|rcu: INFO: .* stall")),
-    (Trouble.BOOT, re.compile(r"No bootable device|ISOLINUX .*(?:failed|error)|Could not find kernel image|Boot failed")),
+    (
+        Trouble.BOOT,
+        re.compile(r"No bootable device|ISOLINUX .*(?:failed|error)|Could not find kernel image|Boot failed"),
+    ),
 )
 """In this order: a BUG line is the cause, the Oops after it the consequence, the panic the end of both."""
 
@@ -111,6 +114,7 @@ class Console:
         self._thread.start()
 
     def _read(self) -> None:
+        patterns: list[re.Pattern[str] | re.Pattern[bytes] | str | bytes | type[pexpect.EOF] | type[pexpect.TIMEOUT]]
         patterns = [r"\n", pexpect.TIMEOUT, pexpect.EOF]
         while not self._stop:
             try:

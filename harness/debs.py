@@ -64,8 +64,9 @@ def download(suite: str, packages: Iterable[str], folder: Path) -> list[Path]:
     FetchError when the suite cannot be reached or verified, or has no such package.
     """
     if not KEYRING.exists():
-        raise FetchError(f"{KEYRING} is missing, so that Debian's signatures cannot be checked: "
-                         "install debian-archive-keyring")
+        raise FetchError(
+            f"{KEYRING} is missing, so that Debian's signatures cannot be checked: install debian-archive-keyring"
+        )
     apt = _configure(folder, suite)
     for step, argv in (
         ("index", [*apt, "update", "-o", "APT::Update::Error-Mode=any"]),
@@ -74,8 +75,10 @@ def download(suite: str, packages: Iterable[str], folder: Path) -> list[Path]:
         done = proc.run(argv, check=False)
         if done.returncode:
             reason = " ".join(line for line in done.stderr.splitlines() if line.startswith("E:")) or done.stderr[-400:]
-            raise FetchError(f"Debian {suite}'s {step} could not be fetched: {reason.strip()} "
-                             "(is the mirror of this machine's apt sources reachable?)")
+            raise FetchError(
+                f"Debian {suite}'s {step} could not be fetched: {reason.strip()} "
+                "(is the mirror of this machine's apt sources reachable?)"
+            )
     debs = sorted((folder / "archives").glob("*.deb"))
     if not debs:
         raise FetchError(f"apt fetched nothing for {', '.join(packages)} from {suite}: remove {folder} and try again")
@@ -114,6 +117,8 @@ def closure(root: Path, binaries: Iterable[str]) -> dict[str, Path]:
                     queue.append(found[soname])
                     break
             else:
-                raise BuildError(f"{file.name} needs {soname}, which no unpacked package has: "
-                                 "add its package to the list in harness/rootfs.py")
+                raise BuildError(
+                    f"{file.name} needs {soname}, which no unpacked package has: "
+                    "add its package to the list in harness/rootfs.py"
+                )
     return found

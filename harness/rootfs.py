@@ -42,8 +42,10 @@ COMMAND_LINE: Final = (
     "console=ttyS0,115200 nokaslr mitigations=off random.trust_cpu=on tsc=reliable no_timer_check nowatchdog "
     "quiet loglevel=5"
 )
-_FOLDERS: Final = ("bin", "sbin", "dev", "proc", "sys", "root", "root/.ssh", "etc", "etc/dropbear", "tmp", "run", "lib64",
-                   "lib", "lib/x86_64-linux-gnu", "usr", "usr/share", "usr/share/qemu", "mnt", "var", "var/run")  # fmt: skip
+_FOLDERS: Final = (
+    *("bin", "sbin", "dev", "proc", "sys", "root", "root/.ssh", "etc", "etc/dropbear", "tmp", "run", "mnt", "var"),
+    *("var/run", "lib64", "lib", "lib/x86_64-linux-gnu", "usr", "usr/share", "usr/share/qemu"),
+)
 _ISOLINUX: Final = (Path("/usr/lib/ISOLINUX"), Path("/usr/lib/syslinux/modules/bios"))
 
 
@@ -174,9 +176,7 @@ def qemu_version(cache: Cache) -> str:
 def _memio(folder: Path) -> Path:
     """The compiled ``memio``, static; BuildError with the compiler's words."""
     out = folder / "memio"
-    done = proc.run(
-        ["gcc", "-O2", "-Wall", "-static", "-o", str(out), str(IMAGES / "rootfs" / "memio.c")], check=False
-    )
+    done = proc.run(["gcc", "-O2", "-Wall", "-static", "-o", str(out), str(IMAGES / "rootfs" / "memio.c")], check=False)
     if done.returncode:
         raise BuildError(f"memio.c does not compile: {done.stderr.strip()[-400:]} (is build-essential installed?)")
     return out
@@ -249,9 +249,7 @@ def initramfs(cache: Cache) -> Path:
 
 def render(template: str, **values: object) -> str:
     """A file under images/bochs rendered; a value that is missing is an error."""
-    env = Environment(  # noqa: S701 - configuration files, not HTML
-        loader=FileSystemLoader(IMAGES / "bochs"), undefined=StrictUndefined, keep_trailing_newline=True
-    )
+    env = Environment(loader=FileSystemLoader(IMAGES / "bochs"), undefined=StrictUndefined, keep_trailing_newline=True)
     return env.get_template(template).render(**values)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import hashlib
 import logging
 import shlex
 import socket
@@ -25,7 +26,7 @@ from harness.console import Warn
 from harness.errors import HostError, InputError
 
 PIECE: Final = 32768  # bytes of one read from a channel
-MODULES: Final = "/tmp/kvmirror"  # folder on the host
+FILES: Final = "/tmp/kvmirror"  # folder on the host
 PARAM: Final = "enable_pt_guest_exec_control"
 # paramiko logs a connection that fails with a traceback of its own; the errors here say it in a sentence.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -78,10 +79,6 @@ class Result:
         """Standard output as text."""
         return self.data.decode("utf-8", "replace")
 
-    def __iter__(self) -> object:  # type: ignore[misc]
-        """(status, stdout, stderr)."""
-        return iter((self.status, self.stdout, self.stderr))
-
 
 class Remote:
     """A command that runs on the host until it ends or ``stop`` is called."""
@@ -131,6 +128,7 @@ class Host(ABC):
 
     def __init__(self) -> None:
         self._client: paramiko.SSHClient | None = None
+        self._kept: set[str] = set()
         self.loaded: tuple[ModuleFiles, Parameters] | None = None
 
     # what a subclass says
@@ -160,7 +158,9 @@ class Host(ABC):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _disconnect(self) -> None:
@@ -168,6 +168,7 @@ class Host(ABC):
             with contextlib.suppress(Exception):
                 self._client.close()
             self._client = None
+        self._kept.clear()
 
     @property
     def _transport(self) -> paramiko.Transport:
@@ -186,9 +187,7 @@ class Host(ABC):
             raise HostError(f"{self.name} did not take the command {command[:80]!r}: {error}") from error
         return channel
 
-    def run(
-        self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False
-    ) -> Result:
+    def run(self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False) -> Result:
         """Run a shell command to its end.
 
         With ``check`` a status other than 0 is a HostError. HostError too when it does not end within ``timeout``
@@ -237,15 +236,31 @@ class Host(ABC):
         """Start a command that stays; the shell is replaced by it, so that its end is the command's."""
         return Remote(self._channel(f"exec {command}"), command)
 
-    def put(self, data: bytes, path: str, *, mode: int = 0o644) -> None:
-        """Write a file on the host. Compressed on the way: the emulator unpacks faster than it decrypts."""
-        quoted = shlex.quote(path)
+    def feed(self, command: str, data: bytes) -> None:
+        """Run a command with ``data`` on its standard input; HostError when it fails.
+
+        The data goes compressed where that is shorter: the emulator unpacks faster than it decrypts.
+        """
         packed = gzip.compress(data, 6, mtime=0)
         if len(packed) < len(data):
-            command, sent = f"gzip -dc >{quoted} && chmod {mode:o} {quoted}", packed
-        else:
-            command, sent = f"cat >{quoted} && chmod {mode:o} {quoted}", data
-        self.run(command, input=sent, timeout=120 + len(sent) / 100_000, check=True)
+            command, data = f"gzip -dc | {command}", packed
+        self.run(command, input=data, timeout=120 + len(data) / 50_000, check=True)
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o644) -> None:
+        """Write a file on the host."""
+        quoted = shlex.quote(path)
+        self.feed(f"{{ cat >{quoted} && chmod {mode:o} {quoted}; }}", data)
+
+    def deliver(self, path: Path, *, mode: int = 0o644) -> str:
+        """The path on the host of a copy of the local file, sent once: a level's modules are loaded many times."""
+        data = path.read_bytes()
+        there = f"{FILES}/{hashlib.sha256(data).hexdigest()[:12]}-{path.name}"
+        if there not in self._kept:
+            if not self._kept:
+                self.run(f"mkdir -p {FILES}", check=True)
+            self.put(data, there, mode=mode)
+            self._kept.add(there)
+        return there
 
     def get(self, path: str) -> bytes:
         """Read a file of the host."""
@@ -268,7 +283,6 @@ class Host(ABC):
     def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
         """Load KVM's modules of one level. Those of another level are unloaded first. HostError when one is refused."""
         self.unload()
-        self.run(f"mkdir -p {MODULES}", check=True)
         for path, words in (
             (modules.irqbypass, ""),
             (modules.kvm, parameters.kvm),
@@ -276,13 +290,13 @@ class Host(ABC):
         ):
             if path is None:
                 continue
-            there = f"{MODULES}/{path.name}"
-            self.put(path.read_bytes(), there)
-            done = self.run(f"insmod {there} {words}; status=$?; rm -f {there}; exit $status", timeout=120)
+            done = self.run(f"insmod {self.deliver(path)} {words}", timeout=120)
             if done.status:
                 log = self.run("dmesg | tail -n 5").stdout.strip()
                 self.unload()
-                raise HostError(f"{self.name} refused {path.name} {words}: {done.stderr.strip()}; the kernel's log:\n{log}")
+                raise HostError(
+                    f"{self.name} refused {path.name} {words}: {done.stderr.strip()}; the kernel's log:\n{log}"
+                )
         self.loaded = (modules, parameters)
 
     def unload(self) -> None:
@@ -301,11 +315,11 @@ class Host(ABC):
 
 def _feed(channel: paramiko.Channel, data: bytes) -> None:
     """Standard input of a command, then its end. A command that does not read it all is no error."""
-    rest = memoryview(data)
+    at = 0
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        while rest:
+        while at < len(data):
             with contextlib.suppress(TimeoutError):  # the channel's timeout is the reader's
-                rest = rest[channel.send(rest[:PIECE]) :]
+                at += channel.send(data[at : at + PIECE])
         channel.shutdown_write()
 
 
@@ -349,7 +363,9 @@ def open_client(
     def transport(sock: socket.socket, **_: object) -> paramiko.Transport:
         # Curve25519 costs the emulator a tenth of what the post-quantum exchanges do; the line is local.
         made = paramiko.Transport(sock)
-        made.get_security_options().kex = [k for k in made.get_security_options().kex if "curve25519" in k and "mlkem" not in k]
+        made.get_security_options().kex = [
+            k for k in made.get_security_options().kex if "curve25519" in k and "mlkem" not in k
+        ]
         return made
 
     try:
@@ -361,7 +377,9 @@ def open_client(
         )  # fmt: skip
     except paramiko.BadHostKeyException as error:
         client.close()
-        raise HostError(f"{where} shows another host key than the one that is known: {error}; is it the right machine?") from error
+        raise HostError(
+            f"{where} shows another host key than the one that is known: {error}; is it the right machine?"
+        ) from error
     except paramiko.AuthenticationException as error:
         client.close()
         raise HostError(f"{where} refused the log-in: {error}; is our key in its authorized_keys?") from error

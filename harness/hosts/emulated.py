@@ -36,7 +36,9 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise HostError(f"no free port on 127.0.0.1: {error.strerror}; end what holds them (ss -ltnp shows it)") from error
+        raise HostError(
+            f"no free port on 127.0.0.1: {error.strerror}; end what holds them (ss -ltnp shows it)"
+        ) from error
 
 
 class EmulatedHost(Host):
@@ -125,7 +127,10 @@ class EmulatedHost(Host):
         began = time.monotonic()
         self._console = Console(ours, self.folder / "console.log")
         self._process = proc.spawn(
-            [self.bochs, "-q", "-f", rc], cwd=self.folder, log=self.folder / "bochs.out", env={"BXSHARE": str(BIOS.parent)}
+            [self.bochs, "-q", "-f", rc],
+            cwd=self.folder,
+            log=self.folder / "bochs.out",
+            env={"BXSHARE": str(BIOS.parent)},
         )
         self._wait_ready()
         self._client = open_client(

@@ -45,7 +45,9 @@ class SshHost(Host):
 
     def _examine(self) -> None:
         cpu = self.run("cat /proc/cpuinfo", check=True).stdout
-        vendor = next((line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown")
+        vendor = next(
+            (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown"
+        )
         flags = next((line.split() for line in cpu.splitlines() if line.startswith("flags")), [])
         if vendor != "GenuineIntel":
             raise HostError(
@@ -53,13 +55,19 @@ class SshHost(Host):
                 "or the emulated host"
             )
         if "vmx" not in flags:
-            raise HostError(f"{self.name} offers no VMX: enable it in its firmware, or nesting where it is a virtual machine")
+            raise HostError(
+                f"{self.name} offers no VMX: enable it in its firmware, or nesting where it is a virtual machine"
+            )
         release = self.run("uname -r", check=True).stdout.strip()
         if self.release and release != self.release:
-            raise HostError(f"{self.name} runs Linux {release}; the levels' modules go with {self.release}: boot that kernel there")
+            raise HostError(
+                f"{self.name} runs Linux {release}; the levels' modules go with {self.release}: boot that kernel there"
+            )
         missing = [t for t in _NEEDED if self.run(f"command -v {t}").status]
         if missing:
-            raise HostError(f"{self.name} lacks {', '.join(missing)}: install them there (memio: images/rootfs/memio.c)")
+            raise HostError(
+                f"{self.name} lacks {', '.join(missing)}: install them there (memio: images/rootfs/memio.c)"
+            )
         if self.run("id -u", check=True).stdout.strip() != "0":
             raise HostError(f"{self.user} is not root on {self.name}: modules cannot be loaded; log in as root")
         self._lines_before = len(self._log())

@@ -1,0 +1,440 @@
+"""Real QEMU on a host, with KVM: started, looked at and driven over QMP, its memory shared with the host.
+
+L1's memory is a file there (4 KiB pages in /dev/shm, or 2 MiB pages in hugetlbfs), mapped shared by QEMU: the host
+writes a batch into it before the first instruction and reads it back when L1 has powered itself off. Then the same
+QEMU is reset for the next batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from harness import protocol
+from harness.console import Warn
+from harness.errors import GuestError, HostError
+from harness.hosts.base import FILES, Host, Remote
+from harness.qmp import Event, Monitor
+from kvmodel.vector import Machine
+
+BINARY: Final = "qemu-system-x86_64"
+SERIAL: Final = f"{FILES}/l1-serial"
+SHM: Final = "/dev/shm/kvmirror-l1"
+HUGE: Final = "/mnt/kvmirror-huge"
+HUGE_PAGE: Final = 2 << 20  # bytes
+FIRST_PORT: Final = 4440
+START_TIMEOUT: Final = 60.0  # seconds from QEMU's start to its monitor
+RESET_TIMEOUT: Final = 20.0  # seconds
+WATCH_PERIOD: Final = 50  # milliseconds
+STALL: Final = 20.0  # seconds of wall time without a step to the next vector
+HYPERV: Final = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-evmcs")  # hv-evmcs needs hv-vapic
+PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")  # fmt: skip
+COUNTERS: Final = (
+    "exits", "pf_fixed", "pf_spurious", "pf_taken", "pf_fast", "pf_emulate", "pf_mmio_spte_created", "nested_run",
+    "mmio_exits", "insn_emulation", "insn_emulation_fail", "invlpg", "irq_exits", "io_exits", "halt_exits",
+)  # fmt: skip
+
+_UNSUPPORTED = re.compile(r"warning: .*(?:doesn't support|lacks) requested feature.*?: (?P<feature>.+)")
+
+
+def _offset(name: str) -> int:
+    """Where a field of the batch header lies, in bytes."""
+    at = 0
+    for code, number, row, _ in protocol.HEADER.rows:
+        if row == name:
+            return at
+        at += {"Q": 8, "I": 4, "H": 2, "B": 1}[code] * number
+    raise KeyError(name)
+
+
+class End(Enum):
+    """How L1's run ended."""
+
+    POWEROFF = "L1 powered itself off"
+    RESET = "L1 reset itself (a triple fault, or it asked for it)"
+    PANICKED = "L1 told QEMU that it panicked"
+    INTERNAL_ERROR = "KVM gave QEMU an internal error"
+    HANG = "L1 stood still"
+    DEADLINE = "L1 ran out of time"
+    DIED = "QEMU ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a batch.
+
+    ``memory`` is the batch as it was left (empty when it could not be read), ``current`` and ``state`` its header's
+    words as last seen, ``counters`` what KVM counted meanwhile, ``warnings`` the host kernel's WARNs meanwhile.
+    """
+
+    end: End
+    detail: str
+    seconds: float
+    memory: bytes
+    current: int
+    state: int
+    counters: Mapping[str, int]
+    warnings: tuple[Warn, ...]
+
+
+@dataclass(slots=True)
+class Provenance:
+    """What QMP says of this QEMU."""
+
+    version: str = ""
+    package: str = ""
+    kvm: bool = False
+    cpu_model: str = ""
+    properties: dict[str, object] = field(default_factory=dict)  # PROPERTIES, of the virtual CPU as it is
+    expanded: dict[str, object] = field(default_factory=dict)  # all of query-cpu-model-expansion
+    refused: list[str] = field(default_factory=list)  # features asked for that KVM does not have
+    start_seconds: float = 0.0
+
+
+def cpu_option(machine: Machine, model: str = "host") -> str:
+    """The -cpu option: a named model (or ``host``) and what ``machine`` offers L1."""
+
+    def switch(name: str, on: bool) -> str:
+        return f"{name}={'on' if on else 'off'}"
+
+    words = [model]
+    if model != "host":
+        words.append("host-phys-bits=on")
+    words += ["vmx=on", switch("vmx-mbec", machine.mbec_offered), switch("vmx-ept-execonly", machine.execonly_offered)]
+    if machine.evmcs_offered:
+        words += [f"{name}=on" for name in HYPERV]
+    return ",".join(words)
+
+
+def arguments(
+    machine: Machine, *, kernel: str, port: int, memory: int, model: str = "host", serial: str = ""
+) -> list[str]:
+    """QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes. HostError for an unknown backing."""
+    if machine.env.backing not in ("4k", "2m"):
+        raise HostError(f"L1 memory of {machine.env.backing} pages cannot be had: only 4k and 2m can")
+    path = SHM if machine.env.backing == "4k" else f"{HUGE}/l1"
+    return [
+        BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
+        "-accel", "kvm",
+        "-cpu", cpu_option(machine, model),
+        "-machine", "pc,memory-backend=l1,smm=off,vmport=off,hpet=off,usb=off,graphics=off",
+        "-object", f"memory-backend-file,id=l1,size={memory},mem-path={path},share=on,prealloc=off",
+        "-m", f"{memory >> 20}",
+        "-smp", "1",
+        "-serial", f"file:{serial}" if serial else "none",
+        "-kernel", kernel,
+        "-qmp", f"tcp:127.0.0.1:{port},server=on,wait=off",
+        "-S",
+        "-action", "shutdown=pause,reboot=shutdown,panic=pause",
+    ]  # fmt: skip
+
+
+class Qemu:
+    """One QEMU on ``host``; a context manager.
+
+    ``kernel`` is the probe's ELF file here; it is sent once per host. ``memory`` in bytes.
+    """
+
+    _ports = count(FIRST_PORT)
+
+    def __init__(
+        self,
+        host: Host,
+        machine: Machine,
+        kernel: Path,
+        *,
+        memory: int = protocol.L1_MEMORY,
+        model: str = "host",
+    ) -> None:
+        self.host = host
+        self.machine = machine
+        self.kernel = kernel
+        self.memory = memory
+        self.model = model
+        self.provenance = Provenance()
+        self._path = SHM if machine.env.backing == "4k" else f"{HUGE}/l1"
+        self._remote: Remote | None = None
+        self._watch: Remote | None = None
+        self._monitor: Monitor | None = None
+        self._fresh = True  # not one instruction has run since the start or the last reset
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.quit()
+
+    # starting and looking
+
+    def start(self) -> None:
+        """Start QEMU, stopped before its first instruction, and negotiate. GuestError with QEMU's own words."""
+        began = time.monotonic()
+        port = next(self._ports)
+        there = self.host.deliver(self.kernel)
+        self._make_memory()
+        argv = arguments(self.machine, kernel=there, port=port, memory=self.memory, model=self.model, serial=SERIAL)
+        self._remote = self.host.spawn(shlex.join(argv))
+        try:
+            self._attach(port, began + START_TIMEOUT)
+            self._query()
+        except BaseException:
+            self.quit()
+            raise
+        self._watch = self.host.spawn(
+            f"memio watch {self._path} {protocol.BATCH_BASE + _offset('current')} 2 {WATCH_PERIOD}"
+        )
+        self.provenance.start_seconds = time.monotonic() - began
+
+    def _make_memory(self) -> None:
+        if self.machine.env.backing == "2m":
+            pages = self.memory // HUGE_PAGE
+            script = (
+                f"mkdir -p {HUGE}; grep -q ' {HUGE} ' /proc/mounts || mount -t hugetlbfs -o pagesize=2M none {HUGE}; "
+                f"rm -f {self._path}; echo {pages} >/proc/sys/vm/nr_hugepages; "
+                f"[ $(cat /proc/sys/vm/nr_hugepages) -ge {pages} ] || "
+                f"{{ echo no {pages} free huge pages; exit 1; }}"
+            )
+        else:
+            script = "echo 0 >/proc/sys/vm/nr_hugepages"
+        self.host.run(f"{script}; rm -f {self._path}; truncate -s {self.memory} {self._path}", check=True)
+
+    def _attach(self, port: int, deadline: float) -> None:
+        """Connect as soon as the monitor listens."""
+        assert self._remote is not None
+        pause = 0.05
+        while True:
+            if self._remote.status is not None:
+                raise GuestError(f"QEMU did not start: {self._words()}")
+            try:
+                self._monitor = Monitor(self.host.connect(port), alive=self.host.check)
+                return
+            except HostError as error:
+                if time.monotonic() > deadline:
+                    raise GuestError(f"QEMU's monitor did not come up in time: {self._words() or error}") from error
+            time.sleep(pause)
+            pause = min(0.4, pause * 1.5)
+
+    def _query(self) -> None:
+        told = self.provenance
+        version = self.command("query-version")
+        numbers = version["qemu"]
+        told.version = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
+        told.package = version["package"]
+        kvm = self.command("query-kvm")
+        told.kvm = bool(kvm["present"] and kvm["enabled"])
+        if not told.kvm:
+            raise GuestError("QEMU runs without KVM: are the modules loaded?")
+        told.cpu_model = cpu_option(self.machine, self.model)
+        asked = {name: value == "on" for name, _, value in (w.partition("=") for w in told.cpu_model.split(",")[1:])}
+        full = self.command(
+            "query-cpu-model-expansion", {"type": "full", "model": {"name": self.model, "props": asked}}
+        )
+        told.expanded = dict(full["model"].get("props", {}))
+        if "vmx-mbec" not in told.expanded:
+            raise GuestError(f"QEMU {told.version} does not know the CPU property vmx-mbec: a newer one is needed")
+        cpu = self.command("query-cpus-fast")[0]["qom-path"]
+        for name in PROPERTIES:
+            with contextlib.suppress(GuestError):  # hv-evmcs is none without CONFIG_HYPERV's counterpart
+                told.properties[name] = self.command("qom-get", {"path": cpu, "property": name})
+        told.refused = _UNSUPPORTED.findall(self._remote.errors() if self._remote else "")
+        if self.status() not in ("prelaunch", "paused"):
+            raise GuestError(f"QEMU is {self.status()} before it was told to run")
+
+    @property
+    def mbec(self) -> bool:
+        """Whether the virtual CPU has vmx-mbec after KVM had its say."""
+        return bool(self.provenance.properties.get("vmx-mbec"))
+
+    def command(self, name: str, args: Mapping[str, object] | None = None) -> Any:
+        """A QMP command's return value. GuestError when refused; when QEMU has died, with its last words."""
+        if self._monitor is None:
+            raise GuestError(f"QEMU does not run: {name} cannot be asked")
+        try:
+            return self._monitor.command(name, args)
+        except GuestError as error:
+            self.host.check()
+            if self._remote is not None and self._remote.status is not None:
+                raise GuestError(f"QEMU ended with status {self._remote.status}: {self._words()}") from error
+            raise
+
+    def status(self) -> str:
+        """QEMU's run state, as query-status gives it."""
+        return str(self.command("query-status")["status"])
+
+    def _words(self) -> str:
+        """QEMU's last words."""
+        return self._remote.errors().strip()[-800:] if self._remote else ""
+
+    def counters(self, names: Iterable[str] = COUNTERS) -> dict[str, int]:
+        """KVM's counters of the vCPU, by name, since QEMU's start. Those that this kernel lacks are left out."""
+        known = set(names)
+        out: dict[str, int] = {}
+        for entry in self.command("query-stats", {"target": "vcpu"}):
+            for stat in entry["stats"]:
+                if stat["name"] in known and isinstance(stat["value"], int):
+                    out[stat["name"]] = out.get(stat["name"], 0) + stat["value"]
+        return out
+
+    def serial(self) -> str:
+        """What L1 wrote to its serial port."""
+        return self.host.get(SERIAL).decode("utf-8", "replace")
+
+    # memory
+
+    def write(self, data: bytes, address: int = protocol.BATCH_BASE) -> None:
+        """Write into L1's memory at the L1-physical ``address`` (bytes; below 3 GiB, where it is the file's offset)."""
+        self.host.feed(f"memio write {self._path} {address}", data)
+
+    def read(self, length: int, address: int = protocol.BATCH_BASE) -> bytes:
+        """Read L1's memory."""
+        data = self.host.run(f"memio read {self._path} {address} {length}", timeout=300, check=True).data
+        if len(data) != length:
+            raise GuestError(f"L1's memory at {address:#x} gave {len(data)} of {length} bytes")
+        return data
+
+    # running
+
+    def run(self, batch: bytes, *, deadline: float = 120.0, stall: float = STALL) -> Run:
+        """Run a batch from power-on to L1's end.
+
+        ``deadline`` and ``stall`` in seconds of wall time: all of it, and without a step of the header's ``current``
+        or ``state`` (QEMU's firmware counts as the first step). QEMU stands stopped (or is gone: ``End.DIED``)
+        afterwards and takes the next batch. HostError when the host itself dies.
+        """
+        if not self._fresh:
+            self._reset()
+        assert self._monitor is not None
+        self.write(batch)
+        before, warned = self.counters(), len(self.host.warnings())
+        self._drop_events()
+        began = time.monotonic()
+        self._fresh = False
+        self.command("cont")
+        end, detail = self._wait(began, deadline, stall)
+        seconds = time.monotonic() - began
+        counters: dict[str, int] = {}
+        if end is not End.DIED:
+            if end in (End.HANG, End.DEADLINE):
+                self.command("stop")
+            after = self.counters()
+            counters = {name: value - before.get(name, 0) for name, value in after.items()}
+        memory = self.read(len(batch))
+        header = protocol.HEADER.unpack(memory) if len(memory) >= protocol.HEADER.size else {}
+        current, state = header.get("current", 0), header.get("state", 0)
+        assert isinstance(current, int) and isinstance(state, int)
+        return Run(end, detail, seconds, memory, current, state, counters, tuple(self.host.warnings()[warned:]))
+
+    def _wait(self, began: float, deadline: float, stall: float) -> tuple[End, str]:
+        assert self._monitor is not None and self._remote is not None
+        moved, last = began, ""
+        while True:
+            try:
+                event: Event | None = self._monitor.events.get(timeout=0.1)
+            except queue.Empty:
+                event = None
+            if event is not None and (found := self._meaning(event)) is not None:
+                return found
+            now = time.monotonic()
+            if self._remote.status is not None:
+                self.host.check()
+                return End.DIED, f"status {self._remote.status}: {self._words()}"
+            self.host.check()
+            if (seen := self._progress()) != last:
+                last, moved = seen, now
+            if now - began > deadline:
+                return End.DEADLINE, f"{deadline:.0f} s; current and state: {last or 'unknown'}"
+            if now - moved > stall:
+                return End.HANG, f"{stall:.0f} s without a step; current and state: {last or 'unknown'}"
+
+    def _meaning(self, event: Event) -> tuple[End, str] | None:
+        """What an event says of the run's end; None when it does not."""
+        if event.name == "SHUTDOWN":
+            reason = str(event.data.get("reason", ""))
+            ends = {"guest-shutdown": End.POWEROFF, "guest-reset": End.RESET, "guest-panic": End.PANICKED}
+            return ends.get(reason, End.DIED), reason
+        if event.name == "GUEST_PANICKED":
+            return End.PANICKED, str(dict(event.data))
+        if event.name == "STOP" and (status := self.status()) == "internal-error":
+            return End.INTERNAL_ERROR, f"{status}: {self._words()}"
+        return None
+
+    def _progress(self) -> str:
+        """The last words that the watch on the header told."""
+        if self._watch is None:
+            return ""
+        lines = [line for line in self._watch.output().splitlines() if line and line != "."]
+        return lines[-1] if lines else ""
+
+    def _reset(self) -> None:
+        """Back to before the first instruction.
+
+        QEMU's reset leaves SeaBIOS's writable copy as it was; SeaBIOS sees that it has run before and resets once
+        more, which would look like L1's own reset. So the firmware gets that reset here, with a batch that no probe
+        takes, and QEMU is reset again behind it. The reboot action must not turn our own reset into a shutdown.
+        """
+        assert self._monitor is not None
+        if self.status() == "running":
+            self.command("stop")
+        self.write(bytes(protocol.HEADER.size))
+        for firmware in (True, False):
+            self._drop_events()
+            self.command("set-action", {"reboot": "reset"})
+            self.command("system_reset")
+            self._await("RESET")
+            self.command("set-action", {"reboot": "shutdown"})
+            if firmware:
+                self.command("cont")
+                self._await("SHUTDOWN")
+        self._fresh = True
+
+    def _drop_events(self) -> None:
+        assert self._monitor is not None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._monitor.events.get_nowait()
+
+    def _await(self, name: str) -> None:
+        """Wait for the event ``name``. GuestError when it does not come."""
+        assert self._monitor is not None
+        deadline = time.monotonic() + RESET_TIMEOUT
+        while time.monotonic() < deadline:
+            self.host.check()
+            with contextlib.suppress(queue.Empty):
+                if self._monitor.events.get(timeout=0.2).name == name:
+                    return
+        raise GuestError(f"QEMU gave no {name} event within {RESET_TIMEOUT:.0f} s of a reset; it is {self.status()}")
+
+    def quit(self) -> None:
+        """End QEMU and free L1's memory. Never raises for a QEMU or host already gone."""
+        with contextlib.suppress(HostError, GuestError):
+            if self._watch is not None:
+                self._watch.stop()
+            if self._monitor is not None and self._remote is not None and self._remote.status is None:
+                with contextlib.suppress(GuestError):
+                    self._monitor.command("quit", timeout=10)
+                deadline = time.monotonic() + 10
+                while self._remote.status is None and time.monotonic() < deadline:
+                    time.sleep(0.05)
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._remote is not None:
+            with contextlib.suppress(HostError):
+                if self._remote.status is None:
+                    self.host.run(f"pkill -9 -f 'mem-path={self._path}'; pkill -9 memio; sleep 0.2")
+                self.host.run(f"rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
+            self._remote.stop()
+            self._remote = None
