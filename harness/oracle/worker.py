@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -25,9 +25,9 @@ from harness.oracle.build import STRAY_BASE, STRAY_STEP
 from harness.oracle.elf import SHF_EXECINSTR, Elf
 
 SHM_BYTES: Final = 64 << 20
-EVENTS_MAX: Final = 1 << 16  # events of one batch that are kept
+EVENTS_MAX: Final = 1 << 10  # events of one batch that are told one by one
 TIMEOUT: Final = 60.0  # seconds for one batch
-_CONTROL: Final = struct.Struct("<16Q")
+_CONTROL: Final = struct.Struct("<17Q")
 _EVENT: Final = struct.Struct("<4Q")
 _ENTRY: Final = struct.Struct("<48sQII")
 _BUG: Final = struct.Struct("<iiHH")
@@ -131,11 +131,13 @@ class Image:
 class Results:
     """What a batch gave: ``out`` holds the results row after row, ``events`` those of the cases that had any.
 
-    A case that ended in a BUG, a stray use or a fault has zeros in its row. ``lost``: events beyond what is kept.
+    ``status`` has one byte a case: its worst EventKind, 0 for none. A case that ended in a BUG, a stray use or a
+    fault has zeros in its row. ``lost``: events beyond what is kept.
     """
 
     out: array[int]
     words: int
+    status: bytearray
     events: dict[int, tuple[Event, ...]]
     lost: int = 0
 
@@ -182,38 +184,43 @@ class Worker:
             raise OracleError(f"{name} takes {entry.words_in} words a case, {len(rows)} words were given")
         count = len(rows) // entry.words_in
         room = SHM_BYTES - _CONTROL.size - EVENTS_MAX * _EVENT.size
-        most = room // (8 * (entry.words_in + entry.words_out))
+        most = room // (8 * (entry.words_in + entry.words_out) + 1)
         out = array("Q")
+        status = bytearray()
         events: dict[int, tuple[Event, ...]] = {}
         lost = 0
         for first in range(0, count, most):
             n = min(most, count - first)
             part = rows if n == count else rows[first * entry.words_in : (first + n) * entry.words_in]
-            lost += self._batch(entry, part, n, first, out, events)
+            results = self._batch(entry, part, n)
+            out.extend(results.out)
+            status += results.status
+            events.update((first + i, e) for i, e in results.events.items())
+            lost += results.lost
         self.calls += count
-        return Results(out, entry.words_out, events, lost)
+        return Results(out, entry.words_out, status, events, lost)
 
-    def _batch(
-        self, entry: Entry, rows: array[int], count: int, first: int, out: array[int], events: dict[int, tuple[Event, ...]]
-    ) -> int:
-        at_in = _CONTROL.size + EVENTS_MAX * _EVENT.size
+    def _batch(self, entry: Entry, rows: array[int], count: int) -> Results:
+        at_in = (_CONTROL.size + EVENTS_MAX * _EVENT.size + 7) & ~7
         at_out = at_in + 8 * entry.words_in * count
-        end = at_out + 8 * entry.words_out * count
+        at_status = at_out + 8 * entry.words_out * count
+        end = at_status + count
         image = self.image
         stray_stop = STRAY_BASE + STRAY_STEP * len(image.strays)
         shm = self._shm
         control = (entry.address, entry.words_in, entry.words_out, count, at_in, at_out, _CONTROL.size, EVENTS_MAX)
-        shm[: _CONTROL.size] = _CONTROL.pack(*control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once)
+        shm[: _CONTROL.size] = _CONTROL.pack(*control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once, at_status)
         shm[at_in:at_out] = rows.tobytes()
         shm[at_out:end] = bytes(end - at_out)
         self._go(entry)
         words = struct.unpack_from("<16Q", shm)
-        out.frombytes(shm[at_out:end])
+        out = array("Q", shm[at_out:at_status])
+        events: dict[int, tuple[Event, ...]] = {}
         seen = min(words[_EVENTS_COUNT], EVENTS_MAX)
         for n in range(seen):
             index, kind, rip, address = _EVENT.unpack_from(shm, _CONTROL.size + n * _EVENT.size)
-            events[first + index] = (*events.get(first + index, ()), image.event(kind, rip, address))
-        return int(words[_EVENTS_COUNT]) - seen
+            events[index] = (*events.get(index, ()), image.event(kind, rip, address))
+        return Results(out, entry.words_out, bytearray(shm[at_status:end]), events, words[_EVENTS_COUNT] - seen)
 
     def _go(self, entry: Entry) -> None:
         """Let the child run the batch that lies in the shared memory."""
@@ -251,9 +258,3 @@ class Worker:
         self.close()
 
 
-def flat(rows: Iterable[Sequence[int]]) -> array[int]:
-    """Rows as ``Worker.call`` takes them; negative values become their 64-bit two's complement."""
-    out = array("Q")
-    for row in rows:
-        out.extend(w & 0xFFFF_FFFF_FFFF_FFFF for w in row)
-    return out

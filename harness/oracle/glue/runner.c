@@ -40,6 +40,7 @@ struct control {
 	uint64_t bug_start, bug_stop;	/* the image's bug table */
 	uint64_t stray_start, stray_stop;	/* address space of missing symbols */
 	uint64_t once_start, once_stop;	/* the image's "once" flags, cleared before each case */
+	uint64_t status;	/* offset of one byte a case: its worst EVENT_*, 0 for none */
 };
 
 /* One row of __bug_table with relative pointers and verbose file names. */
@@ -55,6 +56,10 @@ static sigjmp_buf next_case;
 static void note(uint64_t kind, uint64_t rip, uint64_t address)
 {
 	struct event *e = (void *)(shm + control->events);
+	uint8_t *status = shm + control->status + control->current;
+
+	if (*status < kind)
+		*status = kind;
 
 	if (control->events_count < control->events_max)
 		e[control->events_count] = (struct event){ control->current, kind, rip, address };

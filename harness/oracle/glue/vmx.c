@@ -5,6 +5,7 @@
 #include <asm/msr.h>
 #include <asm/processor.h>
 #include "vmx/hyperv.h"
+#include "lapic.h"
 
 /* The CPU's MSRs are the case's, and so is its CPUID. */
 static u64 oracle_msr(u32 msr)
@@ -38,11 +39,13 @@ static u64 oracle_msr(u32 msr)
 #include "vmx/vmx.c"
 
 static struct kvm_vmx oracle_kvm_vmx;
+static struct kvm_lapic oracle_apic;	/* in the kernel, without APICv */
 static struct vcpu_vmx oracle_vmx = {
 	.vcpu = {
 		.kvm = &oracle_kvm_vmx.kvm,
 		.arch.mmu = &oracle_vmx.vcpu.arch.root_mmu,
 		.arch.walk_mmu = &oracle_vmx.vcpu.arch.root_mmu,
+		.arch.apic = &oracle_apic,
 	},
 	.loaded_vmcs = &oracle_vmx.vmcs01,
 };
@@ -146,10 +149,11 @@ ENTRY(setup_vmcs_config, 5, 4)
 
 /*
  * in: vmcs_config's secondary controls, enable_ept, enable_unrestricted_guest, VPID of the vCPU, enable_pml
- *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls L1 may set
+ *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls L1 may set,
+ *     flexpriority_enabled
  * out: secondary controls, enable_unrestricted_guest, secondary controls L1 may set
  */
-ENTRY(vmx_secondary_exec_control, 9, 3)
+ENTRY(vmx_secondary_exec_control, 10, 3)
 {
 	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
 	enable_ept = in[1];
@@ -164,6 +168,7 @@ ENTRY(vmx_secondary_exec_control, 9, 3)
 	nested = in[7];
 	vmcs_config.nested.secondary_ctls_high = in[8];
 	oracle_vmx.nested.msrs.secondary_ctls_high = in[8];
+	flexpriority_enabled = in[9];
 	out[0] = vmx_secondary_exec_control(&oracle_vmx);
 	out[1] = enable_unrestricted_guest;
 	out[2] = oracle_vmx.nested.msrs.secondary_ctls_high;
@@ -193,7 +198,7 @@ ENTRY(vmx_get_msr, 6, 2)
 	struct msr_data msr = { .index = in[0], .host_initiated = in[2] };
 
 	__set_bit(KVM_GOVERNED_X86_FEATURE_VMX, oracle_vcpu->arch.governed_features.enabled);
-	oracle_vmx.nested.msrs.secondary_ctls_low = 0;
+	memset(&oracle_vmx.nested.msrs, 0, sizeof(oracle_vmx.nested.msrs));
 	oracle_vmx.nested.msrs.secondary_ctls_high = in[1];
 	oracle_vcpu->arch.hyperv = &hv;
 	oracle_vcpu->arch.hyperv_enabled = in[3];

@@ -1,0 +1,277 @@
+"""Holds the mirror against the kernel's own C, function by function, at every level.
+
+For each check the levels are grouped by the version of the machine code (versions.py). The C of a group runs once;
+the mirror runs at each level of it: over all the cases at the first, and at another one over all of them unless
+everything it consulted (patches, constants, masks) is as at the first, where a sample is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from harness.oracle.fingerprint import fingerprint
+from harness.oracle.spaces import MASK64, flat
+from harness.oracle.spec import Row, Side, Spec, State, answers
+from harness.oracle.versions import Versions
+from harness.oracle.worker import EventKind, Image, Worker
+from kvmodel.series import Level
+
+CASES: Final = 100_000  # for each function and version, where there are more
+THOROUGH: Final = 1_000_000
+SAMPLE: Final = 2_000  # at a level whose code and whose mirror are as at another
+SHOWN: Final = 3  # mismatches that are minimised and shown, of each check and level
+TRIES: Final = 400  # cases tried to make one mismatch smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One case in which mirror and C differ; ``row`` is the smallest such case that was found from ``found``."""
+
+    functions: tuple[str, ...]
+    entry: str
+    level: int
+    state: State
+    found: Row
+    row: Row
+    c: Row
+    mirror: Row
+    c_event: str
+    mirror_warned: bool
+
+    def __str__(self) -> str:
+        def hexed(row: Row) -> str:
+            return "(" + ", ".join(f"{w:#x}" for w in row) + ")"
+
+        c = hexed(self.c) + (f" with {self.c_event}" if self.c_event else "")
+        mirror = hexed(self.mirror) + (" with a WARN" if self.mirror_warned else "")
+        return (
+            f"{self.functions[0]} at level {self.level}: {self.entry}{hexed(self.row)}\n"
+            f"    C      {c}\n    mirror {mirror}\n    state  {self.state}\n    found as {hexed(self.found)}"
+        )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one check."""
+
+    spec: Spec
+    versions: dict[str, list[int]] = field(default_factory=dict)  # digest of the code: levels
+    cases: int = 0  # C calls compared, over all versions
+    mirrored: int = 0  # mirror calls, over all levels
+    exhaustive: bool = True
+    mismatches: int = 0
+    shown: list[Mismatch] = field(default_factory=list)
+    seconds: float = 0.0
+    c_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """The cases of one state, and what C gave."""
+
+    state: State
+    rows: Sequence[Row]
+    out: array[int]
+    status: bytearray
+
+
+Hook = Callable[[str], None]
+
+
+def setting(worker: Worker, state: State) -> None:
+    """Put the image into ``state``."""
+    for entry, row in state.calls():
+        worker.call(entry, flat([tuple(int(w) & MASK64 for w in row)]))
+
+
+def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
+    """The words of C's results that the mirror has."""
+    if not spec.outputs or spec.outputs == tuple(range(words)):
+        return out
+    picked = array("Q", bytes(8 * (len(out) // words) * len(spec.outputs)))
+    for to, at in enumerate(spec.outputs):
+        picked[to :: len(spec.outputs)] = out[at::words]
+    return picked
+
+
+def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row]) -> Batch:
+    """Run the C of the image over ``rows`` in ``state``."""
+    setting(worker, state)
+    results = worker.call(spec.entry, flat(rows))
+    return Batch(state, rows, chosen(spec, results.out, results.words), results.status)
+
+
+def seeded(spec: Spec, number: int, seed: int) -> random.Random:
+    """The same cases for the same seed, whatever else is run."""
+    text = f"{seed}:{spec.entry}:{spec.space}:{number}"
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+
+
+def batches(worker: Worker, spec: Spec, count: int, seed: int, outcome: Outcome) -> Iterator[Batch]:
+    """C's results over the cases of all states."""
+    each = max(1, -(-count // len(spec.states)))
+    for number, state in enumerate(spec.states):
+        rows, whole = spec.space.rows(each, seeded(spec, number, seed))
+        outcome.exhaustive &= whole
+        start = time.perf_counter()
+        batch = run_c(worker, spec, state, rows)
+        outcome.c_seconds += time.perf_counter() - start
+        outcome.cases += len(rows)
+        yield batch
+
+
+def differing(spec: Spec, side: Side, batch: Batch, limit: int = 0) -> list[int]:
+    """The cases of ``batch`` (the first ``limit``, 0 for all) in which the mirror gives something else."""
+    rows = batch.rows[:limit] if limit else batch.rows
+    if not rows:
+        return []
+    out, status = answers(spec, side, rows)
+    width = len(out) // len(rows)
+    c_out = batch.out[: len(out)]
+    c_status = batch.status[: len(rows)]
+    same = out == c_out and (status == c_status if spec.warns else True)
+    if same:
+        return []
+    return [
+        n
+        for n in range(len(rows))
+        if out[n * width : (n + 1) * width] != c_out[n * width : (n + 1) * width]
+        or (spec.warns and status[n] != c_status[n])
+        or c_status[n] > EventKind.WARN
+    ]
+
+
+def smaller(row: Row) -> Iterator[Row]:
+    """Simpler cases near ``row``: a word zero, or one bit of it cleared."""
+    for n, word in enumerate(row):
+        if word:
+            yield (*row[:n], 0, *row[n + 1 :])
+    for n, word in enumerate(row):
+        bit = word
+        while bit:
+            low = bit & -bit
+            bit ^= low
+            if word != low:
+                yield (*row[:n], word ^ low, *row[n + 1 :])
+
+
+def inside(spec: Spec, row: Row) -> bool:
+    """Whether a case is of the check's space."""
+    for word, column in zip(row, spec.space.columns, strict=True):
+        if isinstance(column, tuple):
+            if word not in column:
+                return False
+        elif word & ~(column.mask | column.base) or word & column.base != column.base:
+            return False
+    return True
+
+
+def minimise(worker: Worker, spec: Spec, level: Level, state: State, row: Row) -> Mismatch:
+    """The mismatch of ``row``, made as small as single steps can."""
+
+    def wrong(candidate: Row) -> bool:
+        batch = run_c(worker, spec, state, [candidate])
+        return bool(differing(spec, state.side(level), batch))
+
+    best, tries, again = row, 0, True
+    while again and tries < TRIES:
+        again = False
+        for candidate in smaller(best):
+            tries += 1
+            if inside(spec, candidate) and wrong(candidate):
+                best, again = candidate, True
+                break
+            if tries >= TRIES:
+                break
+    setting(worker, state)
+    results = worker.call(spec.entry, flat([best]))
+    out, status = answers(spec, state.side(level), [best])
+    return Mismatch(
+        spec.functions,
+        spec.entry,
+        level.number if level.number is not None else -1,
+        state,
+        row,
+        best,
+        tuple(chosen(spec, results.out, results.words)),
+        tuple(out),
+        "; ".join(map(str, results.events.get(0, ()))),
+        bool(status and status[0]),
+    )
+
+
+class Checker:
+    """Images of levels, opened when they are needed."""
+
+    def __init__(self, images: Mapping[int, Path], cases: int = CASES, seed: int = 1, tell: Hook | None = None) -> None:
+        self.images = dict(images)
+        self.cases = cases
+        self.seed = seed
+        self.tell = tell or (lambda _: None)
+        self.calls = 0
+        self.c_seconds = 0.0
+        self._versions = {k: Versions(p.parent.glob("*.o")) for k, p in self.images.items()}
+        self._workers: dict[int, Worker] = {}
+
+    def worker(self, level: int) -> Worker:
+        """The child of a level."""
+        if level not in self._workers:
+            self._workers[level] = Worker(Image(self.images[level]))
+        return self._workers[level]
+
+    def close(self) -> None:
+        """End the children."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def __enter__(self) -> Checker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def version(self, spec: Spec, level: int) -> str:
+        """The version of all code that a check runs at ``level``, its set-up included."""
+        names = sorted({spec.entry} | {entry for state in spec.states for entry, _ in state.calls()})
+        digests = [self._versions[level].digest(f"o_{name}") for name in names]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
+
+    def run(self, spec: Spec) -> Outcome:
+        """One check at all its levels."""
+        outcome = Outcome(spec)
+        start = time.perf_counter()
+        for level in sorted(self.images):
+            if spec.applies(Level.of(level)):
+                outcome.versions.setdefault(self.version(spec, level), []).append(level)
+        for levels in outcome.versions.values():
+            self._group(spec, levels, outcome)
+        outcome.seconds = time.perf_counter() - start
+        self.tell(spec.name)
+        return outcome
+
+    def _group(self, spec: Spec, levels: list[int], outcome: Outcome) -> None:
+        worker = self.worker(levels[0])
+        before = worker.calls
+        seconds = outcome.c_seconds
+        for batch in batches(worker, spec, self.cases, self.seed, outcome):
+            base = fingerprint(spec, batch, Level.of(levels[0]))
+            for number in levels:
+                level = Level.of(number)
+                whole = number == levels[0] or fingerprint(spec, batch, level) != base
+                limit = 0 if whole else max(1, SAMPLE // len(spec.states))
+                wrong = differing(spec, batch.state.side(level), batch, limit)
+                outcome.mirrored += min(limit or len(batch.rows), len(batch.rows))
+                outcome.mismatches += len(wrong)
+                for n in wrong[:1]:
+                    if sum(m.level == number for m in outcome.shown) < SHOWN:
+                        outcome.shown.append(minimise(worker, spec, level, batch.state, batch.rows[n]))
+        self.calls += worker.calls - before
+        self.c_seconds += outcome.c_seconds - seconds

@@ -1,0 +1,395 @@
+"""Checks of vmx/vmx.c, vmx/capabilities.h, vmx/nested.c and vmx/hyperv.c."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+from unittest import mock
+
+from harness.oracle.spaces import BOOL, MASK64, Bits, Space
+from harness.oracle.spec import Mirror, Side, Spec, State
+from kvmodel import capabilities, hyperv, nested, vmx, vmx_ept
+from kvmodel.kvm_host import Vcpu, nested_vmx_msrs, vmcs12, x86_exception
+
+U32: Final = Bits((1 << 32) - 1)
+U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)
+MBEC: Final = 1 << 22
+EPT: Final = 1 << 1
+VPID: Final = 1 << 5
+UNRESTRICTED: Final = 1 << 7
+VMFUNC: Final = 1 << 13
+ENCLS: Final = 1 << 15
+FEW: Final = Bits(MBEC | EPT | VPID | UNRESTRICTED | VMFUNC | 1 | 1 << 17 | 1 << 25)
+FLAGS: Final = (State(),)
+
+
+def _violation(s: Side) -> Mirror:
+    def call(qualification: int, gpa: int, flag: int, _idt: int, _vnmi: int) -> tuple[int, ...]:
+        s.set_flag(flag)
+        return 1, gpa, vmx.ept_violation_error_code(s.vcpu, qualification)
+
+    return call
+
+
+def _misconfig(s: Side) -> Mirror:
+    asked: list[tuple[int, int]] = []
+
+    def handler(_vcpu: Vcpu, gpa: int, code: int) -> int:
+        asked.append((gpa, code))
+        return 1
+
+    def call(gpa: int, guest: int, device: int) -> tuple[int, ...]:
+        # As in the image, the fault handler only notes what it was asked.
+        asked.clear()
+        s.vcpu.guest_mode = bool(guest)
+        with mock.patch.object(vmx, "kvm_mmu_page_fault", handler):
+            vmx.handle_ept_misconfig(s.vcpu, gpa, bool(device))
+        return (len(asked), *(asked[0] if asked else (0, 0)), int(not asked))
+
+    return call
+
+
+def _eptp(s: Side) -> Mirror:
+    def call(root: int, level: int, ad: int, guest: int, eptp12: int) -> tuple[int]:
+        s.kvm.enable_ept_ad_bits = bool(ad)
+        s.vcpu.guest_mode = bool(guest)
+        s.vcpu.vmcs12.ept_pointer = eptp12
+        return (vmx_ept.construct_eptp(s.vcpu, root, level),)
+
+    return call
+
+
+def _mt(s: Side) -> Mirror:
+    def call(mmio: int, noncoherent: int) -> tuple[int]:
+        s.kvm.noncoherent_dma = bool(noncoherent)
+        return (vmx_ept.vmx_get_mt_mask(s.kvm, bool(mmio)),)
+
+    return call
+
+
+def _config(s: Side) -> Mirror:
+    kvm = s.kvm
+
+    def call(procbased: int, secondary: int, caps: int, strict: int, sgx: int) -> tuple[int, ...]:
+        kvm.vmcs_config.cpu_based_2nd_exec_ctrl = 0
+        msrs = vmx.HostMsrs(
+            secondary >> 32,
+            caps & U32.mask,
+            caps >> 32,
+            46,
+            secondary & U32.mask,
+            procbased >> 32,
+            procbased & U32.mask,
+            bool(sgx),
+        )
+        ret = vmx.setup_vmcs_config(kvm, msrs, bool(strict))
+        return ret & MASK64, 0 if ret else kvm.vmcs_config.cpu_based_2nd_exec_ctrl
+
+    return call
+
+
+def _capabilities(s: Side) -> Mirror:
+    first = _config(s)
+
+    def call(*row: int) -> tuple[int, ...]:
+        return (*first(*row), s.kvm.vmx_capability.ept, s.kvm.vmx_capability.vpid)
+
+    return call
+
+
+def _secondary(s: Side) -> Mirror:
+    kvm, vcpu = s.kvm, s.vcpu
+
+    def call(
+        ctrl: int,
+        ept: int,
+        unrestricted: int,
+        vpid: int,
+        dirty: int,
+        param: int,
+        cpuid: int,
+        on: int,
+        high: int,
+        flexpriority: int,
+    ) -> tuple[int, ...]:
+        kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
+        kvm.vmcs_config.nested.secondary_ctls_high = vcpu.nested_msrs.secondary_ctls_high = high
+        kvm.enable_ept = bool(ept)
+        kvm.enable_unrestricted_guest = bool(unrestricted)
+        kvm.enable_pml = bool(dirty)
+        kvm.nested = bool(on)
+        vcpu.vpid = vpid
+        kvm.flexpriority_enabled = bool(flexpriority)
+        kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
+        control = vmx.vmx_secondary_exec_control(vcpu, cpuid=bool(cpuid), xsaves=False, dirty_logging=bool(dirty))
+        return control, kvm.enable_unrestricted_guest, vcpu.nested_msrs.secondary_ctls_high
+
+    return call
+
+
+def _has(s: Side) -> Mirror:
+    def call(ctrl: int, current: int) -> tuple[int, ...]:
+        s.kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
+        s.vcpu.vmcs01_secondary = current
+        return (
+            capabilities.cpu_has_vmx_mbec(s.kvm) if s.level.has(4) else 0,
+            vmx.vmx_has_mbec(s.vcpu) if s.level.has(6) else 0,
+        )
+
+    return call
+
+
+def _get_msr(s: Side) -> Mirror:
+    def call(msr: int, high: int, host: int, evmcs: int, flag: int, _perf: int) -> tuple[int, ...]:
+        s.set_flag(flag)
+        s.vcpu.nested_msrs = nested_vmx_msrs(0, high, 0, 0, 0)
+        s.vcpu.guest_cpuid_has_evmcs = bool(evmcs)
+        data = nested.vmx_get_msr(s.vcpu, msr, bool(host))
+        return 0, data if data is not None else 0
+
+    return call
+
+
+def _setup(s: Side) -> Mirror:
+    kvm = s.kvm
+
+    def call(
+        caps: int, ctrl: int, ept: int, ad: int, vpid: int, unrestricted: int, flexpriority: int, param: int
+    ) -> tuple[int, ...]:
+        kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
+        kvm.enable_ept, kvm.enable_ept_ad_bits, kvm.enable_vpid = bool(ept), bool(ad), bool(vpid)
+        kvm.enable_unrestricted_guest, kvm.flexpriority_enabled = bool(unrestricted), bool(flexpriority)
+        kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
+        msrs = nested_vmx_msrs()
+        nested.nested_vmx_setup_secondary_ctls(kvm, caps, msrs)
+        return (
+            msrs.secondary_ctls_low,
+            msrs.secondary_ctls_high,
+            msrs.ept_caps,
+            msrs.vpid_caps,
+            msrs.vmfunc_controls,
+        )
+
+    return call
+
+
+def _controls(s: Side) -> Mirror:
+    def call(ctrl: int, eptp: int, high: int, caps: int, evmcs: int, active: int, vpid: int) -> tuple[int, ...]:
+        vcpu = s.vcpu
+        vcpu.nested_msrs = nested_vmx_msrs(0, high, caps, 0, 0)
+        vcpu.guest_cpuid_has_evmcs = bool(evmcs)
+        vcpu.reserved_gpa_bits = MASK64 & -(1 << 46)
+        vcpu.vmcs12 = vmcs12(ctrl, eptp, ACTIVATE if active else 0, virtual_processor_id=vpid)
+        return (
+            nested.nested_vmx_check_mode_based_ept_exec_controls(vcpu.vmcs12) & MASK64,
+            nested.nested_check_vm_execution_controls(vcpu) & MASK64,
+            nested.nested_vmx_check_controls(vcpu) & MASK64,
+        )
+
+    return call
+
+
+def _vmcs02(s: Side) -> Mirror:
+    def call(ours: int, theirs: int, active: int, _config: int) -> tuple[int]:
+        s.vcpu.vmcs01_secondary = ours
+        s.vcpu.vmcs12 = vmcs12(theirs, 0, ACTIVATE if active else 0)
+        return (nested.prepare_vmcs02_early(s.vcpu),)
+
+    return call
+
+
+def _inject(s: Side) -> Mirror:
+    def call(code: int, qualification: int, address: int, exit_qual: int, pml: int, _reason: int) -> tuple[int, ...]:
+        s.vcpu.exit_qualification = exit_qual
+        s.vcpu.pml_full = bool(pml)
+        nested.nested_ept_inject_page_fault(s.vcpu, x86_exception(code, qualification, address))
+        assert s.vcpu.injected is not None
+        return s.vcpu.injected
+
+    return call
+
+
+def _vmx_msr(_: Side) -> Mirror:
+    def call(msr: int, high: int, ept: int, vpid: int, vmfunc: int) -> tuple[int, ...]:
+        data = nested.vmx_get_vmx_msr(nested_vmx_msrs(0, high, ept, vpid, vmfunc), msr)
+        return 0, data if data is not None else 0
+
+    return call
+
+
+def _filter(s: Side) -> Mirror:
+    def call(msr: int, data: int, flag: int, perf: int) -> tuple[int]:
+        s.set_flag(flag)
+        return (hyperv.nested_evmcs_filter_control_msr(s.vcpu, msr, data, bool(perf)),)
+
+    return call
+
+
+def _evmcs(s: Side) -> Mirror:
+    def call(pin: int, cpu: int, ctrl: int, leave: int, entry: int, vmfunc: int) -> tuple[int]:
+        v12 = vmcs12(ctrl, 0, cpu)
+        v12.pin_based_vm_exec_control, v12.vm_exit_controls = pin, leave
+        v12.vm_entry_controls, v12.vm_function_control = entry, vmfunc
+        return (hyperv.nested_evmcs_check_controls(s.kvm, v12) & MASK64,)
+
+    return call
+
+
+def _v(*names: str) -> tuple[str, ...]:
+    return tuple(f"vmx/vmx.c {n}" for n in names)
+
+
+def _n(*names: str) -> tuple[str, ...]:
+    return tuple(f"vmx/nested.c {n}" for n in names)
+
+
+def _e(*names: str) -> tuple[str, ...]:
+    return tuple(f"vmx/hyperv.c {n}" for n in names)
+
+
+CTLS2: Final = 0x48B
+ACTIVATE: Final = 1 << 31
+REQUIRED: Final = 0xFFFFFFFF << 32
+TPR_SHADOW: Final = 1 << 21 + 32
+SECONDARY: Final = 1 << 31 + 32
+EPTPS: Final = tuple(
+    0x1000 | mt | walk << 3 | ad | junk
+    for mt, walk, ad, junk in itertools.product((0, 1, 6, 7), (2, 3, 4), (0, 0x40), (0, 0x80, 1 << 47))
+)
+CAPS: Final = Bits(0x1 | 0xC0 | 1 << 8 | 1 << 14 | 3 << 16 | 3 << 20 | 7 << 24)
+SPARSE: Final = (0,) * 40 + tuple(1 << n for n in range(32))
+GOOD_CAPS: Final = (0x6734141, 0x6334141 | 0x80, 0x6134041)
+
+SPECS: Final = (
+    Spec(
+        "handle_ept_violation",
+        _v("handle_ept_violation"),
+        Space((Bits(), Bits(((1 << 46) - 1) & -8), BOOL, (0,), (1,))),
+        _violation,
+        outputs=(0, 1, 2),
+    ),
+    Spec(
+        "handle_ept_violation",
+        _v("handle_ept_violation"),
+        Space((Bits(0x1FFF), (0x5000,), BOOL, BOOL, BOOL)),
+        _violation,
+        outputs=(0, 1, 2),
+    ),
+    Spec(
+        "handle_ept_misconfig",
+        _v("handle_ept_misconfig"),
+        Space((Bits(((1 << 46) - 1) & -8), BOOL, BOOL)),
+        _misconfig,
+    ),
+    Spec("vmx_get_mt_mask", _v("vmx_get_mt_mask"), Space((BOOL, BOOL)), _mt),
+    Spec(
+        "construct_eptp",
+        _v("construct_eptp"),
+        Space((Bits(((1 << 46) - 1) & -4096), (4, 5), BOOL, BOOL, Bits(0xFFFF))),
+        _eptp,
+    ),
+    Spec(
+        "setup_vmcs_config",
+        _v("setup_vmcs_config"),
+        Space(
+            (
+                (REQUIRED, REQUIRED & ~TPR_SHADOW, REQUIRED & ~SECONDARY, REQUIRED & ~(1 << 7 + 32)),
+                Bits(FEW.mask << 32 | ENCLS << 32 | 1 << 8 + 32),
+                (0, 0x6734141, 0xF01 << 32, 0xF0106734141),
+                BOOL,
+                BOOL,
+            )
+        ),
+        _config,
+        outputs=(0, 1),
+    ),
+    Spec(
+        "setup_vmcs_config",
+        _v("setup_vmcs_config"),
+        Space(((REQUIRED,), Bits(base=(EPT | VPID) << 32), Bits(), BOOL, BOOL)),
+        _capabilities,
+    ),
+    Spec(
+        "vmx_secondary_exec_control",
+        _v("vmx_secondary_exec_control", "vmx_adjust_secondary_exec_control"),
+        Space((U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, Bits(0xFFFFFFFF), BOOL)),
+        _secondary,
+    ),
+    Spec(
+        "has_mbec",
+        ("vmx/capabilities.h cpu_has_vmx_mbec", "vmx/vmx.h vmx_has_mbec"),
+        Space((U32, U32)),
+        _has,
+        applies=lambda level: level.has(4),
+    ),
+    Spec(
+        "vmx_get_msr",
+        _v("vmx_get_msr"),
+        Space(((CTLS2,), U32, BOOL, BOOL, BOOL, BOOL)),
+        _get_msr,
+    ),
+    Spec(
+        "nested_vmx_setup_secondary_ctls",
+        _n("nested_vmx_setup_secondary_ctls"),
+        Space((CAPS, U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL)),
+        _setup,
+    ),
+    Spec(
+        "vmx_control_verify",
+        _n("vmx_control_verify"),
+        Space((U32, U32, U32)),
+        lambda s: lambda control, low, high: (nested.vmx_control_verify(control, low, high),),
+    ),
+    Spec(
+        "nested_vmx_check_controls",
+        (
+            *_n("nested_vmx_check_controls", "nested_check_vm_execution_controls", "nested_vmx_check_eptp"),
+            *_n("nested_vmx_check_mode_based_ept_exec_controls", "nested_vmx_check_unrestricted_guest_controls"),
+        ),
+        Space((Bits(MBEC | EPT | UNRESTRICTED), EPTPS, Bits(MBEC | EPT | UNRESTRICTED), CAPS, BOOL, BOOL, BOOL)),
+        _controls,
+    ),
+    Spec(
+        "nested_vmx_check_controls",
+        _n("nested_vmx_check_apicv_controls", "nested_vmx_check_pml_controls"),
+        Space((FEW, (0x101E, 0x105E, 0x1020), (0xFFFFFFFF, ~MBEC & 0xFFFFFFFF), GOOD_CAPS, BOOL, BOOL, BOOL)),
+        _controls,
+    ),
+    Spec(
+        "prepare_vmcs02_early",
+        _n("prepare_vmcs02_early"),
+        Space((U32, U32, BOOL, (0,))),
+        _vmcs02,
+    ),
+    Spec(
+        "nested_ept_inject_page_fault",
+        _n("nested_ept_inject_page_fault"),
+        Space((Bits(0x1F), Bits(0x1FFF), Bits(((1 << 46) - 1) & -4096), Bits(0x1FFF), BOOL, (48,))),
+        _inject,
+        (State(shadow=True),),
+    ),
+    Spec(
+        "vmx_get_vmx_msr",
+        _n("vmx_get_vmx_msr", "vmx_control_msr"),
+        Space(((0x48B, 0x48C, 0x491), U32, U32, U32, U32)),
+        _vmx_msr,
+    ),
+    Spec(
+        "nested_evmcs_filter_control_msr",
+        _e("nested_evmcs_filter_control_msr", "evmcs_get_supported_ctls"),
+        Space((tuple(range(0x480, 0x492)), Bits(), BOOL, BOOL)),
+        _filter,
+    ),
+    Spec(
+        "nested_evmcs_check_controls",
+        _e("nested_evmcs_check_controls", "nested_evmcs_is_valid_controls"),
+        Space(((0,), (0,), U32, (0,), (0,), (0,))),
+        _evmcs,
+    ),
+    Spec(
+        "nested_evmcs_check_controls",
+        _e("nested_evmcs_check_controls", "nested_evmcs_is_valid_controls"),
+        Space((SPARSE, SPARSE, SPARSE, SPARSE, SPARSE, (0, 0, 0, 1, 1 << 32))),
+        _evmcs,
+    ),
+)
