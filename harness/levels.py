@@ -87,9 +87,7 @@ def build(
     """
     levels = sorted(set(range(series.last + 1) if wanted is None else wanted))
     base = kernel.base(cache, linux)
-    start = base_state(series, base.pristine)
-    applied = states(series, base.pristine, max(levels, default=0))
-    every = [start, *(a.state for a in applied)]
+    every = _every(base, series, levels)
     made: dict[int, Modules] = {}
     for level in levels:
         made[level] = of_state(cache, base, every[level], name=f"level {level}", level=level)
@@ -99,6 +97,20 @@ def build(
                 "one base image cannot take its modules; limit the series to what modules are made of"
             )
     return made
+
+
+def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: Path | None = None) -> list[int]:
+    """Those of the ``wanted`` levels that the cache has no modules of."""
+    levels = sorted(set(wanted))
+    base = kernel.base(cache, linux)
+    every = _every(base, series, levels)
+    return [level for level in levels if cache.lookup(KIND, key_of(base, every[level])) is None]
+
+
+def _every(base: BaseKernel, series: Series, levels: Iterable[int]) -> list[State]:
+    """The touched files at level 0, 1, ... up to the highest of ``levels``."""
+    applied = states(series, base.pristine, max(levels, default=0))
+    return [base_state(series, base.pristine), *(a.state for a in applied)]
 
 
 def modules(cache: Cache, series: Series, level: int | Collection[int], *, linux: Path | None = None) -> Modules:
