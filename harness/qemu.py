@@ -38,7 +38,7 @@ RESET_TIMEOUT: Final = 20.0  # seconds
 WATCH_PERIOD: Final = 50  # milliseconds
 STALL: Final = 20.0  # seconds of wall time without a step to the next vector
 HYPERV: Final = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-evmcs")  # hv-evmcs needs hv-vapic
-PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")  # fmt: skip
+PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")
 COUNTERS: Final = (
     "exits", "pf_fixed", "pf_spurious", "pf_taken", "pf_fast", "pf_emulate", "pf_mmio_spte_created", "nested_run",
     "mmio_exits", "insn_emulation", "insn_emulation_fail", "invlpg", "irq_exits", "io_exits", "halt_exits",

@@ -149,8 +149,9 @@ class Host(ABC):
     def warnings(self) -> list[Warn]:
         """The kernel's WARNs since the machine came up, oldest first."""
 
+    @abstractmethod
     def check(self) -> None:
-        """HostError when the machine has died: it says of what."""
+        """HostError when the machine has died: it says of what. Cheap: asked several times a second."""
 
     # common to all
 
@@ -386,7 +387,8 @@ def open_client(
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
         raise HostError(
-            f"no SSH connection to {where}: {error or type(error).__name__}; does a server listen there, and is the host's key known?"
+            f"no SSH connection to {where}: {error or type(error).__name__}; does a server listen there, and is the "
+            "host's key known?"
         ) from error
     return client
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import shutil
 import socket
 import tempfile
@@ -27,6 +28,9 @@ MEMORY_MIB: Final = 2048  # the most that 3.0 takes for host memory
 IPS: Final = 100_000_000  # emulated instructions per emulated second
 BOOT_TIMEOUT: Final = 90.0  # seconds of wall time
 TRIES: Final = 3  # a port that was free may be taken when the emulator gets to it
+
+_TELLING = re.compile(r"PANIC|>>|^\d{11}p|hostfwd|fatal|: error", re.IGNORECASE)
+"""Lines of Bochs' log that say why it ended; a "p" behind the eleven digits of time is a panic."""
 
 
 def free_port() -> int:
@@ -176,9 +180,7 @@ class EmulatedHost(Host):
         assert self.folder is not None
         found: list[str] = []
         for name in ("bochs.log", "bochs.out"):
-            text = proc.tail_of(self.folder / name, 60)
-            found += [line for line in text.splitlines() if "PANIC" in line or "fatal" in line.lower() or line[11:12] == "p"
-                      or "hostfwd" in line or "rror" in line.split("]")[0]]  # fmt: skip
+            found += [line for line in proc.tail_of(self.folder / name, 60).splitlines() if _TELLING.search(line)]
         return "; ".join(dict.fromkeys(line.strip() for line in found[-4:]))
 
     def _port_taken(self) -> bool:

@@ -14,7 +14,7 @@ _NEEDED = ("qemu-system-x86_64", "insmod", "rmmod", "gzip", "memio")
 
 
 class SshHost(Host):
-    """A machine reached as ``[user@]host[:port]`` (root, 22). Its key must be in known_hosts, ours in its authorized_keys.
+    """A machine reached as ``[user@]host[:port]`` (root, 22); its key in known_hosts, ours in its authorized_keys.
 
     It must run the base kernel (modules of a level go with no other), have kvm and kvm_intel as modules that are not
     in use, and ``qemu-system-x86_64`` and ``memio`` (images/rootfs/memio.c) on its path. What is loaded there at the
