@@ -185,13 +185,15 @@ def parse_diff(diff: str, name: str) -> list[FileDiff]:
     seen: set[str] = set()
     for file in found:
         if file.path in seen:
-            raise SeriesError(f"{name}: it changes {file.path} in two places of the diff; make it with git format-patch")
+            raise SeriesError(
+                f"{name}: it changes {file.path} in two places of the diff; make it with git format-patch"
+            )
         seen.add(file.path)
     return found
 
 
 def _file(block: str, name: str) -> FileDiff:
-    lines = block.split("\n")
+    lines = block.removesuffix("\n").split("\n")
     head = _FILE.match(lines[0])
     if head is None:
         raise SeriesError(f"{name}: {lines[0]!r} names no two files; make it with git format-patch")
@@ -218,7 +220,9 @@ def _file(block: str, name: str) -> FileDiff:
         elif line.startswith(("GIT binary patch", "Binary files ")):
             raise SeriesError(f"{name}: it changes {new} as a binary file: binary patches are refused")
         elif line.startswith(("rename ", "copy ", "similarity ", "dissimilarity ")):
-            raise SeriesError(f"{name}: it moves or copies {old} to {new}: renames are refused, post it as plain changes")
+            raise SeriesError(
+                f"{name}: it moves or copies {old} to {new}: renames are refused, post it as plain changes"
+            )
         elif line.startswith(("old mode ", "new mode ")):
             raise SeriesError(f"{name}: it changes the mode of {new}: mode changes are refused")
         elif mode := re.match(r"(new file|deleted file) mode (\d+)$", line):
