@@ -35,16 +35,14 @@ ROW_TITLES: Final = (
 
 
 def _final(value: Any) -> Any:
-    """What Jinja prints: our own markup as it is, everything else with its hidden characters shown."""
-    return value if isinstance(value, Markup | int | float) else plain(value)
+    """What Jinja prints: our own markup as it is, everything else plain and cut."""
+    return value if isinstance(value, Markup | int | float) else plain(value, NAME_MAX)
 
 
 def _environment() -> Environment:
-    env = Environment(
+    return Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, finalize=_final
     )
-    env.filters["cut"] = lambda text: plain(text, NAME_MAX)
-    return env
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 MAIL_WIDTH: Final = 72  # columns of a mail to the list
 NAME_MAX: Final = 400  # characters of a foreign name that are shown
+PARAGRAPH_MAX: Final = 2000  # characters of a mail's paragraph
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 _PLAIN = re.compile(r"[ -~]*")
@@ -57,7 +58,7 @@ def ktap(text: object) -> str:
 def wrapped(text: object, indent: str = "", first: str | None = None) -> list[str]:
     """``plain`` text as lines of at most MAIL_WIDTH columns; a word that is longer is broken."""
     return textwrap.wrap(
-        plain(text, NAME_MAX),
+        plain(text, PARAGRAPH_MAX),
         MAIL_WIDTH,
         initial_indent=indent if first is None else first,
         subsequent_indent=indent,

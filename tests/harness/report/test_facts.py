@@ -1,0 +1,100 @@
+"""The facts of a run, and what they add up to."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.journal import CellKey, Journal
+from harness.report import facts
+from harness.report.series import patch_rows
+from kvmodel import series
+from tests.harness.report import synthetic
+
+
+def test_counts_are_the_journals(report: facts.Report, journal_path: Path) -> None:
+    with Journal(journal_path) as journal:
+        rows = list(journal.results(1))
+    assert report.totals["vectors"] == len(rows)
+    assert report.totals["drift"] == sum("DRIFT" in str(r["marks"]) for r in rows)
+    assert report.totals["blocked"] == sum(r["seen"].kind.value == "blocked" for r in rows) > 0
+    assert report.levels == list(range(19))
+    assert "drift" in report.verdict
+    assert f"{len(report.findings)} findings" in report.verdict
+
+
+def test_rules_that_put_vectors_aside_are_named(report: facts.Report) -> None:
+    assert report.rules
+    assert report.rules[0].text
+    assert sum(r.vectors for r in report.rules) == report.totals["not_applicable"]
+    assert report.collapsed[0].name == "never-offered"
+    assert report.collapsed[0].text
+    assert report.blocked == [("L1 did not come up", report.totals["blocked"])]
+
+
+def test_patches_carry_what_their_level_showed(report: facts.Report) -> None:
+    by_number = {p.number: p for p in report.patches}
+    assert list(by_number) == list(range(1, 19))
+    assert by_number[11].subject == series.patch(11).subject
+    assert by_number[10].changes == 0
+    assert by_number[11].changes
+    assert by_number[11].first_seen
+    assert by_number[15].drift
+    assert by_number[1].claims_no_change and not by_number[1].broken_claim
+    assert by_number[1].applies == "yes, offset 3"
+
+
+def test_a_claim_is_broken_only_by_the_patchs_own_change() -> None:
+    (row,) = patch_rows({"patches": [{"subject": "x", "claim": "stated"}]}, 1)
+    row.changes, row.compared_with = 3, 0
+    assert row.broken_claim and row.state == "fail"
+    row.number, row.compared_with = 5, 0
+    assert not row.broken_claim
+
+
+def test_another_series_takes_nothing_from_ours() -> None:
+    (row,) = patch_rows({"patches": [{"subject": "mm: something else", "sha256": "00"}]}, 1)
+    assert (row.subject, row.author, row.claims_no_change) == ("mm: something else", "", False)
+
+
+def test_patches_by_number_are_in_the_series_order() -> None:
+    rows = patch_rows({"patches": {str(n): f"{n:064x}" for n in (10, 2, 1, *range(3, 10))}}, 10)
+    assert [r.sha256 for r in rows] == [f"{n:064x}" for n in range(1, 11)]
+    assert rows[9].subject == series.patch(10).subject
+
+
+def test_a_run_of_few_levels_says_what_it_compared_with(tmp_path: Path) -> None:
+    path = synthetic.make(tmp_path / "j", cells=[(0, "unset"), (11, "unset"), (11, "1")])
+    with Journal(path) as journal:
+        found = facts.load(journal)
+    by_number = {p.number: p for p in found.patches}
+    assert (by_number[11].ran, by_number[11].compared_with) == (True, 0)
+    assert not by_number[10].ran and by_number[10].changes is None
+    assert "levels 1-10, 12-18 did not run" in found.tested_by_hurdles(18)
+
+
+def test_a_tested_by_needs_a_complete_run_without_drift_and_findings(tmp_path: Path, report: facts.Report) -> None:
+    path = synthetic.make(tmp_path / "j", plant=synthetic.honest)
+    with Journal(path) as journal:
+        good = facts.load(journal)
+    assert good.tested_by_hurdles(18) == []
+    text = "; ".join(report.tested_by_hurdles(18))
+    assert "differ from the mirror" in text and "findings" in text and "blocked" in text
+    interrupted = synthetic.make(tmp_path / "i", plant=synthetic.honest, status="interrupted")
+    with Journal(interrupted) as journal:
+        assert facts.load(journal).tested_by_hurdles(18) == ["the run is interrupted"]
+
+
+def test_a_run_without_a_cell_is_refused_with_a_mend(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        with pytest.raises(InputError, match="no run yet"):
+            facts.load(journal)
+        run = journal.begin([], {})
+        journal.record(run, CellKey(0, "unset", "bare", "std"), [], 0, {})
+        with pytest.raises(InputError, match="--run"):
+            facts.load(journal)
+
+
+@pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([3], "3"), ([18, 0, 11, 16, 17], "0, 11, 16-18")])
+def test_ranges(numbers: list[int], shown: str) -> None:
+    assert facts.ranges(numbers) == shown
