@@ -13,10 +13,11 @@ from harness import kernel
 from harness.cache import GIB, Cache, sha256
 from harness.oracle import build
 from harness.oracle.source import overlay
+from harness.series_io import Series, State, base_state, states
 
 RECIPE: Final = 1  # counts changes of how an image is made that the glue's files do not show
 ROOM: Final = GIB // 2
-PATCHES: Final = Path(__file__).resolve().parents[2] / "patches"
+MAKERS: Final = ("build.py", "constants.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,6 @@ class Prepared:
     pristine: Path
     build: Path
     key: str
-
-
-def patches(folder: Path = PATCHES) -> list[Path]:
-    """The patches of a series in order."""
-    return sorted(folder.glob("[0-9]*.patch"))
 
 
 def prepare(cache: Cache, linux: Path | None = None) -> Prepared:
@@ -58,22 +54,33 @@ def prepare(cache: Cache, linux: Path | None = None) -> Prepared:
 def glue_digest() -> str:
     """A digest of the files that images are made with."""
     h = hashlib.sha256()
-    for path in (*sorted(build.GLUE.iterdir()), *(Path(__file__).with_name(n) for n in ("build.py", "constants.py"))):
+    for path in (*sorted(build.GLUE.iterdir()), *(Path(__file__).with_name(n) for n in MAKERS)):
         h.update(path.name.encode() + b"\0" + path.read_bytes())
     return h.hexdigest()
 
 
-def image(cache: Cache, prepared: Prepared, series: Sequence[Path], title: str) -> Path:
-    """The image with the patches ``series`` applied. SeriesError, CompileError when they do not apply or compile."""
+def image(cache: Cache, prepared: Prepared, state: State, title: str) -> Path:
+    """The image of a level whose files are ``state``. CompileError when it does not compile."""
     inputs = {
         "prepared": prepared.key,
-        "patches": [sha256(path) for path in series],
+        "files": {name: None if data is None else hashlib.sha256(data).hexdigest() for name, data in state.items()},
         "glue": glue_digest(),
     }
 
     def make(folder: Path) -> None:
-        tree = overlay(prepared.pristine, series, folder / "source")
+        tree = overlay(prepared.pristine, state, folder / "source")
         build.build(folder, prepared.build, tree)
         shutil.rmtree(folder / "source")
 
     return cache.entry("oracle", inputs, make, needs=ROOM, title=f"oracle, {title}") / "image"
+
+
+def levels(cache: Cache, series: Series, wanted: Sequence[int], linux: Path | None = None) -> dict[int, Path]:
+    """The images of the levels ``wanted``. SeriesError, CompileError, FetchError, BuildError."""
+    prepared = prepare(cache, linux)
+    made = states(series, prepared.pristine, max(wanted)) if max(wanted, default=0) else []
+    found = {}
+    for level in wanted:
+        state = made[level - 1].state if level else base_state(series, prepared.pristine)
+        found[level] = image(cache, prepared, state, f"level {level}")
+    return found

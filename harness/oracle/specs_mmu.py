@@ -187,7 +187,13 @@ class _Tables(dict[int, int]):
         return self.entries[len(self.read) - 1]
 
     def __setitem__(self, address: int, entry: int) -> None:
-        self.entries[self.read.index(address)] = entry
+        # Two levels may read one address: the entry that is written is the one that only lacks what is added,
+        # accessed and dirty, and levels are written in the order in which they were read.
+        for n, at in enumerate(self.read):
+            if at == address and self.entries[n] != entry and entry & ~0x300 == self.entries[n] & ~0x300:
+                self.entries[n] = entry
+                return
+        raise AssertionError(f"the walk writes {entry:#x}, which is none of the entries it read with A and D added")
 
 
 def _walk(s: Side) -> Mirror:

@@ -1,0 +1,10 @@
+"""All checks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.oracle import specs_mmu, specs_spte, specs_vmx
+from harness.oracle.spec import Spec
+
+SPECS: Final[tuple[Spec, ...]] = (*specs_spte.SPECS, *specs_mmu.SPECS, *specs_vmx.SPECS)

@@ -1,0 +1,177 @@
+"""``kvmirror check``: the mirror against the kernel's own C, function by function."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import proc, selection, series_io
+from harness.cache import Cache
+from harness.errors import InputError
+from harness.oracle import constants_check, coverage, images
+from harness.oracle.catalogue import SPECS
+from harness.oracle.check import CASES, THOROUGH, Checker, Outcome
+from harness.oracle.spec import Spec
+from kvmodel.series import Level
+
+SCHEMA = 1
+DRIFT = 3  # exit code
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "check",
+        help="the mirror against the kernel's own C functions",
+        description=(
+            "Compiles the KVM code of each level, calls its functions in a child process and compares what they "
+            "give with what the mirror gives. Exit code 3 when they differ."
+        ),
+    )
+    parser.add_argument("--levels", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--functions", default="", metavar="NAMES", help="only these, comma-separated (see --list)")
+    parser.add_argument("--list", action="store_true", help="list the checks and what no check reaches")
+    parser.add_argument("--cases", type=int, help=f"cases a function and version (default {CASES})")
+    parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} cases instead")
+    parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    parser.add_argument("--linux", metavar="PATH", help="another kernel: tarball or source tree")
+    parser.add_argument("--series", metavar="DIR", help="another series' folder (default: patches/)")
+    parser.set_defaults(run=run)
+
+
+def chosen(names: str) -> list[Spec]:
+    """The checks that ``names`` selects, by entry or by C function; InputError for one that is none."""
+    if not names:
+        return list(SPECS)
+    found: list[Spec] = []
+    for name in names.split(","):
+        some = [s for s in SPECS if s.entry == name or any(f.split(" ", 1)[1] == name for f in s.functions)]
+        if not some:
+            raise InputError(f"--functions: no check is called {name!r}; kvmirror check --list has the names")
+        found += [s for s in some if s not in found]
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks; 0, or 3 when mirror and C differ."""
+    if args.list:
+        return listing()
+    if args.cases is not None and args.cases < 1:
+        raise InputError(f"--cases {args.cases}: give 1 or more")
+    proc.interruptible()
+    start = time.monotonic()
+    series = series_io.read(*([Path(args.series)] if args.series else []))
+    wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
+    specs = chosen(args.functions)
+    cache = Cache()
+    found = images.levels(cache, series, wanted, Path(args.linux) if args.linux else None)
+    built = time.monotonic() - start
+    cases = args.cases or (THOROUGH if args.thorough else CASES)
+    with cache.progress.task("check", total=len(specs)) as task, Checker(found, cases, args.seed) as checker:
+        outcomes = []
+        for spec in specs:
+            task.note = spec.name
+            outcomes.append(checker.run(spec))
+            task.advance()
+        constants = [
+            (level, *constants_check.compare(Level.of(level), checker.worker(level).image.constants(checker.worker(level))))
+            for level in wanted
+        ]
+    report = summary(outcomes, constants, checker, built, time.monotonic() - start, cases, args.seed)
+    if args.json:
+        json.dump(report, sys.stdout, indent=1, default=str)
+        print()
+    else:
+        show(outcomes, constants, report)
+    return DRIFT if report["totals"]["mismatches"] else 0
+
+
+Constants = list[tuple[int, int, list[constants_check.Difference]]]
+
+
+def summary(
+    outcomes: list[Outcome], constants: Constants, checker: Checker, built: float, seconds: float, cases: int, seed: int
+) -> dict[str, Any]:
+    """The run as JSON."""
+    wrong = [d for _, _, differences in constants for d in differences]
+    return {
+        "schema": SCHEMA,
+        "cases": cases,
+        "seed": seed,
+        "checks": [
+            {
+                "entry": o.spec.entry,
+                "functions": o.spec.functions,
+                "versions": o.versions,
+                "cases": o.cases,
+                "mirrored": o.mirrored,
+                "exhaustive": o.exhaustive,
+                "mismatches": o.mismatches,
+                "shown": [str(m) for m in o.shown],
+                "seconds": round(o.seconds, 2),
+            }
+            for o in outcomes
+        ],
+        "constants": {
+            "compared": sum(same + len(differences) for _, same, differences in constants),
+            "differences": wrong,
+        },
+        "unreached": coverage.unreached(SPECS),
+        "totals": {
+            "mismatches": sum(o.mismatches for o in outcomes) + len(wrong),
+            "cases": sum(o.cases for o in outcomes),
+            "mirrored": sum(o.mirrored for o in outcomes),
+            "versions": sum(len(o.versions) for o in outcomes),
+            "calls_per_second": round(checker.calls / checker.c_seconds) if checker.c_seconds else 0,
+            "build_seconds": round(built, 1),
+            "seconds": round(seconds, 1),
+        },
+    }
+
+
+def ranges(levels: list[int]) -> str:
+    """0,2-5 for [0, 2, 3, 4, 5]."""
+    parts: list[list[int]] = []
+    for level in levels:
+        if parts and level == parts[-1][-1] + 1:
+            parts[-1].append(level)
+        else:
+            parts.append([level])
+    return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
+
+
+def show(outcomes: list[Outcome], constants: Constants, report: dict[str, Any]) -> None:
+    """The run as text."""
+    print(f"{'check':32} {'cases':>10}  {'differ':>7}  versions of the code (levels)")
+    for o in outcomes:
+        space = "all" if o.exhaustive else ""
+        versions = " | ".join(ranges(levels) for levels in o.versions.values())
+        print(f"{o.spec.entry:32} {o.cases:>10} {space:3}{o.mismatches:>6}  {versions}")
+    for o in outcomes:
+        for mismatch in o.shown:
+            print(f"\n{mismatch}")
+    for _, _, differences in constants:
+        for d in differences:
+            print(f"constant {d.name} at level {d.level}: C {d.c:#x}, kvmodel {d.where} {d.mirror:#x}")
+    totals = report["totals"]
+    print(
+        f"\n{totals['mismatches']} differences in {totals['cases']} cases of {totals['versions']} versions; "
+        f"{report['constants']['compared']} constants compared; {totals['calls_per_second']} C calls a second; "
+        f"{totals['seconds']} s, of which {totals['build_seconds']} s for the images"
+    )
+    print(f"{len(report['unreached'])} mirrored functions are not reached here: kvmirror check --list")
+
+
+def listing() -> int:
+    """The checks, and what no check reaches with the reason."""
+    for spec in SPECS:
+        print(f"{spec.entry:32} {len(spec.states):3} states  {', '.join(spec.functions)}")
+    print("\nnot reached by a check:")
+    for name, reason in coverage.unreached(SPECS).items():
+        print(f"  {name}: {reason}")
+    return 0
