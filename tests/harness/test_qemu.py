@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import pytest
 
-from harness import protocol, qemu
+from harness import proc, protocol, qemu
+from harness.cache import Cache
 from harness.errors import HostError
+from harness.hosts.base import Parameters
 from harness.qmp import Event
+from harness.setup import Bench
 from kvmodel.vector import ENVIRONMENTS, Environment, Machine
 
 
@@ -67,3 +73,55 @@ def test_shutdown_reasons(reason: str, end: qemu.End) -> None:
 def test_refused_features_are_read_from_qemu_s_words() -> None:
     words = "qemu-system-x86_64: warning: host doesn't support requested feature: MSR(48Bh).vmx-mbec [bit 22]\n"
     assert qemu._UNSUPPORTED.findall(words) == ["MSR(48Bh).vmx-mbec [bit 22]"]
+
+
+# A multiboot kernel without a name of its own: counts at BATCH_BASE + 64, says "done" in the header's state, then
+# powers off; with 8 at BATCH_BASE + 68 it ends in a triple fault instead, with 7 it stands still, interrupts off.
+KERNEL = """
+.globl _start
+.align 4
+.long 0x1BADB002, 0, -(0x1BADB002)
+_start: mov $0x2000000, %ebx
+        incl 64(%ebx)
+        movl $2, 24(%ebx)
+        cmpl $7, 68(%ebx)
+        je hang
+        cmpl $8, 68(%ebx)
+        je triple
+        mov $0x604, %dx
+        mov $0x2000, %ax
+        outw %ax, %dx
+hang:   jmp hang
+triple: lidt none
+        int3
+none:   .long 0, 0
+"""
+
+
+@pytest.mark.live
+def test_real_qemu_on_the_emulated_host(tmp_path: Path) -> None:
+    (tmp_path / "k.S").write_text(KERNEL)
+    proc.run(["gcc", "-m32", "-c", "k.S", "-o", "k.o"], cwd=tmp_path)
+    proc.run("ld -m elf_i386 -Ttext 0x100000 -N -e _start -o k.elf k.o".split(), cwd=tmp_path)
+    bench = Bench(Cache(), emulator=None, mended=True, linux=None, series=None)
+    bench.build([0])
+    with bench.open_host(True, "test host") as host:
+        modules = bench._modules[0]
+        host.load(modules, Parameters())
+        with qemu.Qemu(host, machine(), tmp_path / "k.elf") as l1:
+            assert l1.provenance.kvm and not l1.mbec  # level 0 offers no MBEC, whatever was asked for
+            assert any("vmx-mbec" in refused for refused in l1.provenance.refused)
+            for what, end in (
+                (0, qemu.End.POWEROFF),
+                (8, qemu.End.RESET),
+                (7, qemu.End.HANG),
+                (0, qemu.End.POWEROFF),
+            ):
+                batch = bytearray(4096)
+                struct.pack_into("<II", batch, 64, 41, what)
+                run = l1.run(bytes(batch), stall=8)
+                assert (run.end, run.state, struct.unpack_from("<I", run.memory, 64)) == (end, 2, (42,))
+                assert run.counters["exits"] > 0
+        host.unload()
+        assert "kvm" not in host.run("cat /proc/modules", check=True).stdout
+        assert not host.warnings()
