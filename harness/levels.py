@@ -192,7 +192,7 @@ def _build(cache: Cache, base: BaseKernel, changes: State, folder: Path, name: s
             shutil.copy2(base.build_dir / path, folder / file)
         objects, differs = serve(cache, base, changes, folder)
     said = {
-        "warnings": sorted(warnings(text)),
+        "warnings": sorted(warnings(text.replace(f"{base.source_dir}/", ""))),
         "image_objects": objects,
         "image_differs": differs,
         "seconds": round(time.monotonic() - started, 1),
