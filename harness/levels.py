@@ -15,6 +15,7 @@ import json
 import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from harness import kernel, proc
 from harness.cache import GIB, Cache, digest
 from harness.errors import BuildError, CompileError, InputError
 from harness.kernel import BaseKernel
-from harness.series_io import Series, State, base_state, states
+from harness.series_io import Series, State, base_state, level_state, states
 
 KIND: Final = "level"
 RECIPE: Final = 1  # counts changes of how a level is built
@@ -228,6 +229,24 @@ def ccache_environment() -> dict[str, str]:
         "CCACHE_PREFIX_CPP": str(WRAPPER),
         "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime",
     }
+
+
+def naive(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> float:
+    """Seconds of wall time that a level takes the naive way: the whole kernel from a clean tree, nothing reused.
+
+    For comparison only; what it builds is thrown away. CompileError, BuildError.
+    """
+    base = kernel.base(cache, linux)
+    changes = _changes(base, level_state(series, base.pristine, level))
+    cache.room(kernel.BUILD_ROOM, "a build from a clean tree")
+    with kernel.working(cache, base), tempfile.TemporaryDirectory(prefix="naive-", dir=base.build_dir.parent) as name:
+        into_source(base, changes)
+        shutil.copyfile(base.config, Path(name) / ".config")
+        argv = ["make", "-C", str(base.source_dir), f"O={name}", f"-j{kernel.jobs()}", "LOCALVERSION=", "CC=gcc"]
+        with cache.building("naive", title=f"level {level}, naively") as task:
+            for target in (["olddefconfig"], ["bzImage", "modules"]):
+                proc.run([*argv, *target], env=kernel.BUILD_ENV, log=cache.log("naive"), nice=kernel.NICE)
+            return task.elapsed
 
 
 def compiler_lines(text: str, limit: int = 20) -> list[str]:

@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     apply.add_argument("--level", metavar="N", help="patches 1 to N only (default: all)")
     build = command("build", _build, "Build the modules of every level and prove that one base image takes them.")
     build.add_argument("--levels", metavar="LIST", help="such as 0,11,16-18 (default: all)")
+    build.add_argument("--naive", metavar="LIST", help="measure these levels from a clean tree as well, for comparison")
     check = command("check", _check, "Check each patch: applies, builds, warnings, checkpatch, object identity, claim.")
     check.add_argument("--patches", metavar="LIST", help="such as 1,2,10 (default: all)")
     check.add_argument("--format", choices=("text", "markdown", "json"), default="text")
@@ -106,6 +107,8 @@ def _build(args: argparse.Namespace) -> int:
     for line in new:
         first = min(level for level, m in made.items() if line in m.warnings)
         print(f"warning from level {first}: {line}")
+    for level in [] if args.naive is None else selection.levels(args.naive, series.last):
+        print(f"level {level} from a clean tree: {levels.naive(cache, series, level, linux=args.linux):.1f} s")
     image = "does NOT take the modules of every level" if bad else "takes the modules of every level"
     print(f"{len(made)} levels in {taken:.1f} s; one base image {image}")
     return 1 if bad or any(m.warnings for level, m in made.items() if level) else 0
