@@ -102,7 +102,7 @@ none:   .long 0, 0
 def test_real_qemu_on_the_emulated_host(tmp_path: Path) -> None:
     (tmp_path / "k.S").write_text(KERNEL)
     proc.run(["gcc", "-m32", "-c", "k.S", "-o", "k.o"], cwd=tmp_path)
-    proc.run("ld -m elf_i386 -Ttext 0x100000 -N -e _start -o k.elf k.o".split(), cwd=tmp_path)
+    proc.run(["ld", "-m", "elf_i386", "-Ttext", "0x100000", "-N", "-e", "_start", "-o", "k.elf", "k.o"], cwd=tmp_path)
     bench = Bench(Cache(), emulator=None, mended=True, linux=None, series=None)
     bench.build([0])
     with bench.open_host(True, "test host") as host:
