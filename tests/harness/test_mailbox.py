@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -114,3 +115,29 @@ def test_a_target_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "s" / "x").write_text("")
     with pytest.raises(SeriesError, match="there already"):
         mailbox.bring_in(mbox(tmp_path / "a.mbox", mail()), tmp_path / "s")
+
+
+def test_a_mail_as_an_archive_keeps_it(tmp_path: Path) -> None:
+    head = (
+        "From mboxrd@z Thu Jan  1 00:00:00 1970\n"
+        "Received: from a.example.org (a.example.org [192.0.2.1])\n\tby b.example.org with ESMTPS id X;\n"
+        "\tThu, 13 Mar 2025 20:10:22 +0000\n"
+        "From: Poster <poster@example.org>\n"
+        "Subject: [RFC PATCH 01/02] a subject that is folded\n over two lines\n"
+        'Message-ID: <1@example.org>\nMIME-Version: 1.0\nContent-Type: text/plain; charset="utf-8"\n'
+        "Content-Transfer-Encoding: base64\n\n"
+    )
+    body = (
+        "From: Wr\u00efter <writer@example.org>\n\n\u201cQuoted\u201d.\n\n---\n x | 1 +\n\n"
+        + adding("x", "y")
+        + "-- \n2.43.0\n\n"
+    )
+    coded = base64.encodebytes(body.encode()).decode()
+    second = mail(2, 2, tag="RFC PATCH", diff=adding("n", "From here it is text"))
+    made = mailbox.bring_in(mbox(tmp_path / "a.mbox", (head + coded).encode(), second), tmp_path / "s")
+    first = made.patches[0]
+    assert first.subject == "a subject that is folded over two lines"
+    assert first.author == "Wr\u00efter <writer@example.org>"
+    assert first.mail.message == "\u201cQuoted\u201d."
+    assert first.message_id == "1@example.org"
+    assert first.files == ("x",)
