@@ -14,15 +14,12 @@ from typing import Final
 
 from harness import guest, proc
 from harness.errors import GuestError, HostError
+from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
 from harness.rootfs import _make_iso, render
 from kvmodel.vector import Vector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
 MEMORY_MIB: Final = 1024  # L1 is the machine itself
-CPU_MODEL: Final = "corei7_icelake_u"
-IPS: Final = 100_000_000
-BIOS: Final = "/usr/share/bochs/BIOS-bochs-latest"
-VGABIOS: Final = "/usr/share/vgabios/vgabios.bin"
 OBSERVING: Final = "port_e9_hack: enabled=1\ncom1: enabled=1, mode=file, dev={serial}\n"
 
 
@@ -49,7 +46,7 @@ def run(
     *,
     flags: Sequence[int] | None = None,
     deadline: int = 0,
-    cpu_model: str = CPU_MODEL,
+    cpu_model: str = CPU_WITH_MBEC,
     timeout: float = 600,
 ) -> guest.Batch:
     """Run ``vectors`` on the emulator ``bochs`` by the Multiboot image ``probe``.
@@ -95,4 +92,4 @@ def run(
 
 def have_bios() -> bool:
     """Whether this machine has the firmware the emulator boots with (packages bochsbios and vgabios)."""
-    return Path(BIOS).exists() and Path(VGABIOS).exists() and shutil.which("xorriso") is not None
+    return BIOS.exists() and VGABIOS.exists() and shutil.which("xorriso") is not None

@@ -98,7 +98,6 @@ def test_bare_cpu_answers_each_kind(emulator: tuple[Path, Path]) -> None:
     s = GuestPerm.parse("swx")
     cases: list[tuple[Vector, Kind, Place | None]] = [
         (MsrVector(msr=0x48B), Kind.VALUE, None),
-        (MsrVector(msr=0x49F), Kind.EXCEPTION, None),
         (EntryVector(ept=True), Kind.DONE, None),
         (EntryVector(Mbec.ON, ept=False), Kind.ENTRY_FAIL, None),
         (MmioVector(), Kind.DONE, None),
