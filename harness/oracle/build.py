@@ -29,7 +29,13 @@ JOBS: Final = 2
 KVM: Final = "arch/x86/kvm"
 
 # What the image is made of: name of the object, source (glue unless it says otherwise), module.
-WRAPPED: Final = (("spte", "kvm"), ("mmu", "kvm"), ("vmx", "kvm_intel"), ("nested", "kvm_intel"), ("hyperv", "kvm_intel"))
+WRAPPED: Final = (
+    ("spte", "kvm"),
+    ("mmu", "kvm"),
+    ("vmx", "kvm_intel"),
+    ("nested", "kvm_intel"),
+    ("hyperv", "kvm_intel"),
+)
 PLAIN: Final = (
     ("tdp_mmu", f"{KVM}/mmu/tdp_mmu.c", "kvm"),
     ("tdp_iter", f"{KVM}/mmu/tdp_iter.c", "kvm"),
@@ -93,11 +99,15 @@ class Command:
                 skip = False
             elif word == "-o":
                 skip = True
-            elif not (word == "-c" or word.startswith(("-Wp,-MMD", "-DKBUILD_", "-D__KBUILD_")) or word.endswith("spte.c")):
+            elif not (
+                word == "-c" or word.startswith(("-Wp,-MMD", "-DKBUILD_", "-D__KBUILD_")) or word.endswith("spte.c")
+            ):
                 keep.append(word)
         return cls(tuple(keep), source[1], prepared)
 
-    def object(self, tree: Tree, source: Path, output: Path, base: str, module: str, extra: tuple[str, ...]) -> list[str]:
+    def object(
+        self, tree: Tree, source: Path, output: Path, base: str, module: str, extra: tuple[str, ...]
+    ) -> list[str]:
         """The command line that compiles ``source`` of ``tree`` to ``output`` as file ``base`` of ``module``."""
         words: list[str] = []
         pair = False
@@ -186,8 +196,10 @@ def link(folder: Path, objects: list[Path]) -> Path:
     strays.write_text("".join(f'"{name}" = {STRAY_BASE + i * STRAY_STEP:#x};\n' for i, name in enumerate(missing)))
     image = folder / "image"
     proc.run(
-        ["ld", "-static", "-no-pie", "-nostdlib", "--no-warn-rwx-segments", "-z", "noexecstack"]
-        + ["-T", str(GLUE / "image.lds"), str(strays), *map(str, objects), "-o", str(image)],
+        [
+            *("ld", "-static", "-no-pie", "-nostdlib", "--no-warn-rwx-segments", "-z", "noexecstack"),
+            *("-T", GLUE / "image.lds", strays, *objects, "-o", image),
+        ]
     )
     (folder / "strays.txt").write_text("".join(f"{name}\n" for name in missing))
     proc.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", str(folder / "runner"), str(GLUE / "runner.c")])

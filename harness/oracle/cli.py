@@ -79,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
             outcomes.append(checker.run(spec))
             task.advance()
         constants = [
-            (level, *constants_check.compare(Level.of(level), checker.worker(level).image.constants(checker.worker(level))))
+            (
+                level,
+                *constants_check.compare(Level.of(level), checker.worker(level).image.constants(checker.worker(level))),
+            )
             for level in wanted
         ]
     report = summary(outcomes, constants, checker, built, time.monotonic() - start, cases, args.seed)

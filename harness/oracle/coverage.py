@@ -16,8 +16,12 @@ from harness.oracle.spec import Spec
 
 _ORIGIN: Final = re.compile(r"((?:include/|kvm/|virt/|asm/|vmx/|mmu/)?[\w/.-]+\.[chS]) ([A-Za-z_]\w*)")
 
-WALKS: Final = "works on shadow pages, guest memory and the MMU lock: compared on the running kernel, by its tracepoints"
-LOADS: Final = "runs once when the module is loaded or a vCPU is made: compared on the running kernel, by its MSRs and files"
+WALKS: Final = (
+    "works on shadow pages, guest memory and the MMU lock: compared on the running kernel, by its tracepoints"
+)
+LOADS: Final = (
+    "runs once when the module is loaded or a vCPU is made: compared on the running kernel, by its MSRs and files"
+)
 TEXTS: Final = "makes a tracepoint's text: compared with the running kernel's trace"
 FLOWS: Final = "is a step of a nested VM entry or exit: compared on the running kernel, by what L1 sees"
 INLINE: Final = "has no code of its own: its callers are checked"
@@ -25,7 +29,10 @@ INLINE: Final = "has no code of its own: its callers are checked"
 # Why a function of a C file has no entry of its own; the first row that fits.
 REASONS: Final = (
     (re.compile(r"mmu/mmutrace\.h"), TEXTS),
-    (re.compile(r"(vmx/vmx\.c (vmx_hardware_setup|vmx_vcpu_create|init_vmcs))|mmu/mmu\.c kvm_configure_mmu|x86\.c"), LOADS),
+    (
+        re.compile(r"(vmx/vmx\.c (vmx_hardware_setup|vmx_vcpu_create|init_vmcs))|mmu/mmu\.c kvm_configure_mmu|x86\.c"),
+        LOADS,
+    ),
     (re.compile(r"\.h "), INLINE),
     (re.compile(r"vmx/"), FLOWS),
     (re.compile(r"mmu/|page_track|kvm_main"), WALKS),

@@ -81,7 +81,17 @@ class Elf:
             return data[start : data.index(b"\0", start)].decode()
 
         self.sections = tuple(
-            Section(i, text(names, r[0]), r[1], r[2], r[3], r[5], b"" if r[1] == SHT_NOBITS else data[r[4] : r[4] + r[5]], r[6], r[7])
+            Section(
+                i,
+                text(names, r[0]),
+                r[1],
+                r[2],
+                r[3],
+                r[5],
+                b"" if r[1] == SHT_NOBITS else data[r[4] : r[4] + r[5]],
+                r[6],
+                r[7],
+            )
             for i, r in enumerate(raw)
         )
         self.symbols: tuple[Symbol, ...] = ()

@@ -73,7 +73,12 @@ def fingerprint(spec: Spec, batch: HasRows, level: Level) -> tuple[object, ...]:
     side = batch.state.side(level)
     seen = consulted(spec, batch, level)
     values = tuple((place, name, _value(side, place, name)) for place, name in sorted(seen))
-    return (values, _scalars(side.kvm), side.vcpu.pt_guest_exec_control, *map(_mmu, (side.vcpu.mmu, side.vcpu.guest_mmu)))
+    return (
+        values,
+        _scalars(side.kvm),
+        side.vcpu.pt_guest_exec_control,
+        *map(_mmu, (side.vcpu.mmu, side.vcpu.guest_mmu)),
+    )
 
 
 def _value(side: Side, place: str, name: str) -> object:

@@ -56,7 +56,10 @@ class State:
         """How the image is put into this state."""
         width = self.maxphyaddr
         first: list[Call] = [
-            ("spte_host", (self.mmio_caching, width, self.l1tf, width, self.cache_bits or width, 512 if self.pml else 0)),
+            (
+                "spte_host",
+                (self.mmio_caching, width, self.l1tf, width, self.cache_bits or width, 512 if self.pml else 0),
+            ),
             ("switches", (self.param, self.flag, self.nx, 0)),
             ("kvm_mmu_reset_all_pte_masks", (0,)),
         ]

@@ -51,7 +51,7 @@ def _layout(s: Side) -> Mirror:
 
     def call(_: int) -> tuple[int, ...]:
         base = tuple(fields[n][1] << fields[n][0] for n in order.split())
-        names = "valid execonly cr4_pse cr4_pke cr4_smap cr4_smep cr4_la57 efer_lma".split()
+        names = ["valid", "execonly", "cr4_pse", "cr4_pke", "cr4_smap", "cr4_smep", "cr4_la57", "efer_lma"]
         return (*base, *(extended(kvm_mmu_extended_role(**{n: True})) for n in names))
 
     return call
@@ -101,7 +101,7 @@ def _reserved(_: Side) -> Mirror:
     check = rsvd_bits_validate()
 
     def call(bits: int, execonly: int, huge: int) -> tuple[int, ...]:
-        getattr(mmu_role, "__reset_rsvds_bits_mask_ept")(check, bits, bool(execonly), huge)  # noqa: B009
+        getattr(mmu_role, "__reset_rsvds_bits_mask_ept")(check, bits, bool(execonly), huge)
         return reserved(check)
 
     return call
@@ -111,7 +111,16 @@ def _child(s: Side) -> Mirror:
     make = s.kvm.roles.make
 
     def call(
-        level: int, four: int, direct: int, access: int, ad: int, guest: int, passthrough: int, index: int, d: int, a: int
+        level: int,
+        four: int,
+        direct: int,
+        access: int,
+        ad: int,
+        guest: int,
+        passthrough: int,
+        index: int,
+        d: int,
+        a: int,
     ) -> tuple[int]:
         parent = make(
             level=level,
@@ -156,6 +165,22 @@ def _allowed(s: Side) -> Mirror:
         return (mmu.is_access_allowed(kvm_page_fault(0, code, False, True, False), entry, s.vcpu),)
 
     return call
+
+
+def _mmio(s: Side) -> Mirror:
+    def call(entry: int, generation: int) -> tuple[int, ...]:
+        s.kvm.generation = generation
+        return (
+            mmu.get_mmio_spte_gfn(s.kvm, entry),
+            mmu.get_mmio_spte_access(s.kvm, entry),
+            mmu.check_mmio_spte(s.kvm, entry),
+        )
+
+    return call
+
+
+def _fast(s: Side) -> Mirror:
+    return lambda code: (mmu.page_fault_can_be_fast(s.kvm, kvm_page_fault(0, code, False, True, False)),)
 
 
 def _gpte(s: Side) -> Mirror:
@@ -297,6 +322,26 @@ SPECS: Final = (
         Space((Bits(), BOOL, BOOL, BOOL, BOOL)),
         _allowed,
         tuple(State(ad=ad, xo=xo, ux=ux) for ad, xo, ux in itertools.product((False, True), repeat=3)),
+    ),
+    Spec(
+        "mmio_spte",
+        (*_m("get_mmio_spte_gfn", "get_mmio_spte_access", "check_mmio_spte"), "mmu/spte.h get_mmio_spte_generation"),
+        Space((Bits(), Bits((1 << 20) - 1 | 1 << 63))),
+        _mmio,
+        (State(), State(ept=False), State(l1tf=True, cache_bits=46), State(ux=True, param=True, xo=False)),
+    ),
+    Spec(
+        "mmio_spte",
+        _m("check_mmio_spte"),
+        Space((Bits(0x7F8), Bits(0xFF))),
+        _mmio,
+    ),
+    Spec(
+        "page_fault_can_be_fast",
+        _m("page_fault_can_be_fast"),
+        Space((Bits(0x1F | 1 << 32),)),
+        _fast,
+        (State(), State(ad=False), State(ept=False)),
     ),
     Spec(
         "ept_gpte",

@@ -17,10 +17,11 @@ GFN: Final = Bits((1 << 34) - 1)
 
 # Every mask configuration: EPT with and without A/D bits, execute-only, the user-executable mask, the flag and NX
 # huge pages; and without EPT.
-MASKS: Final = tuple(
-    State(ad=ad, xo=xo, ux=ux, param=ux, flag=flag, nx=nx)
-    for ad, xo, ux, flag, nx in itertools.product((False, True), repeat=5)
-) + (
+MASKS: Final = (
+    *(
+        State(ad=ad, xo=xo, ux=ux, param=ux, flag=flag, nx=nx)
+        for ad, xo, ux, flag, nx in itertools.product((False, True), repeat=5)
+    ),
     State(ept=False),
     State(ept=False, nx=True),
     State(maxphyaddr=52),

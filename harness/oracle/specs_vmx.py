@@ -8,8 +8,8 @@ from unittest import mock
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import capabilities, hyperv, nested, vmx, vmx_ept
-from kvmodel.kvm_host import Vcpu, nested_vmx_msrs, vmcs12, x86_exception
+from kvmodel import capabilities, hyperv, nested, spte, vmx, vmx_ept
+from kvmodel.kvm_host import Vcpu, nested_vmx_msrs, vmcs12, vmcs_config, vmx_capability, x86_exception
 
 U32: Final = Bits((1 << 32) - 1)
 U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)
@@ -111,6 +111,7 @@ def _secondary(s: Side) -> Mirror:
         on: int,
         high: int,
         flexpriority: int,
+        xsaves: int,
     ) -> tuple[int, ...]:
         kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
         kvm.vmcs_config.nested.secondary_ctls_high = vcpu.nested_msrs.secondary_ctls_high = high
@@ -121,8 +122,67 @@ def _secondary(s: Side) -> Mirror:
         vcpu.vpid = vpid
         kvm.flexpriority_enabled = bool(flexpriority)
         kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
-        control = vmx.vmx_secondary_exec_control(vcpu, cpuid=bool(cpuid), xsaves=False, dirty_logging=bool(dirty))
+        control = vmx.vmx_secondary_exec_control(
+            vcpu, cpuid=bool(cpuid), xsaves=bool(xsaves), dirty_logging=bool(dirty)
+        )
         return control, kvm.enable_unrestricted_guest, vcpu.nested_msrs.secondary_ctls_high
+
+    return call
+
+
+def _hardware(s: Side) -> Mirror:
+    kvm = s.kvm
+
+    def call(secondary: int, caps: int, ept: int, ad: int, param: int, on: int) -> tuple[int, ...]:
+        kvm.enable_ept, kvm.enable_ept_ad_bits, kvm.nested = bool(ept), bool(ad), bool(on)
+        kvm.enable_unrestricted_guest = kvm.enable_vpid = kvm.enable_pml = kvm.flexpriority_enabled = True
+        kvm.cpu_dirty_log_size = 512
+        kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
+        kvm.vmcs_config = vmcs_config()
+        kvm.vmx_capability = vmx_capability()
+        spte.kvm_mmu_reset_all_pte_masks(kvm)
+        caps_low, caps_high = caps & U32.mask, caps >> 32
+        ret = vmx.vmx_hardware_setup(kvm, vmx.HostMsrs(secondary >> 32, caps_low, caps_high, 46, secondary & U32.mask))
+        msrs = kvm.vmcs_config.nested
+        return (
+            int(ret != 0),
+            kvm.enable_ept,
+            kvm.enable_ept_ad_bits,
+            kvm.enable_unrestricted_guest,
+            kvm.enable_vpid,
+            kvm.enable_pml,
+            kvm.enable_pt_guest_exec_control,
+            kvm.flexpriority_enabled,
+            kvm.cpu_dirty_log_size,
+            kvm.vmcs_config.cpu_based_2nd_exec_ctrl,
+            msrs.secondary_ctls_high,
+            msrs.ept_caps,
+            msrs.vpid_caps,
+            msrs.vmfunc_controls,
+            kvm.shadow_x_mask,
+            kvm.shadow_ux_mask,
+            kvm.shadow_present_mask,
+            kvm.shadow_accessed_mask,
+            kvm.shadow_acc_track_mask,
+            kvm.shadow_mmio_value,
+        )
+
+    return call
+
+
+def _init_vmcs(s: Side) -> Mirror:
+    kvm, vcpu = s.kvm, s.vcpu
+
+    def call(ctrl: int, ept: int, unrestricted: int, vpid: int, param: int) -> tuple[int, ...]:
+        kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
+        kvm.enable_ept, kvm.enable_unrestricted_guest = bool(ept), bool(unrestricted)
+        kvm.enable_pml = kvm.nested = False
+        kvm.flexpriority_enabled = True
+        vcpu.vpid = vpid
+        vcpu.pt_guest_exec_control = False
+        kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
+        vmx.init_vmcs(vcpu)
+        return vcpu.vmcs01_secondary, vcpu.pt_guest_exec_control
 
     return call
 
@@ -135,6 +195,44 @@ def _has(s: Side) -> Mirror:
             capabilities.cpu_has_vmx_mbec(s.kvm) if s.level.has(4) else 0,
             vmx.vmx_has_mbec(s.vcpu) if s.level.has(6) else 0,
         )
+
+    return call
+
+
+def _caps(s: Side) -> Mirror:
+    kvm = s.kvm
+
+    def call(ctrl: int, ept: int, vpid: int) -> tuple[int, ...]:
+        kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
+        kvm.vmx_capability.ept, kvm.vmx_capability.vpid = ept, vpid
+        return (
+            capabilities.cpu_has_vmx_ept(kvm),
+            capabilities.cpu_has_vmx_vpid(kvm),
+            capabilities.cpu_has_vmx_unrestricted_guest(kvm),
+            capabilities.cpu_has_vmx_vmfunc(kvm),
+            capabilities.cpu_has_vmx_pml(kvm),
+            capabilities.cpu_has_vmx_ept_execute_only(kvm),
+            capabilities.cpu_has_vmx_ept_4levels(kvm),
+            capabilities.cpu_has_vmx_ept_5levels(kvm),
+            capabilities.cpu_has_vmx_ept_mt_wb(kvm),
+            capabilities.cpu_has_vmx_ept_ad_bits(kvm),
+            capabilities.cpu_has_vmx_invept_global(kvm),
+            capabilities.ept_caps_to_lpage_level(ept),
+        )
+
+    return call
+
+
+def _restore(s: Side) -> Mirror:
+    own = s.kvm.vmcs_config.nested
+
+    def call(msr: int, ours: int, data: int) -> tuple[int, ...]:
+        own.secondary_ctls_low = own.ept_caps = ours & U32.mask
+        own.secondary_ctls_high = own.vpid_caps = ours >> 32
+        msrs = nested_vmx_msrs()
+        restore = nested.vmx_restore_control_msr if msr == CTLS2 else nested.vmx_restore_vmx_ept_vpid_cap
+        ret = restore(s.kvm, msrs, data) & MASK64
+        return ret, msrs.secondary_ctls_low, msrs.secondary_ctls_high, msrs.ept_caps, msrs.vpid_caps
 
     return call
 
@@ -312,15 +410,66 @@ SPECS: Final = (
     Spec(
         "vmx_secondary_exec_control",
         _v("vmx_secondary_exec_control", "vmx_adjust_secondary_exec_control"),
-        Space((U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, Bits(0xFFFFFFFF), BOOL)),
+        Space((U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, U32, BOOL, BOOL)),
         _secondary,
     ),
+    Spec(
+        "vmx_hardware_setup",
+        _v("vmx_hardware_setup"),
+        Space(
+            (
+                Bits(FEW.mask << 32 & ~(1 << 5 + 32), base=1 << 5 + 32),
+                Bits(CAPS.mask | 0xF01 << 32, base=0xF01 << 32),
+                BOOL,
+                BOOL,
+                BOOL,
+                BOOL,
+            )
+        ),
+        _hardware,
+        outputs=tuple(range(20)),
+    ),
+    Spec("init_vmcs", _v("init_vmcs"), Space((U32, BOOL, BOOL, BOOL, BOOL)), _init_vmcs),
     Spec(
         "has_mbec",
         ("vmx/capabilities.h cpu_has_vmx_mbec", "vmx/vmx.h vmx_has_mbec"),
         Space((U32, U32)),
         _has,
         applies=lambda level: level.has(4),
+    ),
+    Spec(
+        "capabilities",
+        tuple(
+            f"vmx/capabilities.h {n}"
+            for n in [
+                "cpu_has_vmx_ept",
+                "cpu_has_vmx_vpid",
+                "cpu_has_vmx_unrestricted_guest",
+                "cpu_has_vmx_vmfunc",
+                "cpu_has_vmx_pml",
+                "cpu_has_vmx_ept_execute_only",
+                "cpu_has_vmx_ept_4levels",
+                "cpu_has_vmx_ept_5levels",
+                "cpu_has_vmx_ept_mt_wb",
+                "cpu_has_vmx_ept_ad_bits",
+                "cpu_has_vmx_invept_global",
+                "ept_caps_to_lpage_level",
+            ]
+        ),
+        Space((U32, U32, U32)),
+        _caps,
+    ),
+    Spec(
+        "vmx_set_vmx_msr",
+        _n("vmx_restore_control_msr", "vmx_restore_vmx_ept_vpid_cap", "is_bitwise_subset"),
+        Space(((CTLS2,), Bits(0xFF << 32 | 0x3), Bits(0xFF << 32 | 0x3))),
+        _restore,
+    ),
+    Spec(
+        "vmx_set_vmx_msr",
+        _n("vmx_restore_vmx_ept_vpid_cap", "is_bitwise_subset"),
+        Space(((0x48C,), Bits(0xFF << 32 | 0xFF), Bits(0xFF << 32 | 0xFF))),
+        _restore,
     ),
     Spec(
         "vmx_get_msr",

@@ -209,7 +209,9 @@ class Worker:
         stray_stop = STRAY_BASE + STRAY_STEP * len(image.strays)
         shm = self._shm
         control = (entry.address, entry.words_in, entry.words_out, count, at_in, at_out, _CONTROL.size, EVENTS_MAX)
-        shm[: _CONTROL.size] = _CONTROL.pack(*control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once, at_status)
+        shm[: _CONTROL.size] = _CONTROL.pack(
+            *control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once, at_status
+        )
         shm[at_in:at_out] = rows.tobytes()
         shm[at_out:end] = bytes(end - at_out)
         self._go(entry)
@@ -254,7 +256,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
-
-

@@ -274,3 +274,26 @@ ENTRY(kvm_sync_page_check, 2, 1)
 	out[0] = kvm_sync_page_check(oracle_vcpu, &sp);
 	mmu->root_role = before;
 }
+
+/* in: SPTE, memslot generation; out: get_mmio_spte_gfn, get_mmio_spte_access, check_mmio_spte */
+ENTRY(mmio_spte, 2, 3)
+{
+	oracle_kvm->memslots[0] = oracle_kvm->memslots[1] = &oracle_memslots;
+	oracle_memslots.generation = in[1];
+	out[0] = get_mmio_spte_gfn(in[0]);
+	out[1] = get_mmio_spte_access(in[0]);
+	out[2] = check_mmio_spte(oracle_vcpu, in[0]);
+}
+
+/* in: error code */
+ENTRY(page_fault_can_be_fast, 1, 1)
+{
+	struct kvm_page_fault fault = {
+		.error_code = in[0],
+		.rsvd = in[0] & PFERR_RSVD_MASK,
+		.present = in[0] & PFERR_PRESENT_MASK,
+		.write = in[0] & PFERR_WRITE_MASK,
+	};
+
+	out[0] = page_fault_can_be_fast(oracle_kvm, &fault);
+}

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Entries for vmx/nested.c. */
 #include "vmcs_table.h"
+#include "x86.h"
+#include "vmx/nested.h"
+#include "msrs.h"
 
 /* The exit that is injected into L1 is a result: captured by world.c. */
 #pragma weak nested_vmx_vmexit
@@ -146,4 +149,29 @@ ENTRY(vmx_get_vmx_msr, 5, 2)
 	msrs.vpid_caps = in[3];
 	msrs.vmfunc_controls = in[4];
 	out[0] = vmx_get_vmx_msr(&msrs, in[0], &out[1]);
+}
+
+/*
+ * User space restricts the vCPU's MSR 0x48B or 0x48C.
+ * in: MSR, KVM's own value, the value written
+ * out: returned value, secondary_ctls_low, secondary_ctls_high, ept_caps, vpid_caps
+ */
+ENTRY(vmx_set_vmx_msr, 3, 5)
+{
+	struct vcpu_vmx *vmx = vmx_of_case();
+	struct nested_vmx_msrs *msrs = &vmx->nested.msrs;
+
+	memset(msrs, 0, sizeof(*msrs));
+	vmcs_config.nested.secondary_ctls_low = in[1];
+	vmcs_config.nested.secondary_ctls_high = in[1] >> 32;
+	vmcs_config.nested.ept_caps = in[1];
+	vmcs_config.nested.vpid_caps = in[1] >> 32;
+	if (in[0] == MSR_IA32_VMX_EPT_VPID_CAP)
+		out[0] = vmx_restore_vmx_ept_vpid_cap(vmx, in[2]);
+	else
+		out[0] = vmx_restore_control_msr(vmx, in[0], in[2]);
+	out[1] = msrs->secondary_ctls_low;
+	out[2] = msrs->secondary_ctls_high;
+	out[3] = msrs->ept_caps;
+	out[4] = msrs->vpid_caps;
 }

@@ -2,40 +2,16 @@
 /* Entries for vmx/vmx.c and vmx/capabilities.h. */
 #include "vmcs_table.h"
 #include "oracle.h"
-#include <asm/msr.h>
-#include <asm/processor.h>
 #include "vmx/hyperv.h"
 #include "lapic.h"
 
-/* The CPU's MSRs are the case's, and so is its CPUID. */
-static u64 oracle_msr(u32 msr)
-{
-	switch (msr) {
-	case MSR_IA32_VMX_PROCBASED_CTLS:
-		return oracle_world.msr_procbased;
-	case MSR_IA32_VMX_PROCBASED_CTLS2:
-		return oracle_world.msr_procbased2;
-	case MSR_IA32_VMX_EPT_VPID_CAP:
-		return oracle_world.msr_ept_vpid;
-	case MSR_IA32_VMX_BASIC:
-		return (u64)X86_MEMTYPE_WB << 50 | (u64)0x400 << 32;
-	case MSR_IA32_VMX_PINBASED_CTLS:
-	case MSR_IA32_VMX_ENTRY_CTLS:
-	case MSR_IA32_VMX_EXIT_CTLS:
-		return 0xffffffffull << 32;
-	default:
-		return 0;
-	}
-}
+#include <asm/desc.h>
+#include "msrs.h"
 
-#undef rdmsr
-#undef rdmsrl
-#undef rdmsr_safe
-#define rdmsr(msr, low, high) ((low) = (u32)oracle_msr(msr), (high) = (u32)(oracle_msr(msr) >> 32))
-#define rdmsrl(msr, val) ((val) = oracle_msr(msr))
-#define rdmsr_safe(msr, low, high) (*(low) = (u32)oracle_msr(msr), *(high) = (u32)(oracle_msr(msr) >> 32), 0)
-#define cpuid_eax(leaf) (oracle_world.sgx ? 0x12u | 1u : 0u)
+#define store_idt(dt) ((dt)->address = 0)
 
+/* It reads control registers, which a process may not; what it stores is the host's own state. */
+#pragma weak vmx_set_constant_host_state
 #include "vmx/vmx.c"
 
 static struct kvm_vmx oracle_kvm_vmx;
@@ -114,6 +90,11 @@ ENTRY(handle_ept_misconfig, 3, 4)
 
 static struct vmcs12 oracle_vmcs12;
 
+static void allow_xsaves(bool on)
+{
+	__assign_bit(KVM_GOVERNED_X86_FEATURE_XSAVES, oracle_vcpu->arch.governed_features.enabled, on);
+}
+
 /* in: root address, root level, enable_ept_ad_bits, guest mode, vmcs12's EPT pointer */
 ENTRY(construct_eptp, 5, 1)
 {
@@ -150,11 +131,12 @@ ENTRY(setup_vmcs_config, 5, 4)
 /*
  * in: vmcs_config's secondary controls, enable_ept, enable_unrestricted_guest, VPID of the vCPU, enable_pml
  *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls L1 may set,
- *     flexpriority_enabled
+ *     flexpriority_enabled, the guest may use XSAVES
  * out: secondary controls, enable_unrestricted_guest, secondary controls L1 may set
  */
-ENTRY(vmx_secondary_exec_control, 10, 3)
+ENTRY(vmx_secondary_exec_control, 11, 3)
 {
+	allow_xsaves(in[10]);
 	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
 	enable_ept = in[1];
 	enable_unrestricted_guest = in[2];
@@ -189,6 +171,30 @@ ENTRY(has_mbec, 2, 2)
 }
 
 /*
+ * in: vmcs_config's secondary controls, EPT capabilities, VPID capabilities
+ * out: ept, vpid, unrestricted_guest, vmfunc, pml, ept_execute_only, ept_4levels, ept_5levels, ept_mt_wb,
+ *      ept_ad_bits, invept_global, ept_caps_to_lpage_level
+ */
+ENTRY(capabilities, 3, 12)
+{
+	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
+	vmx_capability.ept = in[1];
+	vmx_capability.vpid = in[2];
+	out[0] = cpu_has_vmx_ept();
+	out[1] = cpu_has_vmx_vpid();
+	out[2] = cpu_has_vmx_unrestricted_guest();
+	out[3] = cpu_has_vmx_vmfunc();
+	out[4] = cpu_has_vmx_pml();
+	out[5] = cpu_has_vmx_ept_execute_only();
+	out[6] = cpu_has_vmx_ept_4levels();
+	out[7] = cpu_has_vmx_ept_5levels();
+	out[8] = cpu_has_vmx_ept_mt_wb();
+	out[9] = cpu_has_vmx_ept_ad_bits();
+	out[10] = cpu_has_vmx_invept_global();
+	out[11] = ept_caps_to_lpage_level(in[1]);
+}
+
+/*
  * in: MSR, secondary_ctls_high of the vCPU, host_initiated, eVMCS offered, flag, CPUID's PERF_GLOBAL_CTRL bit
  * out: returned value, MSR value
  */
@@ -208,4 +214,101 @@ ENTRY(vmx_get_msr, 6, 2)
 	oracle_set_flag(oracle_vcpu, in[4]);
 	out[0] = vmx_get_msr(oracle_vcpu, &msr);
 	out[1] = msr.data;
+}
+
+/*
+ * Loading kvm-intel.ko. It ends where memory for the host's VMCSs would be allocated (what it decided stands
+ * by then), or before, because it refuses the CPU.
+ * in: MSR 0x48B, MSR 0x48C, module parameters ept and eptad, param, nested
+ * out: refused; enable_ept, enable_ept_ad_bits, enable_unrestricted_guest, enable_vpid, enable_pml,
+ *      param, flexpriority_enabled, cpu_dirty_log_size; vmcs_config's secondary controls; nested
+ *      secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls; shadow_x_mask, shadow_ux_mask,
+ *      shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value
+ */
+ENTRY(vmx_hardware_setup, 6, 20)
+{
+	extern void kvm_mmu_reset_all_pte_masks(void);
+	extern u64 shadow_x_mask, shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value;
+
+	oracle_world.msr_procbased = 0xffffffffull << 32;
+	oracle_world.msr_procbased2 = in[0];
+	oracle_world.msr_ept_vpid = in[1];
+	oracle_world.sgx = 0;
+	error_on_inconsistent_vmcs_config = true;
+	enable_ept = in[2];
+	enable_ept_ad_bits = in[3];
+	nested = in[5];
+	enable_unrestricted_guest = enable_vpid = enable_pml = flexpriority_enabled = true;
+	enable_vnmi = true;
+	enable_apicv = false;
+	pt_mode = PT_MODE_SYSTEM;
+	vt_x86_ops.cpu_dirty_log_size = PML_ENTITY_NUM;
+	__set_bit(X86_FEATURE_NX, (unsigned long *)boot_cpu_data.x86_capability);
+#ifdef ORACLE_HAS_PARAM
+	enable_pt_guest_exec_control = in[4];
+#endif
+	memset(&vmcs_config, 0, sizeof(vmcs_config));
+	memset(&vmx_capability, 0, sizeof(vmx_capability));
+	kvm_mmu_reset_all_pte_masks();
+	out[0] = vmx_hardware_setup() != -ENOMEM;
+	out[1] = enable_ept;
+	out[2] = enable_ept_ad_bits;
+	out[3] = enable_unrestricted_guest;
+	out[4] = enable_vpid;
+	out[5] = enable_pml;
+#ifdef ORACLE_HAS_PARAM
+	out[6] = enable_pt_guest_exec_control;
+#else
+	out[6] = 0;
+#endif
+	out[7] = flexpriority_enabled;
+	out[8] = vt_x86_ops.cpu_dirty_log_size;
+	out[9] = vmcs_config.cpu_based_2nd_exec_ctrl;
+	out[10] = vmcs_config.nested.secondary_ctls_high;
+	out[11] = vmcs_config.nested.ept_caps;
+	out[12] = vmcs_config.nested.vpid_caps;
+	out[13] = vmcs_config.nested.vmfunc_controls;
+	out[14] = shadow_x_mask;
+#ifdef ORACLE_HAS_UX_MASK
+	{
+		extern u64 shadow_ux_mask;
+
+		out[15] = shadow_ux_mask;
+	}
+#else
+	out[15] = 0;
+#endif
+	out[16] = shadow_present_mask;
+	out[17] = shadow_accessed_mask;
+	out[18] = shadow_acc_track_mask;
+	out[19] = shadow_mmio_value;
+}
+
+/*
+ * in: vmcs_config's secondary controls, enable_ept, enable_unrestricted_guest, VPID, param
+ * out: vmcs01's secondary controls, the vCPU's flag
+ */
+ENTRY(init_vmcs, 5, 2)
+{
+	memset(&vmcs_config, 0, sizeof(vmcs_config));
+	memset(&oracle_vmx.vmcs01, 0, sizeof(oracle_vmx.vmcs01));
+	oracle_vmx.loaded_vmcs = &oracle_vmx.vmcs01;
+	vmcs_config.cpu_based_exec_ctrl = CPU_BASED_ACTIVATE_SECONDARY_CONTROLS;
+	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
+	enable_ept = in[1];
+	enable_unrestricted_guest = in[2];
+	oracle_vmx.vpid = in[3];
+	enable_pml = false;
+	enable_apicv = false;
+	nested = false;
+	flexpriority_enabled = true;
+	oracle_world.cpuid = ~0u;
+	allow_xsaves(true);
+#ifdef ORACLE_HAS_PARAM
+	enable_pt_guest_exec_control = in[4];
+#endif
+	oracle_set_flag(oracle_vcpu, false);
+	init_vmcs(&oracle_vmx);
+	out[0] = oracle_vmx.vmcs01.controls_shadow.secondary_exec;
+	out[1] = oracle_get_flag(oracle_vcpu);
 }

@@ -12,7 +12,9 @@
 #include "mmu/mmu_internal.h"
 #include "x86.h"
 #include "cpuid.h"
+#include "vmx/vmx.h"
 #include "vmx/nested.h"
+#include "vmx/x86_ops.h"
 #include "oracle.h"
 
 struct kvm_memory_slot oracle_slot;
@@ -133,6 +135,48 @@ unsigned long __SCT__kvm_x86_get_rflags(struct kvm_vcpu *vcpu);
 unsigned long __SCT__kvm_x86_get_rflags(struct kvm_vcpu *vcpu)
 {
 	return oracle_world.rflags;
+}
+
+/* What loading the module asks of the rest of the kernel and of kvm.ko. */
+struct kvm_x86_ops vt_x86_ops;
+struct kvm_x86_init_ops vt_init_ops;
+unsigned int tsc_khz = 2000000;
+u32 kvm_nr_uret_msrs;
+bool enable_pmu;
+
+int kvm_add_user_return_msr(u32 msr)
+{
+	return -1;
+}
+
+int kvm_find_user_return_msr(u32 msr)
+{
+	return -1;
+}
+
+void kvm_enable_efer_bits(u64 mask)
+{
+}
+
+void kvm_set_cpu_caps(void)
+{
+}
+
+void kvm_set_posted_intr_wakeup_handler(void (*handler)(void))
+{
+}
+
+struct page *__alloc_pages_noprof(gfp_t gfp, unsigned int order, int preferred_nid, nodemask_t *nodemask)
+{
+	return NULL;
+}
+
+void free_pages(unsigned long addr, unsigned int order)
+{
+}
+
+void vmx_set_constant_host_state(struct vcpu_vmx *vmx)
+{
 }
 
 /* The guest's CPUID: each word of each leaf has the same bits. */
