@@ -172,12 +172,7 @@ class kvm_mmu_page:
         self.pa = pa
         self.gfn = gfn
         self.role = role
-        self.level = role & 0xF
-        self.direct = bool(role & layout.DIRECT)
-        self.access = role >> layout.ACCESS_SHIFT & layout.ACCESS_MASK
-        fields = layout.fields
-        self.ad_disabled = bool(role >> fields["ad_disabled"][0] & 1)
-        self.guest_mode = bool(role >> fields["guest_mode"][0] & 1)
+        self.level, self.direct, self.access, self.ad_disabled, self.guest_mode = layout.decoded(role)
         self.spt: dict[int, int] = {}
         # mmu.c kvm_mmu_alloc_shadow_page: index -> (gfn << PAGE_SHIFT) | access
         self.shadowed_translation: dict[int, int] | None = (

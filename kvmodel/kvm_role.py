@@ -35,7 +35,7 @@ _ROLE_FIELDS: Final = (
 class RoleLayout:
     """Where each field of union kvm_mmu_page_role lies in the 32-bit word, at one level (patch 9 widens access)."""
 
-    __slots__ = ("ACCESS_MASK", "ACCESS_SHIFT", "CHILD_KEEP", "DIRECT", "HAS_4_BYTE_GPTE", "fields")
+    __slots__ = ("ACCESS_MASK", "ACCESS_SHIFT", "CHILD_KEEP", "DIRECT", "HAS_4_BYTE_GPTE", "_decoded", "fields")
 
     def __init__(self, level: Level) -> None:
         self.fields: dict[str, tuple[int, int]] = {}
@@ -50,6 +50,7 @@ class RoleLayout:
         self.DIRECT = 1 << self.fields["direct"][0]
         self.HAS_4_BYTE_GPTE = 1 << self.fields["has_4_byte_gpte"][0]
         passthrough = 1 << self.fields["passthrough"][0]
+        self._decoded: dict[int, tuple[int, bool, int, bool, bool]] = {}
         self.CHILD_KEEP = ~(self.ACCESS_MASK << self.ACCESS_SHIFT | self.DIRECT | passthrough)
 
     def make(self, **values: int) -> int:
@@ -64,6 +65,21 @@ class RoleLayout:
         """Field ``name`` of a 32-bit role word."""
         shift, mask = self.fields[name]
         return word >> shift & mask
+
+    def decoded(self, word: int) -> tuple[int, bool, int, bool, bool]:
+        """level, direct, access, ad_disabled and guest_mode of a 32-bit role word."""
+        fields = self._decoded.get(word)
+        if fields is None:
+            get = self.get
+            fields = (
+                get(word, "level"),
+                bool(get(word, "direct")),
+                get(word, "access"),
+                bool(get(word, "ad_disabled")),
+                bool(get(word, "guest_mode")),
+            )
+            self._decoded[word] = fields
+        return fields
 
     def set(self, word: int, **values: int) -> int:
         """``word`` with fields replaced."""

@@ -407,7 +407,7 @@ def _l2(guest: _Guest, v: AccessVector, linear: Linear, fault: guest_paging.Page
     if fault:
         if guest.vcpu.steps is not None:
             guest.vcpu.steps.append(Step("CPU", f"guest paging: #PF({fault.error:#x}), {fault.rule}"))
-        return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT)
+        return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=_TARGET)
     if not walk:
         return run.access(_GPA, _USE[access], linear, _TARGET)
     if access is Access.WALK:

@@ -33,6 +33,8 @@ from kvmodel.mmu_sp import get_spte, mark_mmio_spte, mmu_set_spte, spte_to_child
 from kvmodel.mmu_unsync import kvm_gfn_is_write_tracked
 from kvmodel.spte_h import (
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
+    SHADOW_NONPRESENT_VALUE,
+    SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
     get_mmio_spte_generation,
     is_access_track_spte,
@@ -67,7 +69,17 @@ def shadow_walk(vcpu: Vcpu, addr: int) -> Iterator[tuple[kvm_mmu_page, int, int]
 
 def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:
     """(level, SPTE) of the entries that a CPU using the current root would read for ``addr``."""
-    return tuple((sp.level, spte) for sp, _, spte in shadow_walk(vcpu, addr))
+    entries = []
+    sp = vcpu.mmu.root
+    pages = vcpu.pages
+    while sp is not None:
+        level = sp.level
+        spte = sp.spt.get(addr >> 3 + level * 9 & 511, SHADOW_NONPRESENT_VALUE)
+        entries.append((level, spte))
+        if not spte & SPTE_MMU_PRESENT_MASK or level == PG_LEVEL_4K or spte & PT_PAGE_SIZE_MASK:
+            break
+        sp = pages[spte & SPTE_BASE_ADDR_MASK]
+    return tuple(entries)
 
 
 # ---- page sizes -------------------------------------------------------------------------------------------------
