@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import proc
+from harness import kernel, proc
 from harness.errors import BuildError, CompileError
 from harness.oracle import constants
 from harness.oracle.elf import SHF_ALLOC, Elf
@@ -24,7 +24,6 @@ GLUE: Final = Path(__file__).with_name("glue")
 STRAY_BASE: Final = 0x6000_0000  # address space of missing symbols: nothing is mapped there
 STRAY_STEP: Final = 0x4000  # bytes a missing symbol has, so that a read behind its start still names it
 COMMAND: Final = "arch/x86/kvm/mmu/.spte.o.cmd"  # where kbuild's command line is taken from
-JOBS: Final = 2
 
 KVM: Final = "arch/x86/kvm"
 
@@ -175,10 +174,28 @@ def build(folder: Path, prepared: Path, tree: Tree) -> Path:
         jobs.append(command.object(tree, tree.file(file), folder / f"{name}.o", name, module, has))
     jobs.append(command.object(tree, GLUE / "world.c", folder / "world.o", "world", "kvm", has))
     jobs.append(command.object(tree, table, folder / "constants.o", "constants", "kvm", has))
-    with ThreadPoolExecutor(JOBS) as pool:
-        # The largest first, so that the last one does not leave a processor idle.
-        list(pool.map(lambda argv: compile_object(argv, command.cwd), sorted(jobs, key=_weight)))
+    compile_all(sorted(jobs, key=_weight), command.cwd)
     return link(folder, [folder / f"{Path(argv[argv.index('-o') + 1]).name}" for argv in jobs])
+
+
+def compile_all(jobs: list[list[str]], cwd: Path) -> None:
+    """Run the compilers, several at once. The first failure, or Ctrl-C, ends those that run and starts no other."""
+    group = proc.Group()
+
+    def work(argv: list[str]) -> None:
+        with group.mine():
+            compile_object(argv, cwd)
+
+    pool = ThreadPoolExecutor(kernel.jobs())
+    try:
+        # The largest come first, so that the last one does not leave a processor idle.
+        for _ in pool.map(work, jobs):
+            pass
+    except BaseException:
+        group.cancel()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _weight(argv: list[str]) -> int:
@@ -195,12 +212,8 @@ def link(folder: Path, objects: list[Path]) -> Path:
     strays = folder / "strays.lds"
     strays.write_text("".join(f'"{name}" = {STRAY_BASE + i * STRAY_STEP:#x};\n' for i, name in enumerate(missing)))
     image = folder / "image"
-    proc.run(
-        [
-            *("ld", "-static", "-no-pie", "-nostdlib", "--no-warn-rwx-segments", "-z", "noexecstack"),
-            *("-T", GLUE / "image.lds", strays, *objects, "-o", image),
-        ]
-    )
+    flags = ("-static", "-no-pie", "-nostdlib", "--no-warn-rwx-segments", "-z", "noexecstack")
+    proc.run(["ld", *flags, "-T", GLUE / "image.lds", strays, *objects, "-o", image])
     (folder / "strays.txt").write_text("".join(f"{name}\n" for name in missing))
     proc.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", str(folder / "runner"), str(GLUE / "runner.c")])
     return image

@@ -358,6 +358,21 @@ CAPS: Final = Bits(0x1 | 0xC0 | 1 << 8 | 1 << 14 | 3 << 16 | 3 << 20 | 7 << 24)
 SPARSE: Final = (0,) * 40 + tuple(1 << n for n in range(32))
 GOOD_CAPS: Final = (0x6734141, 0x6334141 | 0x80, 0x6134041)
 
+CAPABILITIES: Final = (
+    "vmx/capabilities.h cpu_has_vmx_ept",
+    "vmx/capabilities.h cpu_has_vmx_vpid",
+    "vmx/capabilities.h cpu_has_vmx_unrestricted_guest",
+    "vmx/capabilities.h cpu_has_vmx_vmfunc",
+    "vmx/capabilities.h cpu_has_vmx_pml",
+    "vmx/capabilities.h cpu_has_vmx_ept_execute_only",
+    "vmx/capabilities.h cpu_has_vmx_ept_4levels",
+    "vmx/capabilities.h cpu_has_vmx_ept_5levels",
+    "vmx/capabilities.h cpu_has_vmx_ept_mt_wb",
+    "vmx/capabilities.h cpu_has_vmx_ept_ad_bits",
+    "vmx/capabilities.h cpu_has_vmx_invept_global",
+    "vmx/capabilities.h ept_caps_to_lpage_level",
+)
+
 SPECS: Final = (
     Spec(
         "handle_ept_violation",
@@ -439,23 +454,7 @@ SPECS: Final = (
     ),
     Spec(
         "capabilities",
-        tuple(
-            f"vmx/capabilities.h {n}"
-            for n in [
-                "cpu_has_vmx_ept",
-                "cpu_has_vmx_vpid",
-                "cpu_has_vmx_unrestricted_guest",
-                "cpu_has_vmx_vmfunc",
-                "cpu_has_vmx_pml",
-                "cpu_has_vmx_ept_execute_only",
-                "cpu_has_vmx_ept_4levels",
-                "cpu_has_vmx_ept_5levels",
-                "cpu_has_vmx_ept_mt_wb",
-                "cpu_has_vmx_ept_ad_bits",
-                "cpu_has_vmx_invept_global",
-                "ept_caps_to_lpage_level",
-            ]
-        ),
+        CAPABILITIES,
         Space((U32, U32, U32)),
         _caps,
     ),
