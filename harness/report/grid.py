@@ -17,8 +17,9 @@ from harness.compare import Mark
 from harness.journal import Journal, outcome_of
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
+from harness.vectors import SWX
 from kvmodel.outcome import Kind
-from kvmodel.vector import AccessVector, parse
+from kvmodel.vector import UWX, AccessVector, Paging, parse
 
 DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOT_RUN: Final = -1
@@ -173,16 +174,23 @@ def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Gr
     )
 
 
+def _permitted(vector: AccessVector) -> bool:
+    """Whether the guest's own paging plainly permits the access, so that the EPT decides."""
+    user = vector.gp == UWX and vector.gu == UWX
+    page = (user and vector.cpl == 3) or (vector.gp == SWX and vector.gu == UWX and vector.cpl == 0)
+    return page and vector.paging is Paging.LONG and not (vector.smep or vector.smap)
+
+
 def _lattice(
     report: Report, vectors: list[tuple[str, list[int]]], answers: list[list[int]], kinds: list[str]
 ) -> dict[Cell, list[list[str]]]:
-    """The most frequent kind of each permission and column, over the plain 4 KiB accesses under an open upper entry."""
+    """The most frequent kind of each permission and column, over plain 4 KiB accesses under an open upper entry."""
     counts: dict[Cell, dict[tuple[str, str], dict[str, int]]] = {cell: {} for cell in report.cells}
     for name, row in vectors:
         if not name.startswith("e4k.") or ".l2=rwxu.mt6.xb0.ub0." not in name or ".mbec=na." in name:
             continue
         vector = parse(name)
-        if not isinstance(vector, AccessVector) or vector.env != "std" or not vector.xo:
+        if not isinstance(vector, AccessVector) or vector.env != "std" or not vector.xo or not _permitted(vector):
             continue
         at = str(vector.leaf), column_of(vector)
         # With the control on where L1 may turn it on; the same access with it off would hide what it does.

@@ -165,7 +165,7 @@ def lattices(report: Report, grid: Grid) -> list[tuple[str, Cell, Markup]]:
 
 def _lattice(levels: list[int], cell: Cell, rows: list[list[str]]) -> tuple[str, Cell, Markup]:
     left, head = 34, 40
-    width, height = left + _CELL * len(COLUMNS) + 2, head + _CELL * len(PERMISSIONS) + 2
+    width, height = left + _CELL * len(COLUMNS) + 18, head + _CELL * len(PERMISSIONS) + 2
     parts = []
     for n, column in enumerate(COLUMNS):
         x = left + _CELL * n + _CELL / 2 + 3

@@ -81,7 +81,11 @@
     const text = $("f-text").value.trim().toLowerCase();
     return !text || text.split(/\s+/).every((word) => idOf(v).includes(word));
   };
-  const wantedAccess = (v) =>
+  // What L2's own paging forbids is the same everywhere; where it is not answered so, it is a finding and stays.
+  const guestFault = (answer) => answer[3] >= 0 && !(answer[4] & (D.marks.FINDING | D.marks.DRIFT)) &&
+    D.contracts[answer[3]].every((c) => c[0].startsWith("exception"));
+  const wantedAccess = (v, at) =>
+    !($("f-guest").value && v.history[at] >= 0 && guestFault(D.answers[v.history[at]])) &&
     (!$("f-mbec").value || v.mbec === $("f-mbec").value) && (!$("f-size").value || v.size === $("f-size").value) &&
     (!$("f-upper").value || v.open) && (!$("f-cpl").value || v.cpl === $("f-cpl").value);
 
@@ -194,7 +198,7 @@
     buckets = new Map();
     let shown = 0, findings = 0, drifts = 0;
     for (const v of vectors) {
-      if (v.shape.kind !== "access" || !wantedAccess(v) || !wanted(v, at)) continue;
+      if (v.shape.kind !== "access" || !wantedAccess(v, at) || !wanted(v, at)) continue;
       const key = `${v.leaf}|${v.column}`;
       if (!buckets.has(key)) buckets.set(key, []);
       buckets.get(key).push(v);
@@ -248,7 +252,7 @@
   const go = (level, param) => {
     $("f-level").value = level;
     setParams();
-    if (param) $("f-param").value = param;
+    if (paramsOf(Number(level)).includes(param)) $("f-param").value = param;
     draw();
   };
   for (const button of document.querySelectorAll("button[data-level]"))
@@ -264,7 +268,7 @@
   if (!present.has($("f-mbec").value)) $("f-mbec").value = "";
   draw();
   $("f-level").addEventListener("change", () => go($("f-level").value, $("f-param").value));
-  for (const id of ["f-param", "f-mbec", "f-size", "f-upper", "f-cpl", "f-mark"]) $(id).addEventListener("change", draw);
+  for (const id of ["f-param", "f-mbec", "f-size", "f-upper", "f-cpl", "f-guest", "f-mark"]) $(id).addEventListener("change", draw);
   let pause = 0;
   $("f-text").addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(draw, 200); });
   document.documentElement.dataset.ready = "1";

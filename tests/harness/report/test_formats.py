@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 from junitparser import JUnitXml
 
-from harness import fetch
+from harness import fetch, proc
 from harness.cache import Cache, default_root
-from harness.errors import KvmirrorError
+from harness.errors import FetchError, KvmirrorError
 from harness.journal import Journal
 from harness.report import baseline, facts, groups, junit, ktap, markdown
 from tests.harness.report import hostile, synthetic
@@ -37,15 +37,24 @@ def documents(path: Path, known: Path | None = None) -> tuple[facts.Report, str,
     return report, junit.render(report, found), ktap.render(report, found)
 
 
+PYTEST = "8.4.2"  # whose source package carries Jenkins' schema
+PYTEST_SHA256 = "86c0d0b93306b961d58d62a4db4879f27fe25513d4b969df351abdddb3c30e01"
+
+
 @pytest.fixture(scope="module")
 def junit_schema() -> str:
-    """Jenkins' xUnit schema as pytest's own source package carries it."""
+    """The schema of Jenkins' xUnit plugin, from the registry, kept in the build cache."""
+
+    def download(folder: Path) -> None:
+        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        proc.run([*argv, "--dest", str(folder), f"pytest=={PYTEST}"], timeout=300, error=FetchError)
+        fetch.check(folder / f"pytest-{PYTEST}.tar.gz", PYTEST_SHA256)
+
     try:
-        folder = fetch.debian_source(Cache(default_root()), "pytest", "8.", "trixie", ".orig.tar.gz")
-    except KvmirrorError as error:
+        folder = Cache(default_root()).entry("junit-schema", {"pytest": PYTEST}, download)
+    except FetchError as error:
         pytest.skip(f"the schema cannot be fetched: {error}")
-    (archive,) = [folder] if folder.is_file() else folder.glob("*.orig.tar.gz")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(folder / f"pytest-{PYTEST}.tar.gz") as tar:
         (member,) = [m for m in tar.getmembers() if m.name.endswith("/junit-10.xsd")]
         file = tar.extractfile(member)
         assert file is not None

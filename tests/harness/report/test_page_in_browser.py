@@ -1,0 +1,180 @@
+"""The page in a real browser: the matrix, the filters and the keyboard, two widths, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.journal import Journal
+from harness.report import facts, grid, html
+from tests.harness.report import hostile
+from tests.harness.report.browser import CHROMIUM, Browser
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Leaves of text that lie on one another, inside the series table, the findings and the matrix.
+OVERLAPS = """(() => {
+  const boxes = [...document.querySelectorAll(
+    'h1, h2, h3, p.verdict, .tiles li, .series td, .finding dt, .finding dd, table.matrix button, .filters label')]
+    .map((e) => [e, e.getBoundingClientRect()]).filter(([, r]) => r.width && r.height);
+  let found = 0;
+  for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+    const [a, r] = boxes[i], [b, s] = boxes[j];
+    if (a.contains(b) || b.contains(a)) continue;
+    const w = Math.min(r.right, s.right) - Math.max(r.left, s.left);
+    const h = Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top);
+    if (w > 1 && h > 1) found++;
+  }
+  return found;
+})()"""
+CUT = """[...document.querySelectorAll('table.matrix button')]
+  .filter((b) => b.scrollWidth > b.clientWidth + 1).length"""
+
+
+def write(journal_path: Path, to: Path) -> facts.Report:
+    with Journal(journal_path) as journal:
+        report = facts.load(journal)
+        to.write_text(html.render(report, grid.gather(journal, report)), encoding="utf-8")
+    return report
+
+
+@pytest.fixture(scope="module")
+def page(journal_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write(journal_path, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_overlaps_or_overflows(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    browser.open(page, width, 900, dark)
+    assert browser.js(OVERFLOW) <= 0
+    assert browser.js(OVERLAPS) == 0
+    assert browser.js(CUT) == 0
+    assert browser.problems == []
+
+
+def luminance(rgb: list[int]) -> float:
+    parts = [(c / 255) / 12.92 if c / 255 <= 0.03928 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read(browser: Browser, page: Path, dark: bool) -> None:
+    browser.open(page, 1280, 900, dark)
+    pairs = browser.js(
+        """['.soft', '.verdict', 'a', '.pill.good', '.pill.warn', '.legend i', 'th'].flatMap((s) => {
+          const e = document.querySelector(s); if (!e) return [];
+          let b = e; while (b && getComputedStyle(b).backgroundColor === 'rgba(0, 0, 0, 0)') b = b.parentElement;
+          return [[s, getComputedStyle(e).color, getComputedStyle(b || document.body).backgroundColor]]; })"""
+    )
+    assert len(pairs) >= 5
+    for what, fore, back in pairs:
+        a, b = (luminance([int(n) for n in c[c.index("(") + 1 : -1].split(",")[:3]]) for c in (fore, back))
+        assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5, (what, fore, back)
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    event = "e.dispatchEvent(new Event('change'))"
+    browser.js(f"(e => {{ e.value = '{value}'; {event} }})(document.getElementById('{name}'))")
+
+
+def focused(browser: Browser) -> str:
+    value: str = browser.js(
+        "document.activeElement.dataset.key || document.activeElement.id || document.activeElement.tagName"
+    )
+    return value
+
+
+def test_the_matrix_works_from_the_keyboard(browser: Browser, page: Path) -> None:
+    browser.open(page, 1280, 900)
+    browser.js("document.getElementById('f-text').focus()")
+    browser.press("Tab")
+    assert focused(browser) == "----|read"
+    browser.press("ArrowDown", "ArrowDown", "ArrowRight", "End", "Home", "ArrowRight")
+    assert focused(browser) == "-w--|write"
+    browser.press("ArrowUp", "ArrowUp", "ArrowUp")  # the last one leads nowhere
+    assert focused(browser) == "----|write"
+    browser.press("Enter")
+    assert "---- write, level 18, parameter 1" in browser.js("document.getElementById('detail').innerText")
+    assert browser.js("document.activeElement.tagName") == "H3"
+    browser.press("Escape")
+    assert focused(browser) == "----|write"
+    browser.press("Tab")
+    assert not focused(browser).endswith("|read")  # one stop for the whole matrix
+
+
+def test_a_field_shows_three_voices_side_by_side(browser: Browser, page: Path, journal_path: Path) -> None:
+    browser.open(page, 1280, 900)
+    for name in ("f-upper", "f-mbec", "f-size"):
+        choose(browser, name, "")
+    choose(browser, "f-mark", "FINDING")
+    shown = browser.js("document.getElementById('shown').textContent")
+    with Journal(journal_path) as journal:
+        rows = [
+            r
+            for r in journal.results(1, level=18)
+            if r["param"] == "1" and "FINDING" in str(r["marks"]) and r["vector"].startswith("e")
+        ]
+    assert shown.startswith(f"{len(rows)} vectors, {len(rows)} with a finding")
+    row = next(r for r in rows if r["seen"].kind.value == "livelock")
+    leaf = row["vector"].split("=")[1][:4]
+    field = "fetch U" if ".gpuwx.guuwx." in row["vector"] else "fetch S"
+    browser.js(f"document.querySelector('[data-key=\"{leaf}|{field}\"]').click()")
+    text = browser.js("document.getElementById('detail').innerText")
+    assert row["vector"] in text
+    assert str(row["seen"]) in text and row["contract"][0][1] in text
+    tops = browser.js(
+        "[...document.querySelector('#detail .voices').children].map((e) => Math.round(e.getBoundingClientRect().top))"
+    )
+    assert len(tops) == 3 and len(set(tops)) == 1
+    assert f"kvmirror run --level 18 --param 1 {row['vector']}" in text or "kvmirror run --level 18" in text
+
+
+def test_filters_by_level_parameter_and_text(browser: Browser, page: Path, report: facts.Report) -> None:
+    browser.open(page, 1280, 900)
+    choose(browser, "f-level", "2")
+    assert browser.js("[...document.getElementById('f-param').options].map((o) => o.value)") == ["unset"]
+    assert ", 0 with a finding" in browser.js("document.getElementById('shown').textContent")
+    for name in ("f-upper", "f-mbec", "f-size", "f-guest"):
+        choose(browser, name, "")
+    count = int(browser.js("document.getElementById('shown').textContent").split()[0].replace(",", ""))
+    others = int(browser.js("document.getElementById('others-count').textContent"))
+    (row,) = [r for r in report.rows if r.level == 2]
+    assert count + others == row.vectors
+    browser.js("document.getElementById('f-text').focus()")
+    browser.press(*"ad1 walk")
+    end = "new Promise((done) => setTimeout(done, 500))"
+    browser.call("Runtime.evaluate", expression=end, awaitPromise=True)
+    fewer = int(browser.js("document.getElementById('shown').textContent").split()[0])
+    assert 0 < fewer < count
+
+
+def test_a_click_on_a_level_opens_it(browser: Browser, page: Path) -> None:
+    browser.open(page, 1280, 900)
+    browser.js('document.querySelector(\'button[data-level="15"][data-param="0"]\').click()')
+    assert browser.js("document.getElementById('f-level').value + document.getElementById('f-param').value") == "150"
+
+
+def test_a_hostile_series_stays_text(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.html"
+    write(hostile.make(tmp_path / "j"), path)
+    for width in (390, 1280):
+        browser.open(path, width, 900)
+        browser.js("document.querySelectorAll('#matrix button').forEach((b) => b.click())")
+        browser.call("Runtime.evaluate", expression="new Promise((d) => setTimeout(d, 300))", awaitPromise=True)
+        assert browser.js("document.title").startswith("kvmirror: run 1")
+        assert browser.js("document.images.length") == 0
+        assert browser.js(OVERFLOW) <= 0
+        assert browser.js(OVERLAPS) == 0
+    assert browser.problems == []
