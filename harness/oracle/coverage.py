@@ -46,7 +46,8 @@ def mirrored(package: Path | None = None) -> dict[str, str]:
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (match := _ORIGIN.match(ast.get_docstring(node) or "")):
-                name = f"{match[1].removeprefix('kvm/')} {match[2]}"
+                file = match[1].removeprefix("kvm/")
+                name = f"{'mmu/mmu.c' if file == 'mmu.c' else file} {match[2]}"
                 found.setdefault(name, f"{path.stem}.{node.name}")
     return found
 

@@ -261,7 +261,10 @@ SPECS: Final = (
     Spec("role_layout", ("include/asm/kvm_host.h union kvm_mmu_page_role",), Space(((0,),)), _layout),
     Spec(
         "init_kvm_tdp_mmu",
-        _m("init_kvm_tdp_mmu", "kvm_calc_tdp_mmu_root_page_role", "reset_tdp_shadow_zero_bits_mask"),
+        (
+            *_m("init_kvm_tdp_mmu", "kvm_calc_tdp_mmu_root_page_role", "reset_tdp_shadow_zero_bits_mask"),
+            *_m("kvm_mmu_get_tdp_level", "reserved_hpa_bits"),
+        ),
         Space(((0,), BOOL, tuple(range(36, 53)))),
         _tdp,
         tuple(State(ad=ad, huge=h, maxphyaddr=w) for ad in (False, True) for h in (1, 2, 3) for w in (36, 46, 52)),
