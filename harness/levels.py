@@ -37,6 +37,7 @@ MODULES: Final = {
     "kvm.ko": "arch/x86/kvm/kvm.ko",
     "kvm-intel.ko": "arch/x86/kvm/kvm-intel.ko",
 }
+OPTIONAL: Final = "irqbypass.ko"  # built into the image by some configurations
 WRAPPER: Final = Path(__file__).with_name("cpp_without_lines.sh")
 _WARNING = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? warning: (?P<text>.*)$", re.M)
 _MODPOST = re.compile(r"^WARNING: (?:modpost: )?(?P<text>.*)$", re.M)
@@ -47,13 +48,13 @@ class Modules:
     """The modules of a level and what their build said.
 
     ``level`` is k for patches 1 to k, None for another set. ``warnings``: compiler and modpost warnings without line
-    numbers. ``image_objects``: objects of the base image that include a changed file; ``image_differs`` those among
+    numbers. ``irqbypass`` is None where the image has it built in. ``image_objects``: objects of the base image that include a changed file; ``image_differs`` those among
     them that come out otherwise (then the base image does not serve). ``seconds`` of wall time, ``compiled`` objects
     that make asked for, ``log`` the compiler's output.
     """
 
     level: int | None
-    irqbypass: Path
+    irqbypass: Path | None
     kvm: Path
     kvm_intel: Path
     warnings: tuple[str, ...]
@@ -164,7 +165,7 @@ def of_state(
     said = json.loads((folder / "level.json").read_text(encoding="utf-8"))
     return Modules(
         level,
-        folder / "irqbypass.ko",
+        folder / OPTIONAL if (folder / OPTIONAL).exists() else None,
         folder / "kvm.ko",
         folder / "kvm-intel.ko",
         tuple(said["warnings"]),
@@ -190,7 +191,10 @@ def _build(cache: Cache, base: BaseKernel, changes: State, folder: Path, name: s
                 raise BuildError(proc.failure(done, kept))
             raise CompileError(f"{name} does not compile:\n" + "\n".join(lines) + f"\n(all of it: {kept})")
         for file, path in MODULES.items():
-            shutil.copy2(base.build_dir / path, folder / file)
+            if (base.build_dir / path).exists():
+                shutil.copy2(base.build_dir / path, folder / file)
+            elif file != OPTIONAL:
+                raise BuildError(f"make built no {path}: see that the configuration has CONFIG_KVM_INTEL=m")
         objects, differs = serve(cache, base, changes, folder)
     said = {
         "warnings": sorted(warnings(text.replace(f"{base.source_dir}/", ""))),

@@ -77,7 +77,7 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | 
 
 
 def _files(modules: Modules) -> dict[str, Path]:
-    return {path.name: path for path in (modules.irqbypass, modules.kvm, modules.kvm_intel)}
+    return {path.name: path for path in (modules.irqbypass, modules.kvm, modules.kvm_intel) if path}
 
 
 def checkpatch(cache: Cache, pristine: Path, patch: Patch) -> tuple[str, ...]:
