@@ -191,7 +191,7 @@ def mmu_set_spte(
         ret = RET_PF_WRITE_PROTECTED
 
     if not was_rmapped:
-        if ret == RET_PF_SPURIOUS:
+        if ret == RET_PF_SPURIOUS:  # pragma: no cover - make_spte() makes only shadow-present entries
             vcpu.warns.append("mmu/mmu.c mmu_set_spte")
         kvm_mmu_page_set_translation(vcpu, sp, index, gfn, pte_access)
     else:

@@ -416,7 +416,7 @@ def ept_violation_error_code(vcpu: Vcpu, exit_qualification: int) -> int:
         rwx_mask = kvm.h.EPT_VIOLATION_RWX_MASK
     if exit_qualification & rwx_mask:
         error_code |= PFERR_PRESENT_MASK
-    if error_code & EPT_VIOLATION_GVA_IS_VALID:
+    if error_code & EPT_VIOLATION_GVA_IS_VALID:  # pragma: no cover - dead in the C as well
         error_code |= (
             PFERR_GUEST_FINAL_MASK if exit_qualification & EPT_VIOLATION_GVA_TRANSLATED else PFERR_GUEST_PAGE_MASK
         )
