@@ -501,7 +501,7 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _mmio(lv, param, cpu, vector, steps)
         case ClientVector():
             return _client(lv, param, cpu, vector, steps)
-        case HostVector():
+        case _:
             return _host(lv, param, cpu, vector)
 
 

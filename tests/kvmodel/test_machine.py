@@ -214,6 +214,8 @@ def test_steps_name_their_patches() -> None:
     assert predict(11, None, CPU, vector).steps == ()
     assert predict(11, None, CPU, vector).outcome == told.outcome
     assert told.exits == 2
+    done = predict(11, None, CPU, replace(vector, access=Access.READ), steps=True)
+    assert "permits" in done.steps[-1].what
     failing = predict(0, None, CPU, replace(vector, mbec=Mbec.ON), steps=True)
     assert "not offered" in failing.steps[-1].what
     mmio = predict(0, None, CPU, parse("mmio.read.mbec=off.xo1.ev0.env=std"), steps=True)
