@@ -47,10 +47,10 @@ _MODPOST = re.compile(r"^WARNING: (?:modpost: )?(?P<text>.*)$", re.M)
 class Modules:
     """The modules of a level and what their build said.
 
-    ``level`` is k for patches 1 to k, None for another set. ``warnings``: compiler and modpost warnings without line
-    numbers. ``irqbypass`` is None where the image has it built in. ``image_objects``: objects of the base image that include a changed file; ``image_differs`` those among
-    them that come out otherwise (then the base image does not serve). ``seconds`` of wall time, ``compiled`` objects
-    that make asked for, ``log`` the compiler's output.
+    ``level`` is k for patches 1 to k, None for another set. ``irqbypass`` is None where the image has it built in.
+    ``warnings``: compiler and modpost warnings without line numbers. ``image_objects``: objects of the base image that
+    include a changed file; ``image_differs`` those among them that come out otherwise (then the base image does not
+    serve). ``seconds`` of wall time, ``compiled`` objects that make asked for.
     """
 
     level: int | None
