@@ -26,15 +26,16 @@ TEXTS: Final = "makes a tracepoint's text: compared with the running kernel's tr
 FLOWS: Final = "is a step of a nested VM entry or exit: compared on the running kernel, by what L1 sees"
 INLINE: Final = "has no code of its own: its callers are checked"
 
+ENCRYPTION: Final = "serves memory encryption and reserved RAM pages, which no host of ours has: not compared"
+
 # Why a function of a C file has no entry of its own; the first row that fits.
 REASONS: Final = (
-    (re.compile(r"mmu/mmutrace\.h"), TEXTS),
-    (
-        re.compile(r"(vmx/vmx\.c (vmx_hardware_setup|vmx_vcpu_create|init_vmcs))|mmu/mmu\.c kvm_configure_mmu|x86\.c"),
-        LOADS,
-    ),
+    (re.compile(r"mmutrace\.h"), TEXTS),
+    (re.compile(r"vmx/vmx\.c vmx_vcpu_create|x86\.c module_param"), LOADS),
+    (re.compile(r"kvm_mmu_set_me_spte_mask|kvm_is_mmio_pfn"), ENCRYPTION),
+    (re.compile(r"mmu/paging_tmpl\.h|kvm_mmu_do_page_fault|spte_to_child_sp|kvm_mmu_max_gfn|sp_ad_disabled"), WALKS),
     (re.compile(r"\.h "), INLINE),
-    (re.compile(r"vmx/"), FLOWS),
+    (re.compile(r"vmx/|x86\.c"), FLOWS),
     (re.compile(r"mmu/|page_track|kvm_main"), WALKS),
 )
 

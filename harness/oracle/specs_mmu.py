@@ -285,7 +285,7 @@ SPECS: Final = (
         Space((Bits(1 << 31 | 1 << 16 | 1), Bits(0x20 | 0x10 | 1 << 12 | 7 << 20), Bits(0xD00), BOOL, BOOL)),
         _cpu_role,
     ),
-    Spec("update_permission_bitmask", _m("update_permission_bitmask"), Space((BOOL,) * 5), _bitmask),
+    Spec("update_permission_bitmask", _m("update_permission_bitmask", "BYTE_MASK"), Space((BOOL,) * 5), _bitmask),
     Spec(
         "permission_fault",
         ("mmu.h permission_fault",),
@@ -295,7 +295,7 @@ SPECS: Final = (
     ),
     Spec(
         "__reset_rsvds_bits_mask_ept",
-        _m("__reset_rsvds_bits_mask_ept"),
+        (*_m("__reset_rsvds_bits_mask_ept"), "include/linux/wordpart.h REPEAT_BYTE"),
         Space((Bits(), BOOL, (1, 2, 3))),
         _reserved,
     ),
@@ -341,7 +341,7 @@ SPECS: Final = (
     ),
     Spec(
         "page_fault_can_be_fast",
-        _m("page_fault_can_be_fast"),
+        (*_m("page_fault_can_be_fast"), "mmu/spte.h kvm_ad_enabled"),
         Space((Bits(0x1F | 1 << 32),)),
         _fast,
         (State(), State(ad=False), State(ept=False)),

@@ -204,7 +204,12 @@ SPECS: Final = (
     ),
     Spec(
         "make_spte",
-        (*_f("make_spte"), "mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect", *_h("is_rsvd_spte")),
+        (
+            *_f("make_spte"),
+            "mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect",
+            "mmu_internal.h is_nx_huge_page_enabled",
+            *_h("is_rsvd_spte"),
+        ),
         Space(
             (
                 (1, 2, 3),

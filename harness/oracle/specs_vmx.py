@@ -397,13 +397,13 @@ SPECS: Final = (
     Spec("vmx_get_mt_mask", _v("vmx_get_mt_mask"), Space((BOOL, BOOL)), _mt),
     Spec(
         "construct_eptp",
-        _v("construct_eptp"),
+        (*_v("construct_eptp"), "vmx/nested.h nested_ept_ad_enabled"),
         Space((Bits(((1 << 46) - 1) & -4096), (4, 5), BOOL, BOOL, Bits(0xFFFF))),
         _eptp,
     ),
     Spec(
         "setup_vmcs_config",
-        _v("setup_vmcs_config"),
+        (*_v("setup_vmcs_config"), "vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL"),
         Space(
             (
                 (REQUIRED, REQUIRED & ~TPR_SHADOW, REQUIRED & ~SECONDARY, REQUIRED & ~(1 << 7 + 32)),
@@ -430,7 +430,7 @@ SPECS: Final = (
     ),
     Spec(
         "vmx_hardware_setup",
-        _v("vmx_hardware_setup"),
+        (*_v("vmx_hardware_setup"), "mmu/mmu.c kvm_configure_mmu"),
         Space(
             (
                 Bits(FEW.mask << 32 & ~(1 << 5 + 32), base=1 << 5 + 32),
@@ -484,7 +484,7 @@ SPECS: Final = (
     ),
     Spec(
         "vmx_control_verify",
-        _n("vmx_control_verify"),
+        (*_n("vmx_control_verify"), "vmx/nested.h fixed_bits_valid"),
         Space((U32, U32, U32)),
         lambda s: lambda control, low, high: (nested.vmx_control_verify(control, low, high),),
     ),
@@ -499,7 +499,10 @@ SPECS: Final = (
     ),
     Spec(
         "nested_vmx_check_controls",
-        _n("nested_vmx_check_apicv_controls", "nested_vmx_check_pml_controls"),
+        (
+            *_n("nested_vmx_check_apicv_controls", "nested_vmx_check_pml_controls"),
+            *(f"vmx/nested.h {n}" for n in ("nested_cpu_has", "nested_cpu_has2", "nested_cpu_has_ept")),
+        ),
         Space((FEW, (0x101E, 0x105E, 0x1020), (0xFFFFFFFF, ~MBEC & 0xFFFFFFFF), GOOD_CAPS, BOOL, BOOL, BOOL)),
         _controls,
     ),
@@ -524,7 +527,10 @@ SPECS: Final = (
     ),
     Spec(
         "nested_evmcs_filter_control_msr",
-        _e("nested_evmcs_filter_control_msr", "evmcs_get_supported_ctls"),
+        (
+            *_e("nested_evmcs_filter_control_msr", "evmcs_get_supported_ctls"),
+            "vmx/hyperv_evmcs.h EVMCS1_SUPPORTED_2NDEXEC",
+        ),
         Space((tuple(range(0x480, 0x492)), Bits(), BOOL, BOOL)),
         _filter,
     ),

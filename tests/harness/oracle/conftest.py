@@ -16,9 +16,9 @@ typedef unsigned long u64;
 typedef unsigned int u32;
 struct oracle_entry { char name[48]; u64 fn; u32 words_in, words_out; };
 #define ENTRY(e, i, o) void o_##e(const u64 *in, u64 *out); \
-	static const struct oracle_entry oracle_entry_##e \
-	__attribute__((used, section("oracle_entries"), aligned(8))) = { #e, (u64)o_##e, i, o }; \
-	void o_##e(const u64 *in, u64 *out)
+    static const struct oracle_entry oracle_entry_##e \
+    __attribute__((used, section("oracle_entries"), aligned(8))) = { #e, (u64)o_##e, i, o }; \
+    void o_##e(const u64 *in, u64 *out)
 
 int missing_function(int x);
 extern int missing_data;
@@ -27,8 +27,8 @@ static char once __attribute__((section(".data..once"), used));
 
 static inline void warn(int flags)
 {
-	asm volatile("1: ud2\n.pushsection __bug_table, \"aw\"\n2: .long 1b - 2b\n.long file - .\n"
-		     ".word 42\n.word %c0\n.popsection\n" : : "i"(flags));
+    asm volatile("1: ud2\n.pushsection __bug_table, \"aw\"\n2: .long 1b - 2b\n.long file - .\n"
+             ".word 42\n.word %c0\n.popsection\n" : : "i"(flags));
 }
 asm(".section .rodata.str1.1, \"aMS\", @progbits, 1\nfile: .asciz \"some/file.c\"\n.text");
 
