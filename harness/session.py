@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import guest
+from harness import guest, trace
 from harness.errors import GuestError, HostError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import Load
@@ -20,7 +20,7 @@ from harness.qemu import End, Qemu, Run
 from harness.trace import LIVELOCK_EXITS
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Access, ClientVector, HostVector, Machine, Vector
+from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Vector
 
 CLIENT: Final = "/tmp/kvmclient"
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
@@ -193,6 +193,7 @@ class _L1:
         self._died: dict[int, str] = {}
         self._runs: list[Run] = []
         self._stuck = ""
+        self._livelocks: dict[str, str] = {}
         self._data = guest.pack(vectors)
         self._facts: dict[str, Any] = {}
 
@@ -212,6 +213,7 @@ class _L1:
             "l1_seconds": round(sum(run.seconds for run in self._runs), 3),
             "warnings": [w.text for run in self._runs for w in run.warnings],
             "deaths": [self._vectors[i].id for i in self._died],
+            "livelocks": self._livelocks,
             "msrs": [f"{msr:#x}" for msr in batch.header.msrs],
         }
         return seen
@@ -228,6 +230,7 @@ class _L1:
                 if header.refused:
                     raise GuestError("the probe refused its batch: its L1 has no VMX, or it is of another build")
                 if header.done:
+                    self._confirm(qemu)
                     return False
                 if not header.running:
                     self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
@@ -241,6 +244,21 @@ class _L1:
                 self._data = guest.restart(run.memory, header.current + 1)
                 if run.end is End.DIED:
                     return True
+
+    def _confirm(self, qemu: Qemu) -> None:
+        """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock."""
+        sample: dict[tuple[str, str], int] = {}
+        for i, observation in enumerate(guest.unpack(self._data).observations):
+            vector = self._vectors[i]
+            if isinstance(vector, AccessVector) and self._outcome(i, observation).kind is Kind.LIVELOCK:
+                sample.setdefault((vector.access.value, vector.mbec.value), i)
+        for i in sample.values():
+            trace.arm(self._host)
+            qemu.run(guest.pack([self._vectors[i]]), stall=SILENCE, deadline=BATCH_DEADLINE)
+            found = trace.livelock(trace.parse(trace.disarm(self._host)))
+            self._livelocks[self._vectors[i].id] = str(found)
+            if not found.confirmed:
+                self._died[i] = f"L1's timer ran out, but KVM's trace shows {found}"
 
     def _outcome(self, i: int, observation: guest.Observation) -> Outcome:
         if i in self._died:

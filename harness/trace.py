@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from harness.hosts.base import Host
@@ -16,6 +16,8 @@ from harness.hosts.base import Host
 TRACING: Final = "/sys/kernel/tracing"
 EVENTS: Final = ("kvm/kvm_exit", "kvm/kvm_page_fault", "kvmmmu/kvm_mmu_set_spte", "kvmmmu/kvm_tdp_mmu_spte_changed")
 LIVELOCK_EXITS: Final = 16  # consecutive equal exits; an instruction may legally need dozens of different ones
+
+EPT_VIOLATION: Final = 48  # exit reason, SDM appendix C
 
 _LINE = re.compile(r"^\s*(?P<task>.+?)-\d+\s+.*?(?P<time>\d+\.\d+): (?P<name>\w+): (?P<text>.*)$")
 _EXIT = re.compile(r"reason (?P<reason>\S+).* rip 0x(?P<rip>[0-9a-f]+) info1 0x(?P<info1>[0-9a-f]+)")
@@ -39,8 +41,6 @@ class Livelock:
     rip: int = 0
     address: int = 0
     qualification: int = 0
-    spte_changes: int = 0  # shadow entries changed inside the row: 0 by construction
-    reasons: dict[str, int] = field(default_factory=dict)  # all exits by reason
 
     @property
     def confirmed(self) -> bool:
@@ -56,8 +56,9 @@ class Livelock:
 
 
 def arm(host: Host, events: Iterable[str] = EVENTS) -> None:
-    """Empty the buffer and switch the events on."""
+    """Empty the buffer and switch the events on; of the exits only EPT violations are kept."""
     script = [f"echo 0 >{TRACING}/tracing_on", f"echo >{TRACING}/trace", f"echo 0 >{TRACING}/events/enable"]
+    script.append(f"echo exit_reason=={EPT_VIOLATION} >{TRACING}/events/kvm/kvm_exit/filter")
     script += [f"echo 1 >{TRACING}/events/{event}/enable" for event in events]
     host.run("; ".join([*script, f"echo 1 >{TRACING}/tracing_on"]), check=True)
 
@@ -78,15 +79,12 @@ def parse(text: str) -> Iterator[Event]:
 def livelock(events: Iterable[Event]) -> Livelock:
     """The longest row of equal exits without a change of a shadow entry."""
     best, row = Livelock(), Livelock()
-    reasons: dict[str, int] = {}
     for event in events:
         if event.name == "kvm_exit" and (match := _EXIT.search(event.text)):
-            reasons[match["reason"]] = reasons.get(match["reason"], 0) + 1
-            if match["reason"] == "EPT_VIOLATION":
-                rip, qualification = int(match["rip"], 16), int(match["info1"], 16)
-                if (rip, qualification) != (row.rip, row.qualification):
-                    row = Livelock(rip=rip, qualification=qualification, address=-1)
-                row.exits += 1
+            rip, qualification = int(match["rip"], 16), int(match["info1"], 16)
+            if (rip, qualification) != (row.rip, row.qualification):
+                row = Livelock(rip=rip, qualification=qualification, address=-1)
+            row.exits += 1
         elif event.name == "kvm_page_fault" and (match := _FAULT.search(event.text)):
             address = int(match["address"], 16)
             if row.address not in (-1, address):
@@ -96,5 +94,4 @@ def livelock(events: Iterable[Event]) -> Livelock:
             row = Livelock(rip=row.rip, qualification=row.qualification, address=row.address)
         if row.exits > best.exits:
             best = Livelock(row.exits, row.rip, row.address, row.qualification)
-    best.reasons = reasons
     return best

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from harness import proc, selection, summary
+from harness import proc, selection, silicon, summary
 from harness.causes import find_cause
 from harness.commands.common import LAST_LEVEL, add_builds, add_journal, host_cpu
 from harness.errors import InputError
@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
         "--vectors", nargs="+", default=["core"], metavar="V", help="core, thin, a part, an id or @FILE (default core)"
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
+    parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
     parser.add_argument("--resume", action="store_true", help="go on with the latest run where it was interrupted")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry(works)
     proc.interruptible()
+    if args.bare:
+        return _bare(args)
     with Journal(args.journal) as journal:
         bench = Bench.of(args)
         levels = sorted({w.load.level for w in works})
@@ -152,6 +155,29 @@ def run(args: argparse.Namespace) -> int:
         finally:
             journal.end(run_number, status)
         return _close(journal, run_number, args, time.monotonic() - began)
+
+
+def _bare(args: argparse.Namespace) -> int:
+    """The silicon voice: the probe on the bare CPU, judged by the contract alone."""
+    vectors = [v for v in selection.vector_list(args.vectors) if silicon.askable(v)]
+    bench = Bench.of(args)
+    bench.build_bare()
+    with Journal(args.journal) as journal:
+        run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
+        with PROGRESS.task("bare CPU"):
+            cell = silicon.ask(bench, vectors)
+        journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
+        journal.end(run_number, "complete")
+        if args.json:
+            print(json.dumps(summary.as_json(journal, run_number, summary.BARE_HOST)))
+        else:
+            print(f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, {cell.rate:.0f} a second inside")
+            for f in summary.findings(journal, run_number, summary.BARE_HOST):
+                print(f"erratum {f.symptom}: {len(f.vectors)} vectors")
+                print(f"     {f.smallest.vector}: seen {f.smallest.seen}, allowed {f.smallest.allowed}")
+            print(f"run {run_number} in {journal.path}")
+        # Errata are the host's: they do not change the exit code.
+        return 0
 
 
 def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:

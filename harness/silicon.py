@@ -1,0 +1,53 @@
+"""The silicon voice: vectors on the bare CPU, and what the contract says of the answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harness import bare, guest
+from harness.compare import judge
+from harness.journal import Answer, CellKey
+from harness.session import virtual_cpu
+from harness.setup import Bench
+from harness.summary import BARE_HOST
+from kvmodel import sdm
+from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
+
+KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
+
+
+def askable(vector: Vector) -> bool:
+    """Whether the bare CPU can be asked: no host, no KVM client, and nothing that QEMU would take away."""
+    if not isinstance(vector, AccessVector | EntryVector | MsrVector):
+        return False
+    return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
+
+
+@dataclass(frozen=True, slots=True)
+class BareCell:
+    """The answers, wall time in seconds, vectors a second of the probe's own loop, facts for the provenance."""
+
+    answers: list[Answer]
+    seconds: float
+    rate: float
+    facts: dict[str, Any]
+
+
+def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
+    """Run the vectors on the bench's emulator without KVM; HostError, GuestError as ``bare.run``."""
+    asked = list(vectors)
+    began = time.monotonic()
+    batch = bare.run(bench.bochs, bench.probe, asked)
+    seconds = time.monotonic() - began
+    cpu = virtual_cpu(batch.header)
+    answers = []
+    for vector, observation in zip(asked, batch.observations, strict=True):
+        seen = guest.outcome(vector, observation)
+        contract = sdm.allowed(cpu, vector)
+        answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
+    inside = batch.header.tsc_ticks / bare.IPS
+    facts = {"msrs": [f"{m:#x}" for m in batch.header.msrs], "emulated_seconds": round(inside, 3)}
+    return BareCell(answers, seconds, len(asked) / seconds, facts)
