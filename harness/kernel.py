@@ -25,6 +25,7 @@ VERSION: Final = "6.12.8"
 SHA256: Final = "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"  # linux_6.12.8.orig.tar.xz
 SUITE: Final = "trixie"
 FRAGMENT: Final = Path(__file__).resolve().parent.parent / "images" / "kernel" / "config.fragment"
+CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 1  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare
 BUILD_ROOM: Final = 3 * GIB  # the same for the working source and its build tree
@@ -178,7 +179,13 @@ def compiler(cache: Cache) -> tuple[str, dict[str, str | None]]:
     """
     if not shutil.which("ccache"):
         return "gcc", {}
-    return "ccache gcc", {"CCACHE_DIR": str(cache.root / "ccache"), "CCACHE_MAXSIZE": "3G"}
+    return "ccache gcc", {
+        "CCACHE_DIR": str(cache.root / "ccache"),
+        "CCACHE_MAXSIZE": "3G",
+        # Sources get new time stamps whenever a level is set up, and lines move: neither makes another object.
+        "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime",
+        "CCACHE_PREFIX_CPP": str(CPP),
+    }
 
 
 def compiler_version() -> str:

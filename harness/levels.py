@@ -38,7 +38,6 @@ MODULES: Final = {
     "kvm-intel.ko": "arch/x86/kvm/kvm-intel.ko",
 }
 OPTIONAL: Final = "irqbypass.ko"  # built into the image by some configurations
-WRAPPER: Final = Path(__file__).with_name("cpp_without_lines.sh")
 _WARNING = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? warning: (?P<text>.*)$", re.M)
 _MODPOST = re.compile(r"^WARNING: (?:modpost: )?(?P<text>.*)$", re.M)
 
@@ -207,7 +206,7 @@ def _build(cache: Cache, base: BaseKernel, changes: State, folder: Path, name: s
 
 
 def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> proc.Completed:
-    """Run make in the working tree with ccache told not to mind line markers; its output goes to ``log``."""
+    """Run make in the working tree; its output goes to ``log``, its status is the caller's to judge."""
     cc, env = kernel.compiler(cache)
     argv = [
         "make",
@@ -220,19 +219,11 @@ def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> proc.
     ]
     return proc.run(
         [*argv, *targets],
-        env={**kernel.BUILD_ENV, **env, **ccache_environment()},
+        env={**kernel.BUILD_ENV, **env},
         log=log,
         check=False,
         nice=kernel.NICE,
     )
-
-
-def ccache_environment() -> dict[str, str]:
-    """How ccache compares: see the module's docstring. Sources get new time stamps often, contents count."""
-    return {
-        "CCACHE_PREFIX_CPP": str(WRAPPER),
-        "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime",
-    }
 
 
 def naive(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> float:
@@ -382,7 +373,7 @@ def _compile(cache: Cache, base: BaseKernel, command: str, output: Path) -> byte
     proc.run(
         [*argv, "-o", output],
         cwd=base.build_dir,
-        env={**kernel.BUILD_ENV, **env, **ccache_environment()},
+        env={**kernel.BUILD_ENV, **env},
         nice=kernel.NICE,
         error=CompileError,
     )
