@@ -22,7 +22,7 @@ examples:
   kvmirror report --write-baseline known.json            from now on these findings are known
   kvmirror report --reply --tester 'A <a@example.org>'   the answer to the mailing list
   kvmirror report --b4-check <patch.eml                  a check for 'b4 review'
-  kvmirror report --baseline known.json --junit j.xml    only new findings fail
+  kvmirror report --baseline known.json --junit j.xml --exit-code    only new findings fail
 """
 
 
@@ -47,6 +47,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--b4-check", action="store_true", help="a patch mail on standard input, a JSON list out")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="findings whose causes it holds are known")
     parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write (or renew) a baseline of this run")
+    parser.add_argument(
+        "--exit-code", action="store_true", help="for a CI: 3 on drift, 1 on findings the baseline does not hold"
+    )
     parser.set_defaults(run=run)
 
 
@@ -61,10 +64,10 @@ def _put(where: str, text: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for."""
     wanted = {name: getattr(args, name) for name in ("html", "junit", "ktap", "json", "markdown")}
-    if not any(wanted.values()) and not (args.write_baseline or args.reply or args.b4_check):
+    if not any(wanted.values()) and not (args.write_baseline or args.reply or args.b4_check or args.exit_code):
         raise InputError(
             "report: nothing to write; name at least one of --html, --junit, --ktap, --json, --markdown (FILE or -),"
-            " --reply, --b4-check or --write-baseline"
+            " --reply, --b4-check, --write-baseline or --exit-code"
         )
     if sum(where == "-" for where in (*wanted.values(), *("-" for on in (args.reply, args.b4_check) if on))) > 1:
         raise InputError("report: only one format fits on standard output; give the others a file")
@@ -90,4 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings])
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)
+    if args.exit_code:
+        print(report.verdict, file=sys.stderr)
+        return 3 if report.totals["drift"] else 1 if report.new_findings else 0
     return 0

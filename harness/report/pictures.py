@@ -47,10 +47,10 @@ _LEFT = 56  # room for the axis
 _CELL = 11  # a lattice field's side, pixels
 
 
-def _svg(width: int, height: int, label: str, parts: list[Markup]) -> Markup:
+def _svg(width: int, height: int, label: str, parts: list[Markup], scale: float = 1) -> Markup:
     return Markup(
-        '<svg class="picture" role="img" aria-label="{}" viewBox="0 0 {} {}" style="width:{}px">{}</svg>'
-    ).format(label, width, height, width, Markup("").join(parts))
+        '<svg class="picture" role="img" aria-label="{}" viewBox="0 0 {} {}" style="width:{:.0f}px">{}</svg>'
+    ).format(label, width, height, width * scale, Markup("").join(parts))
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", cls: str = "t") -> Markup:
@@ -188,4 +188,4 @@ def _lattice(levels: list[int], cell: Cell, rows: list[list[str]]) -> tuple[str,
             )
             parts.append(_text(x + 5, y + 8.5, LETTERS[_BY_NAME[kind]], cls="t on s"))
     title = f"level {ranges(levels)}" if len(levels) == 1 else f"levels {ranges(levels)}"
-    return title, cell, _svg(width, height, f"Lattice of outcomes, {title}, parameter {cell[1]}", parts)
+    return title, cell, _svg(width, height, f"Lattice of outcomes, {title}, parameter {cell[1]}", parts, 1.4)
