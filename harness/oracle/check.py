@@ -1,8 +1,9 @@
 """Holds the mirror against the kernel's own C, function by function, at every level.
 
-For each check the levels are grouped by the version of the machine code (versions.py). The C of a group runs once;
-the mirror runs at each level of it: over all the cases at the first, and at another one over all of them unless
-everything it consulted (patches, constants, masks) is as at the first, where a sample is enough.
+For each check the levels are grouped by version: the digest of the machine code under test with all it reaches
+(versions.py), and the state it starts from, as the set-up entries give it. The C of a version runs once and stands
+for its levels. The mirror runs once for all levels at which everything it consulted (patches, constants, masks:
+fingerprint.py) is the same, and over a sample at each of the others.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Final
 
 from harness.oracle.fingerprint import fingerprint
 from harness.oracle.spaces import MASK64, flat
-from harness.oracle.spec import Row, Side, Spec, State, answers
+from harness.oracle.spec import Row, Spec, State, answers
 from harness.oracle.versions import Versions
-from harness.oracle.worker import EventKind, Image, Worker
+from harness.oracle.worker import EventKind, Image, Results, Worker
 from kvmodel.series import Level
 
 CASES: Final = 100_000  # for each function and version, where there are more
@@ -83,12 +84,13 @@ class Batch:
 
 
 Hook = Callable[[str], None]
+Answers = tuple["array[int]", bytearray]
+"""The mirror's results, flat, and its WARNs, one byte a case."""
 
 
-def setting(worker: Worker, state: State) -> None:
-    """Put the image into ``state``."""
-    for entry, row in state.calls():
-        worker.call(entry, flat([tuple(int(w) & MASK64 for w in row)]))
+def setting(worker: Worker, state: State) -> list[Results]:
+    """Put the image into ``state``; what the set-up entries gave."""
+    return [worker.call(entry, flat([tuple(int(w) & MASK64 for w in row)])) for entry, row in state.calls()]
 
 
 def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
@@ -114,34 +116,20 @@ def seeded(spec: Spec, number: int, seed: int) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
-def batches(worker: Worker, spec: Spec, count: int, seed: int, outcome: Outcome) -> Iterator[Batch]:
-    """C's results over the cases of all states."""
-    each = max(1, -(-count // len(spec.states)))
-    for number, state in enumerate(spec.states):
-        rows, whole = spec.space.rows(each, seeded(spec, number, seed))
-        outcome.exhaustive &= whole
-        start = time.perf_counter()
-        batch = run_c(worker, spec, state, rows)
-        outcome.c_seconds += time.perf_counter() - start
-        outcome.cases += len(rows)
-        yield batch
-
-
-def differing(spec: Spec, side: Side, batch: Batch, limit: int = 0) -> list[int]:
-    """The cases of ``batch`` (the first ``limit``, 0 for all) in which the mirror gives something else."""
-    rows = batch.rows[:limit] if limit else batch.rows
-    if not rows:
+def differing(spec: Spec, mirror: Answers, batch: Batch) -> list[int]:
+    """The cases of ``batch`` for which the mirror's answers (to all of them, or to the first) are something else."""
+    out, status = mirror
+    count = min(len(batch.rows), len(status))
+    if not count:
         return []
-    out, status = answers(spec, side, rows)
-    width = len(out) // len(rows)
-    c_out = batch.out[: len(out)]
-    c_status = batch.status[: len(rows)]
-    same = out == c_out and (status == c_status if spec.warns else True)
-    if same:
+    width = len(out) // len(status)
+    c_out = batch.out[: count * width]
+    c_status = batch.status[:count]
+    if out == c_out and (status == c_status or (not spec.warns and not any(c_status))):
         return []
     return [
         n
-        for n in range(len(rows))
+        for n in range(count)
         if out[n * width : (n + 1) * width] != c_out[n * width : (n + 1) * width]
         or (spec.warns and status[n] != c_status[n])
         or c_status[n] > EventKind.WARN
@@ -178,7 +166,7 @@ def minimise(worker: Worker, spec: Spec, level: Level, state: State, row: Row) -
 
     def wrong(candidate: Row) -> bool:
         batch = run_c(worker, spec, state, [candidate])
-        return bool(differing(spec, state.side(level), batch))
+        return bool(differing(spec, answers(spec, state.side(level), [candidate]), batch))
 
     best, tries, again = row, 0, True
     while again and tries < TRIES:
@@ -219,6 +207,7 @@ class Checker:
         self.c_seconds = 0.0
         self._versions = {k: Versions(p.parent.glob("*.o")) for k, p in self.images.items()}
         self._workers: dict[int, Worker] = {}
+        self._states: dict[tuple[int, State], bytes] = {}
 
     def worker(self, level: int) -> Worker:
         """The child of a level."""
@@ -239,10 +228,20 @@ class Checker:
         self.close()
 
     def version(self, spec: Spec, level: int) -> str:
-        """The version of all code that a check runs at ``level``, its set-up included."""
-        names = sorted({spec.entry} | {entry for state in spec.states for entry, _ in state.calls()})
-        digests = [self._versions[level].digest(f"o_{name}") for name in names]
-        return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
+        """The version of a check at ``level``: the code it runs, and the states its set-up makes."""
+        h = hashlib.sha256(self._versions[level].digest(f"o_{spec.entry}").encode())
+        for state in spec.states:
+            h.update(self._state(level, state))
+        return h.hexdigest()[:16]
+
+    def _state(self, level: int, state: State) -> bytes:
+        """What the set-up entries give for ``state``: the masks, roles and reserved bits that are in force then."""
+        key = (level, state)
+        if key not in self._states:
+            worker = self.worker(level)
+            made = [setup.out.tobytes() + bytes(setup.status) for setup in setting(worker, state)]
+            self._states[key] = hashlib.sha256(b"".join(made)).digest()
+        return self._states[key]
 
     def run(self, spec: Spec) -> Outcome:
         """One check at all its levels."""
@@ -251,27 +250,41 @@ class Checker:
         for level in sorted(self.images):
             if spec.applies(Level.of(level)):
                 outcome.versions.setdefault(self.version(spec, level), []).append(level)
-        for levels in outcome.versions.values():
-            self._group(spec, levels, outcome)
+        each = max(1, -(-self.cases // len(spec.states)))
+        for number, state in enumerate(spec.states):
+            rows, whole = spec.space.rows(each, seeded(spec, number, self.seed))
+            outcome.exhaustive &= whole
+            self._state_of(spec, state, rows, outcome)
         outcome.seconds = time.perf_counter() - start
+        self.calls += outcome.cases
+        self.c_seconds += outcome.c_seconds
         self.tell(spec.name)
         return outcome
 
-    def _group(self, spec: Spec, levels: list[int], outcome: Outcome) -> None:
-        worker = self.worker(levels[0])
-        before = worker.calls
-        seconds = outcome.c_seconds
-        for batch in batches(worker, spec, self.cases, self.seed, outcome):
-            base = fingerprint(spec, batch, Level.of(levels[0]))
+    def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Outcome) -> None:
+        known: dict[tuple[object, ...], Answers] = {}
+        sample = rows[: max(1, SAMPLE // len(spec.states))]
+        for levels in outcome.versions.values():
+            start = time.perf_counter()
+            batch = run_c(self.worker(levels[0]), spec, state, rows)
+            outcome.c_seconds += time.perf_counter() - start
+            outcome.cases += len(rows)
+            compared: set[tuple[object, ...]] = set()
             for number in levels:
                 level = Level.of(number)
-                whole = number == levels[0] or fingerprint(spec, batch, level) != base
-                limit = 0 if whole else max(1, SAMPLE // len(spec.states))
-                wrong = differing(spec, batch.state.side(level), batch, limit)
-                outcome.mirrored += min(limit or len(batch.rows), len(batch.rows))
-                outcome.mismatches += len(wrong)
-                for n in wrong[:1]:
-                    if sum(m.level == number for m in outcome.shown) < SHOWN:
-                        outcome.shown.append(minimise(worker, spec, level, batch.state, batch.rows[n]))
-        self.calls += worker.calls - before
-        self.c_seconds += outcome.c_seconds - seconds
+                key = fingerprint(spec, batch, level)
+                asked = sample if key in known else rows
+                mirror = answers(spec, state.side(level), asked)
+                outcome.mirrored += len(asked)
+                wrong = set(differing(spec, mirror, batch))
+                known.setdefault(key, mirror)
+                if asked is sample and key not in compared:
+                    wrong.update(differing(spec, known[key], batch))
+                compared.add(key)
+                self._note(spec, level, batch, sorted(wrong), outcome)
+
+    def _note(self, spec: Spec, level: Level, batch: Batch, wrong: list[int], outcome: Outcome) -> None:
+        outcome.mismatches += len(wrong)
+        if wrong and sum(m.level == level.number for m in outcome.shown) < SHOWN:
+            worker = self.worker(level.number or 0)
+            outcome.shown.append(minimise(worker, spec, level, batch.state, batch.rows[wrong[0]]))
