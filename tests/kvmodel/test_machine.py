@@ -104,6 +104,16 @@ def test_leaving_patches_out_is_asked_of_the_same_model() -> None:
     assert predict(Level.without(18, 12), True, CPU, vector).outcome.kind is Kind.LIVELOCK
 
 
+@pytest.mark.parametrize("left_out", range(1, 19))
+@pytest.mark.parametrize("param", [None, True])
+def test_any_patch_may_be_left_out(left_out: int, param: bool | None) -> None:
+    """A bit-10 entry that is read-only: only patch 11 lets the write past the permission check."""
+    vector = AccessVector(leaf=Perm.parse("r--u"), access=Access.WRITE, mbec=Mbec.OFF)
+    got = predict(Level.without(17, left_out), None, CPU, vector).outcome
+    assert got.kind is (Kind.VIOLATION if left_out in (9, 11) else Kind.HOST)
+    predict(Level.without(18, left_out), param, CPU, vector, steps=True)
+
+
 @pytest.mark.parametrize(
     ("text", "k", "kind"),
     [
