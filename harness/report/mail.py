@@ -126,7 +126,7 @@ def _body(report: Report, series: Series, tester: str) -> list[str]:
     elif tester:
         lines.append(f"Tested-by: {plain(tester)}")
     else:
-        lines += wrapped("The run supports a Tested-by: add --tester 'Name <address>' to offer it.")
+        lines += wrapped("The run supports a Tested-by trailer; --tester 'Name <address>' adds it.")
     return lines
 
 
