@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
+from kvmodel import mmutrace
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.kvm_host import Kvm, Vcpu, kvm_memory_slot
@@ -503,6 +504,26 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _client(lv, param, cpu, vector, steps)
         case _:
             return _host(lv, param, cpu, vector)
+
+
+def events(level: Level | int, param: bool | None, cpu: Cpu, vector: AccessVector) -> tuple[tuple[str, str], ...]:
+    """(tracepoint, its text) that KVM emits for ``vector``'s access, in order; empty where L2 never gets so far.
+
+    Only events of mmutrace.h. Addresses of tables and pages are this model's own: compare with them normalised.
+    """
+    lv = Level.of(level) if isinstance(level, int) else level
+    context = _context(lv, param, cpu)
+    if context.blocked(vector.env) or context.guest(vector, ad=vector.ad, ept=True).error:
+        return ()
+    vcpu = context.guest(vector, ad=vector.ad, ept=True).vcpu
+    _access(context, vector, False)  # the probe's frame is set up, and emits what it emits
+    vcpu.trace = []
+    try:
+        _access(context, vector, False)
+        texts = [(name, mmutrace.text(vcpu, name, args)) for name, args in vcpu.trace]
+    finally:
+        vcpu.trace = None
+    return tuple((name, text) for name, text in texts if text is not None)
 
 
 def virtual_cpu(level: Level | int, param: bool | None, cpu: Cpu, machine: Machine) -> Cpu:

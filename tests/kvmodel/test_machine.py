@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kvmodel.cpu import Cpu
-from kvmodel.machine import predict, virtual_cpu
+from kvmodel.machine import events, predict, virtual_cpu
 from kvmodel.outcome import Kind, Outcome, Place
 from kvmodel.sdm import errata
 from kvmodel.series import Level
@@ -260,3 +260,15 @@ def test_a_probe_that_cannot_run_its_own_frame() -> None:
     odd = Level.without(18, 15)
     got = predict(odd, True, CPU, AccessVector(mbec=Mbec.OFF, cpl=3)).outcome
     assert got.kind is Kind.BLOCKED
+
+
+def test_events_of_a_vector() -> None:
+    vector = AccessVector(leaf=Perm.parse("rw-u"), access=Access.FETCH, mbec=Mbec.ON, cpl=3)
+    told = events(18, None, CPU, vector)
+    assert told == events(Level.of(18), None, CPU, vector)
+    names = [name for name, _ in told]
+    assert names.count("kvm_mmu_paging_element") == 4
+    last = dict(told)["kvm_mmu_set_spte"]
+    assert "(rw-xu) level 1" in last
+    assert events(0, None, CPU, vector) == ()
+    assert events(6, True, CPU, vector) == ()
