@@ -11,6 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from harness.compare import Mark
@@ -85,6 +86,7 @@ class Finding:
         return "shows whatever the parameter" if {"0", "1"} <= params else f"parameter {', '.join(sorted(params))}"
 
 
+@lru_cache(maxsize=1 << 16)  # asked of every departure again for each finding's smallest
 def weight(name: str) -> tuple[int, str]:
     """How far a vector is from the plainest one: fields that differ, then its id."""
     vector = parse(name)

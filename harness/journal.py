@@ -300,6 +300,17 @@ class Journal:
             (run, host),
         )
 
+    def tally(self, run: int, host: str, mark: Mark, column: str) -> dict[int | None, int]:
+        """How many rows that carry ``mark`` refer to each ``contract`` or ``seen``."""
+        if column not in ("contract", "seen"):
+            raise ValueError(column)
+        rows = self._db.execute(
+            f"SELECT r.{column}, count(*) FROM result r JOIN cell c ON c.id=r.cell"
+            f" WHERE c.run=? AND c.host=? AND r.marks & ? != 0 GROUP BY r.{column}",
+            (run, host, mark.value),
+        )
+        return dict(rows)
+
     def changes(
         self, run: int, level: int, param: str, below: int, below_param: str
     ) -> Iterator[tuple[str, Outcome, Outcome]]:

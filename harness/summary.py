@@ -114,16 +114,13 @@ def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
 def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, list[dict[str, Any]]]:
     """Rules that put vectors aside, rules by which runs collapsed, reasons why vectors were blocked."""
     contracts, outcomes = journal.texts("contract"), journal.texts("outcome")
-    aside: Counter[int] = Counter()
-    blocked: Counter[int] = Counter()
-    for _, _, seen, _, contract, marks, _ in journal.numbers(run, host):
-        if marks & Mark.NOT_APPLICABLE.value and contract is not None:
-            aside[contract] += 1
-        if marks & Mark.BLOCKED.value:
-            blocked[seen] += 1
+    aside = journal.tally(run, host, Mark.NOT_APPLICABLE, "contract")
+    blocked = journal.tally(run, host, Mark.BLOCKED, "seen")
     names: Counter[str] = Counter()
     reasons: dict[str, str] = {}
-    for number, count in aside.most_common():
+    for number, count in sorted(aside.items(), key=lambda item: -item[1]):
+        if number is None:
+            continue
         body = json.loads(contracts[number])
         names[body["rule"]] += count
         reasons.setdefault(body["rule"], body["reason"])
@@ -133,6 +130,7 @@ def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, li
             collapsed.update(facts.get("collapsed", {}))
     notes: Counter[str] = Counter()
     for number, count in blocked.items():
+        assert number is not None  # the column is NOT NULL
         notes[outcome_of(outcomes[number]).note or "no reason given"] += count
     return {
         "rules": [
