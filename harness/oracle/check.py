@@ -37,7 +37,7 @@ class Mismatch:
 
     functions: tuple[str, ...]
     entry: str
-    level: int
+    level: str
     state: State
     found: Row
     row: Row
@@ -184,7 +184,7 @@ def minimise(worker: Worker, spec: Spec, level: Level, state: State, row: Row) -
     return Mismatch(
         spec.functions,
         spec.entry,
-        level.number if level.number is not None else -1,
+        str(level),
         state,
         row,
         best,
@@ -285,6 +285,6 @@ class Checker:
 
     def _note(self, spec: Spec, level: Level, batch: Batch, wrong: list[int], outcome: Outcome) -> None:
         outcome.mismatches += len(wrong)
-        if wrong and sum(m.level == level.number for m in outcome.shown) < SHOWN:
+        if wrong and sum(m.level == str(level) for m in outcome.shown) < SHOWN:
             worker = self.worker(level.number or 0)
             outcome.shown.append(minimise(worker, spec, level, batch.state, batch.rows[wrong[0]]))

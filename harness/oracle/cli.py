@@ -12,10 +12,11 @@ from typing import Any
 from harness import proc, selection, series_io
 from harness.cache import Cache
 from harness.errors import InputError
-from harness.oracle import constants_check, coverage, images
+from harness.oracle import constants_check, coverage, images, sharp
 from harness.oracle.catalogue import SPECS
 from harness.oracle.check import CASES, THOROUGH, Checker, Outcome
 from harness.oracle.spec import Spec
+from harness.oracle.worker import Image, Worker
 from kvmodel.series import Level
 
 SCHEMA = 1
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--levels", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--functions", default="", metavar="NAMES", help="only these, comma-separated (see --list)")
     parser.add_argument("--list", action="store_true", help="list the checks and what no check reaches")
+    parser.add_argument("--sharp", action="store_true", help="for each patch: who notices that the mirror lacks it")
     parser.add_argument("--cases", type=int, help=f"cases a function and version (default {CASES})")
     parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} cases instead")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
@@ -69,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
     wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
     specs = chosen(args.functions)
     cache = Cache()
-    found = images.levels(cache, series, wanted, Path(args.linux) if args.linux else None)
+    linux = Path(args.linux) if args.linux else None
+    if args.sharp:
+        return sharpness(images.levels(cache, series, [series.last], linux)[series.last], specs, args)
+    found = images.levels(cache, series, wanted, linux)
     built = time.monotonic() - start
     cases = args.cases or (THOROUGH if args.thorough else CASES)
     with cache.progress.task("check", total=len(specs)) as task, Checker(found, cases, args.seed) as checker:
@@ -168,6 +173,25 @@ def show(outcomes: list[Outcome], constants: Constants, report: dict[str, Any]) 
         f"{totals['seconds']} s, of which {totals['build_seconds']} s for the images"
     )
     print(f"{len(report['unreached'])} mirrored functions are not reached here: kvmirror check --list")
+
+
+def sharpness(image: Path, specs: list[Spec], args: argparse.Namespace) -> int:
+    """For each patch, the checks that notice its absence from the mirror, with one case."""
+    with Worker(Image(image)) as worker:
+        found = list(sharp.noticed(worker, specs, args.seed))
+    if args.json:
+        rows = [{"patch": n.patch, "checks": n.checks, "example": str(n.example or n.error)} for n in found]
+        json.dump({"schema": SCHEMA, "seed": args.seed, "patches": rows}, sys.stdout, indent=1)
+        print()
+        return 0
+    for n in found:
+        print(
+            f"patch {n.patch:2}: " + (", ".join(n.checks) or "no check notices: no effect on the functions called here")
+        )
+        if n.example:
+            print("    " + str(n.example).split("\n    state")[0].replace("\n", "\n    "))
+    print(f"{sum(bool(n.checks) for n in found)} of {len(found)} patches are noticed")
+    return 0
 
 
 def listing() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.oracle import check
+from harness.oracle import check, sharp
 from harness.oracle.check import Checker, Outcome, inside, smaller
 from harness.oracle.spaces import BOOL, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
@@ -97,7 +97,7 @@ def test_a_mirror_that_is_wrong_at_one_level_of_a_version_is_caught(image: Image
     with Checker({0: image.path, 2: image.path, 5: image.path}, 2000) as checker:
         outcome = checker.run(wrong)
     assert outcome.cases == 2000
-    assert {m.level for m in outcome.shown} == {5}
+    assert {m.level for m in outcome.shown} == {"5"}
 
 
 def test_the_seed_decides_the_cases() -> None:
@@ -125,3 +125,16 @@ def test_a_state_reaches_the_mirror() -> None:
 def test_an_image_folder_without_objects_says_so(tmp_path: Path) -> None:
     with Checker({0: tmp_path / "image"}, 10) as checker, pytest.raises(KeyError):
         checker.run(spec(right))
+
+
+def test_a_patch_the_mirror_lacks_is_noticed(worker: Worker) -> None:
+    def make(side: Side) -> Mirror:
+        return lambda word, off: right(word, off) if side.level.has(3) else (word,)
+
+    aware = Spec("masked", ("little.c masked",), Space((Bits(0xFFFF), BOOL)), make, (Still(),))
+    found = {n.patch: n for n in sharp.noticed(worker, [aware, spec(right)])}
+    assert sorted(found) == list(range(1, 19))
+    assert [k for k, n in found.items() if n.checks] == [3]
+    assert found[3].example is not None
+    assert found[3].example.row == (0x400, 1)
+    assert found[3].example.level == "18 without 3"
