@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvmodel.series import Level
-
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Outcome
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.series import Level
 from kvmodel.vector import Vector
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The patches without any one of which the departure goes away; empty where the base has it."""
+    """The patches with a rule on the way without any one of which the departure goes away."""
 
     patches: tuple[int, ...]
     in_base: bool
@@ -38,7 +37,11 @@ def find_cause(level: int, param: bool | None, cpu: Cpu, vector: Vector, seen: O
         return Cause((), True, True)
     needed = []
     for left_out in range(1, level + 1):
-        without = Level.without(level, left_out)
-        if not machine.predict(without, param, cpu, vector).outcome.matches(seen):
+        outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
+        # Where L1 cannot run without the patch, that says nothing of the departure.
+        if outcome.kind is not Kind.BLOCKED and not outcome.matches(seen):
             needed.append(left_out)
-    return Cause(tuple(needed), False, True)
+    # A patch that only makes the others reachable (the parameter, the advertisement) puts no rule on the way.
+    steps = machine.predict(level, param, cpu, vector, steps=True).steps
+    on_the_way = [n for n in needed if any(step.patch == n for step in steps)]
+    return Cause(tuple(on_the_way or needed), False, True)

@@ -1,0 +1,76 @@
+"""The main job on a small selection: real KVM, real QEMU, the emulated CPU, from the command line to the journal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import cli, summary
+from harness.compare import Mark
+from harness.journal import Journal
+from kvmodel.outcome import Kind
+from kvmodel.vector import Access, AccessVector, Mbec, Perm
+
+pytestmark = pytest.mark.live
+
+# Legal for any kernel; a user page that L1 made executable the way it always did, bit 10 clear.
+PLAIN_FETCH = AccessVector(Mbec.OFF, leaf=Perm(True, True, True, False), access=Access.FETCH, cpl=3)
+DENIED_WRITE = AccessVector(Mbec.OFF, leaf=Perm(True, False, False, False), access=Access.WRITE)
+MBEC_FETCH = AccessVector(Mbec.ON, access=Access.FETCH, cpl=3)
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run over three levels, kept in a journal of its own."""
+    path = tmp_path_factory.mktemp("run") / "journal.sqlite"
+    ids = [v.id for v in (PLAIN_FETCH, DENIED_WRITE, MBEC_FETCH)]
+    code = cli.main(["validate", "--levels", "0,12,18", "--journal", str(path), "--vectors", "thin", *ids])
+    assert code in (0, 1)
+    return path
+
+
+def seen(path: Path, vector: str, level: int, param: str) -> tuple[Kind, Mark]:
+    with Journal(path) as journal:
+        for row in journal.results(journal.latest(), level=level):
+            if (row["vector"], row["param"]) == (vector, param):
+                return row["seen"].kind, row["marks"]
+    raise AssertionError(f"{vector} was not asked at level {level}, parameter {param}")
+
+
+def test_the_mirror_agrees_everywhere(journal: Path) -> None:
+    with Journal(journal) as j:
+        table = summary.rows(j, j.latest())
+    assert {(r.level, r.param) for r in table} == {(0, "unset")} | {
+        (k, p) for k in (12, 18) for p in ("unset", "0", "1")
+    }
+    assert all(r.drift == 0 for r in table), [r for r in table if r.drift]
+    assert all(r.agree for r in table)
+
+
+def test_the_outcomes_are_not_all_one(journal: Path) -> None:
+    assert seen(journal, PLAIN_FETCH.id, 0, "unset") == (Kind.DONE, Mark.AGREE)
+    assert seen(journal, DENIED_WRITE.id, 0, "unset") == (Kind.VIOLATION, Mark.AGREE)
+
+
+def test_an_l1_that_cannot_run_blocks_its_vectors_and_is_a_finding_of_its_own(journal: Path) -> None:
+    assert seen(journal, PLAIN_FETCH.id, 12, "1") == (Kind.BLOCKED, Mark.BLOCKED)
+    kind, marks = seen(journal, "cli.real.fetch.pgu.env=std", 12, "1")
+    assert kind is Kind.LIVELOCK
+    assert marks == Mark.FINDING
+
+
+def test_the_last_level_shows_what_level_0_does_not(journal: Path) -> None:
+    kind, marks = seen(journal, PLAIN_FETCH.id, 18, "1")
+    assert kind is Kind.LIVELOCK
+    assert marks == Mark.FINDING
+    assert seen(journal, MBEC_FETCH.id, 18, "1") == (Kind.DONE, Mark.AGREE)
+
+
+def test_json_is_one_object_and_findings_name_their_patch(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["findings", "--journal", str(journal), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {f["severity"] for f in found} >= {"L1 livelock", "L2 livelock"}
+    assert cli.main(["findings", "--journal", str(journal)]) == 0
+    assert "caused by patch" in capsys.readouterr().out
+    assert cli.main(["explain", "F1", "--journal", str(journal)]) == 0
+    assert "reproduce" in capsys.readouterr().out
