@@ -13,14 +13,16 @@ from harness.commands.common import host_cpu
 from harness.compare import Mark
 from harness.errors import InputError
 from harness.findings import Finding
-from harness.journal import Journal
+from harness.journal import CellKey, Journal
 from harness.report import baseline as known_findings
 from harness.report.series import UNKNOWN, PatchRow, patch_rows
 from harness.summary import Row
 from kvmodel import machine
 
 PARAM_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
+MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
 Cell = tuple[int, str]  # level, parameter
+Told = list[tuple[CellKey, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class FindingView:
     cause: Cause | None
     predicted: str
     steps: list[str]
+    traces: list[str] = field(default_factory=list)  # what KVM's tracepoints showed of its livelocks
 
     @property
     def known(self) -> bool:
@@ -85,7 +88,9 @@ class Report:
     rules: list[Rule]
     collapsed: list[Rule]
     blocked: list[tuple[str, int]]  # reasons why vectors did not run, most frequent first
-    exits: dict[Cell, int]  # VM exits, where the run counted them
+    counters: dict[str, dict[Cell, int]]  # KVM's own, by name, where the run read them
+    warnings: list[tuple[str, list[Cell]]]  # of the host's kernel, with the cells that met them
+    machines: list[tuple[str, list[str]]]  # what the run found out about its guests: name, distinct values
     drifts: list[tuple[Cell, str, str, str]] = field(default_factory=list)  # a few: cell, vector, mirror, seen
     has_baseline: bool = False
 
@@ -175,10 +180,11 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
     found = summary.findings(journal, run)
     views = [_view(f, remarks) for f in found]
     table = [Row(**row) for row in body["levels"]]
-    exits: Counter[Cell] = Counter()
-    for key, (_, _, facts) in cells.items():
-        if key.host == summary.KVM_HOST and isinstance(facts.get("exits"), int):
-            exits[key.level, key.param] += facts["exits"]
+    told = [(k, facts) for k, (_, _, facts) in cells.items() if k.host == summary.KVM_HOST]
+    traces = {((k.level, k.param), v): str(text) for k, f in told for v, text in f.get("livelocks", {}).items()}
+    for view in views:
+        found_traces = (traces.get((d.cell, d.vector), "") for d in view.finding.departures)
+        view.traces = sorted({text for text in found_traces if text})
     report = Report(
         run=run,
         status=info["status"],
@@ -195,7 +201,9 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         rules=[Rule(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
         collapsed=[Rule(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
         blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
-        exits=dict(exits),
+        counters=_counters(told),
+        warnings=_warnings(told),
+        machines=_machines(told),
         has_baseline=baseline is not None,
     )
     report.patches = _patches(report)
@@ -204,6 +212,37 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         for entry, view in zip(body["findings"], views, strict=True):
             entry["known"] = view.known
     return report
+
+
+def _counters(told: Told) -> dict[str, dict[Cell, int]]:
+    found: dict[str, Counter[Cell]] = {}
+    for key, facts in told:
+        for name, value in facts.get("counters", {}).items():
+            found.setdefault(name, Counter())[key.level, key.param] += value
+    return {name: dict(cells) for name, cells in found.items()}
+
+
+def _warnings(told: Told) -> list[tuple[str, list[Cell]]]:
+    found: dict[str, set[Cell]] = {}
+    for key, facts in told:
+        for text in facts.get("warnings", ()):
+            found.setdefault(str(text), set()).add((key.level, key.param))
+    return [(text, sorted(cells)) for text, cells in found.items()]
+
+
+def _machines(told: Told) -> list[tuple[str, list[str]]]:
+    """Distinct values of the facts that name a guest's parts; a dictionary's items one by one."""
+    found: dict[str, dict[str, None]] = {}
+    for _, facts in told:
+        for name in MACHINE_FACTS:
+            value = facts.get(name)
+            if isinstance(value, dict):
+                for inner, what in value.items():
+                    found.setdefault(f"{name} {inner}", {})[str(what)] = None
+            elif value not in (None, "", []):
+                text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+                found.setdefault(name, {})[text] = None
+    return [(name, list(values)) for name, values in found.items()]
 
 
 def _view(finding: Finding, remarks: dict[str, str]) -> FindingView:

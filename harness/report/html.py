@@ -70,7 +70,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
     ]
     rest = {key: value for key, value in report.provenance.items() if key != "patches"}
     rows += [(f"patch {p.number}", p.sha256) for p in report.patches if p.sha256]
-    return [*rows, *flat(rest)]
+    return [*rows, *flat(rest), *((f"guests: {name}", "; ".join(values)) for name, values in report.machines)]
 
 
 def _safe_script(source: str) -> Markup:
@@ -114,5 +114,5 @@ def render(report: Report, grid: Grid) -> str:
         lattices=pictures.lattices(report, grid),
         outcomes=pictures.outcomes(report, grid),
         times=pictures.times(report),
-        exits=pictures.exits(report),
+        counted=pictures.counted(report),
     )

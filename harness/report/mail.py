@@ -168,6 +168,8 @@ def _finding_lines(view: FindingView) -> list[str]:
     lines += wrapped(f"levels {'; '.join(view.cell_texts)}; {plural(len(finding.vectors), 'vector')}", "    ", "  - ")
     lines += wrapped(f"manual: {smallest.allowed} (SDM {smallest.section})", "    ", "  - ")
     lines += wrapped(f"seen: {smallest.seen}", "    ", "  - ")
+    if view.traces:
+        lines += wrapped(f"KVM's tracepoints: {view.traces[0]}", "    ", "  - ")
     if view.cause:
         lines += wrapped(view.cause, "    ", "  - ")
     return [*lines, "  - to reproduce:", "", *command_lines(view.command)]

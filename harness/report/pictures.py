@@ -140,12 +140,20 @@ def times(report: Report) -> Markup:
     return _bars(report, values, "s", "Time per level and parameter", "time on the host, by level and parameter value")
 
 
-def exits(report: Report) -> Markup | None:
-    """VM exits that L1 took, where the run counted them."""
-    if not report.exits:
-        return None
-    values: dict[Cell, float] = dict(report.exits)
-    return _bars(report, values, "", "VM exits per level and parameter", "VM exits to L1, by level and parameter value")
+COUNTED: Final = {
+    "exits": "VM exits that KVM handled",
+    "pf_spurious": "page faults that changed no shadow entry (pf_spurious)",
+}
+
+
+def counted(report: Report) -> list[tuple[str, Markup]]:
+    """KVM's own counters a cell, where the run read them: title and picture."""
+    found = []
+    for name, title in COUNTED.items():
+        if any(report.counters.get(name, {}).values()):
+            values: dict[Cell, float] = dict(report.counters[name])
+            found.append((title, _bars(report, values, "", f"{title}, per level and parameter", title)))
+    return found
 
 
 def lattices(report: Report, grid: Grid) -> list[tuple[str, Cell, Markup]]:

@@ -94,7 +94,15 @@ def record(
             answer = Answer(vector, seen, prediction, manual, judge(prediction, manual, seen))
             by_machine.setdefault(vector.machine.env.name, []).append(answer)
         for machine, answers in by_machine.items():
-            facts = {"collapsed": {"never-offered": 7}, "exits": 3 * len(answers) + level}
+            loops = [a.vector.id for a in answers if a.seen.kind is Kind.LIVELOCK]
+            facts = {
+                "collapsed": {"never-offered": 7},
+                "counters": {"exits": 3 * len(answers) + level, "pf_spurious": 17 * len(loops)},
+                "livelocks": dict.fromkeys(loops[:1], "16 equal exits at RIP 0x1000"),
+                "warnings": ["WARNING: CPU: 0 PID: 1 at mmu.c:1"] if level == 17 else [],
+                "qemu": "11.1.3",
+                "properties": {"vmx-mbec": True},
+            }
             journal.record(run, CellKey(level, param, "kvm", machine), answers, 0.5 + level, facts)
     journal.end(run, status)
     return run

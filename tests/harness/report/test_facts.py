@@ -98,3 +98,16 @@ def test_a_run_without_a_cell_is_refused_with_a_mend(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([3], "3"), ([18, 0, 11, 16, 17], "0, 11, 16-18")])
 def test_ranges(numbers: list[int], shown: str) -> None:
     assert facts.ranges(numbers) == shown
+
+
+def test_what_the_hosts_told_is_kept(report: facts.Report) -> None:
+    assert set(report.counters) == {"exits", "pf_spurious"}
+    rows = {(r.level, r.param): r for r in report.rows}
+    assert report.counters["exits"][0, "unset"] >= 3 * rows[0, "unset"].vectors
+    assert report.warnings == [
+        ("WARNING: CPU: 0 PID: 1 at mmu.c:1", [(17, "0"), (17, "1"), (17, "unset")]),
+    ]
+    assert ("properties vmx-mbec", ["True"]) in report.machines
+    loops = [v for v in report.findings if v.finding.symptom.seen == "livelock"]
+    assert any(v.traces == ["16 equal exits at RIP 0x1000"] for v in loops)
+    assert all(not v.traces for v in report.findings if v not in loops)
