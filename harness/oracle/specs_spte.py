@@ -217,7 +217,7 @@ SPECS: Final = (
                 BOOL,
                 ACCESS,
                 GFN,
-                Bits((1 << 36) - 1),
+                GFN,
                 (0, PRESENT, PRESENT | 2, PRESENT | HUGE | 2, 2, PRESENT | HUGE),
                 BOOL,
                 BOOL,
@@ -230,6 +230,15 @@ SPECS: Final = (
         ),
         _make_spte,
         MASKS[:32] + MASKS[34:] + SHADOWS,
+        outputs=(0, 1),
+    ),
+    # Page frames beyond the CPU's address width, which WARN; a WARN costs twenty times what a case costs.
+    Spec(
+        "make_spte",
+        _f("make_spte"),
+        Space(((1, 2, 3), BOOL, (0,), ACCESS, (5,), Bits(7 << 33 | 3), (0,), BOOL, (1,), BOOL, (0,), (0,), (0,), (0,))),
+        _make_spte,
+        MASKS[:2] + MASKS[34:] + SHADOWS[:4],
         outputs=(0, 1),
     ),
     Spec(
