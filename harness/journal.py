@@ -204,12 +204,16 @@ class Journal:
 
     # reading
 
-    def latest(self) -> int:
-        """The newest run's number; InputError where there is none."""
-        row = self._db.execute("SELECT max(id) FROM run").fetchone()
-        if row[0] is None:
+    def latest(self, host: str | None = None) -> int:
+        """The newest run's number, of those with a finished cell on ``host`` where it is given; InputError: none."""
+        (newest,) = self._db.execute("SELECT max(id) FROM run").fetchone()
+        if newest is None:
             raise InputError(f"journal {self.path} holds no run yet: run 'kvmirror validate' first")
-        return int(row[0])
+        if host is not None:
+            # A run without a cell there is only taken where no other has one.
+            (there,) = self._db.execute("SELECT max(run) FROM cell WHERE host=?", (host,)).fetchone()
+            newest = there or newest
+        return int(newest)
 
     def run_info(self, run: int) -> dict[str, Any]:
         """Begun, ended, status, argv, provenance of a run."""

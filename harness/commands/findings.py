@@ -45,8 +45,8 @@ def _cause(finding: Finding) -> Cause:
 def run_findings(args: argparse.Namespace) -> int:
     """A line a finding."""
     with Journal(args.journal) as journal:
-        run = args.run_number or journal.latest()
         host = summary.BARE_HOST if args.bare else summary.KVM_HOST
+        run = args.run_number or journal.latest(host)
         found = summary.findings(journal, run, host)
     if args.json:
         print(json.dumps([summary.finding_json(f) for f in found], indent=1))
@@ -64,7 +64,7 @@ def run_findings(args: argparse.Namespace) -> int:
 def run_explain(args: argparse.Namespace) -> int:
     """One finding whole."""
     with Journal(args.journal) as journal:
-        run = args.run_number or journal.latest()
+        run = args.run_number or journal.latest(summary.KVM_HOST)
         found = {f.name: f for f in summary.findings(journal, run)}
     if args.name not in found:
         known = ", ".join(found) or "none"
@@ -99,7 +99,7 @@ def run_changes(args: argparse.Namespace) -> int:
     if patch == 0:
         raise InputError("--patch 0: level 0 is the base; patches are 1 to 18")
     with Journal(args.journal) as journal:
-        run = args.run_number or journal.latest()
+        run = args.run_number or journal.latest(summary.KVM_HOST)
         present = {(k.level, k.param) for k in journal.cells(run) if k.host == summary.KVM_HOST}
         said = False
         for level, param in sorted(c for c in present if c[0] == patch):

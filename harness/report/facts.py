@@ -168,11 +168,15 @@ def ranges(numbers: list[int]) -> str:
 
 def load(journal: Journal, run: int | None = None, baseline: Path | None = None) -> Report:
     """A run's report (the latest run's where ``run`` is None); InputError where there is none or it is empty."""
-    run = journal.latest() if run is None else run
+    run = journal.latest(summary.KVM_HOST) if run is None else run
     info = journal.run_info(run)
     body = summary.as_json(journal, run)
     cells = journal.cells(run)
     if not any(k.host == summary.KVM_HOST for k in cells):
+        if cells:
+            raise InputError(
+                f"run {run} is of the bare CPU: 'kvmirror findings --bare' lists its errata; name another with --run"
+            )
         raise InputError(
             f"run {run} has no finished cell yet ({info['status']}): wait for it, or name another with --run"
         )
@@ -196,7 +200,7 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         totals=body["totals"],
         json=body,
         findings=views,
-        errata=summary.findings(journal, run, summary.BARE_HOST),
+        errata=_errata(journal, run),
         patches=[],
         rules=[Rule(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
         collapsed=[Rule(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
@@ -212,6 +216,12 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         for entry, view in zip(body["findings"], views, strict=True):
             entry["known"] = view.known
     return report
+
+
+def _errata(journal: Journal, run: int) -> list[Finding]:
+    """The bare CPU's, of this run, or where it did not ask the bare CPU, of the newest run that did."""
+    found = summary.findings(journal, run, summary.BARE_HOST)
+    return found or summary.findings(journal, journal.latest(summary.BARE_HOST), summary.BARE_HOST)
 
 
 def _counters(told: Told) -> dict[str, dict[Cell, int]]:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.compare import judge
 from harness.errors import InputError
-from harness.journal import CellKey, Journal
+from harness.journal import Answer, CellKey, Journal
 from harness.report import facts
 from harness.report.series import patch_rows
 from kvmodel import series
+from kvmodel.outcome import Allowed, Kind, Outcome
+from kvmodel.vector import AccessVector
 from tests.harness.report import synthetic
 
 
@@ -90,9 +93,23 @@ def test_a_run_without_a_cell_is_refused_with_a_mend(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no run yet"):
             facts.load(journal)
         run = journal.begin([], {})
-        journal.record(run, CellKey(0, "unset", "bare", "std"), [], 0, {})
         with pytest.raises(InputError, match="--run"):
             facts.load(journal)
+        journal.record(run, CellKey(0, "unset", "bare", "std"), [], 0, {})
+        with pytest.raises(InputError, match="findings --bare"):
+            facts.load(journal, run)
+
+
+def test_errata_come_from_the_newest_run_on_the_bare_cpu(tmp_path: Path) -> None:
+    with Journal(synthetic.make(tmp_path / "j", plant=synthetic.honest)) as journal:
+        assert facts.load(journal).errata == []
+        seen = Outcome(Kind.VIOLATION, 0x1)
+        manual = (Allowed(Outcome(Kind.DONE), "ept-permitted", "29.3.3"),)
+        wrong = Answer(AccessVector(), seen, None, manual, judge(None, manual, seen))
+        journal.record(journal.begin([], {}), CellKey(0, "unset", "bare", "bare"), [wrong], 1, {})
+        found = facts.load(journal)
+    assert (found.run, [f.smallest.vector for f in found.errata]) == (1, [AccessVector().id])
+    assert found.findings == []
 
 
 @pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([3], "3"), ([18, 0, 11, 16, 17], "0, 11, 16-18")])
