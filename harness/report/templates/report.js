@@ -213,6 +213,7 @@
     }
     $("shown").textContent = `${shown.toLocaleString("en")} vectors, ${findings.toLocaleString("en")} with a finding, ` +
       `${drifts.toLocaleString("en")} with drift`;
+    $("matrix").caption.textContent = `level ${D.cells[at][0]}, parameter ${D.cells[at][1]}`;
     others(at);
     if (open) show(open, false);
   };
@@ -225,7 +226,7 @@
         button.addEventListener("click", () => show(button.dataset.key, true));
         return make("td", {}, button);
       })));
-    $("matrix").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+    $("matrix").replaceChildren(make("caption", {}), make("thead", {}, head), make("tbody", {}, ...body));
     const buttons = [...$("matrix").querySelectorAll("button")];
     buttons[0].tabIndex = 0;
     const wide = D.columns.length;

@@ -164,6 +164,7 @@ def test_a_click_on_a_level_opens_it(browser: Browser, page: Path) -> None:
     browser.open(page, 1280, 900)
     browser.js('document.querySelector(\'button[data-level="15"][data-param="0"]\').click()')
     assert browser.js("document.getElementById('f-level').value + document.getElementById('f-param').value") == "150"
+    assert browser.js("document.querySelector('#matrix caption').textContent") == "level 15, parameter 0"
 
 
 def test_a_hostile_series_stays_text(browser: Browser, tmp_path: Path) -> None:
