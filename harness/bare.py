@@ -15,7 +15,7 @@ from typing import Final
 from harness import guest, proc
 from harness.errors import GuestError, HostError
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
-from harness.rootfs import _make_iso, render
+from harness.rootfs import make_iso, render
 from kvmodel.vector import Vector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
@@ -59,7 +59,7 @@ def run(
         batch = folder / "batch.bin"
         batch.write_bytes(guest.pack(vectors, flags=flags, deadline=deadline))
         menu = render("isolinux.cfg.j2", multiboot=("probe.elf", "batch.bin"), command_line="")
-        _make_iso(folder, {"probe.elf": probe, "batch.bin": batch}, menu, ("ldlinux.c32", "mboot.c32", "libcom32.c32"))
+        make_iso(folder, {"probe.elf": probe, "batch.bin": batch}, menu, ("ldlinux.c32", "mboot.c32", "libcom32.c32"))
         image = folder / "image.iso"
         serial, log = folder / "serial", folder / "log"
         rc = folder / "bochsrc"

@@ -1,9 +1,4 @@
-"""Debian packages of a newer suite, resolved, verified, fetched and unpacked without root and without installing.
-
-apt does the work with a private state folder: the mirror's address and any proxy come from the machine's own
-apt configuration, the suite's index is verified with the machine's Debian archive keyring, each package with
-the index's hash. What is fetched stays in the cache: the suite moves, a cache does not.
-"""
+"""Debian packages as files: unpacked without root and without installing, and the libraries a program needs."""
 
 from __future__ import annotations
 
@@ -13,76 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from harness import proc
-from harness.errors import BuildError, FetchError
+from harness.errors import BuildError
 
-KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 _LIBRARY_FOLDERS: Final = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib")
 _NEEDED = re.compile(r"\((NEEDED)\)\s+Shared library: \[([^]]+)\]")
 _RUNPATH = re.compile(r"\((?:RUNPATH|RPATH)\)\s+Library r(?:un)?path: \[([^]]+)\]")
-
-
-def mirror() -> str:
-    """The machine's Debian mirror: the first archive of its apt sources that is Debian's main one."""
-    done = proc.run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"], check=False)
-    for line in done.stdout.splitlines():
-        origin, _, uri = line.partition(" ")
-        if origin == "Debian" and "security" not in uri and uri:
-            return uri.rstrip("/")
-    return DEFAULT_MIRROR
-
-
-def _configure(folder: Path, suite: str) -> list[str]:
-    """apt-get with its state, lists and archives under ``folder`` and the one suite as its source."""
-    for sub in ("lists/partial", "archives/partial", "etc"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [signed-by={KEYRING} arch=amd64] {mirror()} {suite} main\n")
-    options = {
-        "Dir::State": folder,
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder,
-        "Dir::Cache::archives": folder / "archives",
-        "Dir::Etc::SourceList": folder / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": "/dev/null",
-        "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "",
-        "APT::Install-Recommends": "false",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        "Debug::NoLocking": "true",
-    }
-    return ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
-
-
-def download(suite: str, packages: Iterable[str], folder: Path) -> list[Path]:
-    """The .deb files of ``packages`` and all they depend on, from ``suite``, in ``folder``/archives.
-
-    FetchError when the suite cannot be reached or verified, or has no such package.
-    """
-    if not KEYRING.exists():
-        raise FetchError(
-            f"{KEYRING} is missing, so that Debian's signatures cannot be checked: install debian-archive-keyring"
-        )
-    apt = _configure(folder, suite)
-    for step, argv in (
-        ("index", [*apt, "update", "-o", "APT::Update::Error-Mode=any"]),
-        ("packages", [*apt, "install", "--download-only", *packages]),
-    ):
-        done = proc.run(argv, check=False)
-        if done.returncode:
-            reason = " ".join(line for line in done.stderr.splitlines() if line.startswith("E:")) or done.stderr[-400:]
-            raise FetchError(
-                f"Debian {suite}'s {step} could not be fetched: {reason.strip()} "
-                "(is the mirror of this machine's apt sources reachable?)"
-            )
-    debs = sorted((folder / "archives").glob("*.deb"))
-    if not debs:
-        raise FetchError(f"apt fetched nothing for {', '.join(packages)} from {suite}: remove {folder} and try again")
-    return debs
 
 
 def unpack(debs: Iterable[Path], root: Path) -> None:

@@ -41,6 +41,8 @@ class Monitor:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.greeting: Mapping[str, Any] = {}
         self._loop = asyncio.new_event_loop()
+        # What breaks here is told by the GuestError of whoever waits; asyncio would print it a second time.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
         self._client = QMPClient("l1")

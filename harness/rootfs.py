@@ -12,7 +12,7 @@ import hashlib
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness import debs, proc
+from harness import debs, fetch, proc
 from harness.cache import Cache
 from harness.errors import BuildError
 
@@ -154,23 +154,17 @@ def _digest(*parts: bytes | str) -> str:
     return whole.hexdigest()[:24]
 
 
-def packages(cache: Cache) -> Path:
-    """The folder of QEMU's and the SSH server's packages (``archives/*.deb``), fetched once per cache."""
-
-    def build(folder: Path) -> None:
-        debs.download(SUITE, PACKAGES, folder)
-        shutil.rmtree(folder / "lists")
-        for name in ("pkgcache.bin", "srcpkgcache.bin"):
-            (folder / name).unlink(missing_ok=True)
-
-    return cache.entry("packages", _digest(SUITE, *PACKAGES), build)
+def packages(cache: Cache) -> list[fetch.Deb]:
+    """QEMU's and the SSH server's packages with all they depend on, fetched once per cache."""
+    return fetch.debian_packages(cache, SUITE, PACKAGES)
 
 
 def qemu_version(cache: Cache) -> str:
     """Debian's version of the QEMU in the image, for the provenance."""
-    for deb in (packages(cache) / "archives").glob("qemu-system-x86_*.deb"):
-        return deb.name.split("_")[1].replace("%3a", ":")
-    raise BuildError("the package folder has no qemu-system-x86: remove it from the cache and try again")
+    for deb in packages(cache):
+        if deb.name == PACKAGES[0]:
+            return deb.version
+    raise BuildError(f"no {PACKAGES[0]} was fetched: remove the folder debs from the cache and try again")
 
 
 def _memio(folder: Path) -> Path:
@@ -230,12 +224,12 @@ def initramfs(cache: Cache) -> Path:
         busybox.read_bytes(),
         ssh.host_public,
         ssh.client_public,
-        *sorted(deb.name for deb in (fetched / "archives").glob("*.deb")),
+        *sorted(f"{deb.name} {deb.version}" for deb in fetched),
     )
 
     def build(folder: Path) -> None:
         root = folder / "root"
-        debs.unpack(sorted((fetched / "archives").glob("*.deb")), root)
+        debs.unpack([deb.path for deb in fetched], root)
         archive = folder / "initramfs.cpio"
         _write_archive(archive, root, busybox, _memio(folder), ssh)
         done = proc.run(["lz4", "-l", "-9", "-q", "-f", str(archive), str(folder / "initrd")], check=False)
@@ -260,7 +254,7 @@ def _syslinux(name: str) -> Path:
     raise BuildError(f"{name} is missing: install isolinux and syslinux-common")
 
 
-def _make_iso(folder: Path, files: dict[str, Path], menu: str, modules: Iterable[str]) -> None:
+def make_iso(folder: Path, files: dict[str, Path], menu: str, modules: Iterable[str]) -> None:
     """``folder``/image.iso, booted by isolinux with ``menu``, holding ``files`` by their names there."""
     tree = folder / "tree"
     tree.mkdir()
@@ -279,12 +273,6 @@ def _make_iso(folder: Path, files: dict[str, Path], menu: str, modules: Iterable
     shutil.rmtree(tree)
 
 
-def _iso_entry(cache: Cache, kind: str, files: dict[str, Path], menu: str, modules: tuple[str, ...]) -> Path:
-    key = _digest(menu, *modules, *(part for name, path in files.items() for part in (name, path.read_bytes())))
-    build: Callable[[Path], None] = lambda folder: _make_iso(folder, files, menu, modules)  # noqa: E731
-    return cache.entry(kind, key, build) / "image.iso"
-
-
 def iso(cache: Cache, bzimage: Path, *, initrd: Path | None = None, extra: str = "") -> Path:
     """The image the emulated host boots: ``bzimage`` with the initramfs (or ``initrd``, for a host that is not ours).
 
@@ -292,12 +280,9 @@ def iso(cache: Cache, bzimage: Path, *, initrd: Path | None = None, extra: str =
     """
     menu = render("isolinux.cfg.j2", multiboot=(), command_line=f"{COMMAND_LINE} {extra}".strip())
     files = {"bzimage": bzimage, "initrd": initrd or initramfs(cache)}
-    return _iso_entry(cache, "iso", files, menu, ("ldlinux.c32",))
+    key = _digest(menu, *(part for name, path in files.items() for part in (name, path.read_bytes())))
 
+    def build(folder: Path) -> None:
+        make_iso(folder, files, menu, ("ldlinux.c32",))
 
-def bare_iso(cache: Cache, probe: Path, batch: Path) -> Path:
-    """The image of the bare run: ``probe`` (multiboot) with ``batch`` as its module, no Linux."""
-    menu = render("isolinux.cfg.j2", multiboot=("probe.elf", "batch.bin"), command_line="")
-    return _iso_entry(
-        cache, "bare-iso", {"probe.elf": probe, "batch.bin": batch}, menu, ("ldlinux.c32", "mboot.c32", "libcom32.c32")
-    )
+    return cache.entry("iso", key, build) / "image.iso"
