@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="findings whose causes it holds are known")
     parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write (or renew) a baseline of this run")
     parser.add_argument(
-        "--exit-code", action="store_true", help="for a CI: 3 on drift, 1 on findings the baseline does not hold"
+        "--exit-code", action="store_true", help="for a CI: 3 on drift, 1 on new findings and broken claims"
     )
     parser.set_defaults(run=run)
 
@@ -95,5 +95,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)
     if args.exit_code:
         print(report.verdict, file=sys.stderr)
-        return 3 if report.totals["drift"] else 1 if report.new_findings else 0
+        return 3 if report.totals["drift"] else 1 if report.new_findings or report.broken_claims else 0
     return 0

@@ -115,6 +115,11 @@ class Report:
         return [f for f in self.findings if not f.known]
 
     @property
+    def broken_claims(self) -> list[int]:
+        """Patches that claim no functional change and show one."""
+        return [p.number for p in self.patches if p.broken_claim]
+
+    @property
     def verdict(self) -> str:
         """The run in one sentence."""
         words = []
@@ -126,6 +131,8 @@ class Report:
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
         if known:
             words.append(f"{plural(known, 'known finding')}")
+        if self.broken_claims:
+            words.append(f"patch {ranges(self.broken_claims)} claims no change and shows one")
         if self.totals["blocked"]:
             words.append(f"{self.totals['blocked']} blocked")
         return ", ".join(words)
@@ -143,8 +150,8 @@ class Report:
             hurdles.append(f"{self.totals['drift']} answers differ from the mirror")
         if self.findings:
             hurdles.append(plural(len(self.findings), "finding"))
-        if broken := [p.number for p in self.patches if p.broken_claim]:
-            hurdles.append(f"patch {ranges(broken)} claims no change and shows one")
+        if self.broken_claims:
+            hurdles.append(f"patch {ranges(self.broken_claims)} claims no change and shows one")
         if self.totals["blocked"]:
             hurdles.append(f"{self.totals['blocked']} vectors were blocked")
         return hurdles

@@ -85,7 +85,7 @@ def render(report: Report, grid: Grid) -> str:
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     used = {name for kinds in grid.kinds.values() for name in kinds}
-    bad = report.totals["drift"] or report.new_findings or report.status != "complete"
+    bad = report.totals["drift"] or report.new_findings or report.broken_claims or report.status != "complete"
     tone, symbol = ("bad", "✗") if bad else ("warn", "!") if report.findings else ("good", "✓")
     took = "running" if report.seconds is None else duration(report.seconds)
     totals = report.totals

@@ -11,7 +11,7 @@ from harness.report import facts
 from harness.report.series import patch_rows
 from kvmodel import series
 from kvmodel.outcome import Allowed, Kind, Outcome
-from kvmodel.vector import AccessVector
+from kvmodel.vector import AccessVector, EntryVector, Vector
 from tests.harness.report import synthetic
 
 
@@ -128,3 +128,17 @@ def test_what_the_hosts_told_is_kept(report: facts.Report) -> None:
     loops = [v for v in report.findings if v.finding.symptom.seen == "livelock"]
     assert any(v.traces == ["16 equal exits at RIP 0x1000"] for v in loops)
     assert all(not v.traces for v in report.findings if v not in loops)
+
+
+def test_a_patch_that_claims_no_change_and_shows_one_is_told(tmp_path: Path) -> None:
+    def plant(level: int, param: str, vector: Vector, right: Outcome) -> tuple[Outcome, Outcome]:
+        if level >= 2 and vector.id.startswith("entry"):
+            right = Outcome(right.kind, right.code, note="another word")
+        return right, right
+
+    asked = [EntryVector(), AccessVector()]
+    with Journal(synthetic.make(tmp_path / "j", asked=asked, plant=plant)) as journal:
+        found = facts.load(journal)
+    assert found.broken_claims == [2]
+    assert "patch 2 claims no change and shows one" in found.verdict
+    assert found.tested_by_hurdles(18) == ["patch 2 claims no change and shows one"]
