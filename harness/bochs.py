@@ -38,6 +38,7 @@ CONFIGURE: Final = (
     "--disable-debugger",
     "--disable-debugger-gui",
     "--disable-stats",
+    "--disable-show-ips",  # its timer signal logs, and waits for ever when it interrupts a log line
     "--disable-iodebug",
     "--disable-docbook",
     "--with-nogui",

@@ -433,8 +433,12 @@ class Qemu:
             self._monitor = None
         if self._remote is not None:
             with contextlib.suppress(HostError):
+                # The watch has the memory mapped too: until it is gone, huge pages stay taken.
+                left = [f"memio watch {self._path}"]
                 if self._remote.status is None:
-                    self.host.run(f"pkill -9 -f 'mem-path={self._path}'; pkill -9 memio; sleep 0.2")
-                self.host.run(f"rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
+                    left.append(f"mem-path={self._path}")
+                # The bracket keeps the pattern from matching the shell that runs it.
+                kills = "; ".join(f"pkill -9 -f '[{words[0]}]{words[1:]}'" for words in left)
+                self.host.run(f"{kills}; sleep 0.1; rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
             self._remote.stop()
             self._remote = None

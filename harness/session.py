@@ -23,6 +23,7 @@ from kvmodel.outcome import Kind, Outcome
 from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Vector
 
 CLIENT: Final = "/tmp/kvmclient"
+LEFTOVERS: Final = "pkill -9 -f '[k]vmirror-l1'; pkill -9 -f '[m]emio '; sleep 0.2"  # of a QEMU that failed
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C
@@ -158,11 +159,29 @@ class Session:
         """
         order, spared = _order(vectors, deadly)
         asked = [vectors[i] for i in order]
-        run = _L1(self._host, machine, self._probe, asked).run()
+        run = self._patiently(machine, asked)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
         outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
         return run
+
+    def _patiently(self, machine: Machine, asked: list[Vector]) -> Seen:
+        """The batch, with a second try where QEMU rather than L1 failed. HostError where the host no longer answers."""
+        try:
+            return _L1(self._host, machine, self._probe, asked).run()
+        except GuestError:
+            self._host.run(LEFTOVERS, timeout=20)
+        try:
+            return _L1(self._host, machine, self._probe, asked).run()
+        except GuestError as error:
+            self._host.run(LEFTOVERS, timeout=20)
+            return _unheard(len(asked), str(error))
+
+
+def _unheard(count: int, why: str) -> Seen:
+    """A batch of which nothing was heard."""
+    first = why.splitlines()[0]
+    return Seen([Outcome(Kind.BLOCKED, note=first)] * count, None, {"trouble": why})
 
 
 def _order(vectors: list[Vector], deadly: Deadly | None) -> tuple[list[int], dict[int, str]]:

@@ -17,6 +17,7 @@
 #define FEATURE_LOCKED	1ull
 #define FEATURE_VMXON	4ull
 #define BASIC_TRUE	(1ull << 55)
+#define CAP_INVEPT	(1ull << 20)
 #define CAP_INVEPT_ALL	(1ull << 26)
 #define EPTP_WB		6ull
 #define EPTP_WALK4	(3ull << 3)
@@ -191,8 +192,11 @@ int vmx_init(void)
 void vmx_invept(uint64_t root, int ad)
 {
 	struct { uint64_t eptp, zero; } d = { root | EPTP_WB | EPTP_WALK4 | (ad ? EPTP_AD : 0), 0 };
-	uint64_t all = capability(MSR_VMX_EPT_VPID) & CAP_INVEPT_ALL;
-	uint64_t type = all ? 2 : 1;
+	uint64_t offered = capability(MSR_VMX_EPT_VPID), type = offered & CAP_INVEPT_ALL ? 2 : 1;
+
+	/* An L1 that is not offered EPT has nothing to invalidate, and the instruction is #UD. */
+	if (!(offered & CAP_INVEPT))
+		return;
 
 	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
 }
