@@ -32,6 +32,8 @@ SERIAL: Final = f"{FILES}/l1-serial"
 SHM: Final = "/dev/shm/kvmirror-l1"
 HUGE: Final = "/mnt/kvmirror-huge"
 HUGE_PAGE: Final = 2 << 20  # bytes
+QEMU_NAME: Final = "qemu"
+WATCH_NAME: Final = "watch"
 FIRST_PORT: Final = 4440
 START_TIMEOUT: Final = 60.0  # seconds from QEMU's start to its monitor
 RESET_TIMEOUT: Final = 20.0  # seconds
@@ -139,6 +141,19 @@ def arguments(
     ]  # fmt: skip
 
 
+def _spawn(host: Host, name: str, command: str) -> Remote:
+    """Start a command that stays and note its process id on the host, so that only it is ended later."""
+    return host.spawn("sh -c " + shlex.quote(f"echo $$ >{FILES}/{name}.pid; exec {command}"))
+
+
+def end_leftovers(host: Host) -> None:
+    """End what a Qemu on ``host`` left running, by the process ids it noted."""
+    ends = "; ".join(
+        f"kill -9 $(cat {FILES}/{n}.pid) 2>/dev/null; rm -f {FILES}/{n}.pid" for n in (WATCH_NAME, QEMU_NAME)
+    )
+    host.run(f"{ends}; sleep 0.1", timeout=20)
+
+
 class Qemu:
     """One QEMU on ``host``; a context manager.
 
@@ -186,15 +201,17 @@ class Qemu:
         there = self.host.deliver(self.kernel)
         self._make_memory()
         argv = arguments(self.machine, kernel=there, port=port, memory=self.memory, model=self.model, serial=SERIAL)
-        self._remote = self.host.spawn(shlex.join(argv))
+        self._remote = _spawn(self.host, QEMU_NAME, shlex.join(argv))
         try:
             self._attach(port, began + START_TIMEOUT)
             self._query()
         except BaseException:
             self.quit()
             raise
-        self._watch = self.host.spawn(
-            f"memio watch {self._path} {protocol.BATCH_BASE + _offset('current')} 2 {WATCH_PERIOD}"
+        self._watch = _spawn(
+            self.host,
+            WATCH_NAME,
+            f"memio watch {self._path} {protocol.BATCH_BASE + _offset('current')} 2 {WATCH_PERIOD}",
         )
         self.provenance.start_seconds = time.monotonic() - began
 
@@ -434,11 +451,7 @@ class Qemu:
         if self._remote is not None:
             with contextlib.suppress(HostError):
                 # The watch has the memory mapped too: until it is gone, huge pages stay taken.
-                left = [f"memio watch {self._path}"]
-                if self._remote.status is None:
-                    left.append(f"mem-path={self._path}")
-                # The bracket keeps the pattern from matching the shell that runs it.
-                kills = "; ".join(f"pkill -9 -f '[{words[0]}]{words[1:]}'" for words in left)
-                self.host.run(f"{kills}; sleep 0.1; rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
+                end_leftovers(self.host)
+                self.host.run(f"rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
             self._remote.stop()
             self._remote = None

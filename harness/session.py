@@ -16,14 +16,13 @@ from harness import guest, trace
 from harness.errors import GuestError, HostError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import Load
-from harness.qemu import End, Qemu, Run
+from harness.qemu import End, Qemu, Run, end_leftovers
 from harness.trace import LIVELOCK_EXITS
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome
 from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Vector
 
 CLIENT: Final = "/tmp/kvmclient"
-LEFTOVERS: Final = "pkill -9 -f '[k]vmirror-l1'; pkill -9 -f '[m]emio '; sleep 0.2"  # of a QEMU that failed
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C
@@ -170,11 +169,11 @@ class Session:
         try:
             return _L1(self._host, machine, self._probe, asked).run()
         except GuestError:
-            self._host.run(LEFTOVERS, timeout=20)
+            end_leftovers(self._host)
         try:
             return _L1(self._host, machine, self._probe, asked).run()
         except GuestError as error:
-            self._host.run(LEFTOVERS, timeout=20)
+            end_leftovers(self._host)
             return _unheard(len(asked), str(error))
 
 

@@ -87,19 +87,25 @@ def _dry(works: list[Work]) -> int:
 
 
 class Table:
-    """The live table: a line when the last load of a (level, parameter) is in."""
+    """The live table: a line when the last load of a (level, parameter) is in.
+
+    Loads on a CPU without MBEC come last, on a host of their own: their rows stand already and the summary has them.
+    """
 
     def __init__(self, works: list[Work], journal: Journal, run_number: int, quiet: bool) -> None:
         self._left: dict[tuple[int, str], int] = {}
         for work in works:
-            key = (work.load.level, param_text(work.load.param))
-            self._left[key] = self._left.get(key, 0) + 1
+            if work.load.env.cpu_mbec:
+                key = (work.load.level, param_text(work.load.param))
+                self._left[key] = self._left.get(key, 0) + 1
         self._journal, self._run = journal, run_number
         self._out = sys.stderr if quiet else sys.stdout
         print(summary.table_head(), file=self._out, flush=True)
 
     def done(self, done: Done) -> None:
         """Take a load in."""
+        if not done.load.env.cpu_mbec:
+            return
         key = (done.load.level, param_text(done.load.param))
         self._left[key] -= 1
         if self._left[key] == 0:
