@@ -257,11 +257,13 @@ class _L1:
                 if len(self._died) >= L1_DEATHS:
                     self._stuck = f"L1 died {len(self._died)} times before this vector"
                     return False
+                if run.end is End.DIED:
+                    self._data = guest.restart(run.memory, header.current + 1)
+                    return header.current + 1 < len(self._vectors)
                 if header.current + 1 >= len(self._vectors):
+                    self._confirm(qemu)
                     return False
                 self._data = guest.restart(run.memory, header.current + 1)
-                if run.end is End.DIED:
-                    return True
 
     def _confirm(self, qemu: Qemu) -> None:
         """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from harness import bare, guest
 from harness.compare import judge
+from harness.hosts.emulated import IPS
 from harness.journal import Answer, CellKey
 from harness.session import virtual_cpu
 from harness.setup import Bench
@@ -48,6 +49,6 @@ def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
         seen = guest.outcome(vector, observation)
         contract = sdm.allowed(cpu, vector)
         answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
-    inside = batch.header.tsc_ticks / bare.IPS
+    inside = batch.header.tsc_ticks / IPS
     facts = {"msrs": [f"{m:#x}" for m in batch.header.msrs], "emulated_seconds": round(inside, 3)}
     return BareCell(answers, seconds, len(asked) / seconds, facts)

@@ -35,7 +35,7 @@ class Voices:
         return found
 
     def deadly(self, load: Load) -> Deadly | None:
-        """For ``Session.ask_l1``: the class of a vector of which the mirror says that L1 dies; None without a mirror."""
+        """For ``Session.ask_l1``: the class of a vector of which the mirror says L1 dies; None without a mirror."""
         if not self._mirror:
             return None
         cpu = self._host_cpu(load.env.cpu_mbec)
