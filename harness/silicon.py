@@ -15,6 +15,7 @@ from harness.session import virtual_cpu
 from harness.setup import Bench
 from harness.summary import BARE_HOST
 from kvmodel import sdm
+from kvmodel.cpu import Cpu
 from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
 
 KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
@@ -35,6 +36,7 @@ class BareCell:
     seconds: float
     rate: float
     facts: dict[str, Any]
+    cpu: Cpu
 
 
 def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
@@ -51,4 +53,4 @@ def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
         answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
     inside = batch.header.tsc_ticks / IPS
     facts = {"msrs": [f"{m:#x}" for m in batch.header.msrs], "emulated_seconds": round(inside, 3)}
-    return BareCell(answers, seconds, len(asked) / seconds, facts)
+    return BareCell(answers, seconds, len(asked) / seconds, facts, cpu)

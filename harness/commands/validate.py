@@ -19,6 +19,7 @@ from harness.progress import PROGRESS
 from harness.setup import Bench
 from harness.validate import Done, Options, execute, machine_name
 from harness.voices import Voices
+from kvmodel import sdm
 
 EXAMPLES = """\
 examples:
@@ -177,10 +178,17 @@ def _bare(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(summary.as_json(journal, run_number, summary.BARE_HOST)))
         else:
-            print(f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, {cell.rate:.0f} a second inside")
-            for f in summary.findings(journal, run_number, summary.BARE_HOST):
-                print(f"erratum {f.symptom}: {len(f.vectors)} vectors")
-                print(f"     {f.smallest.vector}: seen {f.smallest.seen}, allowed {f.smallest.allowed}")
+            found = summary.findings(journal, run_number, summary.BARE_HOST)
+            print(
+                f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, its boot included "
+                f"({cell.rate:.0f} a second): {len(found) or 'no'} departures from the manual"
+            )
+            for f in found:
+                smallest = f.smallest
+                known = sdm.explaining(cell.cpu, selection.vector(smallest.vector), smallest.seen)
+                name = " and ".join(sorted(known)) if known else "not a known one"
+                print(f"erratum {name}: {f.symptom}, {len(f.vectors)} vectors")
+                print(f"     {smallest.vector}: seen {smallest.seen}, allowed {smallest.allowed}")
             print(f"run {run_number} in {journal.path}")
         # Errata are the host's: they do not change the exit code.
         return 0
