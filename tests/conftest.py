@@ -1,0 +1,17 @@
+"""What the live tests need is built before the first of them, in sight: on an empty cache that takes half an hour."""
+
+import pytest
+
+from harness.cache import Cache
+from harness.setup import Bench
+
+LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly or not any(item.get_closest_marker("live") for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        Bench(Cache(), emulator=None, mended=True, linux=None, series=None).build(LIVE_LEVELS)
