@@ -6,8 +6,11 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from harness import config
+from harness.commands import completion
 from harness.errors import KvmirrorError
 
 # Imported when the command line is parsed; each has add_parser(subparsers).
@@ -19,6 +22,7 @@ COMMANDS = (
     "harness.commands.report",
     "harness.commands.build",
     "harness.commands.doctor",
+    "harness.commands.config",
     "harness.series_cli",
     "harness.oracle.cli",
 )
@@ -42,29 +46,55 @@ one vector:
   kvmirror predict --level 18 --param 1 --steps ID
   kvmirror run --level 18 --param 1 ID
 
+your own defaults: 'kvmirror config --example >kvmirror.toml'; your shell: 'kvmirror completion bash'
+
 exit codes: 0 nothing to report, 1 findings, 2 your input, 3 drift, 4 host, build or network, 130 interrupted
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(values: Mapping[str, config.Value] | None = None) -> argparse.ArgumentParser:
+    """The whole command line; ``values`` (``config.load``) are the defaults of its options."""
     top = argparse.ArgumentParser(
         prog="kvmirror",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="defaults from this file instead of ./kvmirror.toml and the user's own",
+    )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(name).add_parser(commands)
+    completion.add_parser(commands, parser)
+    config.apply(top, values or {})
+    top.set_defaults(settings=dict(values or {}))
     return top
+
+
+def _named_config(argv: Sequence[str]) -> Path | None:
+    """What ``--config`` says, before the rest is parsed: it sets the defaults of the rest."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", type=Path)
+    try:
+        named: Path | None = first.parse_known_args(argv)[0].config
+    except argparse.ArgumentError:  # without a value: the real parser says so
+        return None
+    return named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    args = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        code: int = args.run(args)
+        # A file that is wrong must not keep --example from printing one that is right.
+        values = {} if "--example" in argv else config.load(_named_config(argv))
+        args = parser(values).parse_args(argv)
+        with config.environment(values):
+            code: int = args.run(args)
         sys.stdout.flush()
         return code
     except KvmirrorError as error:

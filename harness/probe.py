@@ -61,3 +61,14 @@ def client(cache: Cache) -> Path:
         proc.run(["gcc", *CLIENT_FLAGS, "-o", folder / "kvmclient", source], timeout=120)
 
     return cache.entry("client", key, make, title="the KVM client") / "kvmclient"
+
+
+def memio(cache: Cache) -> Path:
+    """``memio``: L1's memory seen from the host, static, for a host that is not our image. BuildError as above."""
+    source = IMAGES / "rootfs" / "memio.c"
+    key = {"source": sha256(source), "flags": " ".join(CLIENT_FLAGS), "compiler": _compiler()}
+
+    def make(folder: Path) -> None:
+        proc.run(["gcc", *CLIENT_FLAGS, "-o", folder / "memio", source], timeout=120)
+
+    return cache.entry("memio", key, make, title="memio") / "memio"

@@ -69,14 +69,15 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | 
                 new.seconds,
                 tuple(w for w in new.warnings if w not in old.warnings),
                 checkpatch(cache, base.pristine, series.patches[number - 1]),
-                identity.compare(cache, _files(old), _files(new)),
+                identity.compare(cache, files(old), files(new)),
                 new.image_differs,
             )
         )
     return rows
 
 
-def _files(modules: Modules) -> dict[str, Path]:
+def files(modules: Modules) -> dict[str, Path]:
+    """A level's modules by file name, as ``identity.compare`` wants them."""
     return {path.name: path for path in (modules.irqbypass, modules.kvm, modules.kvm_intel) if path}
 
 
@@ -110,6 +111,21 @@ def functions(row: Row) -> str:
     for change in row.difference.functions:
         words.append(change.name if change.why == "code" else f"{change.name} ({change.why})")
     return ", ".join(words) or "none"
+
+
+def in_words(difference: Difference, most: int = 6) -> str:
+    """What became of the machine code, in one line: ``identical``, or what differs with the first names of each."""
+    names = [change.name for change in difference.functions]
+    parts = (("functions", names), ("data", difference.data), ("parameters", difference.parameters),
+             ("tracepoint formats", difference.formats))  # fmt: skip
+    words = [
+        f"{len(found)} {what}: {', '.join(found[:most])}{', ...' if len(found) > most else ''}"
+        for what, found in parts
+        if found
+    ]
+    if difference.warns:
+        words.append(f"WARNs: {difference.warns}")
+    return "; ".join(words) or "identical"
 
 
 def others(row: Row) -> list[str]:

@@ -100,6 +100,12 @@ def client_outcome(line: dict[str, Any]) -> Outcome:
             return Outcome(Kind.HOST, note=f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}")
 
 
+def parameters(load: Load) -> Parameters:
+    """The module parameters of a load."""
+    env = load.env
+    return Parameters(load.param, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
+
+
 class Session:
     """A started host, asked load by load."""
 
@@ -112,10 +118,7 @@ class Session:
 
     def load(self, load: Load) -> None:
         """Load the level's modules as ``load`` says and ask KVM what it offers."""
-        env = load.env
-        self._host.load(
-            self._modules(load.level), Parameters(load.param, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
-        )
+        self._host.load(self._modules(load.level), parameters(load))
         line = self._host.run(f"{CLIENT} info", check=True).stdout
         self.info = json.loads(line)["info"]
 

@@ -7,19 +7,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import bochs, builds, kernel, levels, probe, proc, rootfs, series_io, toolbox
+from harness import bochs, builds, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
 from harness.cache import Cache, sha256
-from harness.errors import InputError
 from harness.hosts.base import Host
+from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, EmulatedHost
+from harness.hosts.lab import Lab
 from harness.session import Session
+from kvmodel.cpu import Cpu
 
 
 class Bench:
     """The built parts: emulator, kernel, modules of every level, image, probe, client."""
 
     def __init__(
-        self, cache: Cache, *, emulator: Path | None, mended: bool, linux: Path | None, series: Path | None
+        self,
+        cache: Cache,
+        *,
+        emulator: Path | None,
+        mended: bool,
+        linux: Path | None,
+        series: Path | None,
+        lab: Lab | None = None,
     ) -> None:
         self.cache = cache
         self._emulator, self._mended, self._linux = emulator, mended, linux
@@ -28,13 +37,32 @@ class Bench:
         self._kernel: kernel.BaseKernel | None = None
         self.bochs = Path()
         self.probe = Path()
+        self.lab = lab
+        self._lab_cpu: Cpu | None = None
+        self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Bench:
         """From the options of ``harness.commands.common.add_builds``."""
-        if args.bochs is not None and args.bochs_unmended:
-            raise InputError("--bochs names your own emulator, --bochs-unmended builds ours: give one of them")
-        return cls(Cache(), emulator=args.bochs, mended=not args.bochs_unmended, linux=args.linux, series=args.series)
+        host = getattr(args, "host", None)
+        lab = Lab.of(host, args.host_key, args.known_hosts, args.host_qemu) if host else None
+        emulator = None if args.bochs_unmended else args.bochs
+        return cls(
+            Cache(),
+            emulator=emulator,
+            mended=not args.bochs_unmended,
+            linux=args.linux,
+            series=args.series,
+            lab=lab,
+        )
+
+    def host_cpu(self, mbec: bool = True) -> Cpu:
+        """The CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
+        if self.lab is None:
+            return Cpu(mbec=mbec)
+        if self._lab_cpu is None:
+            self._lab_cpu = self.lab.cpu()
+        return self._lab_cpu
 
     def build_bare(self) -> None:
         """Build what the bare CPU needs: emulator and probe."""
@@ -50,37 +78,75 @@ class Bench:
         toolbox.require()
         apart: dict[str, Callable[[], Any]] = {
             "kernel": lambda: kernel.base(self.cache, self._linux),
-            "bochs": self._build_bochs,
-            "file system": lambda: rootfs.initramfs(self.cache),
+            **(
+                {"memio": lambda: probe.memio(self.cache)}
+                if self.lab
+                else {"bochs": self._build_bochs, "file system": lambda: rootfs.initramfs(self.cache)}
+            ),
             "probe": lambda: probe.build(self.cache),
             "client": lambda: probe.client(self.cache),
         }
         made = builds.side_by_side(apart)
         base: kernel.BaseKernel = made["kernel"]
         self._kernel = base
-        self.bochs = made["bochs"]
         self.probe = made["probe"]
         self._client: bytes = made["client"].read_bytes()
-        self._iso = rootfs.iso(self.cache, base.bzimage)
+        if self.lab:
+            self._memio: Path = made["memio"]
+        else:
+            self.bochs = made["bochs"]
+            self._iso = rootfs.iso(self.cache, base.bzimage)
         self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
-        made: dict[str, Any] = {
-            "bochs": {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended},
-            "probe": sha256(self.probe),
-            "commit": _commit(),
-        }
+        made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}
+        if self.lab is None:
+            made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
+        else:
+            made["lab"] = [str(machine) for machine in self.lab.machines]
         if self._kernel is not None:
             made |= {
                 "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
-                "patches": {str(p.number): sha256(p.path) for p in self.series.patches},
-                "qemu": rootfs.qemu_version(self.cache),
+                "config": {"fragment": sha256(kernel.FRAGMENT), "config": sha256(self._kernel.config)},
+                "compiler": kernel.compiler_version(),
+                "patches": self._patches(),
             }
+            if self.lab is None:
+                made["qemu"] = rootfs.qemu_version(self.cache)
         return made
+
+    def _patches(self) -> list[dict[str, Any]]:
+        """A row a patch: its mail, how it applies, its level's build and, where both levels are there, its identity."""
+        assert self._kernel is not None
+        rows = []
+        for done in series_io.states(self.series, self._kernel.pristine):
+            patch = done.patch
+            here, below = (self._modules.get(n) for n in (patch.number, patch.number - 1))
+            far = max((abs(o.lines) for o in done.offsets), default=0)
+            row: dict[str, Any] = {
+                "number": patch.number,
+                "subject": patch.subject,
+                "author": patch.author,
+                "message_id": patch.message_id,
+                "claim": patch.claim.value,
+                "sha256": sha256(patch.path),
+                "applies": f"yes, {len(done.offsets)} offsets, at most {far} lines" if done.offsets else "yes, exactly",
+            }
+            if here is not None:
+                new = [w for w in here.warnings if below is None or w not in below.warnings]
+                row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
+            if here is not None and below is not None:
+                difference = identity.compare(self.cache, series_check.files(below), series_check.files(here))
+                row["identity"] = series_check.in_words(difference)
+            rows.append(row)
+        return rows
 
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
         """A host that is not started yet."""
+        if self.lab is not None:
+            assert self._kernel is not None
+            return self.lab.mine(self._kernel.release, self._memio)
         return EmulatedHost(
             self.cache,
             bochs=self.bochs,
@@ -89,8 +155,17 @@ class Bench:
             name=name,
         )
 
+    def start_commands(self, cpu_mbec: bool) -> list[str]:
+        """How a host comes up, as ``--dry-run`` shows it."""
+        if self.lab is not None:
+            return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self.lab.machines]
+        model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
+        return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model}"]
+
     def open_session(self, host: Host) -> Session:
         """A session on a started host."""
+        info = CpuInfo.parse(host.run("cat /proc/cpuinfo", check=True).stdout)
+        self.cpus[getattr(host, "cpu_model", host.name)] = info.provenance
         return Session(host, lambda level: self._modules[level], self._client, self.probe)
 
 

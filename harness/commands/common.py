@@ -32,10 +32,23 @@ def add_journal(parser: argparse.ArgumentParser) -> None:
 
 def add_builds(parser: argparse.ArgumentParser) -> None:
     """What is built, or taken from the user instead."""
-    parser.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
-    parser.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
+    emulator = parser.add_mutually_exclusive_group()
+    emulator.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
+    emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
     parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
     parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """Lab machines instead of emulated hosts."""
+    parser.add_argument(
+        "--host",
+        metavar="URL",
+        help="a lab machine instead of the emulated host: ssh://[user@]host[:port] (docs/lab.md)",
+    )
+    parser.add_argument("--host-key", type=Path, metavar="FILE", help="the private key to log in there with")
+    parser.add_argument("--known-hosts", type=Path, metavar="FILE", help="where its host key is known")
+    parser.add_argument("--host-qemu", metavar="PATH", help="QEMU there (default: qemu-system-x86_64 on root's PATH)")
 
 
 def host_cpu(mbec: bool = True) -> Cpu:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from harness import proc, selection
-from harness.commands.common import add_builds, add_level, host_cpu, one_level
+from harness.commands.common import add_builds, add_host, add_level, one_level
 from harness.compare import Mark
 from harness.journal import Answer, param_text
 from harness.plan import plan
@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--times", type=int, default=1, metavar="N", help="ask N times, modules loaded anew each time")
     parser.add_argument("--json", action="store_true", help="one JSON object an answer, a line each")
     add_builds(parser)
+    add_host(parser)
     parser.add_argument("ids", nargs="+", metavar="ID", help="a vector's id, a part's name, or @FILE")
     parser.set_defaults(run=run)
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     proc.interruptible()
     bench = Bench.of(args)
     bench.build([level])
-    voices = Voices(host_cpu)
+    voices = Voices(bench.host_cpu)
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import sys
 import time
 from typing import Any
 
 from harness import proc, selection, silicon, summary
 from harness.causes import find_cause
-from harness.commands.common import LAST_LEVEL, add_builds, add_journal, host_cpu
+from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal, host_cpu
 from harness.errors import InputError
 from harness.journal import Journal, param_text
 from harness.plan import PARAM_FROM, Work, plan
 from harness.progress import PROGRESS
+from harness.protocol import L1_MEMORY
+from harness.qemu import FIRST_PORT, arguments
+from harness.session import parameters
 from harness.setup import Bench
 from harness.validate import Done, Options, execute, machine_name
 from harness.voices import Voices
@@ -49,21 +53,33 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
     parser.add_argument("--resume", action="store_true", help="go on with the latest run where it was interrupted")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be asked where, run nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
+    )
     add_builds(parser)
+    add_host(parser)
     add_journal(parser)
     parser.set_defaults(run=run)
 
 
-def _works(args: argparse.Namespace) -> tuple[list[Work], Options, Voices]:
+def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one host is needed")
     levels = selection.levels(args.levels, LAST_LEVEL)
     params = selection.params(args.param)
     works = list(plan(selection.vector_list(args.vectors), levels, params))
+    jobs = args.jobs
+    if bench.lab is not None:
+        jobs = min(jobs, len(bench.lab.machines))
+        if left_out := [w for w in works if not w.load.env.cpu_mbec]:
+            works = [w for w in works if w.load.env.cpu_mbec]
+            print(
+                f"{sum(w.size for w in left_out)} vectors want a CPU without MBEC: only the emulated host has one",
+                file=sys.stderr,
+            )
     named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
-    voices = Voices(host_cpu, not args.no_mirror)
-    return works, Options(jobs=args.jobs, values_named=named, deadly=voices.deadly), voices
+    voices = Voices(bench.host_cpu, not args.no_mirror)
+    return works, Options(jobs=jobs, values_named=named, deadly=voices.deadly), voices
 
 
 def _unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
@@ -78,11 +94,21 @@ def _unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Wo
     return left
 
 
-def _dry(works: list[Work]) -> int:
+def _dry(works: list[Work], bench: Bench) -> int:
+    """The loads, each with the commands that would run on its host."""
+    cpu_mbec: bool | None = None
     for work in works:
+        if work.load.env.cpu_mbec is not cpu_mbec:
+            cpu_mbec = work.load.env.cpu_mbec
+            print("\n".join(bench.start_commands(cpu_mbec)))
         parts = [f"host {len(work.host)}"] if work.host else []
         parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
         print(f"{work.load}: {', '.join(parts)}")
+        words = parameters(work.load)
+        print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
+        for machine in work.batches:
+            argv = arguments(machine, kernel="probe.elf", port=FIRST_PORT, memory=L1_MEMORY, serial="l1-serial")
+            print(f"  {shlex.join(argv)}")
     print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
     return 0
 
@@ -117,14 +143,14 @@ class Table:
 
 def run(args: argparse.Namespace) -> int:
     """The whole run; its exit code by precedence drift, findings, nothing."""
-    works, options, voices = _works(args)
+    bench = Bench.of(args)
+    works, options, voices = _works(args, bench)
     if args.dry_run:
-        return _dry(works)
+        return _dry(works, bench)
     proc.interruptible()
     if args.bare:
         return _bare(args)
     with Journal(args.journal) as journal:
-        bench = Bench.of(args)
         levels = sorted({w.load.level for w in works})
         bench.build(levels)
         if args.resume:
@@ -160,6 +186,7 @@ def run(args: argparse.Namespace) -> int:
             status = "failed"
             raise
         finally:
+            journal.amend(run_number, {"cpus": bench.cpus})
             journal.end(run_number, status)
         return _close(journal, run_number, args, time.monotonic() - began)
 

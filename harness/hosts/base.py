@@ -344,17 +344,27 @@ def _from_channel(end: socket.socket, channel: paramiko.Channel) -> None:
 
 
 def open_client(
-    address: str, port: int, user: str, *, key: Path | None, host_key: str | None, timeout: float
+    address: str,
+    port: int,
+    user: str,
+    *,
+    key: Path | None,
+    host_key: str | None,
+    timeout: float,
+    known_hosts: Path | None = None,
 ) -> paramiko.SSHClient:
     """An SSH connection whose host key was checked.
 
-    ``host_key`` (``ssh-ed25519 AAAA...``) is the only one accepted; None takes the user's known_hosts. HostError for
-    a wrong key, a refused log-in, or nobody there within ``timeout`` seconds.
+    ``host_key`` (``ssh-ed25519 AAAA...``) is the only one accepted; None takes ``known_hosts``, else the user's own.
+    HostError for a wrong key, a refused log-in, or nobody there within ``timeout`` seconds.
     """
     client = paramiko.SSHClient()
     where = f"{user}@{address}:{port}"
     if host_key is None:
-        client.load_system_host_keys()
+        try:
+            client.load_system_host_keys(str(known_hosts) if known_hosts else None)
+        except OSError as error:
+            raise InputError(f"known_hosts {known_hosts}: {error.strerror}; name a file that can be read") from error
     else:
         kind, data = host_key.split()[:2]
         name = address if port == 22 else f"[{address}]:{port}"
@@ -388,7 +398,7 @@ def open_client(
         client.close()
         raise HostError(
             f"no SSH connection to {where}: {error or type(error).__name__}; does a server listen there, and is the "
-            "host's key known?"
+            "host's key known (ssh-keyscan shows it, known_hosts takes it)?"
         ) from error
     return client
 

@@ -1,76 +1,183 @@
-"""A lab machine with an Intel CPU: whatever kernel it runs must be the base kernel, its KVM as modules."""
+"""A lab machine with an Intel CPU: whatever kernel it runs must be the one the levels' modules were built for."""
 
 from __future__ import annotations
 
-import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import paramiko
+
+from harness import protocol
 from harness.console import Recogniser, Warn
-from harness.errors import HostError, InputError
-from harness.hosts.base import Host, open_client
+from harness.errors import HostError
+from harness.hosts import cpuinfo
+from harness.hosts.address import parse
+from harness.hosts.base import FILES, Host, open_client
+from harness.hosts.cpuinfo import CpuInfo
+from harness.progress import PROGRESS
+from kvmodel.cpu import Cpu
 
-_ADDRESS = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?")
-_NEEDED = ("qemu-system-x86_64", "insmod", "rmmod", "gzip", "memio")
+TOOLS: Final = ("insmod", "rmmod", "gzip", "dmesg", "truncate", "mount", "dd")
+PROGRAMS: Final = f"{FILES}/bin"  # what we bring along, in front of the machine's own PATH
+QEMU: Final = "qemu-system-x86_64"
+MODULES: Final = ("kvm_intel", "kvm", "irqbypass")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a lab machine must have, whether it has it, and what to do about it where not."""
+
+    what: str
+    ok: bool
+    found: str
+    mend: str
 
 
 class SshHost(Host):
-    """A machine reached as ``[user@]host[:port]`` (root, 22); its key in known_hosts, ours in its authorized_keys.
+    """A machine reached as ``[ssh://][user@]host[:port]`` (root, 22); it knows our key and we know its.
 
-    It must run the base kernel (modules of a level go with no other), have kvm and kvm_intel as modules that are not
-    in use, and ``qemu-system-x86_64`` and ``memio`` (images/rootfs/memio.c) on its path. What is loaded there at the
-    start is gone afterwards: the machine is a test machine.
+    It must run the kernel that the modules were built for (``release``), have KVM as modules that nobody uses, and
+    QEMU with the CPU property vmx-mbec (``qemu``: a path, or a name on root's PATH). ``memio`` (built from
+    images/rootfs/memio.c) is sent. KVM's modules that are loaded there are unloaded: the machine is a test machine.
     """
 
-    def __init__(self, address: str, *, key: Path | None = None, release: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        key: Path | None = None,
+        known_hosts: Path | None = None,
+        release: str | None = None,
+        qemu: str = QEMU,
+        memio: Path | None = None,
+    ) -> None:
         super().__init__()
-        match = _ADDRESS.fullmatch(address)
-        if not match or int(match["port"] or 22) not in range(1, 65536):
-            raise InputError(f"host {address!r} is not an address: write [user@]host[:port], as in root@lab1:22")
-        self.user = match["user"] or "root"
-        self.address = match["host"].strip("[]")
-        self.port = int(match["port"] or 22)
+        where = parse(address)
+        self.user, self.address, self.port = where.user, where.host, where.port
+        self.name = str(where)
         self.key = key
+        self.known_hosts = known_hosts
         self.release = release  # what uname -r must say
-        self.name = f"{self.user}@{match['host']}:{self.port}"
+        self.qemu = qemu
+        self.memio = memio
+        self.cpuinfo = CpuInfo({})
         self._lines_before = 0
+        self._sent: set[str] = set()
 
     def start(self) -> None:
         """Connect and look whether the machine will do. HostError with the reason and the mend when it will not."""
-        self._client = open_client(self.address, self.port, self.user, key=self.key, host_key=None, timeout=15)
+        self.connect_only()
         try:
-            self._examine()
+            for finding in self.examine():
+                if not finding.ok:
+                    raise HostError(f"{self.name}: {finding.what}: {finding.found}; {finding.mend}")
+            self._bring()
+            self._lines_before = len(self._log())
         except BaseException:
             self._disconnect()
             raise
 
-    def _examine(self) -> None:
-        cpu = self.run("cat /proc/cpuinfo", check=True).stdout
-        vendor = next(
-            (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown"
+    def connect_only(self) -> None:
+        """The connection, nothing looked at yet. HostError where there is none to be had."""
+        self._client = open_client(
+            self.address, self.port, self.user, key=self.key, host_key=None, known_hosts=self.known_hosts, timeout=15
         )
-        flags = next((line.split() for line in cpu.splitlines() if line.startswith("flags")), [])
-        if vendor != "GenuineIntel":
-            raise HostError(
-                f"{self.name} has a CPU of {vendor}, and mode-based execute control is Intel's: take an Intel machine, "
-                "or the emulated host"
-            )
-        if "vmx" not in flags:
-            raise HostError(
-                f"{self.name} offers no VMX: enable it in its firmware, or nesting where it is a virtual machine"
-            )
+
+    def disconnect(self) -> None:
+        """Leave a machine that was only looked at."""
+        self._disconnect()
+
+    def examine(self) -> Iterator[Finding]:
+        """What a run needs of the machine, one thing after the other; nothing is changed there."""
+        user = self.run("id -u", check=True).stdout.strip()
+        yield Finding("root", user == "0", f"user {self.user} has id {user}", "log in as root: modules are loaded")
+        self.cpuinfo = CpuInfo.parse(self.run("cat /proc/cpuinfo", check=True).stdout)
+        vendor = self.cpuinfo.vendor
+        yield Finding(
+            "CPU", vendor == "GenuineIntel", f"{vendor}, {self.cpuinfo.lines.get('model name', 'no name')}",
+            "mode-based execute control is Intel's: take an Intel machine, or the emulated host",
+        )  # fmt: skip
+        yield Finding(
+            "VMX", self.cpuinfo.vmx, "present" if self.cpuinfo.vmx else "absent",
+            "enable it in the firmware, or nesting where it is a virtual machine",
+        )  # fmt: skip
+        cpu = self.cpu()
+        yield Finding(
+            "MBEC", cpu.mbec, "present" if cpu.mbec else "absent, or MSR 0x48B cannot be read",
+            "take a CPU of 2017 or later, and `modprobe msr` there",
+        )  # fmt: skip
         release = self.run("uname -r", check=True).stdout.strip()
-        if self.release and release != self.release:
-            raise HostError(
-                f"{self.name} runs Linux {release}; the levels' modules go with {self.release}: boot that kernel there"
-            )
-        missing = [t for t in _NEEDED if self.run(f"command -v {t}").status]
-        if missing:
-            raise HostError(
-                f"{self.name} lacks {', '.join(missing)}: install them there (memio: images/rootfs/memio.c)"
-            )
-        if self.run("id -u", check=True).stdout.strip() != "0":
-            raise HostError(f"{self.user} is not root on {self.name}: modules cannot be loaded; log in as root")
-        self._lines_before = len(self._log())
+        right = self.release in (None, release)
+        yield Finding(
+            "kernel", right, f"Linux {release}" + ("" if right else f", and the modules are built for {self.release}"),
+            "boot the kernel of 'kvmirror build' there with your drivers, or build for its own with --linux",
+        )  # fmt: skip
+        inside = self.run("[ ! -d /sys/module/kvm ] || [ -e /sys/module/kvm/initstate ]").status
+        yield Finding(
+            "KVM", not inside, "built into the kernel" if inside else "a module, or not there",
+            "build the kernel with CONFIG_KVM=m and CONFIG_KVM_INTEL=m",
+        )  # fmt: skip
+        used = self.run("cat /sys/module/kvm_intel/refcnt 2>/dev/null").stdout.strip() or "0"
+        yield Finding("KVM's users", used == "0", used, "end the virtual machines that run there")
+        forced = self.run("cat /sys/module/module/parameters/sig_enforce 2>/dev/null").stdout.strip() == "Y"
+        yield Finding(
+            "unsigned modules", not forced, "refused" if forced else "taken",
+            "switch off module signature enforcement and lockdown (Secure Boot) there",
+        )  # fmt: skip
+        missing = [t for t in TOOLS if self.run(f"command -v {t}").status]
+        yield Finding(
+            "tools", not missing, f"missing: {', '.join(missing)}" if missing else "all there", "install them there"
+        )
+        listed = self.run(f"{shlex.quote(self.qemu)} -cpu help", timeout=60)
+        known = "vmx-mbec" in listed.stdout
+        yield Finding(
+            "QEMU", listed.status == 0 and known,
+            f"{self.qemu} knows vmx-mbec" if known else f"{self.qemu} does not know vmx-mbec" if not listed.status
+            else f"{self.qemu} does not run: {(listed.stderr or listed.stdout).strip()[-120:]}",
+            "install a QEMU with that CPU property (Debian 12's 7.2 lacks it) and name it with --host-qemu",
+        )  # fmt: skip
+        words = self.run("df -k /dev/shm | tail -n 1").stdout.split()
+        room = int(words[3]) >> 10 if len(words) > 3 and words[3].isdigit() else 0  # MiB
+        yield Finding(
+            "/dev/shm", room << 20 >= protocol.L1_MEMORY, f"{room} MiB free",
+            f"{protocol.L1_MEMORY >> 20} MiB are needed for L1's memory: remount it with a larger size",
+        )  # fmt: skip
+        traced = self.run("[ -w /sys/kernel/tracing/tracing_on ]").status == 0
+        yield Finding(
+            "tracepoints", traced, "there" if traced else "not there",
+            "mount -t tracefs tracefs /sys/kernel/tracing (CONFIG_FTRACE): livelocks are confirmed by them",
+        )  # fmt: skip
+
+    def _msr(self, number: int) -> int:
+        """An MSR of processor 0; 0 where it cannot be read."""
+        done = self.run(f"dd if=/dev/cpu/0/msr bs=8 count=1 skip={number} iflag=skip_bytes 2>/dev/null")
+        return int.from_bytes(done.data, "little") if done.status == 0 and len(done.data) == 8 else 0
+
+    def cpu(self) -> Cpu:
+        """The CPU under KVM, from its own MSRs."""
+        return cpuinfo.features(
+            self.cpuinfo, self._msr(cpuinfo.MSR_PROCBASED_CTLS2), self._msr(cpuinfo.MSR_EPT_VPID_CAP)
+        )
+
+    def _bring(self) -> None:
+        """Put our own programs where every command finds them."""
+        self.run(f"mkdir -p {PROGRAMS}", check=True)
+        if self.memio is not None:
+            self.put(self.memio.read_bytes(), f"{PROGRAMS}/memio", mode=0o755)
+        found = self.run(f"command -v {shlex.quote(self.qemu)}", check=True).stdout.strip()
+        if found != f"{PROGRAMS}/{QEMU}":
+            self.run(f"ln -sfn {shlex.quote(found)} {PROGRAMS}/{QEMU}", check=True)
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o644) -> None:
+        """As every host; what was written is removed at the end."""
+        self._sent.add(path)
+        super().put(data, path, mode=mode)
+
+    def _channel(self, command: str) -> paramiko.Channel:
+        return super()._channel(f"export PATH={PROGRAMS}:$PATH; {command}")
 
     def _log(self) -> list[str]:
         return self.run("dmesg").stdout.splitlines()
@@ -93,10 +200,13 @@ class SshHost(Host):
         return recogniser.warnings
 
     def stop(self) -> None:
-        """Unload what was loaded, and disconnect."""
-        if self._client is not None and self.loaded is not None:
+        """Unload what was loaded, remove what was sent, and disconnect."""
+        if self._client is not None:
             try:
-                self.unload()
-            except HostError:
+                if self.loaded is not None:
+                    self.unload()
+                self.run(f"rm -rf {FILES} {shlex.join(sorted(self._sent))}")
+            except HostError as error:
                 self.loaded = None
+                PROGRESS.say(f"{self.name} could not be left clean: {str(error).splitlines()[0]}")
         self._disconnect()

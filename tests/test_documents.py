@@ -1,0 +1,194 @@
+"""Every command of the documents does what it says, on a small selection of levels and vectors.
+
+A command is a line of an indented or fenced block that begins with ``kvmirror``, ``make`` or ``python``. One that takes
+too long to be run stands under ``<!-- long: why -->``: then only its words are checked. Commands of the pipelines in
+ci/ have tests of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import cli, kernel, series_io
+from harness.cache import Cache
+from kvmodel.vector import Access, AccessVector, Mbec, Perm
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "BENCHMARKS.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "images").rglob("*.md")),
+]
+IDS = [
+    AccessVector(Mbec.OFF, leaf=Perm(True, True, True, False), access=Access.FETCH, cpl=3).id,
+    AccessVector(Mbec.ON, access=Access.FETCH, cpl=3).id,
+]
+LONG = re.compile(r"<!-- long: .+ -->")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a document."""
+
+    document: str
+    line: int
+    text: str
+    long: bool
+
+    @property
+    def words(self) -> list[str]:
+        """As a shell takes it apart; what follows two blanks explains it."""
+        return shlex.split(re.split(r"\s{2,}|\s#", self.text.strip())[0])
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+def commands() -> list[Command]:
+    """All of them, in the order of the documents."""
+    found = []
+    for path in DOCUMENTS:
+        long = fenced = False
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            fenced ^= line.startswith("```")
+            block = fenced or line.startswith("    ")
+            if line.strip() and not block:
+                long = bool(LONG.fullmatch(line.strip()))
+            if block and re.match(r" *(kvmirror|make|python|\.venv/bin/\w+) ", line):
+                found.append(Command(str(path.relative_to(ROOT)), number, line, long))
+    return found
+
+
+ALL = commands()
+OURS = [c for c in ALL if Path(c.words[0]).name == "kvmirror"]
+LIVE = [c for c in OURS if c.words[1] in ("validate", "run") and not {"--host", "--bare"} & set(c.words) and not c.long]
+STILL = [c for c in OURS if c not in LIVE and not c.long]
+
+
+def small(command: Command, journal: Path, here: Path) -> list[str]:
+    """The command's arguments with a selection that a test can afford."""
+    words = command.words[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
+    words = [w for w in words if not w.startswith(">")]
+    named = {"ID": IDS[0], "FILE": "file", "MBOX": "mails", "DIR": "made", "A..B": "mails"}
+    words = [named.get(w, w) for w in words]
+    if words[0] in ("validate", "findings", "explain", "changes", "report"):
+        words += ["--journal", str(journal)]
+    if words[0] == "validate":
+        words += ["--levels", "17,18", "--param", "1", "--jobs", "1", "--vectors", *IDS]
+    if words[0] == "check":
+        words += ["--levels", "18", "--cases", "20"]
+    if words[:2] == ["series", "apply"]:
+        words += ["--linux", str(little_kernel(here)), "--level", "2"]
+    if words[:2] == ["series", "build"]:
+        words += ["--levels", "18"]
+    if words[:2] == ["series", "check"]:
+        words += ["--patches", "18"]
+    if words[:2] == ["series", "import"]:
+        shutil.copytree(series_io.FOLDER, here / "mails", ignore=lambda _, names: [n for n in names if "toml" in n])
+    return words
+
+
+def little_kernel(here: Path) -> Path:
+    """A source tree of what the patches touch: enough to apply them, and quick to put into git."""
+    tree, pristine = here / "linux", kernel.source(Cache())
+    for name in ("Makefile", "Kconfig", *series_io.read().touched):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pristine / name, tree / name)
+    return tree
+
+
+def run(words: list[str], here: Path, wants: tuple[int, ...] = (0,), stdin: bytes = b"") -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "harness.cli", *words]
+    done = subprocess.run(argv, cwd=here, env=environment, input=stdin, capture_output=True, check=False)
+    assert done.returncode in wants, (words, done.returncode, done.stderr.decode())
+    return done.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of one real run, which all that read a journal are asked about."""
+    here = tmp_path_factory.mktemp("tour")
+    first = next(c for c in LIVE if c.words[1] == "validate")
+    assert "17" in run(small(first, here / "journal.sqlite", here), here, (1,))
+    return here / "journal.sqlite"
+
+
+def test_there_are_commands_in_each_place() -> None:
+    places = {c.document for c in ALL}
+    assert {"README.md", "docs/reports.md", "docs/settings.md", "docs/lab.md"} <= places
+    assert {c.words[1] for c in OURS} >= {"validate", "run", "predict", "findings", "explain", "changes", "report",
+                                          "doctor", "config", "completion"}  # fmt: skip
+
+
+def inline() -> list[Command]:
+    """Commands named in a sentence, those that can be typed as they stand."""
+    found = []
+    for path in DOCUMENTS:
+        for text in re.findall(r"`(kvmirror [^`|]*)`", path.read_text()):
+            words = text.split()
+            if len(words) > 2 and not {"COMMAND", "--help"} & set(words):
+                found.append(Command(str(path.relative_to(ROOT)), 0, " ".join(words), True))
+    return found
+
+
+@pytest.mark.parametrize("command", [*OURS, *inline()], ids=str)
+def test_the_command_line_knows_every_word(command: Command) -> None:
+    words = [w for w in command.words[1:] if not w.startswith(">")]
+    words = words[: words.index(">")] if ">" in words else words
+    assert callable(cli.parser().parse_args(words).run)
+
+
+@pytest.mark.parametrize("command", [c for c in ALL if c.words[0] == "make"], ids=str)
+def test_make_has_the_target(command: Command) -> None:
+    target = next(w for w in command.words[1:] if not w.startswith(("-", "ARGS=")))
+    assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize("command", [c for c in STILL if "--host" not in c.words], ids=str)
+@pytest.mark.live
+def test_a_command_that_starts_no_host(command: Command, tour: Path, tmp_path: Path) -> None:
+    mail = series_io.read().patches[0].path.read_bytes()
+    wants = (0, 1) if "--exit-code" in command.words else (0,)
+    if "--baseline" in command.words:
+        (tmp_path / "known.json").write_text('{"schema": "kvmirror-baseline-1", "known": []}')
+    words = small(command, tour, tmp_path)
+    said = run(words, tmp_path, wants, mail if "--b4-check" in words else b"")
+    made = [w for w in command.words if re.fullmatch(r"[\w-]+\.(html|xml|ktap|json)", w) and "--baseline" not in words]
+    for name in made:
+        assert (tmp_path / name).stat().st_size > 40
+    assert said.strip() or made or "--baseline" in words or "--write-baseline" in words
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if "--host" in c.words and c.words[1] == "validate"], ids=str)
+def test_a_lab_machine_is_not_started_to_be_told_what_would_run(command: Command, tmp_path: Path) -> None:
+    said = run([*command.words[1:], "--journal", str(tmp_path / "j"), "--dry-run"], tmp_path)
+    assert "ssh -p 22 root@lab1" in said and "qemu-system-x86_64" in said
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if "--host" in c.words and c.words[1] != "validate"], ids=str)
+def test_a_lab_machine_that_is_not_there_is_said(command: Command, tmp_path: Path) -> None:
+    words = [w.replace("root@lab1", "root@127.0.0.1:9").replace("ID", IDS[0]) for w in command.words[1:]]
+    said = run(words, tmp_path, (4,))
+    assert "no connection" in said or command.words[1] == "run"
+
+
+@pytest.mark.parametrize("command", [c for c in LIVE if c.words[1] == "run"], ids=str)
+@pytest.mark.live
+def test_one_vector_on_a_host(command: Command, tmp_path: Path) -> None:
+    words = small(command, tmp_path / "j", tmp_path)
+    if "--times" in words:
+        words[words.index("--times") + 1] = "1"
+    said = run(words, tmp_path, (0, 1))
+    assert "verdict" in said and IDS[0] in said
