@@ -29,17 +29,22 @@ class Cause:
         return f"caused by patch {' and '.join(map(str, self.patches))} (leaving one out takes it away)"
 
 
-def find_cause(level: int, param: bool | None, cpu: Cpu, vector: Vector, seen: Outcome) -> Cause:
-    """The cause of ``seen`` at ``level``."""
-    if not machine.predict(level, param, cpu, vector).outcome.matches(seen):
+def find_cause(level: int, param: bool | None, cpu: Cpu, vector: Vector, seen: Outcome, turn: int = 0) -> Cause:
+    """The cause of ``seen`` at ``level``; of a sequence it is the outcome of ``turn``, from 0."""
+
+    def shows(outcome: Outcome) -> bool:
+        there = outcome.turn(turn)
+        return there is not None and there.matches(seen)
+
+    if not shows(machine.predict(level, param, cpu, vector).outcome):
         return Cause((), False, False)
-    if machine.predict(0, None, cpu, vector).outcome.matches(seen):
+    if shows(machine.predict(0, None, cpu, vector).outcome):
         return Cause((), True, True)
     needed = []
     for left_out in range(1, level + 1):
         outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
         # Where L1 cannot run without the patch, that says nothing of the departure.
-        if outcome.kind is not Kind.BLOCKED and not outcome.matches(seen):
+        if outcome.kind is not Kind.BLOCKED and not shows(outcome):
             needed.append(left_out)
     # A patch that only makes the others reachable (the parameter, the advertisement) puts no rule on the way.
     steps = machine.predict(level, param, cpu, vector, steps=True).steps

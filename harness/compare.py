@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Prediction
 
 Contract = tuple[Allowed, ...] | NotApplicable
 
@@ -38,7 +39,25 @@ def _contract_marks(contract: Contract, seen: Outcome) -> tuple[Mark, str]:
     for allowed in contract:
         if allowed.outcome.matches(seen):
             return Mark(0), allowed.rule
-    return Mark.FINDING, contract[0].rule
+    return Mark.FINDING, departing(contract, seen)[1].rule
+
+
+def departing(contract: Sequence[Allowed], seen: Outcome) -> tuple[int, Allowed]:
+    """Where ``seen`` departs from every answer that ``contract`` allows: the turn, from 0, and what is allowed there.
+
+    Of a sequence that is the turn up to which the row of answers that holds longest holds; what follows it has
+    another history than the contract's.
+    """
+
+    def held(allowed: Allowed) -> int:
+        pairs = zip(allowed.outcome.turns, seen.turns, strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if not a.matches(b)), len(seen.turns))
+
+    best = max(contract, key=held)  # the first of those that hold as long
+    if not best.outcome.turns or not seen.turns:
+        return 0, best
+    turn = min(held(best), len(best.outcome.turns) - 1)
+    return turn, Allowed(best.outcome.turns[turn], best.rule.split(THEN)[turn], best.section.split(THEN)[turn])
 
 
 def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcome) -> Verdict:
@@ -48,11 +67,12 @@ def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcom
     that it would be nor that L1 dies of it (such vectors are sampled, since each costs a restart of L1).
     """
     if seen.kind in UNHEARD:
-        surprised = prediction is not None and prediction.outcome.kind not in (seen.kind, Kind.HOST)
+        foretold = {prediction.outcome.kind, prediction.outcome.last.kind} if prediction is not None else {Kind.HOST}
+        surprised = not foretold & {seen.kind, Kind.HOST}
         return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
     marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
     if prediction is not None and not prediction.outcome.matches(seen):
         marks |= Mark.DRIFT
-    if seen.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
+    if seen.last.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
         marks |= Mark.ENTRY_FAILURE
     return Verdict(marks or Mark.AGREE, rule)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from harness.compare import Mark
-from kvmodel.outcome import Kind, Outcome
+from harness.compare import Mark, departing
+from kvmodel import sdm
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Allowed, Kind, Outcome
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, ClientVector, Vector, changed_fields, parse
 
 Cell = tuple[int, str]  # level, parameter text
@@ -32,6 +35,8 @@ class Departure:
     allowed: Outcome  # the first answer the manual allows
     rule: str
     section: str
+    turn: int = 0  # of a sequence: the turn that departs, from 0; ``seen`` and ``allowed`` are its
+    stale: bool = False  # it goes by entries or controls of an earlier turn, and shows nowhere without them
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,9 @@ def weight(name: str) -> tuple[int, str]:
     vector = parse(name)
     if isinstance(vector, AccessVector):
         return len(changed_fields(vector, AccessVector())), name
+    if isinstance(vector, SequenceVector):  # a single access that shows the same is smaller
+        fields = len(changed_fields(vector.turns[0].access, AccessVector()))
+        return 100 * len(vector.turns) + fields + name.count(".") + name.count("+"), name
     return 0, name
 
 
@@ -126,20 +134,43 @@ def departures(rows: Iterable[dict[str, Any]], decode: Callable[[str], Outcome])
     for row in rows:
         if Mark.FINDING not in row["marks"]:
             continue
-        body, rule, section = row["contract"][0]
+        rows_allowed = [Allowed(decode(body), rule, section) for body, rule, section in row["contract"]]
+        turn, allowed = departing(rows_allowed, row["seen"])
+        seen = row["seen"].turn(turn)
+        cell = (row["level"], row["param"])
         found.append(
-            Departure(
-                row["vector"], (row["level"], row["param"]), row["host"], row["seen"], decode(body), rule, section
-            )
+            Departure(row["vector"], cell, row["host"], seen, allowed.outcome, allowed.rule, allowed.section, turn)
         )
-    return found
+    return _stale_told(found)
+
+
+def _access(d: Departure) -> str:
+    """The access that departs, without its history."""
+    vector = parse(d.vector)
+    return vector.turns[d.turn].access.id if isinstance(vector, SequenceVector) else d.vector
+
+
+def _stale_told(found: list[Departure]) -> list[Departure]:
+    """``found`` with those marked that only their history explains.
+
+    What the same access shows as a first turn or alone is no matter of history, whatever it looks like.
+    """
+    fresh = {(_access(d), d.cell, d.host, d.seen) for d in found if d.turn == 0}
+    told = []
+    for d in found:
+        vector = parse(d.vector)
+        if isinstance(vector, SequenceVector) and (_access(d), d.cell, d.host, d.seen) not in fresh:
+            d = replace(d, stale=sdm.stale(Cpu(), vector.turns[: d.turn + 1], d.seen))
+        told.append(d)
+    return told
 
 
 def symptom(d: Departure) -> Symptom:
     """The departure without its vector."""
     same_kind = d.seen.kind is d.allowed.kind
     wrong = (d.seen.code ^ d.allowed.code) & d.allowed.defined if same_kind else 0
-    return Symptom(severity(parse(d.vector), d.seen, d.allowed), d.seen.kind.value, d.allowed.kind.value, d.rule, wrong)
+    what = "stale translation" if d.stale else severity(parse(d.vector), d.seen, d.allowed)
+    return Symptom(what, d.seen.kind.value, d.allowed.kind.value, d.rule, wrong)
 
 
 def group(found: Iterable[Departure]) -> list[Finding]:

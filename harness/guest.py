@@ -12,7 +12,8 @@ from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from kvmodel.outcome import Kind, Outcome, Place
+from kvmodel.outcome import Kind, Outcome, Place, of_turns
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import (
     Access,
     AccessVector,
@@ -168,6 +169,34 @@ def _access_record(v: AccessVector) -> Fields:
     }
 
 
+def _turn_records(v: SequenceVector) -> list[Fields]:
+    """A record a turn, with its FLAG_*."""
+    records = []
+    for i, turn in enumerate(v.turns):
+        flags = _C["FLAG_CONTINUE"] * (i > 0) | _C["FLAG_NO_INVEPT"] * (not turn.invept)
+        records.append({**_access_record(turn.access), "flags": flags | _C["FLAG_VMCS_B"] * turn.second})
+    return records
+
+
+def _records(v: Vector) -> list[Fields]:
+    """The records that ask ``v``, in order; a sequence has several."""
+    return _turn_records(v) if isinstance(v, SequenceVector) else [_record(v)]
+
+
+def count_records(v: Vector) -> int:
+    """How many records ask ``v``."""
+    return len(v.turns) if isinstance(v, SequenceVector) else 1
+
+
+def spans(vectors: Sequence[Vector]) -> list[slice]:
+    """Where each vector's records are in the batch of ``vectors``."""
+    found, at = [], 0
+    for v in vectors:
+        found.append(slice(at, at + count_records(v)))
+        at = found[-1].stop
+    return found
+
+
 def _record(v: Vector) -> Fields:
     match v:
         case AccessVector():
@@ -196,26 +225,28 @@ def pack(
 ) -> bytes:
     """The batch that asks ``vectors`` in this order.
 
-    ``flags``: FLAG_* of each vector (sequences, the second vmcs12); ``start``: index of the first to run;
+    ``flags``: FLAG_* of each record, instead of the vectors' own; ``start``: index of the first record to run;
     ``deadline``: microseconds of guest time for one vector, 0 for the probe's default; ``arena_size``: bytes of
     L1 memory for tables. InputError for a vector that is not the probe's or cannot be built.
     """
-    each = flags if flags is not None else [0] * len(vectors)
-    if len(each) != len(vectors):
-        raise InputError(f"{len(each)} flags for {len(vectors)} vectors: give one a vector")
+    rows = [row for v in vectors for row in _records(v)]
+    if flags is not None:
+        if len(flags) != len(rows):
+            raise InputError(f"{len(flags)} flags for {len(rows)} records: give one a record")
+        rows = [{**row, "flags": flag} for row, flag in zip(rows, flags, strict=True)]
     at_vectors = protocol.HEADER.size
-    at_observations = at_vectors + len(vectors) * protocol.VECTOR.size
-    size = at_observations + len(vectors) * protocol.OBSERVATION.size
+    at_observations = at_vectors + len(rows) * protocol.VECTOR.size
+    size = at_observations + len(rows) * protocol.OBSERVATION.size
     arena = -(-(protocol.BATCH_BASE + size) // ARENA_ALIGN) * ARENA_ALIGN
     if arena + arena_size > protocol.L1_MEMORY:
         raise InputError(
-            f"{len(vectors)} vectors and an arena of {arena_size} bytes do not fit L1's {protocol.L1_MEMORY} bytes: "
+            f"{len(rows)} records and an arena of {arena_size} bytes do not fit L1's {protocol.L1_MEMORY} bytes: "
             "split the batch"
         )
     header = protocol.HEADER.pack(
         magic=protocol.MAGIC,
         version=protocol.VERSION,
-        count=len(vectors),
+        count=len(rows),
         start=start,
         deadline=deadline,
         vectors=at_vectors,
@@ -223,11 +254,8 @@ def pack(
         arena=arena,
         arena_size=arena_size,
     )
-    records = b"".join(
-        protocol.VECTOR.pack(**{**_record(v), "index": i, "flags": flag})
-        for i, (v, flag) in enumerate(zip(vectors, each, strict=True))
-    )
-    return header + records + bytes(len(vectors) * protocol.OBSERVATION.size)
+    records = b"".join(protocol.VECTOR.pack(**{**row, "index": i}) for i, row in enumerate(rows))
+    return header + records + bytes(len(rows) * protocol.OBSERVATION.size)
 
 
 def batch_size(count: int) -> int:
@@ -311,8 +339,27 @@ def _linear(address: int, o: Observation) -> Place:
     return Place("linear", address)
 
 
+def outcomes(vectors: Sequence[Vector], observations: Sequence[Observation]) -> list[Outcome]:
+    """What a whole batch observed, an outcome a vector."""
+    return [outcome_of(v, observations[span]) for v, span in zip(vectors, spans(vectors), strict=True)]
+
+
+def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
+    """What all records of ``vector`` observed.
+
+    A sequence of which one turn's frame broke, or never ran, said nothing as a whole.
+    """
+    if not isinstance(vector, SequenceVector):
+        return outcome(vector, observations[0])
+    seen = [outcome(vector, o) for o in observations]
+    for number, turn in enumerate(seen, 1):
+        if turn.kind in (Kind.BLOCKED, Kind.SCAFFOLD):
+            return Outcome(turn.kind, note=f"turn {number}: {turn.note}")
+    return of_turns(seen)
+
+
 def outcome(vector: Vector, o: Observation) -> Outcome:
-    """What was observed, in the form of all three voices; GuestError for a verdict that is not the protocol's."""
+    """What one record observed, in the form of all three voices; GuestError for a verdict that is no one's."""
     match o.verdict:
         case 0:
             return Outcome(Kind.BLOCKED, note="not run")

@@ -52,8 +52,7 @@ def param_text(param: bool | None) -> str:
     return "unset" if param is None else str(int(param))
 
 
-def outcome_json(outcome: Outcome) -> str:
-    """An outcome as its journal row, without the fields that say nothing."""
+def _outcome_body(outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = {"kind": outcome.kind.value, "code": outcome.code, "number": outcome.number}
     for name in ("gpa", "gla"):
         place = getattr(outcome, name)
@@ -63,16 +62,28 @@ def outcome_json(outcome: Outcome) -> str:
         body["defined"] = outcome.defined
     if outcome.note:
         body["note"] = outcome.note
-    return json.dumps(body, sort_keys=True)
+    if outcome.turns:
+        body["turns"] = [_outcome_body(turn) for turn in outcome.turns]
+    return body
+
+
+def outcome_json(outcome: Outcome) -> str:
+    """An outcome as its journal row, without the fields that say nothing."""
+    return json.dumps(_outcome_body(outcome), sort_keys=True)
 
 
 def outcome_of(body: str) -> Outcome:
     """The inverse of ``outcome_json``."""
-    fields = json.loads(body)
+    return _outcome_from(json.loads(body))
+
+
+def _outcome_from(fields: dict[str, Any]) -> Outcome:
     fields["kind"] = Kind(fields["kind"])
     for name in ("gpa", "gla"):
         if name in fields:
             fields[name] = Place(*fields[name])
+    if "turns" in fields:
+        fields["turns"] = tuple(_outcome_from(turn) for turn in fields["turns"])
     return Outcome(**fields)
 
 

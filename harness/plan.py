@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, ClientVector, Environment, HostVector, Machine, Mbec, Vector
 
 PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
@@ -81,6 +82,13 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
     return work
 
 
+def _wants(vector: Vector) -> set[Mbec]:
+    """What L1 does with the control in the accesses of L2 that ``vector`` asks for; empty where it asks for none."""
+    if isinstance(vector, SequenceVector):
+        return {turn.access.mbec for turn in vector.turns}
+    return {vector.mbec} if isinstance(vector, AccessVector) else set()
+
+
 def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:
     """Drop from ``work`` what the rules leave out; how many vectors each left out.
 
@@ -96,9 +104,10 @@ def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:
         for machine, asked in list(work.batches.items()):
             kept = []
             for vector in asked:
-                if isinstance(vector, AccessVector) and vector.mbec is Mbec.ON:
+                wants = _wants(vector)
+                if Mbec.ON in wants:
                     left_out["never-offered"] += 1
-                elif isinstance(vector, AccessVector) and vector.mbec is Mbec.NA:
+                elif Mbec.NA in wants:
                     left_out["not-advertised"] += 1
                 else:
                     kept.append(vector)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import vectors
 from harness.errors import InputError
+from harness.sequences import SEQUENCES
 from kvmodel.vector import Vector, VectorError, parse
 
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
@@ -39,7 +40,7 @@ def params(text: str) -> list[bool | None]:
 
 
 def vector_list(names: list[str]) -> list[Vector]:
-    """Vectors named by id, by part (``permissions_4k``), as ``core`` or ``thin``, or in a file (``@FILE``)."""
+    """Vectors named by id or part, as ``core``, ``full``, ``sequences`` or ``thin``, or in a file (``@FILE``)."""
     chosen: dict[str, Vector] = {}
     for name in names:
         for vector in _named(name):
@@ -52,8 +53,12 @@ def _named(name: str) -> list[Vector]:
         return vectors.core()
     if name == "thin":
         return vectors.thin()
-    if name in vectors.CORE:
-        return list(vectors.CORE[name]())
+    if name == "full":
+        return vectors.full()
+    if name == "sequences":
+        return [vector for part in SEQUENCES.values() for vector in part()]
+    if part := (vectors.CORE | vectors.BEYOND).get(name):
+        return list(part())
     if name.startswith("@"):
         try:
             lines = Path(name[1:]).read_text(encoding="utf-8").split()
@@ -68,4 +73,6 @@ def vector(name: str) -> Vector:
     try:
         return parse(name)
     except VectorError as error:
-        raise InputError(f"{error}; parts are {', '.join(('core', 'thin', *vectors.CORE))}") from error
+        raise InputError(
+            f"{error}; parts are {', '.join(('core', 'full', 'sequences', 'thin', *vectors.CORE, *vectors.BEYOND))}"
+        ) from error

@@ -7,7 +7,7 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,8 @@ from harness.plan import Load
 from harness.qemu import End, Qemu, Run, end_leftovers
 from harness.trace import LIVELOCK_EXITS
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.outcome import Kind, Outcome, of_turns
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Vector
 
 CLIENT: Final = "/tmp/kvmclient"
@@ -213,11 +214,14 @@ class _L1:
     def __init__(self, host: Host, machine: Machine, probe: Path, vectors: list[Vector]) -> None:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
         self._died: dict[int, str] = {}
+        self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[Run] = []
         self._stuck = ""
         self._livelocks: dict[str, str] = {}
-        self._again: dict[int, guest.Observation] = {}  # answers with more time, by index
+        self._again: dict[int, Sequence[guest.Observation]] = {}  # answers with more time, by vector
         self._data = guest.pack(vectors)
+        self._spans = guest.spans(vectors)
+        self._at = [i for i, span in enumerate(self._spans) for _ in range(span.start, span.stop)]  # record: vector
         self._facts: dict[str, Any] = {}
 
     def run(self) -> Seen:
@@ -225,7 +229,7 @@ class _L1:
         while self._one_qemu():
             pass
         batch = guest.unpack(self._data)
-        seen = Seen([self._outcome(i, o) for i, o in enumerate(batch.observations)])
+        seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
         seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
         counters: dict[str, int] = {}
         for run in self._runs:
@@ -258,34 +262,41 @@ class _L1:
                 if not header.running:
                     self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
                     return False
-                self._died[header.current] = run.end.value
+                # Behind a sequence of which L1 died comes the next vector: its turns rest on each other.
+                at = self._at[header.current]
+                behind: int = self._spans[at].stop
+                self._died[at] = run.end.value
+                self._died_at[at] = header.current - self._spans[at].start
                 if len(self._died) >= L1_DEATHS:
                     self._stuck = f"L1 died {len(self._died)} times before this vector"
                     return False
                 if run.end is End.DIED:
-                    self._data = guest.restart(run.memory, header.current + 1)
-                    return header.current + 1 < len(self._vectors)
-                if header.current + 1 >= len(self._vectors):
+                    self._data = guest.restart(run.memory, behind)
+                    return behind < len(self._at)
+                if behind >= len(self._at):
                     self._confirm(qemu)
                     return False
-                self._data = guest.restart(run.memory, header.current + 1)
+                self._data = guest.restart(run.memory, behind)
 
     def _confirm(self, qemu: Qemu) -> None:
         """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock.
 
         Where the trace shows none, the deadline was too short for this host: all of them are asked again with more.
         """
-        suspects = [i for i, o in enumerate(guest.unpack(self._data).observations) if self._loops(i, o)]
+        observations = guest.unpack(self._data).observations
+        suspects = [i for i, span in enumerate(self._spans) if self._loops(i, observations[span])]
         if not all(self._traced(qemu, i) for i in self._sample(suspects)):
-            again = guest.pack([self._vectors[i] for i in suspects], deadline=LONG_DEADLINE)
+            asked = [self._vectors[i] for i in suspects]
+            again = guest.pack(asked, deadline=LONG_DEADLINE)
             answers = guest.unpack(qemu.run(again, stall=SILENCE, deadline=BATCH_DEADLINE).memory).observations
-            self._again = dict(zip(suspects, answers, strict=True))
+            self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
             for i in self._sample([i for i in suspects if self._loops(i, self._again[i])]):
                 if not self._traced(qemu, i):
                     self._died[i] = "L1's timer ran out, and KVM's trace shows no livelock"
 
-    def _loops(self, i: int, observation: guest.Observation) -> bool:
-        return self._outcome(i, observation).kind is Kind.LIVELOCK
+    def _loops(self, i: int, observations: Sequence[guest.Observation]) -> bool:
+        outcome = self._outcome(i, observations)
+        return any(turn.kind is Kind.LIVELOCK for turn in outcome.turns or (outcome,))
 
     def _sample(self, suspects: list[int]) -> list[int]:
         """One of each kind of vector, access and MBEC."""
@@ -305,12 +316,16 @@ class _L1:
         self._livelocks[self._vectors[i].id] = str(found)
         return found.confirmed
 
-    def _outcome(self, i: int, observation: guest.Observation) -> Outcome:
-        observation = self._again.get(i, observation)
+    def _outcome(self, i: int, observations: Sequence[guest.Observation]) -> Outcome:
+        observations = self._again.get(i, observations)
+        vector = self._vectors[i]
         if i in self._died:
-            return Outcome(Kind.HOST, note=self._died[i])
-        if observation.verdict:
-            return guest.outcome(self._vectors[i], observation)
+            died = Outcome(Kind.HOST, note=self._died[i])
+            if not isinstance(vector, SequenceVector):
+                return died
+            return of_turns([*(guest.outcome(vector, o) for o in observations[: self._died_at.get(i, 0)]), died])
+        if all(o.verdict for o in observations):
+            return guest.outcome_of(vector, observations)
         return Outcome(Kind.BLOCKED, note=self._stuck or "not run")
 
 

@@ -16,6 +16,7 @@ from harness.setup import Bench
 from harness.summary import BARE_HOST
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
 
 KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
@@ -23,6 +24,8 @@ KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
 
 def askable(vector: Vector) -> bool:
     """Whether the bare CPU can be asked: no host, no KVM client, and nothing that QEMU would take away."""
+    if isinstance(vector, SequenceVector):
+        return all(askable(turn.access) for turn in vector.turns)
     if not isinstance(vector, AccessVector | EntryVector | MsrVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
@@ -47,8 +50,7 @@ def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
     seconds = time.monotonic() - began
     cpu = virtual_cpu(batch.header)
     answers = []
-    for vector, observation in zip(asked, batch.observations, strict=True):
-        seen = guest.outcome(vector, observation)
+    for vector, seen in zip(asked, guest.outcomes(asked, batch.observations), strict=True):
         contract = sdm.allowed(cpu, vector)
         answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
     inside = batch.header.tsc_ticks / IPS

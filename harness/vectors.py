@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 
+from harness.sequences import SEQUENCES
 from kvmodel.vector import (
     RWXU,
     UWX,
@@ -173,13 +174,26 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 }
 
 
-def core() -> list[Vector]:
-    """The core vectors, each once, in a fixed order."""
+# What is asked beyond the core, part by part.
+BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {**SEQUENCES}
+
+
+def _all(parts: dict[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
     seen: dict[str, Vector] = {}
-    for part in CORE.values():
+    for part in parts.values():
         for vector in part():
             seen.setdefault(vector.id, vector)
     return list(seen.values())
+
+
+def core() -> list[Vector]:
+    """The core vectors, each once, in a fixed order."""
+    return _all(CORE)
+
+
+def full() -> list[Vector]:
+    """The core and what is beyond it."""
+    return _all(CORE | BEYOND)
 
 
 def thin() -> list[Vector]:

@@ -11,6 +11,7 @@ from harness.session import Deadly, Seen
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Prediction
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, Vector
 
 
@@ -41,10 +42,15 @@ class Voices:
         cpu = self._host_cpu(load.env.cpu_mbec)
 
         def name(vector: Vector) -> str | None:
-            if not isinstance(vector, AccessVector):
+            if not isinstance(vector, AccessVector | SequenceVector):
                 return None
             outcome = machine.predict(load.level, load.param, cpu, vector).outcome
-            return f"{vector.access.value}, MBEC {vector.mbec.value}" if outcome.kind is Kind.HOST else None
+            if outcome.last.kind is not Kind.HOST:
+                return None
+            if isinstance(vector, AccessVector):
+                return f"{vector.access.value}, MBEC {vector.mbec.value}"
+            access = vector.turns[len(outcome.turns) - 1].access
+            return f"a sequence's {access.access.value}, MBEC {access.mbec.value}"
 
         return name
 

@@ -118,8 +118,10 @@ class kvm_mmu:
         "permissions",
         "pgd",
         "pkru_mask",
+        "prev_roots",
         "root",
         "root_direct",
+        "root_pgd",
         "root_role",
         "shadow_zero_check",
         "sync_spte",
@@ -144,6 +146,8 @@ class kvm_mmu:
         self.guest_rsvd_check = rsvd_bits_validate()
         self.shadow_zero_check = rsvd_bits_validate()
         self.root: kvm_mmu_page | None = None
+        self.root_pgd = 0  # root.pgd: the pointer that ``root`` was made for
+        self.prev_roots: list[tuple[int, kvm_mmu_page] | None] = [None, None, None]  # (pgd, page), newest first
 
 
 class kvm_mmu_page:
@@ -162,10 +166,13 @@ class kvm_mmu_page:
         "level",
         "nx_huge_page_disallowed",
         "pa",
+        "parent_ptes",
         "role",
         "shadowed_translation",
         "spt",
         "unsync",
+        "unsync_child_bitmap",
+        "write_flooding_count",
     )
 
     def __init__(self, pa: int, gfn: int, role: int, layout: RoleLayout) -> None:
@@ -180,6 +187,9 @@ class kvm_mmu_page:
         )
         self.nx_huge_page_disallowed = False
         self.unsync = False
+        self.unsync_child_bitmap: set[int] = set()  # its size is unsync_children
+        self.parent_ptes: list[tuple[kvm_mmu_page, int]] = []
+        self.write_flooding_count = 0
 
 
 class kvm_memory_slot:

@@ -7,6 +7,7 @@ given an exit, KVM_RUN fails, or an exit changes nothing at all (then the next i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -15,13 +16,24 @@ from kvmodel import mmutrace
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.kvm_host import Kvm, Vcpu, kvm_memory_slot
-from kvmodel.mmu import hardware_entries, shadow_walk
-from kvmodel.mmu_fault import EMULATE, mmu_alloc_shadow_roots
-from kvmodel.nested import nested_vmx_run, vmcs12_eptp, vmx_get_msr, vmx_get_vmx_msr
-from kvmodel.outcome import Kind, Outcome, Place, Prediction, Step
+from kvmodel.mmu import hardware_entries
+from kvmodel.mmu_fault import EMULATE
+from kvmodel.mmu_roots import kvm_mmu_free_roots, mmu_alloc_shadow_roots
+from kvmodel.mmu_spte import shadow_walk
+from kvmodel.mmu_track import write_guest_table
+from kvmodel.nested import (
+    handle_invept,
+    nested_release_vmcs12,
+    nested_vmx_run,
+    vmcs12_eptp,
+    vmx_get_msr,
+    vmx_get_vmx_msr,
+)
+from kvmodel.outcome import Kind, Outcome, Place, Prediction, Step, of_turns
 from kvmodel.sdm import ept as sdm_ept
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
+from kvmodel.sequence import SequenceVector
 from kvmodel.series import Level
 from kvmodel.vector import (
     ENVIRONMENTS,
@@ -256,7 +268,7 @@ def _l1_trouble(level: Level, param: bool | None, cpu: Cpu, env: str) -> Outcome
 class _Guest:
     """An L1 that runs, with the vmcs12 it asks for: entered once, reused for every vector that asks the same."""
 
-    __slots__ = ("entry", "error", "frames", "run", "vcpu")
+    __slots__ = ("cpu", "entry", "error", "frames", "run", "vcpu")
 
     def __init__(
         self, level: Level, param: bool | None, cpu: Cpu, machine: Machine, *, mbec: bool, ad: bool, ept: bool
@@ -271,17 +283,31 @@ class _Guest:
             vcpu.vmcs12.ept_pointer = vmcs12_eptp(_TABLES[4], ad=ad)
         vcpu.vmcs12.secondary_vm_exec_control = control
         self.vcpu = vcpu
+        self.cpu = cpu
         vcpu.steps = []
         self.error = nested_vmx_run(vcpu)
         self.entry = tuple(vcpu.steps)
         vcpu.steps = None
         self.frames: dict[int, Outcome | None] = {}
-        self.run = _Run(
-            vcpu,
-            cpu,
-            mbec=vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0,
-            ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0,
-        )
+        self.run = self.l2_run()
+
+    def l2_run(self) -> _Run:
+        """L2 on the vmcs02 that the last VM entry made."""
+        vcpu = self.vcpu
+        mbec = vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
+        return _Run(vcpu, self.cpu, mbec=mbec, ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0)
+
+    def enter(self, v: AccessVector) -> int:
+        """VM entry as ``v`` asks; its error number, 0 where L2 runs."""
+        vcpu = self.vcpu
+        vcpu.injected = None
+        control = SECONDARY_EXEC_ENABLE_EPT
+        control |= SECONDARY_EXEC_MODE_BASED_EPT_EXEC if v.mbec is Mbec.ON else 0
+        vcpu.vmcs12.secondary_vm_exec_control = control
+        vcpu.vmcs12.ept_pointer = vmcs12_eptp(_TABLES[4], ad=v.ad)
+        if not (error := nested_vmx_run(vcpu)):
+            self.run = self.l2_run()
+        return error
 
     def reset(self, memory: dict[int, int], steps: list[Step] | None) -> None:
         """EPT02 is empty again, EPT12 is ``memory``."""
@@ -294,6 +320,7 @@ class _Guest:
         vcpu.injected = None
         vcpu.warns = []
         vcpu.steps = None
+        kvm_mmu_free_roots(vcpu.guest_mmu)
         mmu_alloc_shadow_roots(vcpu)
         vcpu.steps = steps
         self.run.exits = 0
@@ -313,28 +340,46 @@ class _Guest:
         return self.frames[key]
 
 
+def _entry_gpa(level: int) -> int:
+    """Where the entry of EPT12 for ``_GPA`` at ``level`` lies."""
+    return _TABLES[level] + (_GPA >> 12 + (level - 1) * 9 & 511) * 8
+
+
+def _leaf_entry(level: int, leaf: int) -> int:
+    return leaf | _LEAF_ADDRESS[level] | (0x80 if level > 1 else 0)
+
+
 def _ept12(leaf_level: int, leaf: int, upper_level: int, upper: int) -> dict[int, int]:
     """EPT12 for ``_GPA``: address of each entry and the entry, the leaf without its address and bit 7."""
     memory: dict[int, int] = {}
     for level in range(4, leaf_level - 1, -1):
         if level == leaf_level:
-            entry = leaf | _LEAF_ADDRESS[level] | (0x80 if level > 1 else 0)
+            entry = _leaf_entry(level, leaf)
         else:
             entry = (upper if level == upper_level else _FULL) | _TABLES[level - 1]
-        memory[_TABLES[level] + (_GPA >> 12 + (level - 1) * 9 & 511) * 8] = entry
+        memory[_entry_gpa(level)] = entry
     return memory
+
+
+def _leaf_bits(v: AccessVector) -> int:
+    return v.leaf.bits | v.memtype << 3 | v.leaf_bits
+
+
+def _upper_bits(v: AccessVector) -> int:
+    return v.upper.bits | v.upper_bits
 
 
 class _Context:
     """One level, parameter and CPU: the guests that ran on it, by what they ask, and what stops L1, by environment."""
 
-    __slots__ = ("cpu", "guests", "level", "param", "trouble")
+    __slots__ = ("cpu", "guests", "level", "param", "sequences", "trouble")
 
     def __init__(self, level: Level, param: bool | None, cpu: Cpu) -> None:
         self.level = level
         self.param = param
         self.cpu = cpu
         self.guests: dict[tuple[str, bool, bool, bool, bool, bool, bool], _Guest] = {}
+        self.sequences: dict[Machine, _Guest] = {}
         self.trouble: dict[str, Outcome | None] = {}
 
     def blocked(self, env: str) -> Outcome | None:
@@ -353,6 +398,13 @@ class _Context:
             self.guests[key] = guest
         return guest
 
+    def several(self, v: AccessVector) -> _Guest:
+        """A guest on ``v``'s machine that each turn of a sequence enters as it asks."""
+        machine = v.machine
+        if machine not in self.sequences:
+            self.sequences[machine] = _Guest(self.level, self.param, self.cpu, machine, mbec=False, ad=False, ept=True)
+        return self.sequences[machine]
+
 
 @lru_cache(maxsize=128)
 def _context(level: Level, param: bool | None, cpu: Cpu) -> _Context:
@@ -369,6 +421,19 @@ def _guest_view(
     return guest_paging.linear(mode, entries), guest_paging.fault(mode, entries, _USE[access])
 
 
+def _view(v: AccessVector) -> tuple[Linear, guest_paging.PageFault | None]:
+    """``_guest_view`` of a vector."""
+    gp, gu = v.gp, v.gu
+    return _guest_view(
+        v.paging,
+        v.cpl,
+        v.wp | v.smep << 1 | v.smap << 2 | v.nxe << 3,
+        gp.u | gp.w << 1 | gp.x << 2,
+        gu.u | gu.w << 1 | gu.x << 2,
+        v.access,
+    )
+
+
 def _entry_failure(guest: _Guest) -> Outcome:
     return Outcome(Kind.ENTRY_FAIL, guest.error)
 
@@ -382,20 +447,58 @@ def _access(context: _Context, v: AccessVector, want_steps: bool) -> Prediction:
     off = v.paging is Paging.OFF
     if trouble := guest.frame(off or v.cpl == 3, not off):
         return Prediction(trouble)
-    gp, gu = v.gp, v.gu
-    linear, fault = _guest_view(
-        v.paging,
-        v.cpl,
-        v.wp | v.smep << 1 | v.smap << 2 | v.nxe << 3,
-        gp.u | gp.w << 1 | gp.x << 2,
-        gu.u | gu.w << 1 | gu.x << 2,
-        v.access,
-    )
+    linear, fault = _view(v)
     steps: list[Step] | None = list(guest.entry) if want_steps else None
-    leaf = v.leaf.bits | v.memtype << 3 | v.leaf_bits
-    guest.reset(_ept12(v.leaf_level, leaf, v.upper_level, v.upper.bits | v.upper_bits), steps)
+    guest.reset(_ept12(v.leaf_level, _leaf_bits(v), v.upper_level, _upper_bits(v)), steps)
     outcome = _l2(guest, v, linear, fault) or _DONE
     return Prediction(outcome, tuple(steps or ()), guest.run.exits)
+
+
+def _turns(guest: _Guest, v: SequenceVector) -> Iterator[tuple[Outcome, int]]:
+    """Turn by turn what came of it, and the exits: L1 writes the entries that differ, says INVEPT or not, enters."""
+    vcpu = guest.vcpu
+    before = v.turns[0]
+    for number, turn in enumerate(v.turns, 1):
+        a = turn.access
+        vcpu.step("L1", f"turn {number}: {a.access.value}, leaf {a.leaf}, upper {a.upper}, MBEC {a.mbec.value}")
+        if _upper_bits(a) != _upper_bits(before.access):
+            write_guest_table(vcpu, _entry_gpa(a.upper_level), _upper_bits(a) | _TABLES[a.upper_level - 1])
+        if _leaf_bits(a) != _leaf_bits(before.access):
+            write_guest_table(vcpu, _entry_gpa(a.leaf_level), _leaf_entry(a.leaf_level, _leaf_bits(a)))
+        if turn.second is not before.second:
+            nested_release_vmcs12(vcpu)
+        if turn.invept:
+            handle_invept(vcpu)
+        before = turn
+        if error := guest.enter(a):
+            yield Outcome(Kind.ENTRY_FAIL, error), 0
+        else:
+            yield _l2(guest, a, *_view(a)) or _DONE, guest.run.exits
+
+
+def _sequence(context: _Context, v: SequenceVector, want_steps: bool) -> Prediction:
+    first = v.turns[0].access
+    if trouble := context.blocked(first.env):
+        return Prediction(trouble)
+    for turn in v.turns:
+        a = turn.access
+        guest = context.guest(a, ad=a.ad, ept=True)
+        off = a.paging is Paging.OFF
+        if not guest.error and (trouble := guest.frame(off or a.cpl == 3, not off)):
+            return Prediction(trouble)
+    guest = context.several(first)
+    steps: list[Step] | None = [] if want_steps else None
+    if guest.error:
+        return Prediction(of_turns([_entry_failure(guest)] * len(v.turns)), guest.entry if want_steps else ())
+    guest.reset(_ept12(first.leaf_level, _leaf_bits(first), first.upper_level, _upper_bits(first)), steps)
+    outcomes = []
+    exits = 0
+    for outcome, more in _turns(guest, v):
+        outcomes.append(outcome)
+        exits += more
+        if outcome.kind is Kind.HOST:
+            break
+    return Prediction(of_turns(outcomes), tuple(steps or ()), exits)
 
 
 def _l2(guest: _Guest, v: AccessVector, linear: Linear, fault: guest_paging.PageFault | None) -> Outcome | None:
@@ -494,6 +597,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
     match vector:
         case AccessVector():
             return _access(_context(lv, param, cpu), vector, steps)
+        case SequenceVector():
+            return _sequence(_context(lv, param, cpu), vector, steps)
         case EntryVector():
             return _entry(_context(lv, param, cpu), vector, steps)
         case MsrVector():

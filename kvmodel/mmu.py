@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kvmodel.kvm_host import (
     EINVAL,
     KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS,
@@ -29,7 +27,8 @@ from kvmodel.kvm_host import (
     kvm_page_fault,
 )
 from kvmodel.mmu_role import kvm_mmu_page_get_gfn
-from kvmodel.mmu_sp import get_spte, mark_mmio_spte, mmu_set_spte, spte_to_child_sp
+from kvmodel.mmu_sp import mark_mmio_spte, mmu_set_spte
+from kvmodel.mmu_spte import get_spte, shadow_walk, spte_to_child_sp
 from kvmodel.mmu_unsync import kvm_gfn_is_write_tracked
 from kvmodel.spte_h import (
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
@@ -53,18 +52,6 @@ from kvmodel.spte_h import (
 def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
     """virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot: L1's RAM, or None."""
     return vcpu.slot if gfn < vcpu.ram_gfns else None
-
-
-def shadow_walk(vcpu: Vcpu, addr: int) -> Iterator[tuple[kvm_mmu_page, int, int]]:
-    """mmu/mmu.c for_each_shadow_entry: (page, index, SPTE) from the root down to the entry that ends the walk."""
-    sp = vcpu.mmu.root
-    while sp is not None:
-        index = addr >> PAGE_SHIFT + (sp.level - 1) * 9 & 511
-        spte = get_spte(sp, index)
-        yield sp, index, spte
-        if not spte & SPTE_MMU_PRESENT_MASK or is_last_spte(spte, sp.level):
-            return
-        sp = spte_to_child_sp(vcpu, spte)
 
 
 def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:

@@ -26,7 +26,7 @@ from kvmodel.mmu_role import (
     reset_tdp_shadow_zero_bits_mask,
     update_permission_bitmask,
 )
-from kvmodel.mmu_sp import kvm_mmu_get_shadow_page
+from kvmodel.mmu_roots import kvm_mmu_new_pgd
 from kvmodel.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_page_fault
 from kvmodel.vmx_h import vmx_eptp_page_walk_level
 
@@ -67,13 +67,7 @@ def kvm_init_shadow_ept_mmu(
         reset_rsvds_bits_mask_ept(vcpu, context, execonly, huge_page_level)
         reset_ept_shadow_zero_bits_mask(vcpu.kvm, context, execonly)
     context.pgd = new_eptp
-    context.root = None
-
-
-def mmu_alloc_shadow_roots(vcpu: Vcpu) -> None:
-    """mmu/mmu.c mmu_alloc_shadow_roots: the root page shadows the table that EPTP12 points at."""
-    mmu = vcpu.mmu
-    mmu.root = kvm_mmu_get_shadow_page(vcpu, mmu.pgd >> PAGE_SHIFT, mmu.root_role)
+    kvm_mmu_new_pgd(vcpu, context, new_eptp)
 
 
 def kvm_mmu_do_page_fault(vcpu: Vcpu, cr2_or_gpa: int, err: int, prefetch: bool = False) -> int:

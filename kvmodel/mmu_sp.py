@@ -1,6 +1,6 @@
 """arch/x86/kvm/mmu/mmu.c: shadow pages, their lookup by role, and setting their entries.
 
-A ``u64 *sptep`` of the C is a (page, index) pair here.
+Single entries are in ``mmu_spte``, syncing and zapping in ``mmu_sync``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from kvmodel.kvm_host import (
     kvm_page_fault,
 )
 from kvmodel.mmu_role import kvm_mmu_child_role, kvm_mmu_page_set_access, kvm_mmu_page_set_translation
-from kvmodel.mmu_unsync import account_shadowed
+from kvmodel.mmu_spte import (
+    __set_spte,
+    drop_parent_pte,
+    drop_spte,
+    get_spte,
+    spte_to_child_sp,
+)
+from kvmodel.mmu_sync import kvm_mmu_prepare_zap_page, kvm_sync_page
+from kvmodel.mmu_unsync import account_shadowed, mark_unsync
 from kvmodel.spte import make_mmio_spte, make_nonleaf_spte, make_spte
 from kvmodel.spte_h import (
-    SHADOW_NONPRESENT_VALUE,
-    SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
     check_spte_writable_invariants,
     is_accessed_spte,
@@ -36,25 +42,21 @@ from kvmodel.spte_h import (
 )
 
 
-def get_spte(sp: kvm_mmu_page, index: int) -> int:
-    """``*sptep``."""
-    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
-
-
-def __set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, spte: int) -> None:
-    """mmu/mmu.c __set_spte, and the count by which a change is noticed."""
-    sp.spt[index] = spte
-    vcpu.version += 1
-
-
-def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
-    """mmu/spte.h spte_to_child_sp."""
-    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]
-
-
 def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | None:
-    """mmu/mmu.c kvm_mmu_find_shadow_page: the page with this gfn and this very role word, None if there is none."""
-    return vcpu.hash.get((gfn, role))
+    """mmu/mmu.c kvm_mmu_find_shadow_page: the page with this gfn and this very role word, None if there is none.
+
+    One that is unsync is synced, and stays unsync; another's unsync page goes where an upper table is made of its gfn.
+    """
+    if vcpu.kvm.roles.get(role, "level") > PG_LEVEL_4K:
+        for other in [sp for sp in vcpu.indirect.get(gfn, ()) if sp.unsync]:
+            kvm_mmu_prepare_zap_page(vcpu, other)
+    sp = vcpu.hash.get((gfn, role))
+    if sp is None or sp.direct:
+        return sp
+    if sp.unsync and kvm_sync_page(vcpu, sp) < 0:
+        return None
+    sp.write_flooding_count = 0
+    return sp
 
 
 def kvm_mmu_alloc_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
@@ -89,22 +91,15 @@ def kvm_mmu_get_child_sp(
     return kvm_mmu_get_shadow_page(vcpu, gfn, kvm_mmu_child_role(vcpu.kvm, sp.role, direct, access))
 
 
-def drop_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c drop_spte."""
-    __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
-
-
-def drop_parent_pte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c drop_parent_pte."""
-    __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
-
-
 def link_shadow_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, child: kvm_mmu_page) -> None:
     """mmu/mmu.c __link_shadow_page: a huge leaf there goes first."""
     if is_shadow_present_pte(get_spte(sp, index)):
         drop_spte(vcpu, sp, index)
     spte = make_nonleaf_spte(vcpu.kvm, child.pa, child.ad_disabled)
     __set_spte(vcpu, sp, index, spte)
+    child.parent_ptes.append((sp, index))
+    if child.unsync or child.unsync_child_bitmap:
+        mark_unsync(sp, index)
     if vcpu.steps is not None:
         vcpu.step(
             "mmu/mmu.c __link_shadow_page",

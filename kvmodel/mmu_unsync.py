@@ -20,6 +20,36 @@ def account_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
     vcpu.indirect.setdefault(sp.gfn, []).append(sp)
 
 
+def unaccount_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
+    """mmu/mmu.c unaccount_shadowed."""
+    vcpu.indirect[sp.gfn].remove(sp)
+
+
+def mark_unsync(sp: kvm_mmu_page, index: int) -> None:
+    """mmu/mmu.c mark_unsync: below entry ``index`` of ``sp`` a page is out of step; told on upwards once."""
+    if index in sp.unsync_child_bitmap:
+        return
+    sp.unsync_child_bitmap.add(index)
+    if len(sp.unsync_child_bitmap) == 1:
+        kvm_mmu_mark_parents_unsync(sp)
+
+
+def kvm_mmu_mark_parents_unsync(sp: kvm_mmu_page) -> None:
+    """mmu/mmu.c kvm_mmu_mark_parents_unsync."""
+    for parent, index in sp.parent_ptes:
+        mark_unsync(parent, index)
+
+
+def kvm_unsync_page(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
+    """mmu/mmu.c kvm_unsync_page: the guest table may be written, and ``sp`` no longer follows it."""
+    sp.unsync = True
+    kvm_mmu_mark_parents_unsync(sp)
+    if vcpu.steps is not None:
+        vcpu.step(
+            "mmu/mmu.c kvm_unsync_page", f"the table at gfn {sp.gfn:#x} may be written, its shadow page is unsync"
+        )
+
+
 def mmu_try_to_unsync_pages(vcpu: Vcpu, gfn: int, can_unsync: bool, prefetch: bool) -> int:
     """mmu/mmu.c mmu_try_to_unsync_pages: 0, or a negative errno where the SPTE must be write-protected."""
     pages = vcpu.indirect.get(gfn)
@@ -34,5 +64,5 @@ def mmu_try_to_unsync_pages(vcpu: Vcpu, gfn: int, can_unsync: bool, prefetch: bo
             continue
         if prefetch:
             return -EEXIST
-        sp.unsync = True
+        kvm_unsync_page(vcpu, sp)
     return 0

@@ -8,7 +8,9 @@ from kvmodel.bits import GENMASK, u32
 from kvmodel.capabilities import cpu_has_vmx_vmfunc, ept_caps_to_lpage_level
 from kvmodel.hyperv import nested_evmcs_check_controls, nested_evmcs_filter_control_msr
 from kvmodel.kvm_host import EINVAL, PAGE_SHIFT, PFERR_RSVD_MASK, Kvm, Vcpu, nested_vmx_msrs, vmcs12, x86_exception
-from kvmodel.mmu_fault import kvm_init_shadow_ept_mmu, mmu_alloc_shadow_roots
+from kvmodel.mmu_fault import kvm_init_shadow_ept_mmu
+from kvmodel.mmu_roots import kvm_mmu_free_roots, kvm_mmu_reload
+from kvmodel.mmu_sync import kvm_mmu_invalidate_addr
 from kvmodel.vmx_ept import nested_ept_ad_enabled
 from kvmodel.vmx_h import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
@@ -77,6 +79,7 @@ from kvmodel.vmx_h import (
 )
 
 VMX_VMFUNC_EPTP_SWITCHING: Final = 1  # asm/vmx.h
+EPTP_PA_MASK: Final = GENMASK(51, 12)
 PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
 
 # vmx/nested.c prepare_vmcs02_early: secondary controls that vmcs02 takes from vmcs12 only.
@@ -359,17 +362,30 @@ def nested_ept_new_eptp(vcpu: Vcpu) -> None:
 
 
 def nested_ept_init_mmu_context(vcpu: Vcpu) -> None:
-    """vmx/nested.c nested_ept_init_mmu_context, and the roots that the next entry allocates."""
+    """vmx/nested.c nested_ept_init_mmu_context, and the root that the next entry finds or allocates."""
     vcpu.mmu = vcpu.guest_mmu
     nested_ept_new_eptp(vcpu)
     vcpu.mmu.inject_page_fault = nested_ept_inject_page_fault
     vcpu.write_log_dirty = nested_vmx_write_pml_buffer
-    mmu_alloc_shadow_roots(vcpu)
+    kvm_mmu_reload(vcpu)
+
+
+def nested_ept_root_matches(root_eptp: int, eptp: int) -> bool:
+    """vmx/nested.c nested_ept_root_matches for a valid root: the same address bits."""
+    return (root_eptp ^ eptp) & EPTP_PA_MASK == 0
+
+
+def nested_ept_invalidate_addr(vcpu: Vcpu, eptp: int, addr: int) -> None:
+    """vmx/nested.c nested_ept_invalidate_addr: other cached roots of the same table are synced for ``addr``."""
+    roots = [root[1] for root in vcpu.mmu.prev_roots if root is not None and nested_ept_root_matches(root[0], eptp)]
+    if roots:
+        kvm_mmu_invalidate_addr(vcpu, addr, roots)
 
 
 def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
     """vmx/nested.c nested_ept_inject_page_fault: ``vcpu.injected`` gets (reason, qualification, address)."""
-    if vcpu.pml_full:
+    pml_full = vcpu.pml_full
+    if pml_full:
         vm_exit_reason = EXIT_REASON_PML_FULL
         vcpu.pml_full = False
         exit_qualification = vcpu.exit_qualification & INTR_INFO_UNBLOCK_NMI
@@ -380,6 +396,8 @@ def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
         exit_qualification = fault.exit_qualification
         exit_qualification |= vcpu.exit_qualification & (EPT_VIOLATION_GVA_IS_VALID | EPT_VIOLATION_GVA_TRANSLATED)
         vm_exit_reason = EXIT_REASON_EPT_VIOLATION
+    if not pml_full:
+        nested_ept_invalidate_addr(vcpu, vcpu.vmcs12.ept_pointer, fault.address)
     if vcpu.steps is not None:
         vcpu.step(
             "vmx/nested.c nested_ept_inject_page_fault",
@@ -437,8 +455,15 @@ def invept_type_valid(vcpu: Vcpu, kind: int) -> bool:
 
 
 def handle_invept(vcpu: Vcpu) -> None:
-    """vmx/nested.c handle_invept for a type and context that match: the shadow EPT's roots are freed."""
-    vcpu.guest_mmu.root = None
+    """vmx/nested.c handle_invept, all contexts: the shadow EPT's roots are freed."""
+    vcpu.step("vmx/nested.c handle_invept", "the roots are freed: the next entry allocates and syncs one")
+    kvm_mmu_free_roots(vcpu.guest_mmu)
+
+
+def nested_release_vmcs12(vcpu: Vcpu) -> None:
+    """vmx/nested.c nested_release_vmcs12 (by way of VMPTRLD of another vmcs12): the roots are freed as well."""
+    vcpu.step("vmx/nested.c nested_release_vmcs12", "another vmcs12: the roots are freed")
+    kvm_mmu_free_roots(vcpu.guest_mmu)
 
 
 def vmcs12_eptp(pml4: int, *, ad: bool) -> int:

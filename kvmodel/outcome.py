@@ -6,12 +6,15 @@ question: ``target`` (the page L2 accesses), ``gpt`` (the guest paging structure
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+THEN = " > "
+
 
 class Kind(Enum):
-    """The kinds of answers. The last three are an observer's own and never a prediction of the contract."""
+    """The kinds of answers. SCAFFOLD and BLOCKED are an observer's own and never the contract's, nor is HOST."""
 
     DONE = "done"  # the access completed
     EXCEPTION = "exception"  # L2 took an exception: vector, error code
@@ -25,6 +28,7 @@ class Kind(Enum):
     HOST = "host"  # host trouble: KVM_RUN failed, a WARN, L1 died
     SCAFFOLD = "scaffold-failed"  # the probe's own frame broke: the vector said nothing
     BLOCKED = "blocked"  # never ran: its host or L1 died first
+    SEQUENCE = "sequence"  # several, one a turn; it ends where L1 died
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Outcome:
     ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
     error, ENTRY_EXIT and EXIT the qualification, VALUE the value. ``number``: EXCEPTION the vector, ENTRY_EXIT
     and EXIT the basic exit reason. ``defined``: the bits of ``code`` that this voice vouches for.
-    ``note``: HOST and LIVELOCK, a few words.
+    ``note``: HOST and LIVELOCK, a few words. ``turns``: SEQUENCE, the turns' outcomes.
     """
 
     kind: Kind
@@ -55,6 +59,17 @@ class Outcome:
     gla: Place | None = None
     defined: int = 0xFFFF_FFFF_FFFF_FFFF
     note: str = ""
+    turns: tuple[Outcome, ...] = ()
+
+    @property
+    def last(self) -> Outcome:
+        """What came of it in the end: a sequence's last turn, else the outcome itself."""
+        return self.turns[-1] if self.turns else self
+
+    def turn(self, index: int) -> Outcome | None:
+        """The outcome of turn ``index`` from 0; a single access has turn 0 only. None where it never came to it."""
+        each = self.turns or (self,)
+        return each[index] if index < len(each) else None
 
     def matches(self, seen: Outcome) -> bool:
         """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared)."""
@@ -64,9 +79,13 @@ class Outcome:
             and (self.code ^ seen.code) & self.defined & seen.defined == 0
             and (self.gpa is None or self.gpa == seen.gpa)
             and (self.gla is None or self.gla == seen.gla)
+            and len(self.turns) == len(seen.turns)
+            and all(a.matches(b) for a, b in zip(self.turns, seen.turns, strict=True))
         )
 
     def __str__(self) -> str:
+        if self.turns:
+            return "; ".join(f"{i}: {outcome}" for i, outcome in enumerate(self.turns, 1))
         text = self.kind.value
         match self.kind:
             case Kind.VIOLATION:
@@ -88,6 +107,16 @@ class Outcome:
         if self.gla is not None:
             text += f" gla={self.gla}"
         return f"{text} ({self.note})" if self.note else text
+
+
+def of_turns(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of a sequence; where L1 died no turn follows."""
+    turns = []
+    for outcome in outcomes:
+        turns.append(outcome)
+        if outcome.kind is Kind.HOST:
+            break
+    return Outcome(Kind.SEQUENCE, turns=tuple(turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +147,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One answer the manual allows, with the named rule and its SDM section."""
+    """One answer the manual allows, with the named rule and its SDM section.
+
+    A sequence's rule and section are those of its turns, joined by ``THEN``.
+    """
 
     outcome: Outcome
     rule: str

@@ -44,15 +44,14 @@ from kvmodel.mmu_role import (
     permission_fault,
 )
 from kvmodel.mmu_sp import (
-    drop_spte,
-    get_spte,
     kvm_mmu_get_child_sp,
     link_shadow_page,
     mmu_set_spte,
     mmu_spte_update,
-    spte_to_child_sp,
     validate_direct_spte,
 )
+from kvmodel.mmu_spte import drop_spte, get_spte, spte_to_child_sp
+from kvmodel.mmu_sync import mmu_sync_children
 from kvmodel.spte import make_spte
 from kvmodel.spte_h import (
     ACC_EXEC_MASK,
@@ -332,11 +331,16 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
     sp = vcpu.mmu.root
     assert sp is not None
     addr = fault.addr
-    while sp.level > gw.level:
+    while True:
+        sp.write_flooding_count = 0
+        if sp.level == gw.level:
+            break
         index = addr >> PAGE_SHIFT + (sp.level - 1) * 9 & 511
         table_gfn = gw.table_gfn[sp.level - 2]
         child = kvm_mmu_get_child_sp(vcpu, sp, index, table_gfn, False, gw.pt_access[sp.level - 2])
         if child is not None:
+            if child.unsync_child_bitmap:
+                mmu_sync_children(vcpu, child)
             link_shadow_page(vcpu, sp, index, child)
         else:
             child = spte_to_child_sp(vcpu, sp.spt[index])

@@ -24,7 +24,7 @@ from kvmodel.mmu import (
     kvm_mmu_hugepage_adjust,
     page_fault_handle_page_track,
 )
-from kvmodel.mmu_sp import get_spte, spte_to_child_sp
+from kvmodel.mmu_spte import get_spte, spte_to_child_sp
 from kvmodel.spte import (
     make_huge_page_split_spte,
     make_mmio_spte,

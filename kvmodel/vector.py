@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from kvmodel.sequence import SequenceVector
 
 
 class VectorError(ValueError):
@@ -292,7 +296,8 @@ class HostVector:
         return ".".join(["host", self.what, f"env={self.env}"])
 
 
-Vector = AccessVector | EntryVector | MsrVector | MmioVector | ClientVector | HostVector
+# a sequence is made of access vectors, in kvmodel.sequence
+Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | ClientVector | HostVector | SequenceVector"
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[01])\.env=(?P<env>\w+)"
@@ -328,32 +333,44 @@ def _common(m: re.Match[str]) -> tuple[Mbec, bool, bool, str]:
     return Mbec(m["mbec"]), m["xo"] == "1", m["ev"] == "1", _env(m["env"])
 
 
+def parse_access(text: str) -> AccessVector:
+    """The access vector that ``text`` names; VectorError where it names none."""
+    m = _ACCESS_RE.fullmatch(text)
+    if m is None:
+        raise VectorError(f"{text!r} is not an access of L2: every field is written, as in {AccessVector().id!r}")
+    leaf_level, upper_level = int(m["ll"]), int(m["ul"])
+    if _SIZES[m["size"]] != leaf_level or upper_level <= leaf_level:
+        raise VectorError(f"{text!r}: e4k goes with l1, e2m with l2, e1g with l3, and the second level is above")
+    return AccessVector(
+        *_common(m),
+        leaf_level=leaf_level,
+        leaf=Perm.parse(m["leaf"]),
+        upper_level=upper_level,
+        upper=Perm.parse(m["upper"]),
+        memtype=int(m["mt"]),
+        leaf_bits=int(m["xb"], 16),
+        upper_bits=int(m["ub"], 16),
+        access=_access(m["access"]),
+        gp=GuestPerm.parse(m["gp"]),
+        gu=GuestPerm.parse(m["gu"]),
+        paging=Paging(m["pg"]),
+        cpl=int(m["cpl"]),
+        wp=m["wp"] == "1",
+        smep=m["smep"] == "1",
+        smap=m["smap"] == "1",
+        nxe=m["nxe"] == "1",
+        ad=m["ad"] == "1",
+    )
+
+
 def parse(text: str) -> Vector:
     """The vector that ``text`` names; VectorError with the reason and an example where it names none."""
-    if m := _ACCESS_RE.fullmatch(text):
-        leaf_level, upper_level = int(m["ll"]), int(m["ul"])
-        if _SIZES[m["size"]] != leaf_level or upper_level <= leaf_level:
-            raise VectorError(f"{text!r}: e4k goes with l1, e2m with l2, e1g with l3, and the second level is above")
-        return AccessVector(
-            *_common(m),
-            leaf_level=leaf_level,
-            leaf=Perm.parse(m["leaf"]),
-            upper_level=upper_level,
-            upper=Perm.parse(m["upper"]),
-            memtype=int(m["mt"]),
-            leaf_bits=int(m["xb"], 16),
-            upper_bits=int(m["ub"], 16),
-            access=_access(m["access"]),
-            gp=GuestPerm.parse(m["gp"]),
-            gu=GuestPerm.parse(m["gu"]),
-            paging=Paging(m["pg"]),
-            cpl=int(m["cpl"]),
-            wp=m["wp"] == "1",
-            smep=m["smep"] == "1",
-            smap=m["smap"] == "1",
-            nxe=m["nxe"] == "1",
-            ad=m["ad"] == "1",
-        )
+    if text.startswith("seq."):
+        from kvmodel.sequence import parse_sequence
+
+        return parse_sequence(text)
+    if _ACCESS_RE.fullmatch(text):
+        return parse_access(text)
     if m := _ENTRY_RE.fullmatch(text):
         return EntryVector(*_common(m), ept=m["ept"] == "1")
     if m := _MSR_RE.fullmatch(text):
@@ -366,7 +383,8 @@ def parse(text: str) -> Vector:
         return HostVector(m["what"], _env(m["env"]))
     raise VectorError(
         f"{text!r} is not a vector id: every field is written, in order, as in {AccessVector().id!r}, "
-        f"{EntryVector().id!r}, {MsrVector().id!r}, {MmioVector().id!r}, {ClientVector().id!r}, {HostVector().id!r}"
+        f"{EntryVector().id!r}, {MsrVector().id!r}, {MmioVector().id!r}, {ClientVector().id!r}, {HostVector().id!r}, "
+        "or is a sequence: 'seq.', an access's id, and '+' with what changes for each further turn: '+l1=r---.noinv'"
     )
 
 

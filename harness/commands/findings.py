@@ -14,6 +14,7 @@ from harness.errors import InputError
 from harness.findings import Finding, weight
 from harness.journal import Journal
 from kvmodel import machine
+from kvmodel.sequence import SequenceVector
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +40,9 @@ def _cause(finding: Finding) -> Cause:
     smallest = finding.smallest
     (param,) = selection.params(smallest.cell[1])
     vector = selection.vector(smallest.vector)
-    return find_cause(smallest.cell[0], param, host_cpu(vector.machine.env.cpu_mbec), vector, smallest.seen)
+    return find_cause(
+        smallest.cell[0], param, host_cpu(vector.machine.env.cpu_mbec), vector, smallest.seen, smallest.turn
+    )
 
 
 def run_findings(args: argparse.Namespace) -> int:
@@ -85,7 +88,8 @@ def run_explain(args: argparse.Namespace) -> int:
     print(f"  vectors     {len(f.vectors)}, the smallest:")
     print(f"              {smallest.vector}")
     print(f"  manual      {smallest.allowed} (rule {smallest.rule}, SDM {smallest.section})")
-    print(f"  seen        {smallest.seen}")
+    turn = f" (turn {smallest.turn + 1})" if isinstance(vector, SequenceVector) else ""
+    print(f"  seen        {smallest.seen}{turn}")
     print(f"  mirror      {prediction.outcome}")
     for number, step in enumerate(prediction.steps, 1):
         print(f"  {number:9}. {step}")

@@ -46,7 +46,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
     parser.add_argument(
-        "--vectors", nargs="+", default=["core"], metavar="V", help="core, thin, a part, an id or @FILE (default core)"
+        "--vectors",
+        nargs="+",
+        default=["core"],
+        metavar="V",
+        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
     parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
@@ -246,4 +250,4 @@ def _cause_text(departure: Any) -> str:
     level, param_name = departure.cell
     (param,) = selection.params(param_name)
     vector = selection.vector(departure.vector)
-    return str(find_cause(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, departure.seen))
+    return str(find_cause(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, departure.seen, departure.turn))

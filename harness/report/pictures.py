@@ -24,6 +24,7 @@ LETTERS: Final = {
     Kind.HOST: "H",
     Kind.SCAFFOLD: "S",
     Kind.BLOCKED: "B",
+    Kind.SEQUENCE: "Q",
 }
 MEANINGS: Final = {
     Kind.DONE: "the access completed",
@@ -38,6 +39,7 @@ MEANINGS: Final = {
     Kind.HOST: "host trouble",
     Kind.SCAFFOLD: "the probe's own frame broke",
     Kind.BLOCKED: "never ran",
+    Kind.SEQUENCE: "several turns of a sequence, each with an answer",
 }
 PARAMS: Final = ("unset", "0", "1")
 _BY_NAME: Final = {kind.value: kind for kind in Kind}

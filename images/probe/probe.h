@@ -81,6 +81,7 @@ struct setting {
 	uint64_t *leaf;		/* entries under test */
 	uint64_t *upper;
 	uint64_t upper_next;	/* the table the upper entry points to */
+	uint64_t leaf_given, upper_given;	/* the record's entries, as last written */
 	void *gpte;		/* guest leaf entry */
 	uint64_t page;		/* L1-physical page that the leaf under test maps */
 	uint64_t data;		/* L1-physical page that L2 accesses */

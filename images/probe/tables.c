@@ -139,7 +139,10 @@ static int build_ept(struct setting *s, const struct kvm_vector *v, uint32_t max
 	return 1;
 }
 
-/* The two entries under test, as the record gives them. */
+/*
+ * The two entries under test, as the record gives them. In a sequence only what differs from the record before is
+ * written: each write to a table is something that a hypervisor under us may see or miss.
+ */
 static void set_entries(struct setting *s, const struct kvm_vector *v)
 {
 	uint64_t next = *s->upper & 0x000ffffffffff000ull;
@@ -148,8 +151,12 @@ static void set_entries(struct setting *s, const struct kvm_vector *v)
 	/* a sequence may have put reserved bits into the address of the entry: the next table is kept aside */
 	if (!s->valid)
 		s->upper_next = next;
-	*s->upper = v->upper | s->upper_next;
-	*s->leaf = v->leaf | page | (v->leaf_level > 1 ? EPT_PS : 0);
+	if (!s->valid || s->upper_given != v->upper)
+		*(volatile uint64_t *)s->upper = v->upper | s->upper_next;
+	if (!s->valid || s->leaf_given != v->leaf)
+		*(volatile uint64_t *)s->leaf = v->leaf | page | (v->leaf_level > 1 ? EPT_PS : 0);
+	s->upper_given = v->upper;
+	s->leaf_given = v->leaf;
 }
 
 static void set_guest_entries(struct setting *s, const struct kvm_vector *v)

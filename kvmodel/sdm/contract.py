@@ -9,8 +9,10 @@ from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.sdm import controls, ept, errata, guest_paging, msrs
+from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
+from kvmodel.sequence import SequenceVector, Turn
 from kvmodel.vector import (
     Access,
     AccessVector,
@@ -118,6 +120,15 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
     return (page_fault,)
 
 
+def _cacheable(cpu: Cpu, vector: AccessVector) -> bool:
+    """Whether the entries under test are present and not misconfigured: only such are cached (SDM 29.4.2)."""
+    mbec = vector.mbec is Mbec.ON
+    return all(
+        ept.is_present(entry, mbec=mbec) and ept.misconfiguration(cpu, entry, level, mbec=mbec) is None
+        for level, entry in entries(vector)
+    )
+
+
 def _entry(cpu: Cpu, vector: EntryVector) -> tuple[Allowed, ...] | NotApplicable:
     if not cpu.vmx:
         return _aside("na-no-vmx")
@@ -139,6 +150,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
     match vector:
         case AccessVector():
             return _access(cpu, vector)
+        case SequenceVector():
+            return sequences.answers(cpu, vector, _access, _cacheable)
         case EntryVector():
             return _entry(cpu, vector)
         case MsrVector():
@@ -158,6 +171,11 @@ def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
     exact. MSR values are judged for consistency only. Errata of ``cpu`` are no excuse: they are not looked at.
     """
     return answers(replace(cpu, errata=frozenset()) if cpu.errata else cpu, vector)
+
+
+def stale(cpu: Cpu, turns: tuple[Turn, ...], seen: Outcome) -> bool:
+    """Whether ``seen``, the outcome of the last of ``turns``, goes by what the entries or controls were before."""
+    return len(turns) > 1 and sequences.stale(cpu, turns, seen, _access)
 
 
 def explaining(cpu: Cpu, vector: Vector, seen: Outcome) -> frozenset[str] | None:

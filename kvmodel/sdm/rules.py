@@ -37,6 +37,12 @@ RULES: dict[str, Rule] = {
     ),
     "ept-reserved": Rule("29.3.3.1", "A present entry with a reserved bit set is misconfigured."),
     "ept-memory-type": Rule("29.3.3.1", "A present leaf whose bits 5:3 are 2, 3 or 7 is misconfigured."),
+    # --- what may be remembered from one access to the next ---
+    "cached-translation": Rule(
+        "29.4.2",
+        "Until INVEPT, or an EPT violation at the address, a CPU may go by a translation that it cached when the "
+        "entries were other, or EPTP bit 6 or mode-based execute control.",
+    ),
     # --- what of the qualification is defined ---
     "undefined-bit6": Rule("28.2.1", "Qualification bit 6 is undefined without mode-based execute control."),
     "undefined-advanced": Rule(

@@ -135,7 +135,7 @@ def test_batch_is_as_long_as_it_says_and_its_arena_lies_behind_it() -> None:
 def test_too_large_a_batch_and_missing_flags_are_refused() -> None:
     with pytest.raises(InputError, match="split the batch"):
         guest.pack([AccessVector()], arena_size=protocol.L1_MEMORY)
-    with pytest.raises(InputError, match="1 flags for 2 vectors"):
+    with pytest.raises(InputError, match="1 flags for 2 records"):
         guest.pack([AccessVector(), AccessVector()], flags=[0])
 
 

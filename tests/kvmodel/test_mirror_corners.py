@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import machine, mmu_fault, mmu_sp, mmu_sync, paging_tmpl, spte, spte_h, vmx
+from kvmodel import machine, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, spte_h, vmx
 from kvmodel.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_mmu_page, kvm_page_fault
 from kvmodel.mmu import hardware_entries, shadow_walk
 from kvmodel.mmu_role import kvm_calc_cpu_role
@@ -94,8 +94,18 @@ def test_syncing_what_fails_drops_it() -> None:
     assert mmu_sync.kvm_sync_page(vcpu, sp) == 0
     vcpu.memory[PT + index * 8] = LEAF | 5
     assert mmu_sync.kvm_sync_page(vcpu, sp) == -1
-    vcpu.memory[PT + index * 8] = LEAF | 3
-    sp.unsync = True
+    assert (sp.gfn, sp.role) not in vcpu.hash
+
+
+def test_invalidating_what_fails_to_sync_drops_it() -> None:
+    vcpu = l2_at(0)
+    map_gpa(vcpu, LEAF | 7)
+    mmu_fault.kvm_mmu_do_page_fault(vcpu, GPA, READ)
+    sp = next(s for s in vcpu.pages.values() if s.level == 1)
+    index = GPA >> 12 & 511
+    vcpu.memory[PT + index * 8] = LEAF | 1
+    vcpu.ram_gfns = 0x100
+    mmu_unsync.kvm_unsync_page(vcpu, sp)
     mmu_sync.kvm_mmu_invalidate_addr(vcpu, GPA)
     assert mmu_sp.get_spte(sp, index) == 1 << 63
 

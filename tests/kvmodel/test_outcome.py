@@ -25,6 +25,7 @@ def test_text_names_what_matters() -> None:
     assert str(Outcome(Kind.VIOLATION, 0x184, gpa=Place("target", 8), gla=Place("target"), defined=~0x40 & 0x1FFF)) == (
         "violation q=0x184 (any of 0x40) gpa=target+0x8 gla=target"
     )
+    assert str(Outcome(Kind.VIOLATION, 0x1C4)) == "violation q=0x1c4"
     assert str(Outcome(Kind.ENTRY_FAIL, 7)) == "entry-fail error 7"
     assert str(Outcome(Kind.EXIT, 1, 10)) == "exit reason 10 q=0x1"
     assert str(Outcome(Kind.VALUE, 0xFF, defined=0xF)) == "value 0xf"

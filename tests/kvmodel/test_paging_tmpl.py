@@ -8,6 +8,7 @@ from kvmodel import mmu_fault, mmu_sync, paging_tmpl
 from kvmodel.kvm_host import RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, Vcpu, kvm_memory_slot
 from kvmodel.mmu import hardware_entries
 from kvmodel.mmu_sp import get_spte
+from kvmodel.mmu_unsync import kvm_unsync_page
 from tests.kvmodel.mirror import GPA, PT, l2_at, map_gpa
 
 READ, WRITE, FETCH, PRESENT = 4, 2, 16, 1
@@ -290,7 +291,7 @@ def test_an_unsynced_entry_is_synced_before_the_exit() -> None:
     map_gpa(vcpu, LEAF | 7)
     fault(vcpu, READ)
     sp = next(s for s in vcpu.pages.values() if s.level == 1)
-    sp.unsync = True
+    kvm_unsync_page(vcpu, sp)
     vcpu.memory[PT + (GPA >> 12 & 511) * 8] = LEAF | 1
     fault(vcpu, WRITE | PRESENT)
     assert vcpu.injected is not None
