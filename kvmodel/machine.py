@@ -460,7 +460,9 @@ def _turns(guest: _Guest, v: SequenceVector) -> Iterator[tuple[Outcome, int]]:
     before = v.turns[0]
     for number, turn in enumerate(v.turns, 1):
         a = turn.access
-        vcpu.step("L1", f"turn {number}: {a.access.value}, leaf {a.leaf}, upper {a.upper}, MBEC {a.mbec.value}")
+        if vcpu.steps is not None:
+            what = f"turn {number}: {a.access.value}, leaf {a.leaf}, upper {a.upper}, MBEC {a.mbec.value}"
+            vcpu.steps.append(Step("L1", what))
         if _upper_bits(a) != _upper_bits(before.access):
             write_guest_table(vcpu, _entry_gpa(a.upper_level), _upper_bits(a) | _TABLES[a.upper_level - 1])
         if _leaf_bits(a) != _leaf_bits(before.access):
