@@ -51,7 +51,7 @@ def _vectors(value: Any, folder: Path) -> list[str]:
     if not isinstance(names, list) or not names:
         raise ValueError(f'{value!r} is no list of vectors: write them as in ["thin"]')
     for name in names:
-        if not _text(name, folder).startswith("@") and name not in ("core", "thin", *vectors.CORE):
+        if not _text(name, folder).startswith("@") and name not in vectors.NAMES:
             selection.vector(name)
     return names
 

@@ -73,6 +73,4 @@ def vector(name: str) -> Vector:
     try:
         return parse(name)
     except VectorError as error:
-        raise InputError(
-            f"{error}; parts are {', '.join(('core', 'full', 'sequences', 'thin', *vectors.CORE, *vectors.BEYOND))}"
-        ) from error
+        raise InputError(f"{error}; parts are {', '.join(vectors.NAMES)}") from error

@@ -178,6 +178,10 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {**SEQUENCES}
 
 
+# What a user may name: whole spaces, and every part of them.
+NAMES: tuple[str, ...] = ("core", "full", "sequences", "thin", *CORE, *BEYOND)
+
+
 def _all(parts: dict[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
     seen: dict[str, Vector] = {}
     for part in parts.values():

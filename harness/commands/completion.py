@@ -101,7 +101,7 @@ def _slot(action: argparse.Action, one_level: bool) -> Slot:
     if action.dest == "param":
         return Slot((*selection.PARAM_VALUES, *(() if one_level else ("all",))))
     if action.dest in ("vectors", "ids"):
-        return Slot(("core", "thin", *vectors.CORE))
+        return Slot(vectors.NAMES)
     if action.type is Path or action.metavar in _FILES:
         return Slot(files=True)
     return Slot()
