@@ -10,35 +10,43 @@ from typing import Any
 
 from harness import kernel, levels, mailbox, selection, series_check, series_io
 from harness.cache import Cache
+from harness.commands.common import add_command
 from harness.progress import PROGRESS
 
 
 def add_parser(subparsers: Any) -> None:
     """Add ``series`` to the command line; each subcommand sets ``run``."""
-    top = subparsers.add_parser("series", help="the patch series: show, apply, build, check, import")
+    top = add_command(
+        subparsers, "series", "the patch series: show, apply, build, check, import", "series show", "series check"
+    )
     commands = top.add_subparsers(title="series commands", metavar="COMMAND", required=True)
 
-    def command(name: str, function: Any, what: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    def command(name: str, function: Any, what: str, *examples: str) -> argparse.ArgumentParser:
+        parser = add_command(commands, name, what, *(f"series {name}{example}" for example in examples))
         parser.set_defaults(run=function)
         parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
         if name != "import":
             parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
         return parser
 
-    show = command("show", _show, "List the patches: number, claim, author, subject, files, what should be seen.")
+    show = command("show", _show, "List the patches: number, claim, author, subject, files, what should be seen.",
+                   "", " --json")  # fmt: skip
     show.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    apply = command("apply", _apply, "Make a git tree of the base with one commit a patch; fuzz is never allowed.")
+    apply = command("apply", _apply, "Make a git tree of the base with one commit a patch; fuzz is never allowed.",
+                    " /tmp/tree", " --level 11 /tmp/tree")  # fmt: skip
     apply.add_argument("target", type=Path, metavar="DIR", help="the folder to make")
     apply.add_argument("--level", metavar="N", help="patches 1 to N only (default: all)")
-    build = command("build", _build, "Build the modules of every level and prove that one base image takes them.")
+    build = command("build", _build, "Build the modules of every level and prove that one base image takes them.",
+                    "", " --levels 0,11,18", " --levels 0 --naive 18")  # fmt: skip
     build.add_argument("--levels", metavar="LIST", help="such as 0,11,16-18 (default: all)")
     build.add_argument("--naive", metavar="LIST", help="measure these levels from a clean tree as well, for comparison")
-    check = command("check", _check, "Check each patch: applies, builds, warnings, checkpatch, object identity, claim.")
+    check = command("check", _check, "Check each patch: applies, builds, warnings, checkpatch, object identity, claim.",
+                    " --patches 1,2,10", " --format markdown", " --series DIR --verbose")  # fmt: skip
     check.add_argument("--patches", metavar="LIST", help="such as 1,2,10 (default: all)")
     check.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     check.add_argument("--verbose", action="store_true", help="show how each function changed")
-    bring = command("import", _import, "Make a series folder of mails as posted.")
+    bring = command("import", _import, "Make a series folder of mails as posted.",
+                    " series.mbox DIR", " --linux ~/src/linux v6.12.8..my-branch DIR")  # fmt: skip
     bring.add_argument("source", metavar="SOURCE", help="an mbox, a folder of mails, or a range A..B of --linux")
     bring.add_argument("target", type=Path, metavar="DIR", help="the series folder to make")
 

@@ -110,19 +110,28 @@ class Bench:
                 "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
                 "config": {"fragment": sha256(kernel.FRAGMENT), "config": sha256(self._kernel.config)},
                 "compiler": kernel.compiler_version(),
-                "patches": self._patches(),
+                "patches": self.patches(),
             }
             if self.lab is None:
                 made["qemu"] = rootfs.qemu_version(self.cache)
         return made
 
-    def _patches(self) -> list[dict[str, Any]]:
-        """A row a patch: its mail, how it applies, its level's build and, where both levels are there, its identity."""
+    def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:
+        """A row a patch: its mail, how it applies, its level's build.
+
+        With ``compared`` also what became of the machine code, wherever the cache has both levels: seconds a patch
+        the first time.
+        """
         assert self._kernel is not None
+        known = dict(self._modules)
+        if compared:
+            everything = range(self.series.last + 1)
+            there = set(everything) - set(levels.missing(self.cache, self.series, everything, linux=self._linux))
+            known = levels.build(self.cache, self.series, there, linux=self._linux, need_image=False)
         rows = []
         for done in series_io.states(self.series, self._kernel.pristine):
             patch = done.patch
-            here, below = (self._modules.get(n) for n in (patch.number, patch.number - 1))
+            here, below = (known.get(n) for n in (patch.number, patch.number - 1))
             far = max((abs(o.lines) for o in done.offsets), default=0)
             row: dict[str, Any] = {
                 "number": patch.number,
@@ -136,7 +145,7 @@ class Bench:
             if here is not None:
                 new = [w for w in here.warnings if below is None or w not in below.warnings]
                 row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
-            if here is not None and below is not None:
+            if compared and here is not None and below is not None:
                 difference = identity.compare(self.cache, series_check.files(below), series_check.files(here))
                 row["identity"] = series_check.in_words(difference)
             rows.append(row)

@@ -6,13 +6,15 @@ import argparse
 from typing import Any
 
 from harness import proc, selection
-from harness.commands.common import LAST_LEVEL, add_builds
+from harness.commands.common import LAST_LEVEL, add_builds, add_command
 from harness.setup import Bench
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("build", help="build what a run needs into the cache, and nothing else")
+    parser = add_command(
+        commands, "build", "build what a run needs into the cache, and nothing else", "build", "build --levels 0,18"
+    )
     parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
     add_builds(parser)
     parser.set_defaults(run=run)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from harness import selection
 from kvmodel.cpu import Cpu
 
 LAST_LEVEL = 18
+
+
+def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
+    """A command that explains itself: what it does in a line, and how it is typed."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ("" if what.endswith(".") else "."),
+        epilog="\n".join(("examples:", *(f"  kvmirror {example}" for example in examples))),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:

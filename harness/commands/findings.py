@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import selection, summary
 from harness.causes import Cause, find_cause
-from harness.commands.common import LAST_LEVEL, add_journal, host_cpu
+from harness.commands.common import LAST_LEVEL, add_command, add_journal, host_cpu
 from harness.errors import InputError
 from harness.findings import Finding, weight
 from harness.journal import Journal
@@ -19,18 +19,22 @@ from kvmodel.sequence import SequenceVector
 
 def add_parser(commands: Any) -> None:
     """Add the three commands."""
-    listing = commands.add_parser("findings", help="where the kernel departs from the manual, by cause")
+    listing = add_command(
+        commands, "findings", "where the kernel departs from the manual, by cause", "findings", "findings --bare"
+    )
     add_journal(listing)
     listing.add_argument("--bare", action="store_true", help="the bare CPU's departures (errata) instead of KVM's")
     listing.add_argument("--json", action="store_true", help="a JSON list")
     listing.set_defaults(run=run_findings)
 
-    explain = commands.add_parser("explain", help="one finding: rule, steps, smallest vector, reproducer")
+    explain = add_command(commands, "explain", "one finding: rule, steps, smallest vector, reproducer", "explain F1")
     add_journal(explain)
     explain.add_argument("name", metavar="F", help="a finding's name, as 'kvmirror findings' prints it")
     explain.set_defaults(run=run_explain)
 
-    changes = commands.add_parser("changes", help="what a patch changed that can be seen from outside")
+    changes = add_command(
+        commands, "changes", "what a patch changed that can be seen from outside", "changes --patch 11"
+    )
     add_journal(changes)
     changes.add_argument("--patch", required=True, metavar="N", help="the patch's number")
     changes.set_defaults(run=run_changes)

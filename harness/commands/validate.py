@@ -183,6 +183,7 @@ def run(args: argparse.Namespace) -> int:
                     progress=progress,
                 )
             status = "complete"
+            journal.amend(run_number, {"patches": bench.patches(compared=True)})
         except KeyboardInterrupt:
             proc.end_all()
             raise

@@ -21,6 +21,12 @@ from kvmodel.series import Level
 
 SCHEMA = 1
 DRIFT = 3  # exit code
+EXAMPLES = """\
+examples:
+  kvmirror check --levels 0,18
+  kvmirror check --list
+  kvmirror check --functions make_spte --levels 15 --thorough
+"""
 
 
 def add_parser(commands: Any) -> None:
@@ -32,6 +38,8 @@ def add_parser(commands: Any) -> None:
             "Compiles the KVM code of each level, calls its functions in a child process and compares what they "
             "give with what the mirror gives. Exit code 3 when they differ."
         ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--levels", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--functions", default="", metavar="NAMES", help="only these, comma-separated (see --list)")
