@@ -17,7 +17,9 @@ from kvmodel.sequence import SequenceVector
 from kvmodel.vector import (
     Access,
     AccessVector,
+    Common,
     EntryVector,
+    Evmcs,
     GuestPerm,
     Mbec,
     MmioVector,
@@ -55,6 +57,7 @@ _REFUSED: Final = {  # images/probe/probe.h
     0x1000: "no L2-physical address fits the paging mode, the levels and MAXPHYADDR",
     0x1001: "a sequence step without a fitting step before it",
     0x1002: "unknown kind, access or paging",
+    0x1003: "this L1 is not offered an enlightened VMCS",
     0x1010: "the access ended but did not do what it says",
     0x1011: "the access ended at the wrong RIP",
 }
@@ -148,6 +151,10 @@ def _leaf_extra(access: Access) -> int:
             return PTE_A | PTE_D
 
 
+def _evmcs(v: Common) -> int:
+    return _C["EPT_EVMCS"] if v.ev is Evmcs.USED else 0
+
+
 def _access_record(v: AccessVector) -> Fields:
     if v.paging is Paging.BITS32 and not (v.gp.x and v.gu.x):
         raise InputError(f"{v.id}: 32-bit paging has no execute-disable bit; use pgpae or pg64, or 'x' in gp and gu")
@@ -165,7 +172,7 @@ def _access_record(v: AccessVector) -> Fields:
         "paging": _PAGING[v.paging],
         "cpl": v.cpl,
         "cr": v.wp * _C["CR_WP"] | v.smep * _C["CR_SMEP"] | v.smap * _C["CR_SMAP"] | v.nxe * _C["CR_NXE"],
-        "ept": _C["EPT_ENABLE"] | v.ad * _C["EPT_AD"] | (v.mbec is Mbec.ON) * _C["EPT_MBEC"],
+        "ept": _C["EPT_ENABLE"] | v.ad * _C["EPT_AD"] | (v.mbec is Mbec.ON) * _C["EPT_MBEC"] | _evmcs(v),
     }
 
 
@@ -203,14 +210,14 @@ def _record(v: Vector) -> Fields:
             return _access_record(v)
         case EntryVector():
             fields = _access_record(AccessVector(v.mbec))
-            ept = v.ept * _C["EPT_ENABLE"] | (v.mbec is Mbec.ON) * _C["EPT_MBEC"]
+            ept = v.ept * _C["EPT_ENABLE"] | (v.mbec is Mbec.ON) * _C["EPT_MBEC"] | _evmcs(v)
             return {**fields, "kind": _C["KIND_ENTRY"], "ept": ept}
         case MsrVector():
-            return {"kind": _C["KIND_MSR"], "msr": v.msr}
+            return {"kind": _C["KIND_MSR"], "msr": v.msr, "ept": _evmcs(v)}
         case MmioVector():
             if v.access not in (Access.READ, Access.WRITE, Access.RMW):
                 raise InputError(f"{v.id}: L1's MMIO access is read, write or rmw")
-            return {"kind": _C["KIND_MMIO"], "access": _ACCESS[v.access]}
+            return {"kind": _C["KIND_MMIO"], "access": _ACCESS[v.access], "ept": _evmcs(v)}
         case _:
             raise InputError(f"{v.id}: not a question for the probe; the client or the host answers it")
 

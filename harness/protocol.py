@@ -110,7 +110,7 @@ VECTOR: Final = Record(
             "B",
             1,
             "ept",
-            "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12)",
+            "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12), EPT_EVMCS 8",
         ),
         ("I", 1, "msr", "KIND_MSR: which"),
         ("I", 1, "flags", "FLAG_*"),
@@ -176,6 +176,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "EPT_ENABLE": 1,
     "EPT_AD": 2,
     "EPT_MBEC": 4,
+    "EPT_EVMCS": 8,  # the vmcs12 is an enlightened one
     "FLAG_CONTINUE": 1,  # a sequence: the same addresses and tables as the record before, entries rewritten
     "FLAG_NO_INVEPT": 2,  # no INVEPT before this entry
     "FLAG_VMCS_B": 4,  # run on the second vmcs12

@@ -1,4 +1,4 @@
-"""The space: which vectors are asked. Exhaustive cores, every part under a name; ids are stable.
+"""The space: which vectors are asked. Exhaustive cores and parts beyond, each under a name; ids are stable.
 
 A part is a named, deterministic generator. ``core()`` is what ``kvmirror validate`` asks at every level.
 """
@@ -17,6 +17,7 @@ from kvmodel.vector import (
     AccessVector,
     ClientVector,
     EntryVector,
+    Evmcs,
     GuestPerm,
     HostVector,
     Mbec,
@@ -136,7 +137,7 @@ def controls() -> Iterator[Vector]:
             yield EntryVector(mbec, env=env, ept=ept)
     for mbec in (Mbec.ON, Mbec.OFF):
         for msr in (0x48B, 0x48C):
-            yield MsrVector(mbec, ev=True, msr=msr)
+            yield MsrVector(mbec, ev=Evmcs.OFFERED, msr=msr)
             yield MsrVector(mbec, xo=False, msr=msr)
     for access in (Access.READ, Access.WRITE):
         yield MmioVector(Mbec.OFF, access=access)
@@ -151,6 +152,24 @@ def host_itself() -> Iterator[Vector]:
             yield ClientVector(mode, access, "u", env)
         for access, page in product((Access.READ, Access.WRITE, Access.FETCH), "us"):
             yield ClientVector("long", access, page, env)
+
+
+CONTROL_MSRS = (0x481, 0x482, 0x483, 0x484, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0x490, 0x491)
+
+
+def evmcs() -> Iterator[Vector]:
+    """Hyper-V's enlightened VMCS offered and in use: the MSRs it filters, VM entries, and the permissions again."""
+    offered = (Evmcs.OFFERED, Evmcs.USED)
+    for msr, ev in product(CONTROL_MSRS, Evmcs):
+        yield MsrVector(Mbec.ON, ev=ev, msr=msr)
+    for ev in offered:
+        yield MsrVector(Mbec.NA, ev=ev, msr=0x48B)
+    for mbec, ept, ev in product(Mbec, (True, False), offered):
+        yield EntryVector(mbec, ev=ev, ept=ept)
+    for mbec, leaf, access, gp in product((Mbec.ON, Mbec.OFF), Perm.all(), ACCESSES, (UWX, SWX)):
+        yield AccessVector(mbec, ev=Evmcs.USED, leaf=leaf, access=access, gp=gp)
+    for leaf, access, ad in product(Perm.all(), WALKS, (False, True)):
+        yield AccessVector(Mbec.ON, ev=Evmcs.USED, leaf=leaf, access=access, ad=ad, cpl=3)
 
 
 CORE: dict[str, Callable[[], Iterator[Vector]]] = {
@@ -175,7 +194,7 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 
 
 # What is asked beyond the core, part by part.
-BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {**SEQUENCES}
+BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES}
 
 
 # What a user may name: whole spaces, and every part of them.

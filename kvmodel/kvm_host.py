@@ -269,6 +269,14 @@ class nested_vmx_msrs:
     ept_caps: int = 0
     vpid_caps: int = 0
     vmfunc_controls: int = 0
+    pinbased_ctls_low: int = 0
+    pinbased_ctls_high: int = 0
+    procbased_ctls_low: int = 0
+    procbased_ctls_high: int = 0
+    exit_ctls_low: int = 0
+    exit_ctls_high: int = 0
+    entry_ctls_low: int = 0
+    entry_ctls_high: int = 0
 
 
 @dataclass(slots=True)
@@ -300,6 +308,42 @@ class vmcs12:
     vm_function_control: int = 0
     virtual_processor_id: int = 0
     guest_pml_index: int = 0
+
+
+@dataclass(slots=True)
+class hv_enlightened_vmcs:
+    """asm/hyperv-tlfs.h struct hv_enlightened_vmcs: the controls, and which groups L1 calls unchanged."""
+
+    revision_id: int = 1
+    secondary_vm_exec_control: int = 0
+    ept_pointer: int = 0
+    cpu_based_vm_exec_control: int = BIT(31)  # CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
+    pin_based_vm_exec_control: int = 0
+    vm_exit_controls: int = 0
+    vm_entry_controls: int = 0
+    virtual_processor_id: int = 0
+    hv_clean_fields: int = 0
+
+
+@dataclass(slots=True)
+class hv_vp_assist_page:
+    """asm/hyperv-tlfs.h struct hv_vp_assist_page: whether VM entries go by an enlightened VMCS, and where it lies."""
+
+    enlighten_vmentry: bool = False
+    current_nested_vmcs: int = 0
+
+
+@dataclass(slots=True)
+class VcpuHv:
+    """What Hyper-V's enlightenments add to a vCPU (struct kvm_vcpu_hv, nested.hv_evmcs) and to L1's memory.
+
+    ``vp_assist_page`` is None until L1 enables it; ``pages`` has L1's enlightened VMCSs by guest-physical address.
+    """
+
+    vp_assist_page: hv_vp_assist_page | None = None
+    pages: dict[int, hv_enlightened_vmcs] = field(default_factory=dict)
+    hv_evmcs: hv_enlightened_vmcs | None = None
+    hv_evmcs_vmptr: int = -1  # EVMPTR_INVALID
 
 
 class Kvm:
@@ -442,6 +486,7 @@ class Vcpu:
         "guest_mmu",
         "guest_mode",
         "hash",
+        "hv",
         "idt_vectoring_valid",
         "indirect",
         "injected",
@@ -483,6 +528,7 @@ class Vcpu:
         self.vmcs12 = vmcs12()
         self.nested_msrs = nested_vmx_msrs()
         self.guest_cpuid_has_evmcs = False
+        self.hv = VcpuHv()
         self.maxphyaddr = kvm.host_maxphyaddr
         self.reserved_gpa_bits = rsvd_bits(kvm.host_maxphyaddr, 63)
         self.guest_mode = False

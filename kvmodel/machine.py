@@ -15,7 +15,8 @@ from typing import Final
 from kvmodel import mmutrace
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
-from kvmodel.kvm_host import Kvm, Vcpu, kvm_memory_slot
+from kvmodel.hyperv import nested_evmcs_filter_control_msr
+from kvmodel.kvm_host import Kvm, Vcpu, hv_enlightened_vmcs, hv_vp_assist_page, kvm_memory_slot
 from kvmodel.mmu import hardware_entries
 from kvmodel.mmu_fault import EMULATE
 from kvmodel.mmu_roots import kvm_mmu_free_roots, mmu_alloc_shadow_roots
@@ -29,6 +30,7 @@ from kvmodel.nested import (
     vmx_get_msr,
     vmx_get_vmx_msr,
 )
+from kvmodel.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs
 from kvmodel.outcome import Kind, Outcome, Place, Prediction, Step, of_turns
 from kvmodel.sdm import ept as sdm_ept
 from kvmodel.sdm import guest_paging
@@ -41,6 +43,7 @@ from kvmodel.vector import (
     AccessVector,
     ClientVector,
     EntryVector,
+    Evmcs,
     GuestPerm,
     HostVector,
     Machine,
@@ -80,15 +83,19 @@ from kvmodel.vmx_h import (
 
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C
+MSR_VMFUNC: Final = 0x491
 
 # How a host file's value is written into Outcome.code.
 PARAM_ABSENT: Final = 0
 PARAM_Y: Final = ord("Y")
 PARAM_N: Final = ord("N")
 
-# Bits of MSR 0x48B and 0x48C that the mirror vouches for: QEMU's CPU model decides the others.
-DEFINED_48B: Final = GENMASK(31, 0) | BIT(33) | BIT(39) | BIT(54)
-DEFINED_48C: Final = BIT(0) | BIT(6) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(22)
+# Bits of an MSR that the mirror vouches for, where the CPU's share and QEMU's are not all known.
+DEFINED: Final = {
+    MSR_PROCBASED_CTLS2: GENMASK(31, 0) | BIT(33) | BIT(39) | BIT(54),
+    MSR_EPT_VPID_CAP: BIT(0) | BIT(6) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(22),
+    MSR_VMFUNC: GENMASK(63, 1),
+}
 
 # Where the probe's things lie in this model; any address does, none of them 2 MiB-aligned but the large leaves.
 _GPA: Final = 1 << 30 | 2 << 21 | 3 << 12 | 0x18  # the L2-physical address under test, or of the entry under test
@@ -98,6 +105,7 @@ _RAM_GFNS: Final = 1 << 20
 _FULL: Final = 0x407 | 0x300  # the scaffold's entries: R, W, X, bit 10, A, D
 _L1_GPA: Final = 0x0800_0000
 _MMIO_GPA: Final = 0xFEB0_0000
+_EVMCS_GPA: Final = 0x0900_0000
 
 _TARGET: Final = Place("target")
 _GPT: Final = Place("gpt")
@@ -150,6 +158,21 @@ def _mask_by_user_space(vcpu: Vcpu, machine: Machine) -> None:
     if not machine.execonly_offered:
         msrs.ept_caps &= ~VMX_EPT_EXECUTE_ONLY_BIT
     vcpu.guest_cpuid_has_evmcs = machine.evmcs_offered
+
+
+def _ask(vcpu: Vcpu, evmcs: Evmcs, control: int, eptp: int, *, second: bool = False) -> None:
+    """What L1 writes before a VM entry: secondary controls and EPT pointer, to a vmcs12 or to an enlightened VMCS.
+
+    Like the probe's, this L1 calls no field of an enlightened VMCS clean.
+    """
+    if evmcs is Evmcs.USED:
+        gpa = _EVMCS_GPA + (0x1000 if second else 0)
+        vcpu.hv.vp_assist_page = hv_vp_assist_page(enlighten_vmentry=True, current_nested_vmcs=gpa)
+        page = vcpu.hv.pages.setdefault(gpa, hv_enlightened_vmcs())
+        page.secondary_vm_exec_control, page.ept_pointer, page.hv_clean_fields = control, eptp, 0
+    else:
+        vcpu.hv.vp_assist_page = None
+        vcpu.vmcs12.secondary_vm_exec_control, vcpu.vmcs12.ept_pointer = control, eptp
 
 
 class _Run:
@@ -271,17 +294,24 @@ class _Guest:
     __slots__ = ("cpu", "entry", "error", "frames", "run", "vcpu")
 
     def __init__(
-        self, level: Level, param: bool | None, cpu: Cpu, machine: Machine, *, mbec: bool, ad: bool, ept: bool
+        self,
+        level: Level,
+        param: bool | None,
+        cpu: Cpu,
+        machine: Machine,
+        *,
+        mbec: bool,
+        ad: bool,
+        ept: bool,
+        evmcs: Evmcs = Evmcs.ABSENT,
     ) -> None:
         vcpu = vcpu_create(_loaded(level, param, cpu, machine.env.name))
         vcpu.slot = _slot(machine.env.name)
         vcpu.ram_gfns = _RAM_GFNS
         _mask_by_user_space(vcpu, machine)
         control = SECONDARY_EXEC_MODE_BASED_EPT_EXEC if mbec else 0
-        if ept:
-            control |= SECONDARY_EXEC_ENABLE_EPT
-            vcpu.vmcs12.ept_pointer = vmcs12_eptp(_TABLES[4], ad=ad)
-        vcpu.vmcs12.secondary_vm_exec_control = control
+        control |= SECONDARY_EXEC_ENABLE_EPT if ept else 0
+        _ask(vcpu, evmcs, control, vmcs12_eptp(_TABLES[4], ad=ad) if ept else 0)
         self.vcpu = vcpu
         self.cpu = cpu
         vcpu.steps = []
@@ -297,14 +327,13 @@ class _Guest:
         mbec = vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
         return _Run(vcpu, self.cpu, mbec=mbec, ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0)
 
-    def enter(self, v: AccessVector) -> int:
-        """VM entry as ``v`` asks; its error number, 0 where L2 runs."""
+    def enter(self, v: AccessVector, *, second: bool = False) -> int:
+        """VM entry as ``v`` asks, on the ``second`` vmcs12 or the first; its error number, 0 where L2 runs."""
         vcpu = self.vcpu
         vcpu.injected = None
         control = SECONDARY_EXEC_ENABLE_EPT
         control |= SECONDARY_EXEC_MODE_BASED_EPT_EXEC if v.mbec is Mbec.ON else 0
-        vcpu.vmcs12.secondary_vm_exec_control = control
-        vcpu.vmcs12.ept_pointer = vmcs12_eptp(_TABLES[4], ad=v.ad)
+        _ask(vcpu, v.ev, control, vmcs12_eptp(_TABLES[4], ad=v.ad), second=second)
         if not (error := nested_vmx_run(vcpu)):
             self.run = self.l2_run()
         return error
@@ -378,7 +407,7 @@ class _Context:
         self.level = level
         self.param = param
         self.cpu = cpu
-        self.guests: dict[tuple[str, bool, bool, bool, bool, bool, bool], _Guest] = {}
+        self.guests: dict[tuple[str, bool, Evmcs, bool, bool, bool, bool], _Guest] = {}
         self.sequences: dict[Machine, _Guest] = {}
         self.trouble: dict[str, Outcome | None] = {}
 
@@ -394,7 +423,7 @@ class _Context:
         key = (v.env, v.xo, v.ev, on, v.mbec is Mbec.NA, ad, ept)
         guest = self.guests.get(key)
         if guest is None:
-            guest = _Guest(self.level, self.param, self.cpu, v.machine, mbec=on, ad=ad, ept=ept)
+            guest = _Guest(self.level, self.param, self.cpu, v.machine, mbec=on, ad=ad, ept=ept, evmcs=v.ev)
             self.guests[key] = guest
         return guest
 
@@ -467,12 +496,12 @@ def _turns(guest: _Guest, v: SequenceVector) -> Iterator[tuple[Outcome, int]]:
             write_guest_table(vcpu, _entry_gpa(a.upper_level), _upper_bits(a) | _TABLES[a.upper_level - 1])
         if _leaf_bits(a) != _leaf_bits(before.access):
             write_guest_table(vcpu, _entry_gpa(a.leaf_level), _leaf_entry(a.leaf_level, _leaf_bits(a)))
-        if turn.second is not before.second:
+        if turn.second is not before.second and a.ev is not Evmcs.USED:
             nested_release_vmcs12(vcpu)
         if turn.invept:
             handle_invept(vcpu)
         before = turn
-        if error := guest.enter(a):
+        if error := guest.enter(a, second=turn.second):
             yield Outcome(Kind.ENTRY_FAIL, error), 0
         else:
             yield _l2(guest, a, *_view(a)) or _DONE, guest.run.exits
@@ -534,17 +563,31 @@ def _l1_msrs(level: Level, param: bool | None, cpu: Cpu, machine: Machine) -> Vc
     return vcpu
 
 
-def _msr_outcome(msr: int, value: int | None) -> Outcome:
-    if value is None:
-        raise ValueError(f"MSR {msr:#x} is not modelled: use 0x48b or 0x48c")
-    return Outcome(Kind.VALUE, value, defined=DEFINED_48B if msr == MSR_PROCBASED_CTLS2 else DEFINED_48C)
+def _reading(vcpu: Vcpu, msr: int) -> Outcome:
+    """``msr`` as L1 reads it, with the bits that the mirror vouches for.
+
+    Of the controls other than secondary the CPU's share is not known: a bit counts where it is the same with the
+    least and with the most that KVM takes from a CPU. What the eVMCS filter clears counts whatever was there.
+    """
+    values = []
+    for conf in (LEAST, MOST):
+        nested_vmx_setup_ctls_msrs(vcpu.kvm, conf, vcpu.nested_msrs)
+        value = vmx_get_msr(vcpu, msr)
+        if value is None:
+            raise ValueError(f"MSR {msr:#x} is not modelled: use 0x481 to 0x484 or 0x48b to 0x491")
+        values.append(value)
+    least, most = values
+    defined = DEFINED.get(msr, GENMASK(63, 0) & ~(least ^ most))
+    if vcpu.guest_cpuid_has_evmcs:
+        defined |= GENMASK(63, 0) & ~nested_evmcs_filter_control_msr(vcpu, msr, GENMASK(63, 0))
+    return Outcome(Kind.VALUE, least, defined=defined)
 
 
 def _msr(level: Level, param: bool | None, cpu: Cpu, v: MsrVector, want_steps: bool) -> Prediction:
     if trouble := _l1_trouble(level, param, cpu, v.machine.env.name):
         return Prediction(trouble)
     vcpu = _l1_msrs(level, param, cpu, v.machine)
-    outcome = _msr_outcome(v.msr, vmx_get_msr(vcpu, v.msr))
+    outcome = _reading(vcpu, v.msr)
     steps = (Step("vmx/nested.c vmx_get_vmx_msr", str(outcome), 0),) if want_steps else ()
     return Prediction(outcome, steps)
 
@@ -586,7 +629,9 @@ def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Predicti
         on = kvm.enable_pt_guest_exec_control
         return Prediction(Outcome(Kind.VALUE, PARAM_Y if on else PARAM_N, note="Y" if on else "N"))
     msr = MSR_PROCBASED_CTLS2 if v.what == "m48b" else MSR_EPT_VPID_CAP
-    return Prediction(_msr_outcome(msr, vmx_get_vmx_msr(kvm.vmcs_config.nested, msr)))
+    value = vmx_get_vmx_msr(kvm.vmcs_config.nested, msr)
+    assert value is not None
+    return Prediction(Outcome(Kind.VALUE, value, defined=DEFINED[msr]))
 
 
 def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *, steps: bool = False) -> Prediction:

@@ -11,9 +11,16 @@ from kvmodel.kvm_host import EINVAL, PAGE_SHIFT, PFERR_RSVD_MASK, Kvm, Vcpu, nes
 from kvmodel.mmu_fault import kvm_init_shadow_ept_mmu
 from kvmodel.mmu_roots import kvm_mmu_free_roots, kvm_mmu_reload
 from kvmodel.mmu_sync import kvm_mmu_invalidate_addr
+from kvmodel.nested_evmcs import (
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL,
+    EvmptrldStatus,
+    copy_enlightened_to_vmcs12,
+    nested_vmx_handle_enlightened_vmptrld,
+)
 from kvmodel.vmx_ept import nested_ept_ad_enabled
 from kvmodel.vmx_h import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
+    CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR,
     CPU_BASED_TPR_SHADOW,
     EPT_VIOLATION_GVA_IS_VALID,
     EPT_VIOLATION_GVA_TRANSLATED,
@@ -28,9 +35,18 @@ from kvmodel.vmx_h import (
     EXIT_REASON_PREEMPTION_TIMER,
     EXIT_REASON_VMFUNC,
     INTR_INFO_UNBLOCK_NMI,
+    MSR_IA32_VMX_ENTRY_CTLS,
     MSR_IA32_VMX_EPT_VPID_CAP,
+    MSR_IA32_VMX_EXIT_CTLS,
+    MSR_IA32_VMX_PINBASED_CTLS,
+    MSR_IA32_VMX_PROCBASED_CTLS,
     MSR_IA32_VMX_PROCBASED_CTLS2,
+    MSR_IA32_VMX_TRUE_ENTRY_CTLS,
+    MSR_IA32_VMX_TRUE_EXIT_CTLS,
+    MSR_IA32_VMX_TRUE_PINBASED_CTLS,
+    MSR_IA32_VMX_TRUE_PROCBASED_CTLS,
     MSR_IA32_VMX_VMFUNC,
+    PIN_BASED_ALWAYSON_WITHOUT_TRUE_MSR,
     PIN_BASED_EXT_INTR_MASK,
     SECONDARY_EXEC_APIC_REGISTER_VIRT,
     SECONDARY_EXEC_DESC,
@@ -53,6 +69,8 @@ from kvmodel.vmx_h import (
     SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES,
     SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE,
     SECONDARY_EXEC_WBINVD_EXITING,
+    VM_ENTRY_ALWAYSON_WITHOUT_TRUE_MSR,
+    VM_EXIT_ALWAYSON_WITHOUT_TRUE_MSR,
     VMX_EPT_1GB_PAGE_BIT,
     VMX_EPT_2MB_PAGE_BIT,
     VMX_EPT_AD_BIT,
@@ -81,6 +99,7 @@ from kvmodel.vmx_h import (
 VMX_VMFUNC_EPTP_SWITCHING: Final = 1  # asm/vmx.h
 EPTP_PA_MASK: Final = GENMASK(51, 12)
 PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
+VM_FAIL_INVALID: Final = -1  # VMfailInvalid: there is no vmcs12 to hold an error number
 
 # vmx/nested.c prepare_vmcs02_early: secondary controls that vmcs02 takes from vmcs12 only.
 FROM_VMCS12_ONLY: Final = (
@@ -178,7 +197,19 @@ def vmx_restore_vmx_ept_vpid_cap(kvm: Kvm, msrs: nested_vmx_msrs, data: int) -> 
 
 
 def vmx_get_vmx_msr(msrs: nested_vmx_msrs, msr_index: int) -> int | None:
-    """vmx/nested.c vmx_get_vmx_msr for MSRs 0x48B, 0x48C and 0x491: 64 bits, None for another."""
+    """vmx/nested.c vmx_get_vmx_msr for the MSRs of controls, 0x48C and 0x491: 64 bits, None for another."""
+    if msr_index in (MSR_IA32_VMX_TRUE_PINBASED_CTLS, MSR_IA32_VMX_PINBASED_CTLS):
+        data = vmx_control_msr(msrs.pinbased_ctls_low, msrs.pinbased_ctls_high)
+        return data | (PIN_BASED_ALWAYSON_WITHOUT_TRUE_MSR if msr_index == MSR_IA32_VMX_PINBASED_CTLS else 0)
+    if msr_index in (MSR_IA32_VMX_TRUE_PROCBASED_CTLS, MSR_IA32_VMX_PROCBASED_CTLS):
+        data = vmx_control_msr(msrs.procbased_ctls_low, msrs.procbased_ctls_high)
+        return data | (CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR if msr_index == MSR_IA32_VMX_PROCBASED_CTLS else 0)
+    if msr_index in (MSR_IA32_VMX_TRUE_EXIT_CTLS, MSR_IA32_VMX_EXIT_CTLS):
+        data = vmx_control_msr(msrs.exit_ctls_low, msrs.exit_ctls_high)
+        return data | (VM_EXIT_ALWAYSON_WITHOUT_TRUE_MSR if msr_index == MSR_IA32_VMX_EXIT_CTLS else 0)
+    if msr_index in (MSR_IA32_VMX_TRUE_ENTRY_CTLS, MSR_IA32_VMX_ENTRY_CTLS):
+        data = vmx_control_msr(msrs.entry_ctls_low, msrs.entry_ctls_high)
+        return data | (VM_ENTRY_ALWAYSON_WITHOUT_TRUE_MSR if msr_index == MSR_IA32_VMX_ENTRY_CTLS else 0)
     if msr_index == MSR_IA32_VMX_PROCBASED_CTLS2:
         return vmx_control_msr(msrs.secondary_ctls_low, msrs.secondary_ctls_high)
     if msr_index == MSR_IA32_VMX_EPT_VPID_CAP:
@@ -319,14 +350,20 @@ def nested_vmx_check_controls(vcpu: Vcpu) -> int:
     return 0
 
 
-def nested_vmx_run(vcpu: Vcpu) -> int:
-    """vmx/nested.c nested_vmx_run: 0 where L2 is entered, else the VM-instruction error number."""
+def nested_vmx_run(vcpu: Vcpu, launch: bool = True) -> int:
+    """vmx/nested.c nested_vmx_run: 0 where L2 is entered, else the VM-instruction error number or VM_FAIL_INVALID."""
+    if nested_vmx_handle_enlightened_vmptrld(vcpu, launch) is EvmptrldStatus.EVMPTRLD_VMFAIL:
+        return VM_FAIL_INVALID
+    if vcpu.hv.hv_evmcs is not None:
+        copy_enlightened_to_vmcs12(vcpu, vcpu.hv.hv_evmcs)
     if nested_vmx_check_controls(vcpu):
         return VMXERR_ENTRY_INVALID_CONTROL_FIELD
     vcpu.guest_mode = True
     vcpu.vmcs02_secondary = prepare_vmcs02_early(vcpu)
     if nested_cpu_has_ept(vcpu.vmcs12):
         nested_ept_init_mmu_context(vcpu)
+    if vcpu.hv.hv_evmcs is not None:
+        vcpu.hv.hv_evmcs.hv_clean_fields |= HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL  # prepare_vmcs02
     return 0
 
 

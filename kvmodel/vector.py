@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,6 +46,14 @@ class Mbec(Enum):
     ON = "on"  # offered by QEMU's vmx-mbec, set in vmcs12
     OFF = "off"  # offered, clear in vmcs12
     NA = "na"  # QEMU's vmx-mbec=off: never advertised
+
+
+class Evmcs(IntEnum):
+    """What L1 has of Hyper-V's enlightened VMCS."""
+
+    ABSENT = 0  # not offered
+    OFFERED = 1  # QEMU's hv-evmcs; L2 is entered by a plain vmcs12
+    USED = 2  # L2 is entered by an enlightened one
 
 
 class Paging(Enum):
@@ -154,13 +162,13 @@ class Common:
 
     mbec: Mbec = Mbec.ON
     xo: bool = True
-    ev: bool = False
+    ev: Evmcs = Evmcs.ABSENT
     env: str = "std"
 
     @property
     def machine(self) -> Machine:
         """The machine this vector needs."""
-        return Machine(self.mbec is not Mbec.NA, self.xo, self.ev, ENVIRONMENTS[self.env])
+        return Machine(self.mbec is not Mbec.NA, self.xo, self.ev is not Evmcs.ABSENT, ENVIRONMENTS[self.env])
 
     def _tail(self) -> list[str]:
         return [f"mbec={self.mbec.value}", f"xo{self.xo:d}", f"ev{self.ev:d}", f"env={self.env}"]
@@ -300,7 +308,7 @@ class HostVector:
 Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | ClientVector | HostVector | SequenceVector"
 
 _PERM = r"[rwxu-]{4}"
-_TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[01])\.env=(?P<env>\w+)"
+_TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
 _ACCESS_RE = re.compile(
     rf"e(?P<size>4k|2m|1g)\.l(?P<ll>[123])=(?P<leaf>{_PERM})\.l(?P<ul>[234])=(?P<upper>{_PERM})"
     r"\.mt(?P<mt>[0-7])\.xb(?P<xb>[0-9a-f]+)\.ub(?P<ub>[0-9a-f]+)\.(?P<access>\w+)"
@@ -329,8 +337,8 @@ def _env(name: str) -> str:
     return name
 
 
-def _common(m: re.Match[str]) -> tuple[Mbec, bool, bool, str]:
-    return Mbec(m["mbec"]), m["xo"] == "1", m["ev"] == "1", _env(m["env"])
+def _common(m: re.Match[str]) -> tuple[Mbec, bool, Evmcs, str]:
+    return Mbec(m["mbec"]), m["xo"] == "1", Evmcs(int(m["ev"])), _env(m["env"])
 
 
 def parse_access(text: str) -> AccessVector:

@@ -133,7 +133,7 @@ _OPTIONAL_SECONDARY: Final = (
 
 
 # vmx/vmx.h KVM_REQUIRED_ and KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL, 32 bits.
-_REQUIRED_CPU_BASED: Final = (
+KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
     CPU_BASED_HLT_EXITING
     | CPU_BASED_CR3_LOAD_EXITING
     | CPU_BASED_CR3_STORE_EXITING
@@ -148,7 +148,7 @@ _REQUIRED_CPU_BASED: Final = (
     | CPU_BASED_CR8_LOAD_EXITING
     | CPU_BASED_CR8_STORE_EXITING
 )
-_OPTIONAL_CPU_BASED: Final = (
+KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
     CPU_BASED_RDTSC_EXITING
     | CPU_BASED_TPR_SHADOW
     | CPU_BASED_USE_IO_BITMAPS
@@ -190,9 +190,9 @@ def KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm: Kvm) -> int:
 
 def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_config: bool = True) -> int:
     """vmx/vmx.c setup_vmcs_config, its part for secondary controls and EPT capabilities: 0 or -EIO."""
-    cpu_based = _REQUIRED_CPU_BASED | _OPTIONAL_CPU_BASED
+    cpu_based = KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL | KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL
     cpu_based = cpu_based & msrs.procbased_high | msrs.procbased_low
-    if _REQUIRED_CPU_BASED & ~cpu_based:
+    if KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL & ~cpu_based:
         return -EIO
     ctl = 0
     if cpu_based & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS:

@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from kvmodel import hyperv, kvm_host, kvm_role, mmu, mmu_role, nested, paging_tmpl, spte, spte_h, vmx, vmx_ept, vmx_h
+from kvmodel import (
+    hyperv,
+    kvm_host,
+    kvm_role,
+    mmu,
+    mmu_role,
+    nested,
+    nested_ctls,
+    paging_tmpl,
+    spte,
+    spte_h,
+    vmx,
+    vmx_ept,
+    vmx_h,
+)
 from kvmodel.kvm_host import Kvm
 from kvmodel.series import Level
 
@@ -22,6 +36,7 @@ MODULES: tuple[ModuleType, ...] = (
     vmx,
     vmx_ept,
     nested,
+    nested_ctls,
     hyperv,
 )
 

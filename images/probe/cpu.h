@@ -11,6 +11,8 @@ static inline void outl(uint16_t port, uint32_t v) { asm volatile("outl %0, %1" 
 static inline uint8_t inb(uint16_t port) { uint8_t v; asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port)); return v; }
 static inline uint32_t inl(uint16_t port) { uint32_t v; asm volatile("inl %1, %0" : "=a"(v) : "Nd"(port)); return v; }
 
+#define HYPERVISOR	(1u << 31)	/* CPUID 1 ECX */
+
 static inline void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
 	asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
@@ -43,7 +45,8 @@ int wrmsr_safe(uint32_t msr, uint64_t value);
 #define READ_CR(n) ({ uint64_t v_; asm volatile("mov %%cr" #n ", %0" : "=r"(v_)); v_; })
 #define WRITE_CR(n, v) asm volatile("mov %0, %%cr" #n : : "r"((uint64_t)(v)) : "memory")
 
-static inline uint64_t vmread(uint64_t field)
+/* of the VMCS that VMPTRLD made current; the probe's own vmread() and vmwrite() (vmx.c) know the enlightened one */
+static inline uint64_t vmread_current(uint64_t field)
 {
 	uint64_t v;
 
@@ -51,7 +54,7 @@ static inline uint64_t vmread(uint64_t field)
 	return v;
 }
 
-static inline void vmwrite(uint64_t field, uint64_t v)
+static inline void vmwrite_current(uint64_t field, uint64_t v)
 {
 	asm volatile("vmwrite %1, %0" : : "r"(field), "r"(v) : "cc");
 }

@@ -4,7 +4,6 @@
 
 #define MULTIBOOT_MAGIC	0x2badb002u
 #define INFO_MODULES	(1u << 3)
-#define HYPERVISOR	(1u << 31)	/* CPUID 1 ECX */
 #define VMX		(1u << 5)	/* CPUID 1 ECX */
 
 struct multiboot_info {

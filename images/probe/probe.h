@@ -33,7 +33,8 @@
 #define EPT_PD		(SCAFFOLD + 16 * PAGE)	/* EPT12 tables of the scaffold itself, shared by all vectors */
 #define EPT_PT		(SCAFFOLD + 17 * PAGE)
 #define VMXON_REGION	(SCAFFOLD + 20 * PAGE)
-#define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* two */
+#define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* two, then two enlightened ones */
+#define ASSIST_PAGE	(SCAFFOLD + 25 * PAGE)	/* Hyper-V's VP assist page */
 #define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
 #define POOL_PAGES	512
 
@@ -71,6 +72,7 @@
 #define REFUSED_ADDRESS	0x1000	/* no L2-physical address fits: paging mode, levels or MAXPHYADDR */
 #define REFUSED_SEQUENCE 0x1001	/* FLAG_CONTINUE without a fitting record before */
 #define REFUSED_KIND	0x1002	/* unknown kind, access or paging */
+#define REFUSED_EVMCS	0x1003	/* this L1 is not offered an enlightened VMCS */
 /* ... and after an exit: the access ended but did not do what it says */
 #define BROKEN_VALUE	0x1010
 #define BROKEN_RIP	0x1011
@@ -121,9 +123,21 @@ int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxph
 /* vmx.c */
 extern uint64_t vmx_msrs[MSR_COUNT];
 int vmx_init(void);
+int vmx_use(const struct kvm_vector *v);
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip);
 int vmx_enter(struct l2_registers *r);
 void vmx_invept(uint64_t root, int ad);
+uint64_t vmread(uint64_t field);
+void vmwrite(uint64_t field, uint64_t v);
+
+/* evmcs.c */
+int evmcs_enable(void);
+void evmcs_use(uint64_t region);
+void evmcs_leave(void);
+void evmcs_clear(uint64_t region);
+void evmcs_dirty(uint64_t region);
+uint64_t evmcs_read(uint64_t region, uint64_t field);
+void evmcs_write(uint64_t region, uint64_t field, uint64_t v);
 
 /* switch.S */
 int vm_enter(struct l2_registers *r, int resume);

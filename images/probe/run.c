@@ -238,6 +238,11 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 {
 	memset(o, 0, sizeof(*o));
 	o->index = v->index;
+	if (vmx_use(v)) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = REFUSED_EVMCS;
+		return;
+	}
 	switch (v->kind) {
 	case KIND_ACCESS:
 	case KIND_ENTRY:

@@ -44,13 +44,14 @@ static const uint16_t field_of[S_COUNT] = {
 
 /* one vmcs12 with what was last written to it */
 struct vmcs {
-	uint64_t region;
+	uint64_t region;	/* 0: not prepared yet */
+	int enlightened;
 	uint64_t written[S_COUNT];
 	int launched;
 };
 
 uint64_t vmx_msrs[MSR_COUNT];
-static struct vmcs vmcs[2];
+static struct vmcs vmcs[4];	/* A and B, then A and B enlightened */
 static struct vmcs *current;
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
@@ -74,6 +75,19 @@ static uint32_t adjust(uint32_t want, uint32_t which)
 	uint64_t msr = control_msr(which);
 
 	return (want | (uint32_t)msr) & (uint32_t)(msr >> 32);
+}
+
+uint64_t vmread(uint64_t field)
+{
+	return current->enlightened ? evmcs_read(current->region, field) : vmread_current(field);
+}
+
+void vmwrite(uint64_t field, uint64_t v)
+{
+	if (current->enlightened)
+		evmcs_write(current->region, field, v);
+	else
+		vmwrite_current(field, v);
 }
 
 static void put(enum slot slot, uint64_t v)
@@ -147,25 +161,62 @@ static void write_fixed_state(void)
 	vmwrite(GUEST_ES_AR + 14, 0x8b);	/* busy TSS */
 }
 
-static int prepare(struct vmcs *v, uint64_t region)
+static int vmclear(struct vmcs *v)
 {
 	uint8_t failed;
 
-	zero_pages(region, 1);
-	*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
-	v->region = region;
+	asm volatile("vmclear %1\n\tsetna %0" : "=qm"(failed) : "m"(v->region) : "cc", "memory");
 	v->launched = 0;
+	return failed;
+}
+
+/*
+ * Makes `v` the vmcs12 that VM entries go by; non-zero where it cannot be.
+ *
+ * An enlightened VMCS becomes active by the next VM entry and inactive by VMCLEAR; while one is active VMPTRLD is of
+ * no use. Once it is, the VMCS that was current is current no more: VMCLEAR saves it first.
+ */
+static int make_current(struct vmcs *v)
+{
+	int from = current && current->enlightened;
+
+	if (v->enlightened) {
+		if (evmcs_enable() || (!from && vmclear(current)))
+			return 1;
+		evmcs_use(v->region);
+		v->launched = 0;
+		current = v;
+		return 0;
+	}
+	if (from) {
+		if (vmclear(current))
+			return 1;
+		evmcs_leave();
+	}
+	return vmptr(v);
+}
+
+static int prepare(struct vmcs *v, uint64_t region)
+{
+	v->region = region;
 	for (int i = 0; i < S_COUNT; i++)
 		v->written[i] = 0xdeadbeefdeadbeefull;	/* no field holds it */
-	asm volatile("vmclear %1\n\tsetna %0" : "=qm"(failed) : "m"(v->region) : "cc", "memory");
-	if (failed || vmptr(v))
+	if (v->enlightened) {
+		evmcs_clear(region);
+	} else {
+		zero_pages(region, 1);
+		*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+		if (vmclear(v))
+			return 1;
+	}
+	if (make_current(v))
 		return 1;
 	write_host_state();
 	write_fixed_state();
 	return 0;
 }
 
-/* VMX operation and both vmcs12; non-zero where this CPU or its firmware does not let us. */
+/* VMX operation and both plain vmcs12; non-zero where this CPU or its firmware does not let us. */
 int vmx_init(void)
 {
 	uint64_t feature = 0, region = VMXON_REGION;
@@ -201,21 +252,36 @@ void vmx_invept(uint64_t root, int ad)
 	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
 }
 
+/* Makes the vmcs12 that `v` names the current one; non-zero where this L1 is not offered it. */
+int vmx_use(const struct kvm_vector *v)
+{
+	unsigned int n = (v->flags & FLAG_VMCS_B ? 1 : 0) | (v->ept & EPT_EVMCS ? 2 : 0);
+	struct vmcs *want = &vmcs[n];
+
+	if (want == current)
+		return 0;
+	if (want->region)
+		return make_current(want);
+	want->enlightened = 1;		/* the plain ones are there from the start */
+	if (prepare(want, VMCS_REGION + n * PAGE)) {
+		want->region = 0;
+		return 1;
+	}
+	return 0;
+}
+
 /*
- * The vmcs12 of one vector. EPT and MBEC are set as asked, allowed or not: what comes of it is the answer.
- * Unrestricted guest goes with EPT where the CPU offers it.
+ * One vector's controls and state into the current vmcs12. EPT and MBEC are set as asked, allowed or not: what comes
+ * of it is the answer. Unrestricted guest goes with EPT where the CPU offers it.
  */
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 {
-	struct vmcs *want = &vmcs[v->flags & FLAG_VMCS_B ? 1 : 0];
 	uint64_t proc2_msr = capability(MSR_VMX_PROC2);
 	int paged = v->paging != PAGING_OFF, wide = v->paging == PAGING_64;
 	uint32_t dpl = v->cpl ? 3 : 0;
 	uint32_t proc2 = (uint32_t)proc2_msr;
 	uint64_t cr0, cr4, cr3, efer;
 
-	if (want != current)
-		vmptr(want);
 	if (v->ept & EPT_ENABLE) {
 		proc2 |= PROC2_EPT;
 		if (proc2_msr >> 32 & PROC2_UNRESTRICTED)
@@ -256,8 +322,11 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 
 int vmx_enter(struct l2_registers *r)
 {
-	int failed = vm_enter(r, current->launched);
+	int failed;
 
+	if (current->enlightened)
+		evmcs_dirty(current->region);
+	failed = vm_enter(r, current->launched);
 	if (!failed)
 		current->launched = 1;
 	return failed;

@@ -1,4 +1,4 @@
-"""The capability MSRs of secondary controls and of EPT: which values are consistent (SDM A.3.3, A.10).
+"""The capability MSRs of controls, EPT and VM functions: which values are consistent (SDM A.2 to A.5, A.10, A.11).
 
 A value is judged by itself: any capability may be missing, since advertising less is policy.
 """
@@ -11,12 +11,22 @@ from kvmodel.outcome import Kind, Outcome
 
 PROCBASED_CTLS2 = 0x48B
 EPT_VPID_CAP = 0x48C
+TRUE_FIRST = 0x48D  # then as from 0x481 on
+TRUE_LAST = 0x490
+VMFUNC = 0x491
 GENERAL_PROTECTION = 13
 
 ENABLE_EPT = BIT(32 + 1)
 UNRESTRICTED_GUEST = BIT(32 + 7)
 MODE_BASED_EXECUTE = BIT(32 + 22)
 ALLOWED_0 = GENMASK(31, 0)
+EPTP_SWITCHING = BIT(0)
+DEFAULT_1 = {  # controls that a processor without the TRUE MSRs demands to be 1 (A.2 and the control's section)
+    0x481: BIT(1) | BIT(2) | BIT(4),
+    0x482: BIT(1) | GENMASK(6, 4) | BIT(8) | GENMASK(16, 13) | BIT(26),
+    0x483: GENMASK(8, 0) | GENMASK(11, 10) | GENMASK(14, 13) | GENMASK(17, 16),
+    0x484: GENMASK(8, 0) | BIT(12),
+}
 
 EXECUTE_ONLY = BIT(0)
 CAPABILITY = (
@@ -53,13 +63,22 @@ def values(msr: int) -> tuple[tuple[Outcome, str], ...]:
         )
     if msr == EPT_VPID_CAP:
         return ((_value(0, CAPABILITY_RESERVED), "msr-ept-cap"),)
+    if msr in DEFAULT_1:
+        both = DEFAULT_1[msr] | DEFAULT_1[msr] << 32
+        return ((_value(both, both), "msr-default1"),)
+    if TRUE_FIRST <= msr <= TRUE_LAST:
+        may_be_1 = DEFAULT_1[msr - TRUE_FIRST + min(DEFAULT_1)] << 32
+        return ((_value(may_be_1, may_be_1), "msr-true-default1"),)
+    if msr == VMFUNC:
+        return ((_value(0, GENMASK(63, 0) & ~EPTP_SWITCHING), "msr-vmfunc"),)
     return ()
 
 
 def readings(cpu: Cpu, msr: int) -> tuple[tuple[Outcome, str], ...]:
     """What RDMSR of ``msr`` may give on ``cpu``: a consistent value, or #GP(0) where the MSR may be missing.
 
-    0x48C exists where EPT or VPID is allowed; VPID is not part of ``Cpu``, so without EPT it may be either.
+    0x48C exists where EPT or VPID is allowed; VPID is not part of ``Cpu``, so without EPT it may be either. Nor are
+    VM functions and bit 55 of MSR 0x480: 0x491 and the TRUE MSRs may be either.
     """
     absent = (Outcome(Kind.EXCEPTION, number=GENERAL_PROTECTION, defined=ALLOWED_0), "msr-absent")
     consistent = values(msr)
@@ -67,6 +86,6 @@ def readings(cpu: Cpu, msr: int) -> tuple[tuple[Outcome, str], ...]:
         return ()
     if not cpu.vmx:
         return (absent,)
-    if msr == EPT_VPID_CAP and not cpu.ept:
+    if msr >= TRUE_FIRST or (msr == EPT_VPID_CAP and not cpu.ept):
         return (*consistent, absent)
     return consistent

@@ -85,6 +85,13 @@ RULES: dict[str, Rule] = {
         "A.3.3", "Without enable EPT neither mode-based execute control nor unrestricted guest may be advertised."
     ),
     "msr-ept-cap": Rule("A.10", "The reserved bits of MSR 0x48C are 0; every capability may be missing."),
+    "msr-default1": Rule(
+        "A.2", "A control of the default1 class reads 1 in both halves of MSRs 0x481 to 0x484: it must be 1 there."
+    ),
+    "msr-true-default1": Rule(
+        "A.2", "A control of the default1 class may always be 1: bit 32 and up of MSRs 0x48D to 0x490 say so."
+    ),
+    "msr-vmfunc": Rule("A.11", "Of MSR 0x491 only bit 0 (EPTP switching) is a VM function; the others are 0."),
     "msr-absent": Rule("A.1", "The MSR does not exist on this CPU: reading it is #GP(0)."),
     # --- L1's own accesses ---
     "own-access": Rule("29.3", "EPT under L1 is invisible to it: an access that L1's own paging permits completes."),
@@ -93,5 +100,5 @@ RULES: dict[str, Rule] = {
     "na-no-vmx": Rule("-", "The virtual CPU has no VMX: L1 cannot run an L2."),
     "na-walk-without-paging": Rule("-", "With paging off there is no walk of guest tables."),
     "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
-    "na-other-msr": Rule("-", "Only MSRs 0x48B and 0x48C are described here."),
+    "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),
 }

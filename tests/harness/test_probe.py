@@ -17,6 +17,7 @@ from kvmodel.vector import (
     Access,
     AccessVector,
     EntryVector,
+    Evmcs,
     GuestPerm,
     Mbec,
     MmioVector,
@@ -101,6 +102,7 @@ def test_bare_cpu_answers_each_kind(emulator: tuple[Path, Path]) -> None:
         (EntryVector(ept=True), Kind.DONE, None),
         (EntryVector(Mbec.ON, ept=False), Kind.ENTRY_FAIL, None),
         (MmioVector(), Kind.DONE, None),
+        (EntryVector(ev=Evmcs.USED), Kind.SCAFFOLD, None),  # no hypervisor under it offers an enlightened VMCS
         (AccessVector(leaf=Perm.parse("-w--")), Kind.MISCONFIG, Place("target")),
         (AccessVector(leaf=Perm.parse("r-x-"), access=Access.FETCH, gp=s), Kind.DONE, None),
         (AccessVector(leaf=Perm.parse("r-x-"), access=Access.FETCH, cpl=3), Kind.VIOLATION, Place("target")),

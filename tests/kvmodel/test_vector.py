@@ -7,6 +7,7 @@ from kvmodel.vector import (
     Access,
     AccessVector,
     ClientVector,
+    Evmcs,
     GuestPerm,
     HostVector,
     Mbec,
@@ -61,7 +62,9 @@ def test_wrong_permissions_are_refused(text: str) -> None:
 def test_machine_says_what_l1_is_offered() -> None:
     assert AccessVector(Mbec.OFF).machine.mbec_offered
     assert not AccessVector(Mbec.NA).machine.mbec_offered
-    assert MsrVector(ev=True).machine.evmcs_offered
+    assert MsrVector(ev=Evmcs.OFFERED).machine.evmcs_offered
+    assert MsrVector(ev=Evmcs.USED).machine == MsrVector(ev=Evmcs.OFFERED).machine != MsrVector().machine
+    assert [MsrVector(ev=ev).id.split(".")[4] for ev in Evmcs] == ["ev0", "ev1", "ev2"]
     assert not ClientVector(env="cpu0").machine.env.cpu_mbec
     assert not HostVector("param", "ept0").machine.env.ept
 

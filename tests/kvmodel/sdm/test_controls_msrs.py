@@ -66,3 +66,36 @@ def test_readings_depend_on_what_the_cpu_has() -> None:
     assert accepts(without, 0) and any(o.matches(fault) for o, _ in without)
     assert msrs.readings(Cpu(ept=False), 0x48B) == msrs.values(0x48B)
     assert msrs.readings(Cpu(), 0x480) == ()
+
+
+def test_default1_controls_must_and_may_be_1() -> None:
+    pin = 0x16
+    for value, legal in (
+        (pin << 32 | pin, True),
+        (0xFF << 32 | pin, True),
+        (pin << 32, False),
+        (0x7F << 32 | 0x12, False),
+        (pin, False),
+    ):
+        assert accepts(msrs.values(0x481), value) == legal, hex(value)
+    assert accepts(msrs.values(0x48D), 0x16 << 32)  # none must be 1 there
+    assert not accepts(msrs.values(0x48D), 0x14 << 32 | 0x14)
+    classes = {0x481: 0x16, 0x482: 0x0401E172, 0x483: 0x00036DFF, 0x484: 0x000011FF}
+    assert classes == msrs.DEFAULT_1
+    for msr, default in classes.items():
+        for bit in range(32):
+            low = 0xFFFF_FFFF << 32 | 0xFFFF_FFFF & ~(1 << bit)
+            high = 0xFFFF_FFFF & ~(1 << bit) | (0xFFFF_FFFF & ~(1 << bit)) << 32
+            required = bool(default >> bit & 1)
+            assert accepts(msrs.values(msr), low) != required
+            assert accepts(msrs.values(msr + 12), low)
+            assert accepts(msrs.values(msr + 12), high) != required
+
+
+def test_vm_functions_and_true_msrs_may_be_missing() -> None:
+    fault = Outcome(Kind.EXCEPTION, number=13)
+    assert accepts(msrs.values(0x491), 0) and accepts(msrs.values(0x491), 1) and not accepts(msrs.values(0x491), 2)
+    for msr in (0x48D, 0x48E, 0x48F, 0x490, 0x491):
+        assert any(o.matches(fault) for o, _ in msrs.readings(Cpu(), msr))
+    for msr in (0x481, 0x482, 0x483, 0x484):
+        assert not any(o.matches(fault) for o, _ in msrs.readings(Cpu(), msr))
