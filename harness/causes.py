@@ -1,52 +1,194 @@
-"""Which patch causes a departure: asked of the mirror by leaving patches out, one at a time."""
+"""Which patch causes a departure: asked of the mirror by leaving patches out, one at a time.
+
+A departure goes away without a patch when what the mirror then shows no longer looks the same beside what the
+manual allows: another wrong bit of the same answer is the same departure's no more, another address of it still is.
+Three kinds of patches take a departure away. A **switch** only decides whether the module parameter is there and
+what it is; an **offer** changes the virtual CPU that L1 reads, so that the question cannot be asked without it;
+every other one puts a rule on the way. The cause is sought among the last, then the second, then the first.
+
+It is sought where the fewest patches take part: with L2 paging at CPL 0 if the departure shows there too (else
+the probe's own code in L2 is user-mode), with the parameter off likewise, and at the lowest level of the unbroken row
+of levels that show it. So the levels of a run do not change what it finds.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
 
-from kvmodel import machine
+from harness import selection
+from harness.departures import STALE, Departure, Symptom, symptom, symptom_of
+from harness.voices import host_cpu
+from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.series import Level
-from kvmodel.vector import Vector
+from kvmodel.outcome import Kind, Outcome, Step
+from kvmodel.sequence import SequenceVector
+from kvmodel.series import LAST, Level
+from kvmodel.vector import AccessVector, Paging, Vector, parse
+
+# The mirrored functions that decide what an entry or a set of controls means; the others carry it out.
+DECIDES: Final = (
+    "is_present_gpte",
+    "is_rsvd_bits_set",
+    "permission_fault",
+    "handle_mmio_page_fault",
+    "nested_check_vm_execution_controls",
+    "nested_vmx_check_apicv_controls",
+    "nested_vmx_check_mode_based_ept_exec_controls",
+    "nested_vmx_check_eptp",
+    "nested_evmcs_check_controls",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The patches with a rule on the way without any one of which the departure goes away."""
+    """What is behind a departure.
 
-    patches: tuple[int, ...]
-    in_base: bool
-    predicted: bool
+    ``patches`` put the rule there, or offer L1 what the code does not do; without ``needs`` it goes away as well,
+    since they bring the other half. ``place`` is the C function that decided last what EPT12 or the controls mean.
+    """
+
+    patches: tuple[int, ...] = ()
+    needs: tuple[int, ...] = ()
+    place: str = ""
+    in_base: bool = False
+    predicted: bool = True  # whether the mirror shows the departure
+    asked: bool = True  # whether a mirror was asked
+    errata: tuple[str, ...] | None = None  # of a bare CPU: the known ones that explain it, empty where none does
 
     def __str__(self) -> str:
+        if self.errata is not None:
+            return f"erratum {' and '.join(self.errata)}" if self.errata else "an erratum not known yet"
+        if not self.asked:
+            return "no mirror was asked: cause unknown"
         if not self.predicted:
             return "the mirror does not show it: cause unknown"
         if self.in_base:
             return "the base has it"
         if not self.patches:
             return "no single patch causes it: leaving any one out changes nothing"
-        return f"caused by patch {' and '.join(map(str, self.patches))} (leaving one out takes it away)"
+        text = f"caused by patch {_and(self.patches)}: leaving {'one' if self.patches[1:] else 'it'} out takes it away"
+        return f"{text}, as does leaving out patch {_or(self.needs)}" if self.needs else text
+
+    @property
+    def known(self) -> bool:
+        """Whether the mirror shows the departure, so that the rest says something."""
+        return self.asked and self.predicted
 
 
-def find_cause(level: int, param: bool | None, cpu: Cpu, vector: Vector, seen: Outcome, turn: int = 0) -> Cause:
-    """The cause of ``seen`` at ``level``; of a sequence it is the outcome of ``turn``, from 0."""
+NOT_ASKED: Final = Cause(asked=False)
+NOT_SHOWN: Final = Cause(predicted=False)
 
-    def shows(outcome: Outcome) -> bool:
-        there = outcome.turn(turn)
-        return there is not None and there.matches(seen)
 
-    if not shows(machine.predict(level, param, cpu, vector).outcome):
-        return Cause((), False, False)
-    if shows(machine.predict(0, None, cpu, vector).outcome):
-        return Cause((), True, True)
+def _and(numbers: tuple[int, ...]) -> str:
+    return " and ".join(map(str, numbers))
+
+
+def _or(numbers: tuple[int, ...]) -> str:
+    return " or ".join(map(str, numbers))
+
+
+def find_cause(d: Departure) -> Cause:
+    """The cause of a departure; NOT_ASKED where the run asked no mirror, or the mirror has not its level."""
+    level, param_name = d.cell
+    if d.predicted is None or level > LAST:
+        return NOT_ASKED
+    vector = parse(d.vector)
+    (param,) = selection.params(param_name)
+    asked = _Asked(host_cpu(vector.machine.env.cpu_mbec), vector, symptom(d), d.legal, d.turn)
+    return _find(asked, level, param)
+
+
+def find_errata(d: Departure, cpu: Cpu) -> Cause:
+    """The known errata by which a bare ``cpu`` answers as it did."""
+    vector = parse(d.vector)
+    if isinstance(vector, SequenceVector):
+        vector = vector.turns[d.turn].access
+    return Cause(asked=False, errata=tuple(sorted(sdm.explaining(cpu, vector, d.seen) or ())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of the mirror again and again: this vector on this CPU, beside what the manual allows."""
+
+    cpu: Cpu
+    vector: Vector
+    what: Symptom
+    legal: tuple[Outcome, ...]
+    turn: int
+
+    def looks_so(self, outcome: Outcome) -> bool:
+        """Whether ``outcome`` is the same departure, of a sequence in the same turn."""
+        there = outcome.turn(self.turn)
+        stale = self.what.severity == STALE
+        return there is not None and symptom_of(self.vector, there, self.legal, stale=stale) == self.what
+
+
+@lru_cache(maxsize=1 << 17)
+def _shows(asked: _Asked, level: int, param: bool | None) -> bool:
+    return asked.looks_so(machine.predict(level, param, asked.cpu, asked.vector).outcome)
+
+
+def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
+    if not _shows(asked, level, param):
+        return NOT_SHOWN
+    if isinstance(asked.vector, AccessVector):
+        supervisor = replace(asked, vector=replace(asked.vector, cpl=0, paging=Paging.LONG))
+        if _shows(supervisor, level, param):
+            asked = supervisor
+    if param is not False and _shows(asked, level, False):
+        param = False
+    if _shows(asked, 0, None):
+        return _cause(asked, 0, None)
+    while _shows(asked, level - 1, param):
+        level -= 1
+    return _cause(asked, level, param)
+
+
+@lru_cache(maxsize=1 << 14)
+def _cause(asked: _Asked, level: int, param: bool | None) -> Cause:
+    """The cause of a departure that shows at this level with this parameter."""
+    cpu, vector = asked.cpu, asked.vector
+    prediction = machine.predict(level, param, cpu, vector, steps=True)
+    place = _place(prediction.steps)
+    if level == 0:
+        return Cause(place=place, in_base=True)
     needed = []
     for left_out in range(1, level + 1):
         outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
-        # Where L1 cannot run without the patch, that says nothing of the departure.
-        if outcome.kind is not Kind.BLOCKED and not shows(outcome):
+        # Where L1, or the probe's own part of L2, cannot run without the patch, that says nothing of the departure.
+        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(machine.FRAME)
+        if not silent and not asked.looks_so(outcome):
             needed.append(left_out)
-    # A patch that only makes the others reachable (the parameter, the advertisement) puts no rule on the way.
-    steps = machine.predict(level, param, cpu, vector, steps=True).steps
-    on_the_way = [n for n in needed if any(step.patch == n for step in steps)]
-    return Cause(tuple(on_the_way or needed), False, True)
+    switches = [n for n in needed if _is_switch(level, param, n)]
+    offers = [n for n in needed if n not in switches and _is_offer(level, param, cpu, vector, n)]
+    others = [n for n in needed if n not in switches and n not in offers]
+    on_the_way = [n for n in others if any(step.patch == n for step in prediction.steps)]
+    patches = on_the_way or others or offers or switches
+    needs = [n for n in needed if n not in patches and n not in switches]
+    return Cause(tuple(patches), tuple(needs), place)
+
+
+def _is_switch(level: int, param: bool | None, patch: int) -> bool:
+    """Whether leaving the patch out is the same as giving the parameter another value."""
+    whole, without = Level.of(level), Level.without(level, patch)
+    if whole.has_parameter is not without.has_parameter:
+        return True
+    return param is None and whole.default_parameter is not without.default_parameter
+
+
+def _is_offer(level: int, param: bool | None, cpu: Cpu, vector: Vector, patch: int) -> bool:
+    """Whether L1 reads another virtual CPU without the patch."""
+    without = Level.without(level, patch)
+    return machine.virtual_cpu(level, param, cpu, vector.machine) != machine.virtual_cpu(
+        without, param, cpu, vector.machine
+    )
+
+
+def _place(steps: tuple[Step, ...]) -> str:
+    for step in reversed(steps):
+        function = step.where.rpartition(" ")[2]
+        if function in DECIDES:
+            return function
+    return ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.compare import Contract, Mark, Verdict
+from harness.compare import UNHEARD, Contract, Mark, Verdict
 from harness.errors import InputError
 from kvmodel.outcome import Kind, NotApplicable, Outcome, Place, Prediction
 from kvmodel.vector import Vector
@@ -85,6 +85,11 @@ def _outcome_from(fields: dict[str, Any]) -> Outcome:
     if "turns" in fields:
         fields["turns"] = tuple(_outcome_from(turn) for turn in fields["turns"])
     return Outcome(**fields)
+
+
+def changed(before: Outcome, after: Outcome) -> bool:
+    """Whether two levels answered differently: a vector that never ran says nothing, notes are no part of an answer."""
+    return not {before.kind, after.kind} & set(UNHEARD) and not before.matches(after)
 
 
 def _contract_json(contract: Contract) -> str:
@@ -334,11 +339,16 @@ class Journal:
             f"SELECT v.name, a.body, b.body {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
             f" JOIN outcome b ON b.id=r.seen JOIN vector v ON v.id=r.vector {_CHANGED_WHERE} ORDER BY v.id"
         )
-        for name, before, after in self._db.execute(sql, (below, below_param, run, level, param)):
-            yield name, outcome_of(before), outcome_of(after)
+        for name, was, now in self._db.execute(sql, (below, below_param, run, level, param)):
+            before, after = outcome_of(was), outcome_of(now)
+            if changed(before, after):
+                yield name, before, after
 
     def count_changes(self, run: int, level: int, param: str, below: int, below_param: str) -> int:
         """How many ``changes`` has."""
-        sql = f"SELECT count(*) {_CHANGED_FROM} {_CHANGED_WHERE}"
-        (count,) = self._db.execute(sql, (below, below_param, run, level, param)).fetchone()
-        return int(count)
+        sql = (
+            f"SELECT a.body, b.body, count(*) {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
+            f" JOIN outcome b ON b.id=r.seen {_CHANGED_WHERE} GROUP BY q.seen, r.seen"
+        )
+        rows = self._db.execute(sql, (below, below_param, run, level, param))
+        return sum(count for before, after, count in rows if changed(outcome_of(before), outcome_of(after)))

@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from harness.causes import find_cause, find_errata
 from harness.compare import Mark
-from harness.findings import Finding, departures, group
+from harness.departures import departures
+from harness.findings import Finding, group
 from harness.journal import CellKey, Journal, outcome_of
 from harness.plan import RULES as COLLAPSE_RULES
+from kvmodel.cpu import Cpu
 from kvmodel.sdm.rules import RULES as CONTRACT_RULES
 
 SCHEMA: Final = "kvmirror-run-1"
@@ -80,7 +83,19 @@ def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
 
 def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
     """The findings of a run, by cause (``host`` BARE_HOST: the CPU's errata)."""
-    return group(departures(journal.results(run, having=Mark.FINDING, host=host), outcome_of))
+    found = departures(journal.results(run, having=Mark.FINDING, host=host))
+    if host == KVM_HOST:
+        return group(found, find_cause)
+    cpu = bare_cpu(journal, run)
+    return group(found, lambda d: find_errata(d, cpu))
+
+
+def bare_cpu(journal: Journal, run: int) -> Cpu:
+    """The bare CPU as its own MSRs told the probe; one without errata where an older run did not write it down."""
+    for key, (_, _, facts) in journal.cells(run).items():
+        if key.host == BARE_HOST and "cpu" in facts:
+            return Cpu(**facts["cpu"])
+    return Cpu()
 
 
 def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
@@ -156,11 +171,19 @@ def finding_json(f: Finding) -> dict[str, Any]:
     return {
         "name": f.name,
         "cause": f.cause,
+        "title": f.title,
         "severity": f.symptom.severity,
         "symptom": str(f.symptom),
         "rule": smallest.rule,
         "section": smallest.section,
+        "rules": [rule for rule, _ in f.rules],
         "first_level": f.first_level,
+        "patches": list(f.origin.patches),
+        "needs": list(f.origin.needs),
+        "origin": str(f.origin),
+        "place": f.origin.place,
+        "parameter": f.depends_on_parameter(),
+        "confirmed": f.confirmed or None,
         "cells": [list(c) for c in sorted(f.cells)],
         "vectors": len(f.vectors),
         "smallest": smallest.vector,

@@ -15,6 +15,11 @@ from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, Vector
 
 
+def host_cpu(mbec: bool = True) -> Cpu:
+    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
+    return Cpu(mbec=mbec)
+
+
 class Voices:
     """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM."""
 

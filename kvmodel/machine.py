@@ -107,6 +107,8 @@ _L1_GPA: Final = 0x0800_0000
 _MMIO_GPA: Final = 0xFEB0_0000
 _EVMCS_GPA: Final = 0x0900_0000
 
+FRAME: Final = "the probe's own"  # how the note of an outcome begins that the access under test never came to
+
 _TARGET: Final = Place("target")
 _GPT: Final = Place("gpt")
 _DONE: Final = Outcome(Kind.DONE)
@@ -363,7 +365,7 @@ class _Guest:
             for use, linear in uses:
                 self.reset(_ept12(1, _FULL | 6 << 3, 2, _FULL), None)
                 if trouble := self.run.access(_GPA, use, linear, _TARGET):
-                    note = f"the probe's own {use.value}: {trouble.note}"
+                    note = f"{FRAME} {use.value}: {trouble.note}"
                     self.frames[key] = replace(trouble, gpa=None, gla=None, note=note)
                     break
         return self.frames[key]

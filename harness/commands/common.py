@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import selection
-from kvmodel.cpu import Cpu
+from harness.voices import host_cpu as host_cpu
 
 LAST_LEVEL = 18
 
@@ -62,8 +62,3 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host-key", type=Path, metavar="FILE", help="the private key to log in there with")
     parser.add_argument("--known-hosts", type=Path, metavar="FILE", help="where its host key is known")
     parser.add_argument("--host-qemu", metavar="PATH", help="QEMU there (default: qemu-system-x86_64 on root's PATH)")
-
-
-def host_cpu(mbec: bool = True) -> Cpu:
-    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
-    return Cpu(mbec=mbec)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from harness import selection, summary
-from harness.causes import Cause, find_cause
 from harness.commands.common import LAST_LEVEL, add_command, add_journal, host_cpu
 from harness.errors import InputError
 from harness.findings import Finding, weight
 from harness.journal import Journal
+from harness.report import facts
 from kvmodel import machine
-from kvmodel.sequence import SequenceVector
+from kvmodel.outcome import Outcome
+from kvmodel.sdm.rules import RULES
 
 
 def add_parser(commands: Any) -> None:
@@ -40,15 +43,6 @@ def add_parser(commands: Any) -> None:
     changes.set_defaults(run=run_changes)
 
 
-def _cause(finding: Finding) -> Cause:
-    smallest = finding.smallest
-    (param,) = selection.params(smallest.cell[1])
-    vector = selection.vector(smallest.vector)
-    return find_cause(
-        smallest.cell[0], param, host_cpu(vector.machine.env.cpu_mbec), vector, smallest.seen, smallest.turn
-    )
-
-
 def run_findings(args: argparse.Namespace) -> int:
     """A line a finding."""
     with Journal(args.journal) as journal:
@@ -61,44 +55,61 @@ def run_findings(args: argparse.Namespace) -> int:
     if not found:
         print("no findings")
     for f in found:
-        where = f"first at level {f.first_level}, {f.depends_on_parameter()}, {len(f.vectors)} vectors"
-        print(f"{f.name:4} {f.symptom}")
-        print(f"     {where}; {_cause(f)}" if not args.bare else f"     {where}")
+        where = "" if args.bare else f"first at level {f.first_level}, {f.depends_on_parameter()}, "
+        print(f"{f.name:4} {f.title}")
+        print(f"     {where}{len(f.vectors)} vectors; {f.origin}")
         print(f"     {f.smallest.vector}")
     return 0
+
+
+def find(journal: Journal, run: int, name: str) -> Finding:
+    """The finding of that name; InputError where the run has none."""
+    found = {f.name: f for f in summary.findings(journal, run)}
+    if name not in found:
+        raise InputError(f"finding {name!r} is not in run {run}: it has {', '.join(found) or 'none'}")
+    return found[name]
 
 
 def run_explain(args: argparse.Namespace) -> int:
     """One finding whole."""
     with Journal(args.journal) as journal:
         run = args.run_number or journal.latest(summary.KVM_HOST)
-        found = {f.name: f for f in summary.findings(journal, run)}
-    if args.name not in found:
-        known = ", ".join(found) or "none"
-        raise InputError(f"finding {args.name!r} is not in run {run}: it has {known}")
-    f = found[args.name]
+        f = find(journal, run, args.name)
+    print("\n".join(explanation(f)))
+    return 0
+
+
+def explanation(f: Finding) -> list[str]:
+    """A finding whole, a line a fact."""
     smallest = f.smallest
     level, param_name = smallest.cell
-    (param,) = selection.params(param_name)
-    vector = selection.vector(smallest.vector)
-    prediction = machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, steps=True)
     cells: dict[int, list[str]] = defaultdict(list)
     for at, value in sorted(f.cells):
         cells[at].append(value)
-    print(f"{f.name}: {f.symptom}")
-    print(f"  cause       {_cause(f)}")
     shows = ", ".join(f"{at} ({'/'.join(values)})" for at, values in cells.items())
-    print(f"  shows at    {shows}")
-    print(f"  vectors     {len(f.vectors)}, the smallest:")
-    print(f"              {smallest.vector}")
-    print(f"  manual      {smallest.allowed} (rule {smallest.rule}, SDM {smallest.section})")
-    turn = f" (turn {smallest.turn + 1})" if isinstance(vector, SequenceVector) else ""
-    print(f"  seen        {smallest.seen}{turn}")
-    print(f"  mirror      {prediction.outcome}")
-    for number, step in enumerate(prediction.steps, 1):
-        print(f"  {number:9}. {step}")
-    print(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")
-    return 0
+    lines = [
+        f"{f.name}: {f.title}",
+        f"  severity    {f.symptom.severity}",
+        f"  first at    level {f.first_level}",
+        f"  cause       {f.origin}",
+        f"  parameter   {f.depends_on_parameter()}",
+        f"  shows at    {shows}",
+        f"  vectors     {len(f.vectors)}, the smallest:",
+        f"              {smallest.vector}",
+    ]
+    for rule, section in f.rules:
+        text = f": {RULES[rule].text}" if rule in RULES else ""
+        lines.append(f"  rule        {rule}, SDM {section}{text}")
+    turn = f" (turn {smallest.turn + 1})" if "+" in smallest.vector else ""
+    lines += [f"  manual      {smallest.allowed}", f"  seen        {smallest.seen}{turn}"]
+    if smallest.predicted is not None:
+        (param,) = selection.params(param_name)
+        vector = selection.vector(smallest.vector)
+        prediction = machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, steps=True)
+        lines.append(f"  mirror      {prediction.outcome}")
+        lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
+    lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")
+    return lines
 
 
 def run_changes(args: argparse.Namespace) -> int:
@@ -109,20 +120,30 @@ def run_changes(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         run = args.run_number or journal.latest(summary.KVM_HOST)
         present = {(k.level, k.param) for k in journal.cells(run) if k.host == summary.KVM_HOST}
-        said = False
-        for level, param in sorted(c for c in present if c[0] == patch):
+        here = sorted(c for c in present if c[0] == patch)
+        if not here:
+            raise InputError(
+                f"run {run} did not ask level {patch}: 'kvmirror validate --levels {patch - 1},{patch}' does"
+            )
+        row = next((p for p in facts.patches(journal, run) if p.number == patch), None)
+        print(f"patch {patch}{': ' + row.subject if row and row.subject else ''}")
+        for level, param in here:
             other = summary.below(level, param, present)
             if other is None:
                 print(f"parameter {param}: run {run} has no level below {level} to compare with")
                 continue
-            groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-            for name, before, after in journal.changes(run, level, param, *other):
-                groups[str(before), str(after)].append(name)
-            sizes = Counter({pair: len(names) for pair, names in groups.items()})
-            for (before_text, after_text), count in sizes.most_common():
-                said = True
-                print(f"parameter {param}, against level {other[0]}: {count} vectors, {before_text} -> {after_text}")
-                print(f"     {min(groups[before_text, after_text], key=weight)}")
-        if not said:
-            print(f"patch {patch}: nothing that run {run} observed changed")
+            _print_changes(param, other[0], journal.changes(run, level, param, *other))
+    if row and row.claim_text:
+        print(f"The patch {row.claim_text}.")
     return 0
+
+
+def _print_changes(param: str, below: int, changes: Iterable[tuple[str, Outcome, Outcome]]) -> None:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, before, after in changes:
+        groups[str(replace(before, note="")), str(replace(after, note=""))].append(name)
+    total = sum(map(len, groups.values()))
+    print(f"parameter {param}, against level {below}: {total or 'no'} answers changed")
+    for (before_text, after_text), names in sorted(groups.items(), key=lambda item: -len(item[1])):
+        print(f"  {len(names):5} {before_text} -> {after_text}")
+        print(f"        {min(names, key=weight)}")

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         patch = mails.parse(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
         print(json.dumps(mail.b4_check(report, patch), indent=1))
     if args.write_baseline:
-        baseline.write(args.write_baseline, [view.finding for view in report.findings])
+        baseline.write(args.write_baseline, [view.finding for view in report.findings], report.levels)
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)
     if args.exit_code:
         print(report.verdict, file=sys.stderr)

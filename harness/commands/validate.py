@@ -11,19 +11,18 @@ import time
 from typing import Any
 
 from harness import proc, selection, silicon, summary
-from harness.causes import find_cause
-from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal, host_cpu
+from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal
 from harness.errors import InputError
 from harness.journal import Journal, param_text
 from harness.plan import PARAM_FROM, Work, plan
 from harness.progress import PROGRESS
 from harness.protocol import L1_MEMORY
 from harness.qemu import FIRST_PORT, arguments
+from harness.report import facts
 from harness.session import parameters
 from harness.setup import Bench
 from harness.validate import Done, Options, execute, machine_name
 from harness.voices import Voices
-from kvmodel import sdm
 
 EXAMPLES = """\
 examples:
@@ -217,9 +216,7 @@ def _bare(args: argparse.Namespace) -> int:
             )
             for f in found:
                 smallest = f.smallest
-                known = sdm.explaining(cell.cpu, selection.vector(smallest.vector), smallest.seen)
-                name = " and ".join(sorted(known)) if known else "not a known one"
-                print(f"erratum {name}: {f.symptom}, {len(f.vectors)} vectors")
+                print(f"{f.origin}: {f.title}, {len(f.vectors)} vectors")
                 print(f"     {smallest.vector}: seen {smallest.seen}, allowed {smallest.allowed}")
             print(f"run {run_number} in {journal.path}")
         # Errata are the host's: they do not change the exit code.
@@ -227,8 +224,9 @@ def _bare(args: argparse.Namespace) -> int:
 
 
 def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:
-    """The summary and the exit code."""
+    """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
     result = summary.as_json(journal, run_number)
+    claims = [p for p in facts.patches(journal, run_number) if p.broken_claim]
     if args.json:
         print(json.dumps(result))
     else:
@@ -239,16 +237,11 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
             f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
         )
         for f in summary.findings(journal, run_number):
-            print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.symptom}")
+            print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.title}")
             print(f"     {len(f.vectors)} vectors, as {f.smallest.vector}")
             if not args.no_mirror:
-                print(f"     {_cause_text(f.smallest)}")
+                print(f"     {f.origin}")
+        for patch in claims:
+            print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         print(f"run {run_number} in {journal.path}; 'kvmirror explain F1' explains a finding")
-    return 3 if result["totals"]["drift"] else 1 if result["totals"]["findings"] else 0
-
-
-def _cause_text(departure: Any) -> str:
-    level, param_name = departure.cell
-    (param,) = selection.params(param_name)
-    vector = selection.vector(departure.vector)
-    return str(find_cause(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, departure.seen, departure.turn))
+    return 3 if result["totals"]["drift"] else 1 if result["totals"]["findings"] or claims else 0

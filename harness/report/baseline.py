@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,25 @@ from harness.findings import Finding
 SCHEMA: Final = "kvmirror-baseline-1"
 
 
-def read(path: Path) -> dict[str, str]:
-    """Hash and remark of each known finding; InputError where the file is no baseline."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a baseline says of a cause: people's remark, and where it began in the run that wrote it."""
+
+    remark: str
+    first_level: int | None = None
+    levels: tuple[int, ...] = ()  # the levels of that run
+
+    def moved(self, finding: Finding, levels: Iterable[int]) -> str:
+        """That it begins at another level now, as far as both runs asked that level; else empty."""
+        first, now = self.first_level, finding.first_level
+        if first is None or now == first:
+            return ""
+        asked = now in self.levels if now < first else first in set(levels)
+        return f"begins at level {now}, and began at level {first}" if asked else ""
+
+
+def read(path: Path) -> dict[str, Known]:
+    """What is known of each cause by its hash; InputError where the file is no baseline."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -26,26 +44,36 @@ def read(path: Path) -> dict[str, str]:
         raise InputError(f"baseline {path} is not JSON ({error}); write one with --write-baseline") from error
     if not isinstance(body, dict) or body.get("schema") != SCHEMA or not isinstance(body.get("known"), list):
         raise InputError(f"baseline {path} has not the schema {SCHEMA}; write one with --write-baseline")
-    known: dict[str, str] = {}
+    levels = tuple(n for n in body.get("levels", ()) if isinstance(n, int))
+    known: dict[str, Known] = {}
     for entry in body["known"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("cause"), str):
             raise InputError(f'baseline {path}: {entry!r} has no "cause"; each entry needs a finding\'s hash')
-        known[entry["cause"]] = str(entry.get("remark", ""))
+        first = entry.get("first_level")
+        known[entry["cause"]] = Known(str(entry.get("remark", "")), first if isinstance(first, int) else None, levels)
     return known
 
 
-def body(found: Iterable[Finding], remarks: dict[str, str]) -> dict[str, Any]:
-    """A baseline that holds ``found``, with the remarks people wrote into an earlier one."""
+def body(found: Iterable[Finding], levels: Iterable[int], known: dict[str, Known]) -> dict[str, Any]:
+    """A baseline that holds ``found`` of a run of ``levels``, with the remarks people wrote into an earlier one."""
     return {
         "schema": SCHEMA,
-        "known": [{"cause": f.cause, "remark": remarks.get(f.cause) or str(f.symptom)} for f in found],
+        "levels": sorted(levels),
+        "known": [
+            {
+                "cause": f.cause,
+                "first_level": f.first_level,
+                "remark": (known[f.cause].remark if f.cause in known else "") or str(f.symptom),
+            }
+            for f in found
+        ],
     }
 
 
-def write(path: Path, found: Iterable[Finding]) -> None:
+def write(path: Path, found: Iterable[Finding], levels: Iterable[int]) -> None:
     """Write or renew a baseline."""
-    remarks = read(path) if path.exists() else {}
-    write_whole(path, json.dumps(body(found, remarks), indent=1) + "\n")
+    known = read(path) if path.exists() else {}
+    write_whole(path, json.dumps(body(found, levels, known), indent=1) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

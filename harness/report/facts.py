@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness import selection, summary
-from harness.causes import Cause, find_cause
+from harness.causes import Cause
 from harness.commands.common import host_cpu
 from harness.compare import Mark
 from harness.errors import InputError
@@ -45,6 +45,7 @@ class FindingView:
     predicted: str
     steps: list[str]
     traces: list[str] = field(default_factory=list)  # what KVM's tracepoints showed of its livelocks
+    moved: str = ""  # that it begins at another level than in the run that wrote the baseline
 
     @property
     def known(self) -> bool:
@@ -131,6 +132,8 @@ class Report:
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
         if known:
             words.append(f"{plural(known, 'known finding')}")
+        if moved := [f.finding.name for f in self.findings if f.moved]:
+            words.append(f"{', '.join(moved)} known, but beginning at another level")
         if self.broken_claims:
             words.append(f"patch {ranges(self.broken_claims)} claims no change and shows one")
         if self.totals["blocked"]:
@@ -187,10 +190,14 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         raise InputError(
             f"run {run} has no finished cell yet ({info['status']}): wait for it, or name another with --run"
         )
-    remarks = known_findings.read(baseline) if baseline else {}
+    known = known_findings.read(baseline) if baseline else {}
+    remarks = {cause: entry.remark for cause, entry in known.items()}
     found = summary.findings(journal, run)
     views = [_view(f, remarks) for f in found]
     table = [Row(**row) for row in body["levels"]]
+    for view in views:
+        if view.known:
+            view.moved = known[view.finding.cause].moved(view.finding, (row.level for row in table))
     told = [(k, facts) for k, (_, _, facts) in cells.items() if k.host == summary.KVM_HOST]
     traces = {((k.level, k.param), v): str(text) for k, f in told for v, text in f.get("livelocks", {}).items()}
     for view in views:
@@ -222,6 +229,8 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
     if baseline is not None:
         for entry, view in zip(body["findings"], views, strict=True):
             entry["known"] = view.known
+            if view.moved:
+                entry["moved"] = view.moved
     return report
 
 
@@ -265,17 +274,18 @@ def _machines(told: Told) -> list[tuple[str, list[str]]]:
 def _view(finding: Finding, remarks: dict[str, str]) -> FindingView:
     """Ask the mirror for steps and cause; a mirror that does not know the vector leaves them empty."""
     smallest = finding.smallest
+    if smallest.predicted is None:
+        return FindingView(finding, remarks.get(finding.cause), None, "no mirror was asked", [])
     level = smallest.cell[0]
     (param,) = selection.params(smallest.cell[1])
     vector = selection.vector(smallest.vector)
     cpu = host_cpu(vector.machine.env.cpu_mbec)
     try:
         prediction = machine.predict(level, param, cpu, vector, steps=True)
-        cause = find_cause(level, param, cpu, vector, smallest.seen)
     except ValueError:  # a level the mirror has not: another series
         return FindingView(finding, remarks.get(finding.cause), None, "no mirror for this series", [])
     return FindingView(
-        finding, remarks.get(finding.cause), cause, str(prediction.outcome), [str(s) for s in prediction.steps]
+        finding, remarks.get(finding.cause), finding.origin, str(prediction.outcome), [str(s) for s in prediction.steps]
     )
 
 
@@ -299,6 +309,11 @@ def _patches(report: Report) -> list[PatchRow]:
         patch.first_seen = [v.finding.name for v in report.findings if v.finding.first_level == patch.number]
         patch.caused = [v.finding.name for v in report.findings if v.cause and patch.number in v.cause.patches]
     return rows
+
+
+def patches(journal: Journal, run: int) -> list[PatchRow]:
+    """The series of a run, a row a patch: what each claims and what was seen."""
+    return load(journal, run).patches
 
 
 def _some_drift(journal: Journal, run: int, most: int = 50) -> list[tuple[Cell, str, str, str]]:

@@ -64,10 +64,13 @@ def _series(report: Report) -> ElementTree.Element:
                 failure = ElementTree.SubElement(case, "failure", _attributes(type="series", message=f"{what}: {word}"))
                 failure.text = plain(word)
         if p.broken_claim and case.find("failure") is None:
-            message = f"the patch claims no functional change and {p.changes} vectors changed"
-            ElementTree.SubElement(case, "failure", _attributes(type="claim", message=message)).text = message
+            message = f"the patch {p.claim_text}"
+            failure = ElementTree.SubElement(case, "failure", _attributes(type="claim", message=message))
+            failure.text = _text([message, f"kvmirror changes --patch {p.number}"])
         if not p.ran and case.find("failure") is None:
             ElementTree.SubElement(case, "skipped", _attributes(message=f"level {p.number} did not run"))
+        elif p.claim_text and case.find("failure") is None:
+            ElementTree.SubElement(case, "system-out").text = _text([f"the patch {p.claim_text}"])
     return _finish(suite, "series", 0.0, report.begun)
 
 
@@ -87,6 +90,7 @@ def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: Group) 
     for view in found:
         state = "known" if view.known else "new" if report.has_baseline else "finding"
         lines += [f"{view.finding.name} ({state}): {view.finding.symptom}", f"cause {view.finding.cause}"]
+        lines += [view.moved] if view.moved else []
         lines += some(group.findings[view.finding.name])
     if group.drift:
         message = f"drift: {len(group.drift)} of {group.vectors} answers differ from the mirror"

@@ -1,16 +1,23 @@
-"""KTAP version 1 (Documentation/dev-tools/ktap.rst): a subtest a level and parameter value, a line a group."""
+"""KTAP version 1 (Documentation/dev-tools/ktap.rst): what the patches claim, then a subtest a level and value.
+
+A line is a patch that says of itself that it changes nothing, or a group of vectors.
+"""
 
 from __future__ import annotations
 
 from harness.report.facts import Cell, Report
 from harness.report.groups import Group
+from harness.report.series import PatchRow
 from harness.report.text import ktap
 
 
 def render(report: Report, groups: dict[Cell, dict[str, Group]]) -> str:
     """The document."""
-    lines = ["KTAP version 1", f"1..{len(groups)}"]
-    for number, ((level, param), found) in enumerate(groups.items(), 1):
+    claims = [p for p in report.patches if p.claims_no_change]
+    lines = ["KTAP version 1", f"1..{len(groups) + bool(claims)}"]
+    if claims:
+        lines += _claims(claims)
+    for number, ((level, param), found) in enumerate(groups.items(), 1 + bool(claims)):
         title = f"level {level} parameter {param}"
         lines += ["  KTAP version 1", f"  # Subtest: {title}", f"  1..{len(found)}"]
         good = True
@@ -24,6 +31,19 @@ def render(report: Report, groups: dict[Cell, dict[str, Group]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _claims(claims: list[PatchRow]) -> list[str]:
+    """The first subtest: a line a patch that claims no functional change."""
+    title = "claims of no functional change"
+    lines = ["  KTAP version 1", f"  # Subtest: {title}", f"  1..{len(claims)}"]
+    for n, patch in enumerate(claims, 1):
+        skip = "" if patch.claim_text else f" # SKIP level {patch.number} did not run beside level {patch.number - 1}"
+        if patch.broken_claim:
+            lines.append(f"  # {ktap(patch.claim_text)}: kvmirror changes --patch {patch.number}")
+        lines.append(f"  {'not ok' if patch.broken_claim else 'ok'} {n} patch {patch.number:04}{skip}")
+    lines.append(f"{'not ok' if any(p.broken_claim for p in claims) else 'ok'} 1 {title}")
+    return lines
+
+
 def _diagnostics(report: Report, group: Group) -> list[str]:
     lines = []
     for view in report.findings:
@@ -31,6 +51,8 @@ def _diagnostics(report: Report, group: Group) -> list[str]:
             state = "known " if view.known else ""
             lines.append(ktap(f"{state}finding {view.finding.cause}: {view.finding.symptom}, {len(vectors)} vectors"))
             lines.append(ktap(vectors[0]))
+            if view.moved:
+                lines.append(ktap(f"{view.finding.name} {view.moved}"))
     if group.drift:
         lines += [ktap(f"drift: {len(group.drift)} of {group.vectors} answers differ from the mirror")]
         lines += [ktap(group.drift[0])]

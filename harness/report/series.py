@@ -41,6 +41,16 @@ class PatchRow:
         return self.claims_no_change and bool(self.changes) and self.compared_with == self.number - 1
 
     @property
+    def claim_text(self) -> str:
+        """What became of what the patch says of itself; empty where its level did not run next to the one below."""
+        if self.changes is None or self.compared_with != self.number - 1:
+            return ""
+        if self.claims_no_change:
+            seen = f"{self.changes} vectors changed: claim broken" if self.changes else "none was seen: it holds"
+            return f"claims no functional change, and {seen}"
+        return "" if self.changes else "does not claim to change nothing, and no change was seen"
+
+    @property
     def state(self) -> str:
         """``fail``, ``warn`` or ``pass`` in one word, ``none`` where its level did not run."""
         if self.applies.startswith("no") and self.applies != UNKNOWN:

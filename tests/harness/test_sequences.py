@@ -11,8 +11,9 @@ import pytest
 from harness import guest, protocol, session, silicon
 from harness.causes import find_cause
 from harness.compare import Mark, departing, judge
+from harness.departures import Departure, departures, symptom
 from harness.errors import InputError
-from harness.findings import Departure, departures, group, symptom, weight
+from harness.findings import group, weight
 from harness.journal import Answer, CellKey, Journal, outcome_json, outcome_of
 from harness.plan import Load, collapse, plan
 from harness.qemu import End, Run
@@ -226,7 +227,7 @@ def test_the_journal_keeps_all_turns(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         run = journal.begin([], {})
         journal.record(run, CellKey(18, "1", "kvm", "std"), [answer], 1.0, {})
-        (found,) = departures(journal.results(run, having=Mark.FINDING), outcome_of)
+        (found,) = departures(journal.results(run, having=Mark.FINDING))
     assert (found.vector, found.turn, found.seen) == (LOWERED.id, 1, DONE)
     assert (found.allowed.kind, found.rule, found.section) == (Kind.VIOLATION, "ept-permission", "29.3.3.2")
     assert found.stale
@@ -237,7 +238,7 @@ def row(vector: Vector, outcome: Outcome, contract: Any) -> dict[str, Any]:
     body = [[outcome_json(a.outcome), a.rule, a.section] for a in contract]
     return {
         "marks": Mark.FINDING, "vector": vector.id, "level": 18, "param": "1", "host": "kvm", "seen": outcome,
-        "contract": body,
+        "contract": body, "predicted": None,
     }  # fmt: skip
 
 
@@ -247,10 +248,10 @@ def test_what_shows_without_its_history_is_not_stale() -> None:
     page = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("r--u"), access=Access.FETCH, cpl=3)
     later = sequence(replace(page, mbec=Mbec.ON), "mbec=off")
     rows = [row(later, of_turns([DONE, DONE]), sdm.allowed(cpu, later))]
-    (alone,) = departures(rows, outcome_of)
+    (alone,) = departures(rows)
     assert alone.stale
     rows.append(row(page, DONE, sdm.allowed(cpu, page)))
-    both = departures(rows, outcome_of)
+    both = departures(rows)
     assert not any(d.stale for d in both)
     (finding,) = group(both)
     assert finding.symptom.severity == "permission not enforced"
@@ -267,13 +268,18 @@ def test_the_cause_is_asked_of_the_turn_that_departs() -> None:
     vector = sequence(WRITE, "l1=r--u")
     told = machine.predict(11, None, cpu, vector).outcome
     assert [t.kind for t in told.turns] == [Kind.DONE, Kind.HOST]
-    assert 11 in find_cause(11, None, cpu, vector, told.turns[1], 1).patches
-    assert not find_cause(11, None, cpu, vector, LOOP, 1).predicted
-    assert not find_cause(11, None, cpu, vector, DONE, 2).predicted
+    contract = sdm.allowed(machine.virtual_cpu(11, None, cpu, vector.machine), vector)
+    (d,) = departures([row(vector, told, contract) | {"level": 11, "param": "unset", "predicted": told}])
+    assert d.turn == 1
+    assert 11 in find_cause(d).patches
+    assert not find_cause(replace(d, seen=LOOP)).predicted
+    assert not find_cause(replace(d, turn=2)).predicted
 
 
 def test_departures_say_which_turn() -> None:
-    d = Departure(LOWERED.id, (0, "unset"), "kvm", DONE, Outcome(Kind.VIOLATION, 2), "ept-permission", "29.3.3.2", 1)
+    d = Departure(
+        LOWERED.id, (0, "unset"), "kvm", DONE, (Outcome(Kind.VIOLATION, 2),), "ept-permission", "29.3.3.2", turn=1
+    )
     assert d.turn == 1 and not d.stale
     assert isinstance(parse(d.vector), SequenceVector)
     assert LOWERED.turns[0].access.leaf == RWXU

@@ -175,7 +175,7 @@ def test_b4_does_not_take_another_patch_for_ours(honest: facts.Report) -> None:
 
 def test_known_findings_warn_in_b4(report: facts.Report, journal_path: Path, tmp_path: Path) -> None:
     known = tmp_path / "known.json"
-    baseline.write(known, [v.finding for v in report.findings])
+    baseline.write(known, [v.finding for v in report.findings], report.levels)
     with Journal(journal_path) as journal:
         found = facts.load(journal, baseline=known)
     caused = [
