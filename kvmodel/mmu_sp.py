@@ -47,8 +47,9 @@ def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | 
 
     One that is unsync is synced, and stays unsync; another's unsync page goes where an upper table is made of its gfn.
     """
-    if vcpu.kvm.roles.get(role, "level") > PG_LEVEL_4K:
-        for other in [sp for sp in vcpu.indirect.get(gfn, ()) if sp.unsync]:
+    shadowing = vcpu.indirect.get(gfn)
+    if shadowing and vcpu.kvm.roles.get(role, "level") > PG_LEVEL_4K:
+        for other in [sp for sp in shadowing if sp.unsync]:
             kvm_mmu_prepare_zap_page(vcpu, other)
     sp = vcpu.hash.get((gfn, role))
     if sp is None or sp.direct:
