@@ -11,7 +11,12 @@ import pytest
 
 from harness import bare, bochs, guest, probe, proc, protocol
 from harness.cache import Cache
+from harness.compare import Mark, judge
 from harness.errors import BuildError, GuestError
+from harness.sequences import SEQUENCES
+from harness.session import virtual_cpu
+from harness.silicon import askable
+from kvmodel import sdm
 from kvmodel.outcome import Kind, Place
 from kvmodel.vector import (
     Access,
@@ -177,3 +182,12 @@ def test_a_sequence_keeps_its_addresses_and_sees_the_new_permission(emulator: tu
     kinds = [guest.outcome(v, o).kind for v, o in zip(vectors, batch.observations, strict=True)]
     assert kinds == [Kind.VIOLATION, Kind.DONE, Kind.VIOLATION]
     assert len({(o.target_gpa, o.leaf_address) for o in batch.observations}) == 1
+
+
+@pytest.mark.live
+def test_the_bare_cpu_goes_by_the_contract_from_turn_to_turn(emulator: tuple[Path, Path]) -> None:
+    vectors: list[Vector] = [v for v in SEQUENCES["sequence_sampled"]() if askable(v)][:300]
+    batch = run(emulator, vectors)
+    cpu = virtual_cpu(batch.header)
+    for vector, seen in zip(vectors, guest.outcomes(vectors, batch.observations), strict=True):
+        assert judge(None, sdm.allowed(cpu, vector), seen).marks is Mark.AGREE, (vector.id, str(seen))
