@@ -7,11 +7,11 @@ ci/ have tests of their own.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +109,16 @@ def little_kernel(here: Path) -> Path:
 
 
 def run(words: list[str], here: Path, wants: tuple[int, ...] = (0,), stdin: bytes = b"") -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-m", "harness.cli", *words]
-    done = subprocess.run(argv, cwd=here, env=environment, input=stdin, capture_output=True, check=False)
-    assert done.returncode in wants, (words, done.returncode, done.stderr.decode())
-    return done.stdout.decode()
+    """Its standard output. In this process: an interpreter a command would take longer than most commands."""
+    said, complained = io.StringIO(), io.StringIO()
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin))
+    try:
+        with contextlib.chdir(here), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            code = cli.main(words)
+    finally:
+        sys.stdin = before
+    assert code in wants, (words, code, complained.getvalue())
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
