@@ -258,6 +258,22 @@ def test_what_shows_without_its_history_is_not_stale() -> None:
     assert finding.smallest.vector == page.id
 
 
+def test_a_kvm_that_ignores_invept_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space and the contract together notice what the series does not break: INVEPT without a sync."""
+    cpu = Cpu(maxphyaddr=40)
+    monkeypatch.setattr(machine, "handle_invept", lambda _: None)
+    rows = []
+    for vector in SEQUENCES["sequence_permissions_without_mbec"]():
+        told = machine.predict(0, None, cpu, vector).outcome
+        contract = sdm.allowed(machine.virtual_cpu(0, None, cpu, vector.machine), vector)
+        if Mark.FINDING in judge(None, contract, told).marks:
+            rows.append(row(vector, told, contract))
+    found = group(departures(rows))
+    assert len(rows) > 20
+    assert {f.symptom.severity for f in found} == {"stale translation"}
+    assert "noinv" not in found[0].smallest.vector
+
+
 def test_a_single_access_is_smaller_than_any_sequence() -> None:
     far = AccessVector(leaf=Perm.parse("----"), upper=Perm.parse("r---"), access=Access.RMW, cpl=3, smep=True)
     assert weight(far.id) < weight(sequence(AccessVector(), "same").id) < weight(LOWERED.id)
