@@ -1,7 +1,7 @@
 """A run as test cases: the vectors of a cell in groups of one kind, so that a CI's page stays readable.
 
-A group is a leaf size, an access and what L1 does with MBEC (``e4k fetch mbec=on``), or a kind of vector
-(``msr``); names are the same from level to level and from run to run.
+A group is a leaf size, an access and what L1 does with MBEC (``e4k fetch mbec=on``; of a sequence its first turn's,
+``seq e4k read mbec=on``), or a kind of vector (``msr``); names are the same from level to level and from run to run.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class Group:
 def name_of(vector: str) -> str:
     """The group of a vector's id."""
     tokens = vector.split(".")
+    turns = tokens[0] == "seq"  # a sequence is named by its first turn
+    if turns:
+        tokens = tokens[1:]
     if tokens[0] not in ("e4k", "e2m", "e1g"):
-        return tokens[0]
-    (mbec,) = (t for t in tokens if t.startswith("mbec="))
-    return f"{tokens[0]} {tokens[6]} {mbec}"
+        return "seq" if turns else tokens[0]
+    mbec = next(t for t in tokens if t.startswith("mbec="))
+    return f"{'seq ' if turns else ''}{tokens[0]} {tokens[6]} {mbec}"
 
 
 def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> dict[Cell, dict[str, Group]]:

@@ -182,6 +182,12 @@
 
   const others = (at) => {
     const members = vectors.filter((v) => v.shape.kind !== "access" && wanted(v, at));
+    $("others-count").textContent = String(members.length);
+    // Thousands of rows are made only for a reader who opened them.
+    if (!$("others").closest("details").open) {
+      $("others").replaceChildren();
+      return;
+    }
     $("others").replaceChildren(...answersOf(members, at).flatMap(([, group]) => group.map((v) => {
       const answer = D.answers[v.history[at]];
       const contract = answer[3] < 0 ? "not asked" : D.contracts[answer[3]].map((c) => c[0]).join(" or ");
@@ -190,7 +196,6 @@
       return make("tr", {}, make("td", {}, make("code", {}, idOf(v))), make("td", {}, answer[2] < 0 ? "not asked" : D.texts[answer[2]]),
         make("td", {}, contract), make("td", {}, D.texts[answer[1]]), marks);
     })));
-    $("others-count").textContent = String(members.length);
   };
 
   const draw = () => {
@@ -271,6 +276,7 @@
   $("f-level").addEventListener("change", () => go($("f-level").value, $("f-param").value));
   for (const id of ["f-param", "f-mbec", "f-size", "f-upper", "f-cpl", "f-guest", "f-mark"]) $(id).addEventListener("change", draw);
   let pause = 0;
+  $("others").closest("details").addEventListener("toggle", () => others(column()));
   $("f-text").addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(draw, 200); });
   document.documentElement.dataset.ready = "1";
 })();

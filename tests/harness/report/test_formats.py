@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 from junitparser import JUnitXml
 
-from harness import fetch, proc
+from harness import fetch, proc, vectors
 from harness.cache import Cache, default_root
 from harness.errors import FetchError, KvmirrorError
 from harness.journal import Journal
@@ -35,6 +35,17 @@ def documents(path: Path, known: Path | None = None) -> tuple[facts.Report, str,
         report = facts.load(journal, baseline=known)
         found = groups.gather(journal, report)
     return report, junit.render(report, found), ktap.render(report, found)
+
+
+def test_every_vector_has_a_group_with_others() -> None:
+    found: dict[str, int] = {}
+    for name, part in {**vectors.CORE, **vectors.BEYOND}.items():
+        for vector in part():
+            group = groups.name_of(vector.id)
+            found[group] = found.get(group, 0) + 1
+            assert group.startswith("seq ") == name.startswith("sequence")
+    assert {"msr", "cli", "e4k fetch mbec=on", "seq e4k read mbec=on"} <= set(found)
+    assert len(found) < 100
 
 
 PYTEST = "8.4.2"  # whose source package carries Jenkins' schema
@@ -132,7 +143,7 @@ print(json.dumps(vars(test.counts) | {"subtests": len(test.subtests), "status": 
 
 def read_ktap(text: str) -> dict[str, int | str]:
     """What the pinned kernel tree's own parser makes of it."""
-    found = sorted(default_root().glob("**/tools/testing/kunit/kunit_parser.py"))
+    found = sorted(default_root().glob("linux-source/*/tools/testing/kunit/kunit_parser.py"))
     if not found:
         pytest.skip("no pinned kernel source in the cache")
     argv = [sys.executable, "-B", "-c", READ_KTAP, str(found[0].parent)]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from harness import vectors
 from harness.journal import Journal
 from harness.report import facts, grid, html
-from tests.harness.report import hostile
+from tests.harness.report import hostile, synthetic
 from tests.harness.report.browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -165,6 +166,23 @@ def test_a_click_on_a_level_opens_it(browser: Browser, page: Path) -> None:
     browser.js('document.querySelector(\'button[data-level="15"][data-param="0"]\').click()')
     assert browser.js("document.getElementById('f-level').value + document.getElementById('f-param').value") == "150"
     assert browser.js("document.querySelector('#matrix caption').textContent") == "level 15, parameter 0"
+
+
+def test_questions_that_are_no_single_access_are_listed_when_they_are_opened(browser: Browser, tmp_path: Path) -> None:
+    sequences = [v for part in vectors.SEQUENCES.values() for v in list(part())[:7]]
+    asked = [*synthetic.sample(997), *sequences]
+    path = tmp_path / "sequences.html"
+    write(synthetic.make(tmp_path / "j", asked=asked, cells=[(17, "1"), (18, "1")]), path)
+    browser.open(path, 1280, 900)
+    rows = "document.getElementById('others').rows.length"
+    count = int(browser.js("document.getElementById('others-count').textContent"))
+    assert count >= len({v.id for v in sequences})
+    assert browser.js(rows) == 0
+    browser.js("document.getElementById('others').closest('details').open = true")
+    browser.call("Runtime.evaluate", expression="new Promise((d) => setTimeout(d, 300))", awaitPromise=True)
+    assert browser.js(rows) == count
+    assert sequences[-1].id in browser.js("document.getElementById('others').textContent")
+    assert browser.js(OVERFLOW) <= 0
 
 
 def test_a_hostile_series_stays_text(browser: Browser, tmp_path: Path) -> None:
