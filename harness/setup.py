@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import bochs, builds, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
+from harness import bochs, builds, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
 from harness.cache import Cache, sha256
 from harness.hosts.base import Host
 from harness.hosts.cpuinfo import CpuInfo
@@ -119,8 +119,8 @@ class Bench:
     def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:
         """A row a patch: its mail, how it applies, its level's build.
 
-        With ``compared`` also what became of the machine code, wherever the cache has both levels: seconds a patch
-        the first time.
+        With ``compared`` also what became of the machine code of the run's levels, where the cache has the level
+        below: seconds a patch the first time.
         """
         assert self._kernel is not None
         known = dict(self._modules)
@@ -145,9 +145,8 @@ class Bench:
             if here is not None:
                 new = [w for w in here.warnings if below is None or w not in below.warnings]
                 row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
-            if compared and here is not None and below is not None:
-                difference = identity.compare(self.cache, series_check.files(below), series_check.files(here))
-                row["identity"] = series_check.in_words(difference)
+            if compared and patch.number in self._modules and here is not None and below is not None:
+                row["identity"] = series_check.told(self.cache, below, here)
             rows.append(row)
         return rows
 

@@ -74,3 +74,14 @@ def test_json_is_one_object_and_findings_name_their_patch(journal: Path, capsys:
     assert "caused by patch" in capsys.readouterr().out
     assert cli.main(["explain", "F1", "--journal", str(journal)]) == 0
     assert "reproduce" in capsys.readouterr().out
+
+
+def test_the_run_says_what_it_was_made_of(journal: Path) -> None:
+    with Journal(journal) as j:
+        told = j.provenance(j.latest())
+    (cpu,) = told["cpus"].values()
+    assert cpu["vendor_id"] == "GenuineIntel" and int(cpu["stepping"]) >= 0
+    assert [row["number"] for row in told["patches"]] == list(range(1, 19))
+    assert all(row["applies"] == "yes, exactly" for row in told["patches"])
+    assert told["patches"][11]["builds"].startswith("yes, ")
+    assert set(told["config"]) == {"fragment", "config"} and "gcc" in told["compiler"]
