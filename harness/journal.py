@@ -92,7 +92,8 @@ def changed(before: Outcome, after: Outcome) -> bool:
     return not {before.kind, after.kind} & set(UNHEARD) and not before.matches(after)
 
 
-def _contract_json(contract: Contract) -> str:
+def contract_json(contract: Contract) -> str:
+    """What the contract allows as its journal row."""
     if isinstance(contract, NotApplicable):
         return json.dumps({"rule": contract.rule, "reason": contract.reason})
     return json.dumps([[outcome_json(a.outcome), a.rule, a.section] for a in contract])
@@ -211,7 +212,7 @@ class Journal:
                         None
                         if a.predicted is None
                         else self._intern("outcome", "body", outcome_json(a.predicted.outcome)),
-                        None if a.contract is None else self._intern("contract", "body", _contract_json(a.contract)),
+                        None if a.contract is None else self._intern("contract", "body", contract_json(a.contract)),
                         a.verdict.marks.value,
                         self._intern("rule", "name", a.verdict.rule) if a.verdict.rule else None,
                     )

@@ -12,6 +12,8 @@ from harness.compare import Mark
 from harness.departures import departures
 from harness.findings import Finding, group
 from harness.journal import CellKey, Journal, outcome_of
+from harness.minimise import PROVENANCE as CONFIRMED
+from harness.minimise import attach
 from harness.plan import RULES as COLLAPSE_RULES
 from kvmodel.cpu import Cpu
 from kvmodel.sdm.rules import RULES as CONTRACT_RULES
@@ -85,7 +87,9 @@ def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
     """The findings of a run, by cause (``host`` BARE_HOST: the CPU's errata)."""
     found = departures(journal.results(run, having=Mark.FINDING, host=host))
     if host == KVM_HOST:
-        return group(found, find_cause)
+        grouped = group(found, find_cause)
+        attach(grouped, journal.provenance(run).get(CONFIRMED, {}))
+        return grouped
     cpu = bare_cpu(journal, run)
     return group(found, lambda d: find_errata(d, cpu))
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from harness import selection, summary
-from harness.commands.common import LAST_LEVEL, add_command, add_journal, host_cpu
+from harness import minimise, proc, selection, summary
+from harness.commands.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, host_cpu
 from harness.errors import InputError
 from harness.findings import Finding, weight
-from harness.journal import Journal
+from harness.journal import Answer, Journal
+from harness.plan import plan
+from harness.progress import PROGRESS
 from harness.report import facts
+from harness.setup import Bench
+from harness.validate import Options, ask
+from harness.voices import Voices
 from kvmodel import machine
 from kvmodel.outcome import Outcome
 from kvmodel.sdm.rules import RULES
+from kvmodel.vector import Vector
 
 
 def add_parser(commands: Any) -> None:
@@ -30,8 +37,19 @@ def add_parser(commands: Any) -> None:
     listing.add_argument("--json", action="store_true", help="a JSON list")
     listing.set_defaults(run=run_findings)
 
-    explain = add_command(commands, "explain", "one finding: rule, steps, smallest vector, reproducer", "explain F1")
+    explain = add_command(
+        commands,
+        "explain",
+        "one finding: rule, steps, smallest vector, reproducer",
+        "explain F1",
+        "explain F1 --live",
+    )
     add_journal(explain)
+    explain.add_argument(
+        "--live", action="store_true", help="make its vector smaller on a host first, and run that alone three times"
+    )
+    add_builds(explain)
+    add_host(explain)
     explain.add_argument("name", metavar="F", help="a finding's name, as 'kvmirror findings' prints it")
     explain.set_defaults(run=run_explain)
 
@@ -75,8 +93,37 @@ def run_explain(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         run = args.run_number or journal.latest(summary.KVM_HOST)
         f = find(journal, run, args.name)
+        if args.live:
+            _live(journal, run, f, args)
+            f = find(journal, run, args.name)
     print("\n".join(explanation(f)))
     return 0
+
+
+def _live(journal: Journal, run: int, f: Finding, args: argparse.Namespace) -> None:
+    """Make the finding smaller on a host, and keep what came of it with the run."""
+    level, param_name = f.smallest.cell
+    (param,) = selection.params(param_name)
+    proc.interruptible()
+    bench = Bench.of(args)
+    bench.build([level])
+    voices = Voices(bench.host_cpu, f.origin.asked)
+    env = selection.vector(f.smallest.vector).machine.env
+    with bench.open_host(env.cpu_mbec, "emulated host") as host:
+        session = bench.open_session(host)
+
+        def answers(vectors: Sequence[Vector]) -> list[Answer]:
+            found: dict[str, Answer] = {}
+            for work in plan(vectors, [level], [param]):
+                done = ask(session, work, Options(), collapsing=False)
+                for batch in done.batches.values():
+                    found |= {a.vector.id: a for a in voices.answers(done.load, batch.vectors, batch.seen)}
+            return [found[v.id] for v in vectors]
+
+        with PROGRESS.paused():
+            minimal = minimise.minimise(f, answers, lambda text: print(text, file=sys.stderr))
+    kept = journal.provenance(run).get(minimise.PROVENANCE, {})
+    journal.amend(run, {minimise.PROVENANCE: kept | {f.cause: asdict(minimal)}})
 
 
 def explanation(f: Finding) -> list[str]:
@@ -97,6 +144,8 @@ def explanation(f: Finding) -> list[str]:
         f"  vectors     {len(f.vectors)}, the smallest:",
         f"              {smallest.vector}",
     ]
+    if f.confirmed:
+        lines.append(f"              {f.confirmed}")
     for rule, section in f.rules:
         text = f": {RULES[rule].text}" if rule in RULES else ""
         lines.append(f"  rule        {rule}, SDM {section}{text}")
