@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from harness.compare import Mark, departing
 from harness.journal import outcome_of
-from kvmodel import sdm
+from kvmodel import sdm, tally
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, Outcome
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import ClientVector, MmioVector, Vector, parse
+from kvmodel.vector import ClientSequence, ClientVector, MmioVector, Vector, parse
 
 Cell = tuple[int, str]  # level, parameter text
 STALE: Final = "stale translation"
@@ -58,14 +58,23 @@ class Symptom:
         return f"{text}, wrong {' and '.join(self.wrong)}" if self.wrong else text
 
 
+def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:
+    """What the counts of a client's sequence betray that made all its accesses."""
+    if (seen.code ^ allowed.code) & allowed.defined & tally.MASK["pages_2m"]:
+        return "mitigation bypassed"
+    return "write missing in the dirty log"
+
+
 def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
     """The departure in the field's terms."""
-    own = isinstance(vector, ClientVector | MmioVector)  # L1's own access: nothing is nested
+    own = isinstance(vector, ClientVector | ClientSequence | MmioVector)  # L1's own access: nothing is nested
     match seen.kind, allowed.kind:
         case Kind.LIVELOCK, _:
             return "L1 livelock or death" if own else "L2 livelock"
         case Kind.HOST, _:
-            return "L1 livelock or death" if own else "host trouble"
+            return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
+        case Kind.DONE, Kind.DONE:
+            return _wrong_tally(seen, allowed)
         case Kind.VIOLATION, Kind.VIOLATION:
             return "wrong exit information"
         case Kind.DONE, Kind.EXCEPTION | Kind.VIOLATION | Kind.MISCONFIG:

@@ -18,7 +18,7 @@ from harness.causes import NOT_ASKED, Cause
 from harness.departures import Cell, Departure, Symptom, symptom
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, changed_fields, parse
+from kvmodel.vector import AccessVector, ClientSequence, changed_fields, parse
 
 Key = tuple[Symptom, str, str, str]
 
@@ -104,6 +104,8 @@ def weight(name: str) -> tuple[int, str]:
     if isinstance(vector, SequenceVector):  # a single access that shows the same is smaller
         differing = len(changed_fields(vector.turns[0].access, AccessVector()))
         return 100 * len(vector.turns) + differing + name.count(".") + name.count("+"), name
+    if isinstance(vector, ClientSequence):
+        return len(vector.steps), name
     return 0, name
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, ClientVector, Environment, HostVector, Machine, Mbec, Vector
+from kvmodel.vector import AccessVector, Environment, Machine, Mbec, OnHost, Vector
 
 PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
 
@@ -40,7 +40,7 @@ class Work:
     """A load with what it is to be asked."""
 
     load: Load
-    host: list[HostVector | ClientVector] = field(default_factory=list)
+    host: list[OnHost] = field(default_factory=list)
     batches: dict[Machine, list[Vector]] = field(default_factory=dict)
 
     @property
@@ -75,7 +75,7 @@ def plan(
 def _work(load: Load, vectors: list[Vector]) -> Work:
     work = Work(load)
     for vector in vectors:
-        if isinstance(vector, HostVector | ClientVector):
+        if isinstance(vector, OnHost):
             work.host.append(vector)
         else:
             work.batches.setdefault(vector.machine, []).append(vector)

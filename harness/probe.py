@@ -54,11 +54,11 @@ def build(cache: Cache) -> Path:
 
 def client(cache: Cache) -> Path:
     """``kvmclient``: the static user of /dev/kvm that runs on the host. BuildError with gcc's lines."""
-    source = IMAGES / "client" / "kvmclient.c"
-    key = {"source": sha256(source), "flags": " ".join(CLIENT_FLAGS), "compiler": _compiler()}
+    source = IMAGES / "client"
+    key = {"sources": _sources(source), "flags": " ".join(CLIENT_FLAGS), "compiler": _compiler()}
 
     def make(folder: Path) -> None:
-        proc.run(["gcc", *CLIENT_FLAGS, "-o", folder / "kvmclient", source], timeout=120)
+        proc.run(["gcc", *CLIENT_FLAGS, "-o", folder / "kvmclient", *sorted(source.glob("*.c"))], timeout=120)
 
     return cache.entry("client", key, make, title="the KVM client") / "kvmclient"
 

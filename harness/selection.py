@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from harness import vectors
+from harness.client_vectors import CLIENT
 from harness.errors import InputError
 from harness.sequences import SEQUENCES
 from kvmodel.vector import Vector, VectorError, parse
@@ -40,7 +41,7 @@ def params(text: str) -> list[bool | None]:
 
 
 def vector_list(names: list[str]) -> list[Vector]:
-    """Vectors named by id or part, as ``core``, ``full``, ``sequences`` or ``thin``, or in a file (``@FILE``)."""
+    """Vectors named by id, as a part or a whole space (``vectors.NAMES``), or in a file (``@FILE``)."""
     chosen: dict[str, Vector] = {}
     for name in names:
         for vector in _named(name):
@@ -57,6 +58,8 @@ def _named(name: str) -> list[Vector]:
         return vectors.full()
     if name == "sequences":
         return [vector for part in SEQUENCES.values() for vector in part()]
+    if name == "client":
+        return [vector for part in CLIENT.values() for vector in part()]
     if part := (vectors.CORE | vectors.BEYOND).get(name):
         return list(part())
     if name.startswith("@"):

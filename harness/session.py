@@ -12,18 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import guest, trace
-from harness.errors import GuestError, HostError
+from harness import client, guest, trace
+from harness.errors import GuestError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import Load
 from harness.qemu import End, Qemu, Run, end_leftovers
-from harness.trace import LIVELOCK_EXITS
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome, of_turns
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Vector
+from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, OnHost, Vector
 
-CLIENT: Final = "/tmp/kvmclient"
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C
@@ -81,26 +79,6 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     return found
 
 
-def client_outcome(line: dict[str, Any]) -> Outcome:
-    """One line of the client: an access that was made, a vCPU that never came back, or what KVM_RUN said.
-
-    A vCPU that ran out of its time is a livelock only if KVM kept resolving faults that resolved nothing:
-    ``pf_spurious`` grew past the definition's 16 exits.
-    """
-    match line["result"]:
-        case "done":
-            return Outcome(Kind.DONE)
-        case "timeout":
-            stats = line["stats"]
-            if stats.get("pf_spurious", 0) >= LIVELOCK_EXITS:
-                return Outcome(Kind.LIVELOCK)
-            return Outcome(Kind.HOST, note="the vCPU did not come back, and KVM counts no spurious faults")
-        case "errno":
-            return Outcome(Kind.HOST, note=f"KVM_RUN failed with errno {line['errno']}")
-        case other:
-            return Outcome(Kind.HOST, note=f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}")
-
-
 def parameters(load: Load) -> Parameters:
     """The module parameters of a load."""
     env = load.env
@@ -110,18 +88,24 @@ def parameters(load: Load) -> Parameters:
 class Session:
     """A started host, asked load by load."""
 
-    def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], client: bytes, probe: Path) -> None:
+    def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], binary: bytes, probe: Path) -> None:
         self._host = host
         self._modules = modules
         self._probe = probe
-        host.put(client, CLIENT, mode=0o755)
+        host.put(binary, client.PATH, mode=0o755)
         self.info: dict[str, Any] = {}
+        self._loaded: Load | None = None
 
     def load(self, load: Load) -> None:
         """Load the level's modules as ``load`` says and ask KVM what it offers."""
+        self._loaded = load
         self._host.load(self._modules(load.level), parameters(load))
-        line = self._host.run(f"{CLIENT} info", check=True).stdout
+        line = self._host.run(f"{client.PATH} info", check=True).stdout
         self.info = json.loads(line)["info"]
+
+    def _reload(self) -> None:
+        if self._loaded is not None:
+            self.load(self._loaded)
 
     @property
     def parameter(self) -> str | None:
@@ -134,15 +118,12 @@ class Session:
         """Whether KVM's own MSR 0x48B allows L1 bit 22."""
         return bool(self.info["msrs"].get(f"{MSR_PROCBASED_CTLS2:x}", 0) & MBEC_ALLOWED)
 
-    def ask_host(self, vectors: Iterable[HostVector | ClientVector]) -> list[Outcome]:
+    def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
         """The host's and the client's answers, in order."""
         asked = list(vectors)
-        cases = [v for v in asked if isinstance(v, ClientVector)]
-        script = "; ".join(f"{CLIENT} case {v.mode} {v.access.value} {v.page}" for v in cases)
-        lines = self._host.run(script, timeout=30 + 2.0 * len(cases)).stdout.splitlines() if cases else []
-        if len(lines) != len(cases):
-            raise HostError(f"{self._host.name}: the KVM client answered {len(lines)} of {len(cases)} cases")
-        told = {v.id: client_outcome(json.loads(line)) for v, line in zip(cases, lines, strict=True)}
+        questions = [v for v in asked if not isinstance(v, HostVector)]
+        answers = client.ask(self._host, questions, self._reload)
+        told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
         for vector in asked:
             if isinstance(vector, HostVector):
                 (told[vector.id],) = host_outcomes(self.info, [vector])

@@ -1,6 +1,7 @@
 """The space: which vectors are asked. Exhaustive cores and parts beyond, each under a name; ids are stable.
 
-A part is a named, deterministic generator. ``core()`` is what ``kvmirror validate`` asks at every level.
+A part is a named, deterministic generator. ``core()`` is what ``kvmirror validate`` asks at every level, ``full()``
+the whole space.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 
+from harness.client_vectors import CLIENT
 from harness.sequences import SEQUENCES
 from kvmodel.vector import (
     RWXU,
@@ -194,11 +196,11 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 
 
 # What is asked beyond the core, part by part.
-BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES}
+BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES, **CLIENT}
 
 
 # What a user may name: whole spaces, and every part of them.
-NAMES: tuple[str, ...] = ("core", "full", "sequences", "thin", *CORE, *BEYOND)
+NAMES: tuple[str, ...] = ("core", "full", "sequences", "client", "thin", *CORE, *BEYOND)
 
 
 def _all(parts: dict[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:

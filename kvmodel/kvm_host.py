@@ -167,6 +167,7 @@ class kvm_mmu_page:
         "nx_huge_page_disallowed",
         "pa",
         "parent_ptes",
+        "possible_nx_huge_page",
         "role",
         "shadowed_translation",
         "spt",
@@ -186,6 +187,7 @@ class kvm_mmu_page:
             {} if not self.direct and self.level <= KVM_MAX_HUGEPAGE_LEVEL else None
         )
         self.nx_huge_page_disallowed = False
+        self.possible_nx_huge_page = False  # on kvm->arch.possible_nx_huge_pages
         self.unsync = False
         self.unsync_child_bitmap: set[int] = set()  # its size is unsync_children
         self.parent_ptes: list[tuple[kvm_mmu_page, int]] = []
@@ -193,14 +195,17 @@ class kvm_mmu_page:
 
 
 class kvm_memory_slot:
-    """What the MMU reads of struct kvm_memory_slot: host mapping level (1, 2, 3) and dirty tracking."""
+    """What the MMU reads of struct kvm_memory_slot: host mapping level (1, 2, 3), dirty tracking, its gfns."""
 
-    __slots__ = ("dirty_track", "host_level", "readonly")
+    __slots__ = ("base_gfn", "dirty_bitmap", "dirty_track", "host_level", "npages", "readonly")
 
     def __init__(self, host_level: int = PG_LEVEL_4K, dirty_track: bool = False, readonly: bool = False) -> None:
         self.host_level = host_level
         self.dirty_track = dirty_track
         self.readonly = readonly
+        self.base_gfn = 0
+        self.npages = 0  # 0: nobody asks
+        self.dirty_bitmap: set[int] = set()  # gfns
 
 
 class kvm_page_fault:
@@ -474,7 +479,8 @@ class Vcpu:
     """One virtual CPU (struct kvm_vcpu, vcpu_vmx) and the memory its guest has.
 
     ``memory`` maps a guest-physical address to the 64-bit entry there, for guest paging structures KVM reads.
-    ``slot`` is L1's RAM, gfns 0 to ``ram_gfns``; a gfn outside has no memslot. pfn = gfn + ``pfn_base``.
+    ``slot`` is L1's RAM, gfns 0 to ``ram_gfns``; a gfn outside it and ``further_slots`` has no memslot.
+    pfn = gfn + ``pfn_base``.
     ``steps`` is None when nobody asked. ``trace`` likewise collects tracepoint tuples.
     """
 
@@ -482,6 +488,7 @@ class Vcpu:
         "exit_qualification",
         "failed",
         "flags_ac",
+        "further_slots",
         "guest_cpuid_has_evmcs",
         "guest_mmu",
         "guest_mode",
@@ -547,6 +554,7 @@ class Vcpu:
         self.mmu = self.root_mmu
         self.memory: dict[int, int] = {}
         self.slot = kvm_memory_slot()
+        self.further_slots: tuple[kvm_memory_slot, ...] = ()  # beyond ram_gfns
         self.ram_gfns = 1 << 18
         self.pfn_base = 1 << 18
         self.pages: dict[int, kvm_mmu_page] = {}
@@ -566,9 +574,9 @@ class Vcpu:
         if self.steps is not None:
             self.steps.append(Step(where, what, patch))
 
-    def count(self, name: str) -> None:
-        """struct kvm_vcpu_stat: one more of ``name``."""
-        self.stat[name] = self.stat.get(name, 0) + 1
+    def count(self, name: str, by: int = 1) -> None:
+        """struct kvm_vcpu_stat and kvm_vm_stat: ``by`` more of ``name``."""
+        self.stat[name] = self.stat.get(name, 0) + by
 
 
 def reserved_hpa_bits(kvm: Kvm) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from kvmodel import mmutrace
+from kvmodel import machine_client, mmutrace
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.hyperv import nested_evmcs_filter_control_msr
@@ -41,6 +41,7 @@ from kvmodel.vector import (
     ENVIRONMENTS,
     Access,
     AccessVector,
+    ClientSequence,
     ClientVector,
     EntryVector,
     Evmcs,
@@ -51,6 +52,7 @@ from kvmodel.vector import (
     MmioVector,
     MsrVector,
     Paging,
+    UserMsrVector,
     Vector,
 )
 from kvmodel.vmx import (
@@ -623,6 +625,23 @@ def _client(level: Level, param: bool | None, cpu: Cpu, v: ClientVector, want_st
     return Prediction(outcome or _DONE, tuple(run.vcpu.steps or ()), run.exits)
 
 
+def _client_sequence(level: Level, param: bool | None, cpu: Cpu, v: ClientSequence, want_steps: bool) -> Prediction:
+    if not _loaded(level, param, cpu, v.env).enable_ept:
+        return Prediction(replace(_DONE, defined=0))  # shadow paging is not followed, nor what it counts
+    run = _l1_run(level, param, cpu, v.env)
+    run.vcpu.steps = [] if want_steps else None
+    outcome = machine_client.sequence(run.vcpu, run.access, v)
+    return Prediction(outcome, tuple(run.vcpu.steps or ()), run.exits)
+
+
+def _user_msr(level: Level, param: bool | None, cpu: Cpu, v: UserMsrVector, want_steps: bool) -> Prediction:
+    vcpu = vcpu_create(_loaded(level, param, cpu, v.env))
+    vcpu.steps = [] if want_steps else None
+    value, refused = machine_client.user_msr(vcpu, v)
+    known = DEFINED[v.msr] | GENMASK(63, 0) << 64
+    return Prediction(Outcome(Kind.VALUE, value | refused << 64, defined=known), tuple(vcpu.steps or ()))
+
+
 def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Prediction:
     kvm = _loaded(level, param, cpu, v.env)
     if v.what == "param":
@@ -656,6 +675,10 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _mmio(lv, param, cpu, vector, steps)
         case ClientVector():
             return _client(lv, param, cpu, vector, steps)
+        case ClientSequence():
+            return _client_sequence(lv, param, cpu, vector, steps)
+        case UserMsrVector():
+            return _user_msr(lv, param, cpu, vector, steps)
         case _:
             return _host(lv, param, cpu, vector)
 

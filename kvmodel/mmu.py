@@ -30,6 +30,7 @@ from kvmodel.mmu_role import kvm_mmu_page_get_gfn
 from kvmodel.mmu_sp import mark_mmio_spte, mmu_set_spte
 from kvmodel.mmu_spte import get_spte, shadow_walk, spte_to_child_sp
 from kvmodel.mmu_unsync import kvm_gfn_is_write_tracked
+from kvmodel.spte import mark_page_dirty_in_slot
 from kvmodel.spte_h import (
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
     SHADOW_NONPRESENT_VALUE,
@@ -51,7 +52,12 @@ from kvmodel.spte_h import (
 
 def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
     """virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot: L1's RAM, or None."""
-    return vcpu.slot if gfn < vcpu.ram_gfns else None
+    if gfn < vcpu.ram_gfns:
+        return vcpu.slot
+    for slot in vcpu.further_slots:
+        if slot.base_gfn <= gfn < slot.base_gfn + slot.npages:
+            return slot
+    return None
 
 
 def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:
@@ -197,6 +203,8 @@ def fast_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
             return ret
         sp.spt[index] = new_spte
         vcpu.version += 1
+        if is_writable_pte(new_spte) and not is_writable_pte(spte) and fault.slot is not None:
+            mark_page_dirty_in_slot(fault.slot, fault.gfn)
         ret = RET_PF_FIXED
     vcpu.count("pf_fast")
     if vcpu.steps is not None:

@@ -105,6 +105,12 @@ def kvm_mmu_page_ad_need_write_protect(kvm: Kvm, sp: kvm_mmu_page) -> bool:
     return kvm.cpu_dirty_log_size != 0 and sp.guest_mode
 
 
+def mark_page_dirty_in_slot(slot: kvm_memory_slot, gfn: int) -> None:
+    """virt/kvm/kvm_main.c mark_page_dirty_in_slot: into the slot's bitmap, where it is logged."""
+    if slot.dirty_track:
+        slot.dirty_bitmap.add(gfn)
+
+
 def make_spte(
     vcpu: Vcpu,
     sp: kvm_mmu_page,
@@ -204,6 +210,7 @@ def make_spte(
         if level > PG_LEVEL_4K:
             vcpu.warns.append(f"{_WHERE}: a huge page in a dirty-tracked slot")
         vcpu.count("mark_page_dirty")
+        mark_page_dirty_in_slot(slot, gfn)
     if steps is not None:
         vcpu.step(_WHERE, f"gfn {gfn:#x} level {level}: spte {spte:#x}")
     return wrprot, spte

@@ -35,7 +35,9 @@ from kvmodel.spte import (
 from kvmodel.spte_h import (
     SPTE_MMU_PRESENT_MASK,
     is_accessed_spte,
+    is_last_spte,
     is_mmio_spte,
+    is_shadow_present_pte,
     kvm_ad_enabled,
     spte_ad_enabled,
 )
@@ -59,10 +61,20 @@ def kvm_tdp_mmu_alloc_root(vcpu: Vcpu) -> None:
     vcpu.mmu.root = tdp_mmu_alloc_sp(vcpu, 0, vcpu.mmu.root_role)
 
 
+def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
+    """mmu/mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
+    vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)
+
+
 def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int) -> None:
-    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic, and handle_changed_spte's tracepoint."""
+    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic, and handle_changed_spte's tracepoint and page statistics."""
+    old_spte = get_spte(sp, index)
     if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_tdp_mmu_spte_changed", (0, gfn, sp.level, get_spte(sp, index), new_spte)))
+        vcpu.trace.append(("kvm_tdp_mmu_spte_changed", (0, gfn, sp.level, old_spte, new_spte)))
+    was_leaf = is_shadow_present_pte(old_spte) and is_last_spte(old_spte, sp.level)
+    is_leaf = is_shadow_present_pte(new_spte) and is_last_spte(new_spte, sp.level)
+    if was_leaf != is_leaf:
+        kvm_update_page_stats(vcpu, sp.level, 1 if is_leaf else -1)
     sp.spt[index] = new_spte
     vcpu.version += 1
 
@@ -109,6 +121,7 @@ def tdp_mmu_split_huge_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, 
     for i in range(512):
         child.spt[i] = make_huge_page_split_spte(vcpu.kvm, huge_spte, child.role, i)
     tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
+    kvm_update_page_stats(vcpu, sp.level - 1, 512)
 
 
 def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
@@ -136,6 +149,9 @@ def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
             tdp_mmu_split_huge_page(vcpu, sp, index, gfn, child)
         else:
             tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
+        if fault.huge_page_disallowed and fault.req_level >= sp.level:
+            child.possible_nx_huge_page = True
+            vcpu.count("nx_lpage_splits")
         sp = child
 
 

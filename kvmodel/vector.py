@@ -142,6 +142,7 @@ ENVIRONMENTS = {
         Environment("cpu0", cpu_mbec=False),
         Environment("huge", backing="2m"),
         Environment("hugenx", backing="2m", nx_huge_pages=True),
+        Environment("eptad0nx", eptad=False, nx_huge_pages=True),
     )
 }
 
@@ -285,6 +286,70 @@ class ClientVector:
         return ".".join(["cli", self.mode, self.access.value, f"pg{self.page}", f"env={self.env}"])
 
 
+CLIENT_STEPS = {
+    "read": Access.READ,
+    "write": Access.WRITE,
+    "rmw": Access.RMW,
+    "fetch": Access.FETCH,
+    "mread": Access.READ,  # of an address without memory: MMIO
+    "mwrite": Access.WRITE,
+    "age": None,  # the host ages the page
+    "log": None,  # dirty logging is switched on
+    "unlog": None,
+    "sync": None,  # the dirty log is read, which begins it anew
+    "slot": None,  # memory is added elsewhere: the memory slots' generation moves on
+    "slots": None,  # 64 times
+}
+"""What a client's sequence is made of: the access it makes, None for an action of the host."""
+
+
+@dataclass(frozen=True)
+class ClientSequence:
+    """Accesses of an L1 under the small client to one page, and what the host does to it between them.
+
+    ``mode`` and ``page`` as in ``ClientVector``; ``memory``: ``4k`` or ``2m``, how the host maps the page.
+    """
+
+    mode: str = "long"
+    page: str = "u"
+    memory: str = "4k"
+    steps: tuple[str, ...] = ("fetch",)
+    env: str = "std"
+
+    @property
+    def machine(self) -> Machine:
+        """The client needs no virtual VMX; only the environment counts."""
+        return Machine(False, True, False, ENVIRONMENTS[self.env])
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return ".".join(
+            ["cli", self.mode, f"pg{self.page}", f"m{self.memory}", "+".join(self.steps), f"env={self.env}"]
+        )
+
+
+@dataclass(frozen=True)
+class UserMsrVector:
+    """User space writes a vCPU's VMX capability MSR: ``c54`` clears bit 54 of what it reads, ``s54`` sets it,
+    ``kvm`` writes what KVM itself offers. The answer: the value in the end, from bit 64 on which writes were refused.
+    """
+
+    msr: int = 0x48B
+    steps: tuple[str, ...] = ("c54",)
+    env: str = "std"
+
+    @property
+    def machine(self) -> Machine:
+        """Only the environment counts."""
+        return Machine(False, True, False, ENVIRONMENTS[self.env])
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return ".".join(["umsr", f"m{self.msr:x}", "+".join(self.steps), f"env={self.env}"])
+
+
 @dataclass(frozen=True)
 class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
@@ -304,8 +369,9 @@ class HostVector:
         return ".".join(["host", self.what, f"env={self.env}"])
 
 
+OnHost: TypeAlias = HostVector | ClientVector | ClientSequence | UserMsrVector  # asked of the host without QEMU
 # a sequence is made of access vectors, in kvmodel.sequence
-Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | ClientVector | HostVector | SequenceVector"
+Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | SequenceVector"
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
@@ -319,6 +385,11 @@ _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
 _MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
 _MMIO_RE = re.compile(r"mmio\.(?P<access>\w+)\." + _TAIL)
 _CLIENT_RE = re.compile(r"cli\.(?P<mode>real|prot|long)\.(?P<access>\w+)\.pg(?P<page>[us])\.env=(?P<env>\w+)")
+_SEQUENCE_RE = re.compile(
+    r"cli\.(?P<mode>real|prot|long)\.pg(?P<page>[us])\.m(?P<memory>4k|2m)\.(?P<steps>[a-z+]+)\.env=(?P<env>\w+)"
+)
+_MSR_STEP = r"(?:[cs]\d\d?|kvm)"
+_USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
 _HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c)\.env=(?P<env>\w+)")
 _SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
@@ -371,6 +442,18 @@ def parse_access(text: str) -> AccessVector:
     )
 
 
+def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
+    steps = tuple(m["steps"].split("+"))
+    for step in steps:
+        if step not in CLIENT_STEPS:
+            raise VectorError(f"step {step!r} is not known: use {', '.join(CLIENT_STEPS)}, joined by '+'")
+    if m["mode"] != "long" and m["page"] == "s":
+        raise VectorError(f"mode {m['mode']} with pgs: without paging every page is a user page, write pgu")
+    if m["mode"] == "real" and {"mread", "mwrite"} & set(steps):
+        raise VectorError("real mode does not reach MMIO, which lies beyond 64 KiB: use prot or long")
+    return steps
+
+
 def parse(text: str) -> Vector:
     """The vector that ``text`` names; VectorError with the reason and an example where it names none."""
     if text.startswith("seq."):
@@ -387,11 +470,16 @@ def parse(text: str) -> Vector:
         return MmioVector(*_common(m), access=_access(m["access"]))
     if m := _CLIENT_RE.fullmatch(text):
         return ClientVector(m["mode"], _access(m["access"]), m["page"], _env(m["env"]))
+    if m := _SEQUENCE_RE.fullmatch(text):
+        return ClientSequence(m["mode"], m["page"], m["memory"], _client_steps(m), _env(m["env"]))
+    if m := _USER_MSR_RE.fullmatch(text):
+        return UserMsrVector(int(m["msr"], 16), tuple(m["steps"].split("+")), _env(m["env"]))
     if m := _HOST_RE.fullmatch(text):
         return HostVector(m["what"], _env(m["env"]))
     raise VectorError(
         f"{text!r} is not a vector id: every field is written, in order, as in {AccessVector().id!r}, "
-        f"{EntryVector().id!r}, {MsrVector().id!r}, {MmioVector().id!r}, {ClientVector().id!r}, {HostVector().id!r}, "
+        f"{EntryVector().id!r}, {MsrVector().id!r}, {MmioVector().id!r}, {ClientVector().id!r}, "
+        f"{ClientSequence().id!r}, {UserMsrVector().id!r}, {HostVector().id!r}, "
         "or is a sequence: 'seq.', an access's id, and '+' with what changes for each further turn: '+l1=r---.noinv'"
     )
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
-from kvmodel.sdm import controls, ept, errata, guest_paging, msrs
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
@@ -16,6 +16,7 @@ from kvmodel.sequence import SequenceVector, Turn
 from kvmodel.vector import (
     Access,
     AccessVector,
+    ClientSequence,
     ClientVector,
     EntryVector,
     HostVector,
@@ -23,6 +24,7 @@ from kvmodel.vector import (
     MmioVector,
     MsrVector,
     Paging,
+    UserMsrVector,
     Vector,
 )
 
@@ -158,6 +160,10 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _readings(msrs.readings(cpu, vector.msr))
         case MmioVector() | ClientVector():
             return (_allowed(DONE, "own-access"),)
+        case ClientSequence():
+            return (_allowed(*client.promised(vector)),)
+        case UserMsrVector():
+            return tuple(_allowed(*client.taken(vector, *reading)) for reading in msrs.values(vector.msr))
         case HostVector() if vector.what in _HOST_MSRS:
             return _readings(msrs.values(_HOST_MSRS[vector.what]))
         case _:

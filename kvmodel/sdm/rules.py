@@ -95,6 +95,15 @@ RULES: dict[str, Rule] = {
     "msr-absent": Rule("A.1", "The MSR does not exist on this CPU: reading it is #GP(0)."),
     # --- L1's own accesses ---
     "own-access": Rule("29.3", "EPT under L1 is invisible to it: an access that L1's own paging permits completes."),
+    # --- what the host promises ---
+    "host-nx-huge-pages": Rule(
+        "-",
+        "Where kvm.nx_huge_pages is forced no guest fetch is made through a large mapping: erratum iTLB multihit.",
+    ),
+    "host-dirty-log": Rule(
+        "-", "A page that the guest wrote since dirty logging began, or since the log was read last, is in the log."
+    ),
+    "host-msr-taken": Rule("-", "A capability that user space took from a vCPU is no longer in the vCPU's MSR."),
     # --- put aside ---
     "na-not-architectural": Rule("-", "Asks the host or KVM's own interfaces: the manual has nothing to say."),
     "na-no-vmx": Rule("-", "The virtual CPU has no VMX: L1 cannot run an L2."),
