@@ -103,14 +103,17 @@ def sequence_large_pages() -> Iterator[SequenceVector]:
         if leaf != RWXU:
             first = replace(access, env=env, leaf_level=2, upper_level=3)
             yield sequence(first, f"l2={leaf}{how}", f"l2=rwxu{how}")
+            if not how and access in (WRITE, FETCH_USER):
+                yield sequence(replace(first, mbec=Mbec.OFF), f"l2={leaf}", "l2=rwxu")
 
 
 def sequence_without_ad() -> Iterator[SequenceVector]:
     """The same changes where the host has no EPT accessed and dirty flags, so that KVM tracks accesses itself."""
     rng = random.Random(SEED + 1)
-    for before, after in rng.sample(list(_changes()), 48):
+    for n, (before, after) in enumerate(rng.sample(list(_changes()), 48)):
         for access, how in product(ACCESSES, INVEPT):
-            yield sequence(replace(access, env="eptad0", leaf=before), f"l1={after}{how}", "noinv")
+            first = replace(access, env="eptad0", leaf=before, mbec=SWITCH[n % 3 == 2])
+            yield sequence(first, f"l1={after}{how}", "noinv")
 
 
 def sequence_misconfigured() -> Iterator[SequenceVector]:
