@@ -79,6 +79,8 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
             work.host.append(vector)
         else:
             work.batches.setdefault(vector.machine, []).append(vector)
+    for batch in work.batches.values():
+        batch.sort(key=_setting)
     return work
 
 
@@ -87,6 +89,14 @@ def _wants(vector: Vector) -> set[Mbec]:
     if isinstance(vector, SequenceVector):
         return {turn.access.mbec for turn in vector.turns}
     return {vector.mbec} if isinstance(vector, AccessVector) else set()
+
+
+def _setting(vector: Vector) -> tuple[object, ...]:
+    """What vectors that follow each other had better share: each change is a VMWRITE, a nested VM exit of its own."""
+    if not isinstance(vector, AccessVector):
+        return (1,)
+    v = vector
+    return (0, v.mbec.value, v.ad, v.paging.value, v.cpl, v.wp, v.smep, v.smap, v.nxe)
 
 
 def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:

@@ -2,20 +2,22 @@
 
 L1's memory is a file there (4 KiB pages in /dev/shm, or 2 MiB pages in hugetlbfs), mapped shared by QEMU: the host
 writes a batch into it before the first instruction and reads it back when L1 has powered itself off. Then the same
-QEMU is reset for the next batch.
+QEMU is reset for the next batch. What crosses the emulated wire and how often it is asked is what a short batch costs:
+QEMU's standard streams are its monitor, and only what is new of a batch is written or read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import queue
 import re
 import shlex
+import struct
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +26,7 @@ from harness import protocol
 from harness.console import Warn
 from harness.errors import GuestError, HostError
 from harness.hosts.base import FILES, Host, Remote
-from harness.qmp import Event, Monitor
+from harness.qmp import Command, Event, Monitor
 from kvmodel.vector import Machine
 
 BINARY: Final = "qemu-system-x86_64"
@@ -32,12 +34,12 @@ SERIAL: Final = f"{FILES}/l1-serial"
 SHM: Final = "/dev/shm/kvmirror-l1"
 HUGE: Final = "/mnt/kvmirror-huge"
 HUGE_PAGE: Final = 2 << 20  # bytes
-QEMU_NAME: Final = "qemu"
-WATCH_NAME: Final = "watch"
-FIRST_PORT: Final = 4440
+PID_FILE: Final = f"{FILES}/qemu.pid"
+FIRMWARE: Final = "qboot.rom"  # starts a kernel within a few milliseconds of guest time; SeaBIOS takes a hundred
 START_TIMEOUT: Final = 60.0  # seconds from QEMU's start to its monitor
 RESET_TIMEOUT: Final = 20.0  # seconds
-WATCH_PERIOD: Final = 50  # milliseconds
+PACKED_FROM: Final = 4096  # bytes
+LOOK_PERIOD: Final = 4.0  # seconds between looks at how far a batch is
 STALL: Final = 20.0  # seconds of wall time without a step to the next vector
 HYPERV: Final = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-evmcs")  # hv-evmcs needs hv-vapic
 PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")
@@ -118,9 +120,7 @@ def cpu_option(machine: Machine, model: str = "host") -> str:
     return ",".join(words)
 
 
-def arguments(
-    machine: Machine, *, kernel: str, port: int, memory: int, model: str = "host", serial: str = ""
-) -> list[str]:
+def arguments(machine: Machine, *, kernel: str, memory: int, model: str = "host", serial: str = "") -> list[str]:
     """QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes. HostError for an unknown backing."""
     if machine.env.backing not in ("4k", "2m"):
         raise HostError(f"L1 memory of {machine.env.backing} pages cannot be had: only 4k and 2m can")
@@ -134,24 +134,17 @@ def arguments(
         "-m", f"{memory >> 20}",
         "-smp", "1",
         "-serial", f"file:{serial}" if serial else "none",
+        "-bios", FIRMWARE,
         "-kernel", kernel,
-        "-qmp", f"tcp:127.0.0.1:{port},server=on,wait=off",
+        "-qmp", "stdio",
         "-S",
         "-action", "shutdown=pause,reboot=shutdown,panic=pause",
     ]  # fmt: skip
 
 
-def _spawn(host: Host, name: str, command: str) -> Remote:
-    """Start a command that stays and note its process id on the host, so that only it is ended later."""
-    return host.spawn("sh -c " + shlex.quote(f"echo $$ >{FILES}/{name}.pid; exec {command}"))
-
-
 def end_leftovers(host: Host) -> None:
-    """End what a Qemu on ``host`` left running, by the process ids it noted."""
-    ends = "; ".join(
-        f"kill -9 $(cat {FILES}/{n}.pid) 2>/dev/null; rm -f {FILES}/{n}.pid" for n in (WATCH_NAME, QEMU_NAME)
-    )
-    host.run(f"{ends}; sleep 0.1", timeout=20)
+    """End what a Qemu on ``host`` left running, by the process id it noted."""
+    host.run(f"kill -9 $(cat {PID_FILE}) 2>/dev/null; rm -f {PID_FILE}; sleep 0.1", timeout=20)
 
 
 class Qemu:
@@ -159,8 +152,6 @@ class Qemu:
 
     ``kernel`` is the probe's ELF file here; it is sent once per host. ``memory`` in bytes.
     """
-
-    _ports = count(FIRST_PORT)
 
     def __init__(
         self,
@@ -179,9 +170,10 @@ class Qemu:
         self.provenance = Provenance()
         self._path = SHM if machine.env.backing == "4k" else f"{HUGE}/l1"
         self._remote: Remote | None = None
-        self._watch: Remote | None = None
         self._monitor: Monitor | None = None
         self._fresh = True  # not one instruction has run since the start or the last reset
+        self._batch = b""  # what L1's memory holds, as far as it was written or read
+        self._counted: dict[str, int] = {}  # KVM's counters as they were last seen
 
     def __enter__(self) -> Self:
         self.start()
@@ -197,78 +189,84 @@ class Qemu:
     def start(self) -> None:
         """Start QEMU, stopped before its first instruction, and negotiate. GuestError with QEMU's own words."""
         began = time.monotonic()
-        port = next(self._ports)
         there = self.host.deliver(self.kernel)
-        self._make_memory()
-        argv = arguments(self.machine, kernel=there, port=port, memory=self.memory, model=self.model, serial=SERIAL)
-        self._remote = _spawn(self.host, QEMU_NAME, shlex.join(argv))
+        argv = arguments(self.machine, kernel=there, memory=self.memory, model=self.model, serial=SERIAL)
+        # The shell stays to clean up behind a QEMU that ended well; of one that did not, the memory is still wanted.
+        script = (
+            f"{self._memory_script()}; exec 3<&0; {shlex.join(argv)} <&3 & echo $! >{PID_FILE}; wait $!; s=$?; "
+            f"[ $s -ne 0 ] || {{ {self._free_script()}; }}; exit $s"
+        )
+        self._remote = self.host.spawn("sh -c " + shlex.quote(script))
         try:
-            self._attach(port, began + START_TIMEOUT)
+            self._attach()
             self._query()
         except BaseException:
             self.quit()
             raise
-        self._watch = _spawn(
-            self.host,
-            WATCH_NAME,
-            f"memio watch {self._path} {protocol.BATCH_BASE + _offset('current')} 2 {WATCH_PERIOD}",
-        )
         self.provenance.start_seconds = time.monotonic() - began
 
-    def _make_memory(self) -> None:
+    def _memory_script(self) -> str:
+        """Makes L1's memory; the shell ends with the reason where that fails."""
         if self.machine.env.backing == "2m":
             pages = self.memory // HUGE_PAGE
             script = (
                 f"mkdir -p {HUGE}; grep -q ' {HUGE} ' /proc/mounts || mount -t hugetlbfs -o pagesize=2M none {HUGE}; "
                 f"rm -f {self._path}; echo {pages} >/proc/sys/vm/nr_hugepages; "
                 f"[ $(cat /proc/sys/vm/nr_hugepages) -ge {pages} ] || "
-                f"{{ echo no {pages} free huge pages; exit 1; }}"
+                f"{{ echo no {pages} free huge pages >&2; exit 1; }}"
             )
         else:
             script = "echo 0 >/proc/sys/vm/nr_hugepages"
-        self.host.run(f"{script}; rm -f {self._path}; truncate -s {self.memory} {self._path}", check=True)
+        return f"{script}; rm -f {self._path}; truncate -s {self.memory} {self._path} || exit 1"
 
-    def _attach(self, port: int, deadline: float) -> None:
-        """Connect as soon as the monitor listens."""
+    def _free_script(self) -> str:
+        """Gives L1's memory back."""
+        return f"rm -f {self._path} {PID_FILE}; echo 0 >/proc/sys/vm/nr_hugepages"
+
+    def _attach(self) -> None:
+        """Wait for the monitor's greeting."""
         assert self._remote is not None
-        pause = 0.05
-        while True:
-            if self._remote.status is not None:
-                raise GuestError(f"QEMU did not start: {self._words()}")
-            try:
-                self._monitor = Monitor(self.host.connect(port), alive=self.host.check)
-                return
-            except HostError as error:
-                if time.monotonic() > deadline:
-                    raise GuestError(f"QEMU's monitor did not come up in time: {self._words() or error}") from error
-            time.sleep(pause)
-            pause = min(0.4, pause * 1.5)
+        remote = self._remote
+
+        def alive() -> None:
+            self.host.check()
+            if remote.status is not None:
+                raise GuestError(f"it ended with status {remote.status}")
+
+        try:
+            self._monitor = Monitor(remote.socket(), timeout=START_TIMEOUT, alive=alive)
+        except GuestError as error:
+            raise GuestError(f"QEMU did not start: {self._words() or error}") from error
+        self._monitor.alive = self.host.check
 
     def _query(self) -> None:
         told = self.provenance
-        version = self.command("query-version")
+        told.cpu_model = cpu_option(self.machine, self.model)
+        asked = {name: value == "on" for name, _, value in (w.partition("=") for w in told.cpu_model.split(",")[1:])}
+        expand = {"type": "full", "model": {"name": self.model, "props": asked}}
+        version, kvm, full, cpus, state = self.commands(
+            ("query-version", None),
+            ("query-kvm", None),
+            ("query-cpu-model-expansion", expand),
+            ("query-cpus-fast", None),
+            ("query-status", None),
+        )
         numbers = version["qemu"]
         told.version = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
         told.package = version["package"]
-        kvm = self.command("query-kvm")
         told.kvm = bool(kvm["present"] and kvm["enabled"])
         if not told.kvm:
             raise GuestError("QEMU runs without KVM: are the modules loaded?")
-        told.cpu_model = cpu_option(self.machine, self.model)
-        asked = {name: value == "on" for name, _, value in (w.partition("=") for w in told.cpu_model.split(",")[1:])}
-        full = self.command(
-            "query-cpu-model-expansion", {"type": "full", "model": {"name": self.model, "props": asked}}
-        )
         told.expanded = dict(full["model"].get("props", {}))
         if "vmx-mbec" not in told.expanded:
             raise GuestError(f"QEMU {told.version} does not know the CPU property vmx-mbec: a newer one is needed")
-        cpu = self.command("query-cpus-fast")[0]["qom-path"]
-        for name in PROPERTIES:
-            with contextlib.suppress(GuestError):  # hv-evmcs is none without CONFIG_HYPERV's counterpart
-                told.properties[name] = self.command("qom-get", {"path": cpu, "property": name})
+        cpu = cpus[0]["qom-path"]
+        known = [name for name in PROPERTIES if name in told.expanded]  # hv-evmcs needs KVM's Hyper-V part
+        values = self.commands(*(("qom-get", {"path": cpu, "property": name}) for name in known))
+        told.properties = dict(zip(known, values, strict=True))
         told.refused = _UNSUPPORTED.findall(self._remote.errors() if self._remote else "")
-        if self.status() not in ("prelaunch", "paused"):
-            raise GuestError(f"QEMU is {self.status()} before it was told to run")
+        if state["status"] not in ("prelaunch", "paused"):
+            raise GuestError(f"QEMU is {state['status']} before it was told to run")
 
     @property
     def mbec(self) -> bool:
@@ -277,10 +275,14 @@ class Qemu:
 
     def command(self, name: str, args: Mapping[str, object] | None = None) -> Any:
         """A QMP command's return value. GuestError when refused; when QEMU has died, with its last words."""
+        return self.commands((name, args))[0]
+
+    def commands(self, *asked: Command) -> list[Any]:
+        """The return values of several QMP commands sent at once, in order."""
         if self._monitor is None:
-            raise GuestError(f"QEMU does not run: {name} cannot be asked")
+            raise GuestError(f"QEMU does not run: {asked[0][0]} cannot be asked")
         try:
-            return self._monitor.command(name, args)
+            return self._monitor.commands(asked)
         except GuestError as error:
             self.host.check()
             if self._remote is not None and self._remote.status is not None:
@@ -311,16 +313,50 @@ class Qemu:
 
     # memory
 
-    def write(self, data: bytes, address: int = protocol.BATCH_BASE) -> None:
-        """Write into L1's memory at the L1-physical ``address`` (bytes; below 3 GiB, where it is the file's offset)."""
-        self.host.feed(f"memio write {self._path} {address}", data)
+    def write(self, data: bytes, offset: int = 0) -> None:
+        """Write into L1's memory, ``offset`` bytes behind BATCH_BASE (there the address is the file's offset)."""
+        self.host.feed(f"memio write {self._path} {protocol.BATCH_BASE + offset}", data)
 
-    def read(self, length: int, address: int = protocol.BATCH_BASE) -> bytes:
-        """Read L1's memory."""
-        data = self.host.run(f"memio read {self._path} {address} {length}", timeout=300, check=True).data
+    def read(self, length: int, offset: int = 0) -> bytes:
+        """Read L1's memory, ``offset`` bytes behind BATCH_BASE."""
+        if not length:
+            return b""
+        packed = length > PACKED_FROM  # the emulator packs faster than it encrypts and sends
+        command = f"memio read {self._path} {protocol.BATCH_BASE + offset} {length}"
+        data = self.host.run(f"{command} | gzip -1" if packed else command, timeout=300, check=True).data
+        if packed:
+            with contextlib.suppress(OSError, EOFError):
+                data = gzip.decompress(data)
         if len(data) != length:
-            raise GuestError(f"L1's memory at {address:#x} gave {len(data)} of {length} bytes")
+            raise GuestError(f"L1's memory at {offset:#x} behind the batch's start gave {len(data)} of {length} bytes")
         return data
+
+    def _put(self, batch: bytes) -> None:
+        """Make L1's memory hold the batch: of one that goes on behind a death only the header is new."""
+        head = protocol.HEADER.size
+        if self._batch[head:] == batch[head:]:
+            self.write(batch[:head])
+        elif self._batch:
+            self.write(batch)
+        else:  # the memory of a new QEMU is all zero
+            self.write(batch.rstrip(b"\0") or batch[:head])
+        self._batch = batch
+
+    def _take(self) -> bytes:
+        """The batch as L1 left it: the header, and the observations of the records that it was at, are read back."""
+        size = protocol.HEADER.size
+        head = self.read(min(len(self._batch), size))
+        first = last = len(head)
+        if len(head) == size:
+            fields = protocol.HEADER.unpack(head)
+            at, start, current = (fields[name] for name in ("observations", "start", "current"))
+            assert isinstance(at, int) and isinstance(start, int) and isinstance(current, int)
+            begin, end = (at + n * protocol.OBSERVATION.size for n in (start, current + 1))
+            if size <= begin < end <= len(self._batch):  # else it is none of ours: what L1 made of it is unknown
+                first, last = begin, end
+        seen = self.read(last - first, first)
+        self._batch = head + self._batch[len(head) : first] + seen + self._batch[last:]
+        return self._batch
 
     # running
 
@@ -333,9 +369,8 @@ class Qemu:
         """
         if not self._fresh:
             self._reset()
-        assert self._monitor is not None
-        self.write(batch)
-        before, warned = self.counters(), len(self.host.warnings())
+        self._put(batch)
+        warned = len(self.host.warnings())
         self._drop_events()
         began = time.monotonic()
         self._fresh = False
@@ -347,8 +382,9 @@ class Qemu:
             if end in (End.HANG, End.DEADLINE):
                 self.command("stop")
             after = self.counters()
-            counters = {name: value - before.get(name, 0) for name, value in after.items()}
-        memory = self.read(len(batch))
+            counters = {name: value - self._counted.get(name, 0) for name, value in after.items()}
+            self._counted = after
+        memory = self._take()
         header = protocol.HEADER.unpack(memory) if len(memory) >= protocol.HEADER.size else {}
         current, state = header.get("current", 0), header.get("state", 0)
         assert isinstance(current, int) and isinstance(state, int)
@@ -356,7 +392,8 @@ class Qemu:
 
     def _wait(self, began: float, deadline: float, stall: float) -> tuple[End, str]:
         assert self._monitor is not None and self._remote is not None
-        moved, last = began, ""
+        moved = looked = began
+        last = ""
         while True:
             try:
                 event: Event | None = self._monitor.events.get(timeout=0.1)
@@ -369,8 +406,10 @@ class Qemu:
                 self.host.check()
                 return End.DIED, f"status {self._remote.status}: {self._words()}"
             self.host.check()
-            if (seen := self._progress()) != last:
-                last, moved = seen, now
+            if now - looked > LOOK_PERIOD:
+                looked = now
+                if (seen := self._progress()) != last:
+                    last, moved = seen, now
             if now - began > deadline:
                 return End.DEADLINE, f"{deadline:.0f} s; current and state: {last or 'unknown'}"
             if now - moved > stall:
@@ -389,32 +428,19 @@ class Qemu:
         return None
 
     def _progress(self) -> str:
-        """The last words that the watch on the header told."""
-        if self._watch is None:
-            return ""
-        lines = [line for line in self._watch.output().splitlines() if line and line != "."]
-        return lines[-1] if lines else ""
+        """The header's ``current`` and ``state`` as they are in L1's memory now."""
+        return " ".join(str(word) for word in struct.unpack("<II", self.read(8, _offset("current"))))
 
     def _reset(self) -> None:
         """Back to before the first instruction.
 
-        QEMU's reset leaves SeaBIOS's writable copy as it was; SeaBIOS sees that it has run before and resets once
-        more, which would look like L1's own reset. So the firmware gets that reset here, with a batch that no probe
-        takes, and QEMU is reset again behind it. The reboot action must not turn our own reset into a shutdown.
+        The reboot action must not turn our own reset into a shutdown.
         """
-        assert self._monitor is not None
-        if self.status() == "running":
-            self.command("stop")
-        self.write(bytes(protocol.HEADER.size))
-        for firmware in (True, False):
-            self._drop_events()
-            self.command("set-action", {"reboot": "reset"})
-            self.command("system_reset")
-            self._await("RESET")
-            self.command("set-action", {"reboot": "shutdown"})
-            if firmware:
-                self.command("cont")
-                self._await("SHUTDOWN")
+        self._drop_events()
+        stop: tuple[Command, ...] = (("stop", None),) if self.status() == "running" else ()
+        self.commands(*stop, ("set-action", {"reboot": "reset"}), ("system_reset", None))
+        self._await("RESET")
+        self.command("set-action", {"reboot": "shutdown"})
         self._fresh = True
 
     def _drop_events(self) -> None:
@@ -437,21 +463,19 @@ class Qemu:
     def quit(self) -> None:
         """End QEMU and free L1's memory. Never raises for a QEMU or host already gone."""
         with contextlib.suppress(HostError, GuestError):
-            if self._watch is not None:
-                self._watch.stop()
             if self._monitor is not None and self._remote is not None and self._remote.status is None:
                 with contextlib.suppress(GuestError):
                     self._monitor.command("quit", timeout=10)
                 deadline = time.monotonic() + 10
                 while self._remote.status is None and time.monotonic() < deadline:
-                    time.sleep(0.05)
+                    time.sleep(0.02)
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
         if self._remote is not None:
-            with contextlib.suppress(HostError):
-                # The watch has the memory mapped too: until it is gone, huge pages stay taken.
-                end_leftovers(self.host)
-                self.host.run(f"rm -f {self._path}; echo 0 >/proc/sys/vm/nr_hugepages")
+            if self._remote.status != 0:
+                with contextlib.suppress(HostError):
+                    end_leftovers(self.host)
+                    self.host.run(self._free_script())
             self._remote.stop()
             self._remote = None

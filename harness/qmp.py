@@ -10,7 +10,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from qemu.qmp.qmp_client import ExecuteError
 from harness.errors import GuestError
 
 T = TypeVar("T")
+Command = tuple[str, Mapping[str, object] | None]  # its name and arguments
 COMMAND_TIMEOUT: Final = 60.0  # seconds; the emulator is slow, not silent
 
 
@@ -37,7 +38,7 @@ class Monitor:
     def __init__(
         self, sock: socket.socket, *, timeout: float = COMMAND_TIMEOUT, alive: Callable[[], None] = lambda: None
     ) -> None:
-        self._alive = alive  # asked while QEMU is silent; it raises when there is no use in waiting
+        self.alive = alive  # asked while QEMU is silent; it raises when there is no use in waiting
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.greeting: Mapping[str, Any] = {}
         self._loop = asyncio.new_event_loop()
@@ -75,7 +76,7 @@ class Monitor:
         deadline = time.monotonic() + timeout
         try:
             while not concurrent.futures.wait((future,), timeout=0.5).done:
-                self._alive()
+                self.alive()
                 if time.monotonic() > deadline:
                     raise GuestError(f"QEMU did not answer {what} within {timeout:.0f} s: QEMU or its host hangs")
             return future.result()
@@ -90,7 +91,15 @@ class Monitor:
         self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float = COMMAND_TIMEOUT
     ) -> Any:
         """Execute a QMP command; its return value. GuestError with QEMU's own words when it is refused."""
-        return self._wait(name, self._client.execute(name, arguments), timeout)
+        return self.commands(((name, arguments),), timeout=timeout)[0]
+
+    def commands(self, asked: Sequence[Command], *, timeout: float = COMMAND_TIMEOUT) -> list[Any]:
+        """Several at once: QEMU executes them in order, and the way there and back is waited for once."""
+
+        async def all_of_them() -> list[Any]:
+            return await asyncio.gather(*(self._client.execute(name, arguments) for name, arguments in asked))
+
+        return self._wait(" and ".join(name for name, _ in asked), all_of_them(), timeout)
 
     @property
     def connected(self) -> bool:

@@ -1,8 +1,8 @@
 """A run: every load asked on emulated hosts side by side, judged, and put into the journal cell by cell.
 
-Workers own a host each and take loads from one queue; the calling thread judges and writes, since SQLite and
-the table have one writer. A host that dies takes its load's batch with it (blocked, with the reason), and a
-new one is booted for the next load.
+Workers own a host each and take shares from one queue, loads that go well together; the calling thread judges and
+writes, since SQLite and the table have one writer. A host that dies takes its load's batch with it (blocked, with the
+reason), and a new one is booted for the next load.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 from harness import summary
@@ -26,6 +26,8 @@ from kvmodel.outcome import Kind, Outcome
 from kvmodel.vector import Machine, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
+START: Final = 600  # a start of QEMU takes as long as so many vectors
+SEAL: Final = "load"  # the cell that is written when all others of a load are
 
 
 def machine_name(m: Machine) -> str:
@@ -62,7 +64,7 @@ class Options:
     jobs: int = 2
     values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
-    skip: frozenset[tuple[int, str, str]] = frozenset()  # cells already in the journal: level, param, machine
+    offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
 
 
 def _same_value(load: Load, session: Session, options: Options) -> bool:
@@ -72,6 +74,37 @@ def _same_value(load: Load, session: Session, options: Options) -> bool:
     return (load.level, session.parameter == "Y") in options.values_named
 
 
+def _expected(work: Work, options: Options) -> int:
+    """How long a load is expected to take, in vectors: a guess for the order only, nothing is left out by it."""
+    load = work.load
+    left = Work(load, work.host, dict(work.batches))
+    named = {value for level, value in options.values_named if level == load.level}
+    collapse(left, same_value=load.param is None and len(named) == 2, offered=options.offered(load))
+    return left.size + START * len(left.batches)
+
+
+def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
+    """What one host asks in a row, in the order in which the shares are taken.
+
+    A level's modules are sent to one host only, and a CPU without MBEC is one more boot; where that makes too few
+    shares for all hosts, a level's parameter values and environments go apart. Long shares come first, so that no
+    host is left alone with one at the end.
+    """
+    works = list(works)
+    for depth in (2, 3, 4):
+        parts: dict[tuple[object, ...], list[Work]] = {}
+        for work in works:
+            load = work.load
+            mbec = load.env.cpu_mbec
+            key = (mbec, load.level if mbec else -1, load.param, load.env.name)[:depth]
+            parts.setdefault(key, []).append(work)
+        if len(parts) >= 2 * options.jobs:
+            break
+    sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
+    usual = median(sizes.values()) if sizes else 0
+    return [parts[key] for key in sorted(parts, key=lambda key: sizes[key] <= 1.5 * usual)]
+
+
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
     return [Outcome(Kind.BLOCKED, note=why) for _ in vectors]
 
@@ -79,6 +112,7 @@ def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
 def ask(session: Session, work: Work, options: Options, *, collapsing: bool = True) -> Done:
     """Ask a load's vectors; with ``collapsing`` what the rules leave out is counted instead."""
     done = Done(work.load)
+    work = Work(work.load, work.host, dict(work.batches))  # collapsed here, and whole again where it is asked twice
     begun = time.monotonic()
     session.load(work.load)
     if collapsing:
@@ -91,8 +125,6 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
         done.batches["host"] = Batch(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
     for guest_machine, vectors in work.batches.items():
         name = machine_name(guest_machine)
-        if (work.load.level, param_text(work.load.param), name) in options.skip:
-            continue
         begun = time.monotonic()
         if blocked is not None:
             seen = Seen([blocked] * len(vectors))
@@ -103,19 +135,19 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
 
 
 class Worker(threading.Thread):
-    """One host at a time, and the loads it takes from the queue."""
+    """One host at a time, and the shares it takes from the queue."""
 
     def __init__(
         self,
         name: str,
-        works: queue.SimpleQueue[Work],
+        todo: queue.SimpleQueue[list[Work]],
         results: queue.SimpleQueue[Done | BaseException],
         open_host: Callable[[bool, str], Host],
         open_session: Callable[[Host], Session],
         options: Options,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._works = works
+        self._todo = todo
         self._results = results
         self._open_host = open_host
         self._open_session = open_session
@@ -131,35 +163,32 @@ class Worker(threading.Thread):
 
     def _work(self) -> None:
         deaths = 0
-        pending: Work | None = None
-        while not self.stopping.is_set():
+        share: list[Work] = []
+        while not self.stopping.is_set() and (share or self._more(share)):
+            cpu_mbec = share[0].load.env.cpu_mbec
             try:
-                first = pending or self._works.get_nowait()
-            except queue.Empty:
-                return
-            cpu_mbec = first.load.env.cpu_mbec
-            pending = first
-            try:
-                with ExitStack() as stack:
-                    host = stack.enter_context(self._open_host(cpu_mbec, self.name))
+                with self._open_host(cpu_mbec, self.name) as host:
                     session = self._open_session(host)
-                    while pending is not None and pending.load.env.cpu_mbec is cpu_mbec:
-                        self._results.put(ask(session, pending, self._options))
+                    while share and share[0].load.env.cpu_mbec is cpu_mbec:
+                        self._results.put(ask(session, share[0], self._options))
                         deaths = 0
-                        pending = None
-                        if self.stopping.is_set():
-                            return
-                        try:
-                            pending = self._works.get_nowait()
-                        except queue.Empty:
+                        del share[0]
+                        if self.stopping.is_set() or not (share or self._more(share)):
                             return
             except HostError as error:
                 deaths += 1
                 if deaths >= HOST_DEATHS:
                     raise
-                if pending is not None and deaths > 1:
-                    self._results.put(_lost(pending, str(error)))
-                    pending = None
+                if deaths > 1:
+                    self._results.put(_lost(share.pop(0), str(error)))
+
+    def _more(self, share: list[Work]) -> bool:
+        """Add the next share from the queue; whether there was one."""
+        try:
+            share += self._todo.get_nowait()
+        except queue.Empty:
+            return False
+        return True
 
 
 def _lost(work: Work, why: str) -> Done:
@@ -185,13 +214,14 @@ def execute(
     progress: Callable[[Done], None],
 ) -> None:
     """Ask every work and record it. KeyboardInterrupt and failures stop the hosts before they are raised."""
-    todo: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    for work in works:
-        todo.put(work)
+    todo: queue.SimpleQueue[list[Work]] = queue.SimpleQueue()
+    parts = shares(works, options)
+    for part in parts:
+        todo.put(part)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
     workers = [
         Worker(f"host {n + 1}", todo, results, open_host, open_session, options)
-        for n in range(min(options.jobs, len(works)))
+        for n in range(min(options.jobs, len(parts)))
     ]
     for worker in workers:
         worker.start()
@@ -218,14 +248,23 @@ def execute(
             worker.join(timeout=30)
 
 
+def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
+    """The loads of which every cell is there: level, parameter, environment."""
+    return {
+        (key.level, key.param, key.machine.removesuffix(f":{SEAL}"))
+        for key in cells
+        if key.machine.endswith(f":{SEAL}")
+    }
+
+
 def _record(journal: Journal, run: int, voices: Voices, done: Done) -> None:
-    param = param_text(done.load.param)
-    first = True
+    load = done.load
+
+    def key(machine: str) -> CellKey:
+        return CellKey(load.level, param_text(load.param), summary.KVM_HOST, machine)
+
     for name, batch in done.batches.items():
-        facts = dict(batch.seen.facts)
-        if first:
-            facts["collapsed"] = done.collapsed
-            first = False
-        machine_key = f"{done.load.env.name}:{name}" if name == "host" else name
-        key = CellKey(done.load.level, param, summary.KVM_HOST, machine_key)
-        journal.record(run, key, voices.answers(done.load, batch.vectors, batch.seen), batch.seconds, facts)
+        answers = voices.answers(load, batch.vectors, batch.seen)
+        journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds,
+                       dict(batch.seen.facts))  # fmt: skip
+    journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})

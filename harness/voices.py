@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from harness.compare import Contract, judge
 from harness.journal import Answer
@@ -12,7 +13,12 @@ from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Prediction
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Vector
+from kvmodel.vector import AccessVector, Mbec, MsrVector, Vector
+
+# The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
+_predict = lru_cache(maxsize=1 << 15)(machine.predict)
+# The contract of a vector is the same at every level that makes the same virtual CPU.
+_allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
 
 
 def host_cpu(mbec: bool = True) -> Cpu:
@@ -36,7 +42,7 @@ class Voices:
         found = []
         for vector, outcome in zip(vectors, seen.outcomes, strict=True):
             prediction = self._predict(load, cpu, vector)
-            contract: Contract = sdm.allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
+            contract: Contract = _allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
             found.append(Answer(vector, outcome, prediction, contract, judge(prediction, contract, outcome)))
         return found
 
@@ -49,7 +55,7 @@ class Voices:
         def name(vector: Vector) -> str | None:
             if not isinstance(vector, AccessVector | SequenceVector):
                 return None
-            outcome = machine.predict(load.level, load.param, cpu, vector).outcome
+            outcome = _predict(load.level, load.param, cpu, vector).outcome
             if outcome.last.kind is not Kind.HOST:
                 return None
             if isinstance(vector, AccessVector):
@@ -59,8 +65,13 @@ class Voices:
 
         return name
 
+    def offered(self, load: Load) -> bool:
+        """Whether the mirror says that L1 is offered the control in ``load``; True without a mirror."""
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        return self._virtual(load, cpu, MsrVector(Mbec.ON, env=load.env.name)).mbec
+
     def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Prediction | None:
-        return machine.predict(load.level, load.param, cpu, vector) if self._mirror else None
+        return _predict(load.level, load.param, cpu, vector) if self._mirror else None
 
     def _virtual(self, load: Load, cpu: Cpu, vector: Vector) -> Cpu:
         return machine.virtual_cpu(load.level, load.param, cpu, vector.machine) if self._mirror else cpu

@@ -17,11 +17,11 @@ from harness.journal import Journal, param_text
 from harness.plan import PARAM_FROM, Work, plan
 from harness.progress import PROGRESS
 from harness.protocol import L1_MEMORY
-from harness.qemu import FIRST_PORT, arguments
+from harness.qemu import arguments
 from harness.report import facts
 from harness.session import parameters
 from harness.setup import Bench
-from harness.validate import Done, Options, execute, machine_name
+from harness.validate import Done, Options, execute, finished, machine_name
 from harness.voices import Voices
 
 EXAMPLES = """\
@@ -82,19 +82,14 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
             )
     named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
     voices = Voices(bench.host_cpu, not args.no_mirror)
-    return works, Options(jobs=jobs, values_named=named, deadly=voices.deadly), voices
+    options = Options(jobs=jobs, values_named=named, deadly=voices.deadly, offered=voices.offered)
+    return works, options, voices
 
 
-def _unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
-    """The works of which a cell is missing in the journal."""
-    there = {(k.level, k.param, k.machine) for k in journal.cells(run_number)}
-    left = []
-    for work in works:
-        level, param = work.load.level, param_text(work.load.param)
-        names = [machine_name(m) for m in work.batches] or [f"{work.load.env.name}:host"]
-        if not all((level, param, name) in there for name in names):
-            left.append(work)
-    return left
+def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
+    """The works that the run was interrupted before or in."""
+    there = finished(journal.cells(run_number))
+    return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
 
 
 def _dry(works: list[Work], bench: Bench) -> int:
@@ -110,16 +105,17 @@ def _dry(works: list[Work], bench: Bench) -> int:
         words = parameters(work.load)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
-            argv = arguments(machine, kernel="probe.elf", port=FIRST_PORT, memory=L1_MEMORY, serial="l1-serial")
+            argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
             print(f"  {shlex.join(argv)}")
     print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
     return 0
 
 
 class Table:
-    """The live table: a line when the last load of a (level, parameter) is in.
+    """The live table: a line when the last load of a (level, parameter) is in, and every line above it stands.
 
-    Loads on a CPU without MBEC come last, on a host of their own: their rows stand already and the summary has them.
+    What a patch changed is counted against the level below: that one must be in. Loads on a CPU without MBEC run on a
+    host of their own, at their own time: no line waits for them, and the summary has them.
     """
 
     def __init__(self, works: list[Work], journal: Journal, run_number: int, quiet: bool) -> None:
@@ -138,7 +134,8 @@ class Table:
             return
         key = (done.load.level, param_text(done.load.param))
         self._left[key] -= 1
-        if self._left[key] == 0:
+        while self._left and not self._left[key := next(iter(self._left))]:
+            del self._left[key]
             row = summary.row(self._journal, self._run, *key, self._journal.cells(self._run))
             with PROGRESS.paused():
                 print(summary.table_line(row), file=self._out, flush=True)
@@ -158,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         bench.build(levels)
         if args.resume:
             run_number = journal.latest()
-            works = _unfinished(works, journal, run_number)
+            works = unfinished(works, journal, run_number)
         else:
             run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
         table = Table(works, journal, run_number, args.json)

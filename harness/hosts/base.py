@@ -89,10 +89,11 @@ class Remote:
         self._out = bytearray()
         self._err = bytearray()
         self._lock = threading.Lock()
+        self._tunnelled = False
 
     def _drain(self) -> None:
         with self._lock:
-            while self._channel.recv_ready():
+            while not self._tunnelled and self._channel.recv_ready():
                 self._out += self._channel.recv(PIECE)
             while self._channel.recv_stderr_ready():
                 self._err += self._channel.recv_stderr(PIECE)
@@ -115,6 +116,11 @@ class Remote:
         """All it wrote to standard error so far."""
         self._drain()
         return self._err.decode("utf-8", "replace")
+
+    def socket(self) -> socket.socket:
+        """A socket that is its standard input and output; what it writes is no longer in ``output``."""
+        self._tunnelled = True
+        return _tunnel(self._channel)
 
     def stop(self) -> None:
         """Close its channel; the command ends when it next writes, or is ended by its caller."""
@@ -274,10 +280,7 @@ class Host(ABC):
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.check()
             raise HostError(f"{self.name}: port {port} does not answer: {error}") from error
-        ours, theirs = socket.socketpair()
-        for pump in (_to_channel, _from_channel):
-            threading.Thread(target=pump, args=(theirs, channel), name=f"tunnel-{port}", daemon=True).start()
-        return ours
+        return _tunnel(channel)
 
     # KVM's modules
 
@@ -312,6 +315,14 @@ class Host(ABC):
             raise HostError(
                 f"{self.name}: KVM's modules cannot be removed: {done.stderr.strip()} (does a QEMU still run there?)"
             )
+
+
+def _tunnel(channel: paramiko.Channel) -> socket.socket:
+    """The local end of a channel."""
+    ours, theirs = socket.socketpair()
+    for pump in (_to_channel, _from_channel):
+        threading.Thread(target=pump, args=(theirs, channel), name="tunnel", daemon=True).start()
+    return ours
 
 
 def _feed(channel: paramiko.Channel, data: bytes) -> None:

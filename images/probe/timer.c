@@ -21,7 +21,8 @@
 #define BASE_X2APIC	(1u << 10)
 #define DEFAULT_US	150	/* of guest time: a few times what the slowest vector takes on the emulated host */
 #define PIT_HZ		1193182u
-#define CALIBRATE_TICKS	5966u	/* 5 ms */
+#define CALIBRATE_US	1000u
+#define CALIBRATE_TICKS	(PIT_HZ / (1000000u / CALIBRATE_US))	/* under a hypervisor each look at the PIT is an exit */
 
 static int x2apic, deadline_mode;
 static volatile uint32_t *mmio;
@@ -41,7 +42,7 @@ static uint32_t apic_read(uint32_t reg)
 	return x2apic ? (uint32_t)rdmsr(MSR_X2APIC + reg) : mmio[reg * 4];
 }
 
-/* Waits 5 ms by the PIT's channel 2. CPUID's frequencies are not used: an emulator's TSC does not follow them. */
+/* Waits CALIBRATE_US by the PIT's channel 2. CPUID's frequencies are not used: an emulator's TSC does not follow them. */
 static void pit_wait(void)
 {
 	outb(0x61, (uint8_t)((inb(0x61) & ~2u) | 1u));
@@ -78,8 +79,8 @@ void timer_init(uint32_t deadline_us)
 	tsc = rdtsc() - tsc;
 	apic_ticks -= apic_read(APIC_CURRENT);
 
-	period_tsc = tsc * us / 5000;
-	period_apic = (uint32_t)((uint64_t)apic_ticks * us / 5000);
+	period_tsc = tsc * us / CALIBRATE_US;
+	period_apic = (uint32_t)((uint64_t)apic_ticks * us / CALIBRATE_US);
 	apic_write(APIC_INITIAL, 0);
 	apic_write(APIC_LVT_TIMER, VECTOR | (deadline_mode ? TSC_DEADLINE : 0));
 }
