@@ -102,7 +102,7 @@ def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
             break
     sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
     usual = median(sizes.values()) if sizes else 0
-    return [parts[key] for key in sorted(parts, key=lambda key: sizes[key] <= 1.5 * usual)]
+    return [parts[key] for key in sorted(parts, key=lambda key: sizes[key] <= 1.25 * usual)]
 
 
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:

@@ -24,6 +24,9 @@ from harness.setup import Bench
 from harness.validate import Done, Options, execute, finished, machine_name
 from harness.voices import Voices
 
+ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
+SELECTING = ("levels", "param", "vectors", "no_mirror")  # the options that select
+
 EXAMPLES = """\
 examples:
   kvmirror validate --levels 0,11,18 --vectors thin
@@ -54,7 +57,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
     parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
-    parser.add_argument("--resume", action="store_true", help="go on with the latest run where it was interrupted")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
@@ -90,6 +95,17 @@ def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Wor
     """The works that the run was interrupted before or in."""
     there = finished(journal.cells(run_number))
     return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
+
+
+def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
+    """The options of the latest run in place of those of this command line; InputError where it cannot go on."""
+    info = journal.run_info(journal.latest())
+    asked = info["provenance"].get(ASKED)
+    if asked is None:
+        raise InputError(
+            f"run {info['id']} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew"
+        )
+    return argparse.Namespace(**vars(args) | asked)
 
 
 def _dry(works: list[Work], bench: Bench) -> int:
@@ -144,6 +160,9 @@ class Table:
 def run(args: argparse.Namespace) -> int:
     """The whole run; its exit code by precedence drift, findings, nothing."""
     bench = Bench.of(args)
+    if args.resume:
+        with Journal(args.journal) as journal:
+            args = resumed(args, journal)
     works, options, voices = _works(args, bench)
     if args.dry_run:
         return _dry(works, bench)
@@ -157,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
             run_number = journal.latest()
             works = unfinished(works, journal, run_number)
         else:
-            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
+            asked = {name: getattr(args, name) for name in SELECTING}
+            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
         table = Table(works, journal, run_number, args.json)
         began = time.monotonic()
         status = "interrupted"

@@ -1,0 +1,182 @@
+"""A run is cut into shares of which none is lost: not where it is interrupted, not where hosts die."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import summary
+from harness.commands.common import host_cpu
+from harness.commands.validate import ASKED, resumed, unfinished
+from harness.errors import HostError, InputError
+from harness.journal import Journal
+from harness.plan import Load, Work, plan
+from harness.session import Seen
+from harness.validate import Done, Options, execute, shares
+from harness.vectors import CORE, core, thin
+from harness.voices import Voices
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.vector import Vector
+
+NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (False, True)))
+
+
+class FakeHost:
+    """A host that is only counted."""
+
+    started = 0
+
+    def __enter__(self) -> FakeHost:
+        FakeHost.started += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FakeSession:
+    """Answers each vector with DONE; dies where ``deadly`` names the load's level."""
+
+    def __init__(self, deadly: int | None = None) -> None:
+        self.deadly = deadly
+        self.loads: list[Load] = []
+        self.parameter: str | None = None
+        self.mbec_offered = False
+
+    def load(self, load: Load) -> None:
+        self.loads.append(load)
+        if load.level == self.deadly:
+            raise HostError("fake host panicked\nits console")
+        self.parameter = None if load.level < 3 else "Y" if load.param else "N"
+        self.mbec_offered = load.level >= 16 and bool(load.param)
+
+    def l1_can_run(self) -> None:
+        pass
+
+    def ask_host(self, vectors: Iterable[Vector]) -> list[Outcome]:
+        return [Outcome(Kind.DONE) for _ in vectors]
+
+    def ask_l1(self, machine: object, vectors: list[Vector], *_: object, **__: object) -> Seen:
+        return Seen([Outcome(Kind.DONE) for _ in vectors])
+
+
+def run(works: list[Work], journal: Journal, number: int, session: FakeSession, stop_after: int = -1) -> None:
+    """``execute`` on fake hosts; interrupted when so many loads are in."""
+    left = stop_after
+
+    def progress(_: Done) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: session}
+    execute(works, journal, number, options=NAMED, voices=Voices(host_cpu), progress=progress, **fakes)
+
+
+def planned() -> list[Work]:
+    """A few loads on both CPUs."""
+    vectors = {v.id: v for v in (*thin(), *CORE["controls"](), *CORE["host_itself"]())}
+    return list(plan(vectors.values(), [0, 16, 18], [None, False, True]))
+
+
+def totals(journal: Journal, number: int) -> dict[str, Any]:
+    """A run's counts."""
+    found: dict[str, Any] = summary.as_json(journal, number)["totals"]
+    del found["seconds"]
+    return found
+
+
+def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
+    works = list(plan(core(), range(19), [None, False, True]))
+    named = frozenset((level, value) for level in range(3, 19) for value in (False, True))
+    offered = Voices(host_cpu).offered
+    found = shares(works, Options(values_named=named, offered=offered))
+    assert Counter(id(w) for share in found for w in share) == Counter(map(id, works))
+    assert all(len({w.load.env.cpu_mbec for w in share}) == 1 for share in found)
+    first = [share[0].load for share in found[:4]]
+    # What is long goes first: the levels that offer L1 the control, and the CPU that wants a boot of its own.
+    assert {load.level for load in first if load.env.cpu_mbec} == {16, 17, 18}
+    assert sum(not load.env.cpu_mbec for load in first) == 1
+    levels = [share[0].load.level for share in found[4:]]
+    assert levels == sorted(levels)
+
+
+def test_few_levels_go_to_all_hosts() -> None:
+    works = list(plan(core(), [18], [None, False, True]))
+    assert len(shares(works, NAMED)) >= 2 * NAMED.jobs
+    (only,) = shares(works[:1], NAMED)
+    assert only == works[:1]
+    assert shares([], NAMED) == []
+
+
+def test_an_interrupted_run_goes_on_and_counts_as_one_that_was_not(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        whole, broken = (journal.begin(["kvmirror", "validate"], {}) for _ in range(2))
+        run(planned(), journal, whole, FakeSession())
+        assert unfinished(planned(), journal, whole) == []
+        with pytest.raises(KeyboardInterrupt):
+            run(planned(), journal, broken, FakeSession(), stop_after=5)
+        left = unfinished(planned(), journal, broken)
+        assert len(left) == len(planned()) - 5
+        again = FakeSession()
+        run(left, journal, broken, again)
+        assert sorted(map(str, again.loads)) == sorted(str(w.load) for w in left)
+        assert unfinished(planned(), journal, broken) == []
+        assert totals(journal, broken) == totals(journal, whole)
+
+
+def test_a_load_without_its_last_cell_is_asked_again(tmp_path: Path) -> None:
+    works = list(plan(core(), [0], [None]))
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin(["kvmirror", "validate"], {})
+
+        class Interrupted(Voices):
+            """Ctrl-C while the second batch is judged."""
+
+            def answers(self, *args: Any) -> Any:
+                if journal.cells(number):
+                    raise KeyboardInterrupt
+                return super().answers(*args)
+
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: FakeSession()}
+        with pytest.raises(KeyboardInterrupt):
+            execute(
+                works, journal, number, options=NAMED, voices=Interrupted(host_cpu), progress=lambda _: None, **fakes
+            )
+        assert len(journal.cells(number)) == 1
+        assert len(unfinished(works, journal, number)) == len(works)
+
+
+def test_a_host_that_dies_of_a_load_blocks_it_and_the_others_go_on(tmp_path: Path) -> None:
+    works = list(plan(thin(), [0, 16], [True]))
+    before = [dict(work.batches) for work in works]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin(["kvmirror", "validate"], {})
+        run(works, journal, number, FakeSession(deadly=16))
+        rows = {row.level: row for row in summary.rows(journal, number)}
+        assert rows[16].blocked == rows[16].vectors == len(thin())
+        assert rows[0].blocked == 0
+        (why,) = {
+            r["seen"].note for r in journal.results(number, level=16) if r["seen"].kind is Kind.BLOCKED
+        }  # the first line of what the host said
+        assert why == "fake host panicked"
+    assert [work.batches for work in works] == before
+
+
+def test_a_resumed_run_is_the_one_that_was_asked(tmp_path: Path) -> None:
+    args = argparse.Namespace(levels="0-18", param="all", vectors=["core"], no_mirror=False, jobs=1)
+    asked = {"levels": "0,12", "param": "1", "vectors": ["thin"], "no_mirror": True}
+    with Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(InputError, match="no run yet"):
+            resumed(args, journal)
+        journal.begin(["kvmirror", "validate", "--bare"], {})
+        with pytest.raises(InputError, match="run 1 cannot be resumed"):
+            resumed(args, journal)
+        journal.begin(["kvmirror", "validate"], {ASKED: asked})
+        assert vars(resumed(args, journal)) == asked | {"jobs": 1}
