@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,10 @@ def unpack(debs: Iterable[Path], root: Path) -> None:
             raise BuildError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}: remove it and try again")
 
 
-def closure(root: Path, binaries: Iterable[str]) -> dict[str, Path]:
+def closure(root: Path, binaries: Iterable[str], stubs: Container[str] = ()) -> dict[str, Path]:
     """The shared libraries that ``binaries`` (paths below ``root``) need, all the way: soname to the real file.
+
+    What a library of ``stubs`` needs in its turn is not followed.
 
     BuildError names a library that is nowhere under ``root``.
     """
@@ -44,7 +46,8 @@ def closure(root: Path, binaries: Iterable[str]) -> dict[str, Path]:
                 candidate = root / folder / soname
                 if candidate.exists():
                     found[soname] = candidate.resolve()
-                    queue.append(found[soname])
+                    if soname not in stubs:
+                        queue.append(found[soname])
                     break
             else:
                 raise BuildError(

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness import debs, fetch, proc
+from harness import debs, fetch, proc, stubs
 from harness.cache import Cache
 from harness.errors import BuildError
 
@@ -37,6 +37,11 @@ FIRMWARE: Final = {  # name in QEMU's data folder: where the packages have it
     "multiboot_dma.bin": "usr/share/qemu/multiboot_dma.bin",
     "pvh.bin": "usr/share/qemu/pvh.bin",
 }
+STUBS: Final = (  # libraries that QEMU names and, started as harness.qemu starts it, never calls
+    "libcapstone.so.5",  # disassembly
+    "libsasl2.so.2",  # VNC's log-in; brings OpenSSL
+    "libpmem.so.1",  # persistent memory; brings kernel module tools
+)
 COMMAND_LINE: Final = (
     "console=ttyS0,115200 nokaslr mitigations=off random.trust_cpu=on tsc=reliable no_timer_check nowatchdog "
     "quiet loglevel=5"
@@ -185,7 +190,9 @@ def _busybox() -> Path:
 
 def _write_archive(path: Path, root: Path, busybox: Path, memio: Path, ssh: Keys) -> None:
     """The uncompressed archive from the unpacked packages under ``root``."""
-    libraries = debs.closure(root, (QEMU, DROPBEAR))
+    libraries = debs.closure(root, (QEMU, DROPBEAR), STUBS)
+    for soname in STUBS:
+        libraries[soname] = stubs.make(root / QEMU, libraries[soname], soname, root)
     applets = proc.run([str(busybox), "--list"]).stdout.split()
     with Cpio(path) as archive:
         for name in _FOLDERS:
@@ -218,6 +225,7 @@ def initramfs(cache: Cache) -> Path:
     ssh, fetched, busybox = keys(cache), packages(cache), _busybox()
     key = _digest(
         Path(__file__).read_bytes(),
+        Path(stubs.__file__).read_bytes(),
         (IMAGES / "rootfs" / "init").read_bytes(),
         (IMAGES / "rootfs" / "memio.c").read_bytes(),
         busybox.read_bytes(),
