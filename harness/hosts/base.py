@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +121,8 @@ class Remote:
     def socket(self) -> socket.socket:
         """A socket that is its standard input and output; what it writes is no longer in ``output``."""
         self._tunnelled = True
-        return _tunnel(self._channel)
+        # Closing it is the end of the command's input, not of the command: its status is still to come.
+        return _tunnel(self._channel, self._channel.shutdown_write)
 
     def stop(self) -> None:
         """Close its channel; the command ends when it next writes, or is ended by its caller."""
@@ -280,7 +282,7 @@ class Host(ABC):
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.check()
             raise HostError(f"{self.name}: port {port} does not answer: {error}") from error
-        return _tunnel(channel)
+        return _tunnel(channel, channel.close)
 
     # KVM's modules
 
@@ -317,11 +319,11 @@ class Host(ABC):
             )
 
 
-def _tunnel(channel: paramiko.Channel) -> socket.socket:
-    """The local end of a channel."""
+def _tunnel(channel: paramiko.Channel, end: Callable[[], None]) -> socket.socket:
+    """The local end of a channel; ``end`` is called when it is closed."""
     ours, theirs = socket.socketpair()
-    for pump in (_to_channel, _from_channel):
-        threading.Thread(target=pump, args=(theirs, channel), name="tunnel", daemon=True).start()
+    for pump in (lambda: _to_channel(theirs, channel, end), lambda: _from_channel(theirs, channel)):
+        threading.Thread(target=pump, name="tunnel", daemon=True).start()
     return ours
 
 
@@ -335,13 +337,13 @@ def _feed(channel: paramiko.Channel, data: bytes) -> None:
         channel.shutdown_write()
 
 
-def _to_channel(end: socket.socket, channel: paramiko.Channel) -> None:
+def _to_channel(local: socket.socket, channel: paramiko.Channel, end: Callable[[], None]) -> None:
     """Bytes from the local end to the host, until one of them closes."""
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        while data := end.recv(PIECE):
+        while data := local.recv(PIECE):
             channel.sendall(data)
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        channel.close()
+        end()
 
 
 def _from_channel(end: socket.socket, channel: paramiko.Channel) -> None:

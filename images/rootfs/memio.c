@@ -3,13 +3,13 @@
  * L1's memory seen from the host that runs QEMU.
  *
  *   memio read FILE OFFSET LENGTH           LENGTH bytes to standard output
+ *   memio pack FILE OFFSET LENGTH STRIDE    the same, each byte XORed with the one STRIDE before it, as runs: how
+ *                                           many zeroes, how many other bytes (16 bits each, little-endian), those
  *   memio write FILE OFFSET                 standard input into the file
- *   memio watch FILE OFFSET COUNT PERIOD    COUNT 32-bit words whenever one changes, one line each time
  *
  * The file is mapped, not read or written: hugetlbfs has no write(2), and QEMU has the same pages mapped
- * shared. Numbers are decimal or 0x-hexadecimal, in bytes; PERIOD is in milliseconds. Watch also prints a
- * line of "." once a second when nothing changed, so that its reader can tell a silent guest from a dead
- * host. Exit status 1, with the reason on standard error, on any failure.
+ * shared. Numbers are decimal or 0x-hexadecimal, in bytes. Exit status 1, with the reason on standard error, on any
+ * failure.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 static void die(const char *what)
@@ -37,6 +36,32 @@ static void put(const unsigned char *at, size_t left)
 			die("standard output");
 		at += n;
 		left -= n;
+	}
+}
+
+/*
+ * Records that follow each other differ in a few bytes: the difference is mostly zeroes, and what is sent costs far
+ * more than this. Zeroes fewer than a run's head is long are not worth a run.
+ */
+static void pack(const unsigned char *at, size_t length, size_t stride)
+{
+	static unsigned char out[4 + 65535];
+	size_t i = 0;
+
+	while (i < length) {
+		size_t zeroes = 0, n = 0, quiet = 0;
+
+		for (; i < length && zeroes < 65535 && at[i] == (i < stride ? 0 : at[i - stride]); i++)
+			zeroes++;
+		for (; i < length && n < 65535 && quiet < 4; i++) {
+			out[4 + n] = at[i] ^ (i < stride ? 0 : at[i - stride]);
+			quiet = out[4 + n++] ? 0 : quiet + 1;
+		}
+		out[0] = zeroes & 255;
+		out[1] = zeroes >> 8;
+		out[2] = n & 255;
+		out[3] = n >> 8;
+		put(out, 4 + n);
 	}
 }
 
@@ -63,38 +88,6 @@ static void take(unsigned char *at, size_t room)
 	}
 }
 
-static void watch(const volatile uint32_t *word, size_t count, long period_ms)
-{
-	struct timespec period = { period_ms / 1000, period_ms % 1000 * 1000000L };
-	uint32_t last[16];
-	long quiet = 0;
-
-	for (size_t i = 0; i < count; i++)
-		last[i] = ~word[i];
-	for (;;) {
-		int changed = 0;
-
-		for (size_t i = 0; i < count; i++) {
-			uint32_t now = word[i];
-
-			changed |= now != last[i];
-			last[i] = now;
-		}
-		if (changed) {
-			quiet = 0;
-			for (size_t i = 0; i < count; i++)
-				printf("%u%c", last[i], i + 1 < count ? ' ' : '\n');
-		} else if ((quiet += period_ms) >= 1000) {
-			quiet = 0;
-			puts(".");
-		}
-		/* A reader that has gone ends the watch. */
-		if (fflush(stdout))
-			exit(0);
-		nanosleep(&period, NULL);
-	}
-}
-
 int main(int argc, char **argv)
 {
 	struct stat st;
@@ -103,8 +96,8 @@ int main(int argc, char **argv)
 	int fd, writes;
 
 	if (argc < 4 || (!strcmp(argv[1], "read") && argc != 5) ||
-	    (!strcmp(argv[1], "watch") && argc != 6)) {
-		fputs("usage: memio read FILE OFFSET LENGTH | write FILE OFFSET | watch FILE OFFSET COUNT PERIOD\n",
+	    (!strcmp(argv[1], "pack") && (argc != 6 || !strtoull(argv[5], NULL, 0)))) {
+		fputs("usage: memio read FILE OFFSET LENGTH | pack FILE OFFSET LENGTH STRIDE | write FILE OFFSET\n",
 		      stderr);
 		return 1;
 	}
@@ -113,8 +106,7 @@ int main(int argc, char **argv)
 	if (fd < 0 || fstat(fd, &st))
 		die(argv[2]);
 	offset = strtoull(argv[3], NULL, 0);
-	length = writes ? (size_t)st.st_size - offset :
-		 !strcmp(argv[1], "read") ? strtoull(argv[4], NULL, 0) : 4 * strtoull(argv[4], NULL, 0);
+	length = writes ? (size_t)st.st_size - offset : argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
 	if (offset > (size_t)st.st_size || length > (size_t)st.st_size - offset || length == 0) {
 		errno = ERANGE;
 		die(argv[2]);
@@ -128,8 +120,8 @@ int main(int argc, char **argv)
 		take(map + offset, length);
 	else if (!strcmp(argv[1], "read"))
 		put(map + offset, length);
-	else if (!strcmp(argv[1], "watch") && length <= 64)
-		watch((const volatile uint32_t *)(map + offset), length / 4, strtol(argv[5], NULL, 0));
+	else if (!strcmp(argv[1], "pack"))
+		pack(map + offset, length, strtoull(argv[5], NULL, 0));
 	else
 		return 1;
 	return 0;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from harness import proc, protocol, qemu
+from harness import proc, protocol, qemu, rootfs
 from harness.cache import Cache
 from harness.errors import HostError
 from harness.hosts.base import Parameters
@@ -73,6 +75,24 @@ def test_shutdown_reasons(reason: str, end: qemu.End) -> None:
 def test_refused_features_are_read_from_qemu_s_words() -> None:
     words = "qemu-system-x86_64: warning: host doesn't support requested feature: MSR(48Bh).vmx-mbec [bit 22]\n"
     assert qemu._UNSUPPORTED.findall(words) == ["MSR(48Bh).vmx-mbec [bit 22]"]
+
+
+@pytest.mark.parametrize("size", [1, 119, 120, 5000, 200_000])
+def test_memory_is_unpacked_as_memio_packed_it(tmp_path: Path, size: int) -> None:
+    memio = rootfs._memio(tmp_path)
+    random = Random(size)
+    records = bytearray(120)
+    data = bytearray()
+    while len(data) < size:  # records of which some bytes change, and now and then all, and rows of none
+        for _ in range(random.choice((0, 1, 3, 8, 120))):
+            records[random.randrange(120)] = random.randrange(256)
+        data += records * random.choice((1, 1, 700))
+    data = data[:size]
+    (tmp_path / "m").write_bytes(bytes(100) + data)
+    packed = subprocess.run([memio, "pack", tmp_path / "m", "100", str(size), "120"], capture_output=True, check=True)
+    assert qemu.unpacked(packed.stdout, 120) == data
+    assert size < 5000 or len(packed.stdout) < size / 2
+    assert len(qemu.unpacked(packed.stdout[:-1], 120)) < size
 
 
 # A multiboot kernel without a name of its own: counts at BATCH_BASE + 64, says "done" in the header's state, then
