@@ -290,7 +290,7 @@ class _L1:
 
     def _traced(self, qemu: Qemu, i: int) -> bool:
         """Whether KVM's tracepoints show a livelock when the vector is asked alone."""
-        trace.arm(self._host)
+        trace.arm(self._host, kilobytes=trace.LIVELOCK_BUFFER)
         batch = guest.pack([self._vectors[i]], deadline=LONG_DEADLINE)
         qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
         found = trace.livelock(trace.parse(trace.disarm(self._host)))

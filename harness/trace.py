@@ -15,6 +15,8 @@ from harness.hosts.base import Host
 
 TRACING: Final = "/sys/kernel/tracing"
 EVENTS: Final = ("kvm/kvm_exit", "kvm/kvm_page_fault", "kvmmmu/kvm_mmu_set_spte", "kvmmmu/kvm_tdp_mmu_spte_changed")
+BUFFER: Final = 1408  # KiB, the kernel's own default
+LIVELOCK_BUFFER: Final = 128  # KiB: the end of a run is enough to see a livelock, and the kernel prints slowly
 LIVELOCK_EXITS: Final = 16  # consecutive equal exits; an instruction may legally need dozens of different ones
 
 EPT_VIOLATION: Final = 48  # exit reason, SDM appendix C
@@ -55,9 +57,13 @@ class Livelock:
         )
 
 
-def arm(host: Host, events: Iterable[str] = EVENTS) -> None:
-    """Empty the buffer and switch the events on; of the exits only EPT violations are kept."""
-    script = [f"echo 0 >{TRACING}/tracing_on", f"echo >{TRACING}/trace", f"echo 0 >{TRACING}/events/enable"]
+def arm(host: Host, events: Iterable[str] = EVENTS, kilobytes: int = BUFFER) -> None:
+    """Empty the buffer and switch the events on; of the exits only EPT violations are kept.
+
+    Of more events than ``kilobytes`` hold the latest are kept.
+    """
+    script = [f"echo 0 >{TRACING}/tracing_on", f"echo {kilobytes} >{TRACING}/buffer_size_kb"]
+    script += [f"echo >{TRACING}/trace", f"echo 0 >{TRACING}/events/enable"]
     script.append(f"echo exit_reason=={EPT_VIOLATION} >{TRACING}/events/kvm/kvm_exit/filter")
     script += [f"echo 1 >{TRACING}/events/{event}/enable" for event in events]
     host.run("; ".join([*script, f"echo 1 >{TRACING}/tracing_on"]), check=True)
@@ -65,8 +71,8 @@ def arm(host: Host, events: Iterable[str] = EVENTS) -> None:
 
 def disarm(host: Host) -> str:
     """Switch tracing off; the buffer's text."""
-    host.run(f"echo 0 >{TRACING}/tracing_on; echo 0 >{TRACING}/events/enable", check=True)
-    return host.get(f"{TRACING}/trace").decode("utf-8", "replace")
+    script = f"echo 0 >{TRACING}/tracing_on; echo 0 >{TRACING}/events/enable; cat {TRACING}/trace"
+    return host.run(script, timeout=300, check=True).stdout
 
 
 def parse(text: str) -> Iterator[Event]:
