@@ -120,6 +120,10 @@ def tdp_mmu_split_huge_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, 
     huge_spte = get_spte(sp, index)
     for i in range(512):
         child.spt[i] = make_huge_page_split_spte(vcpu.kvm, huge_spte, child.role, i)
+    if vcpu.steps is not None:
+        told = f"level {sp.level}: spte {huge_spte:#x} is split, its first child {child.spt[0]:#x}"
+        by = 12 if child.spt[0] & ~huge_spte & vcpu.kvm.shadow_ux_mask else 0
+        vcpu.step("mmu/spte.c make_huge_page_split_spte", told, by)
     tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
     kvm_update_page_stats(vcpu, sp.level - 1, 512)
 
@@ -178,5 +182,8 @@ def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
         new_spte = old_spte & ~kvm.shadow_accessed_mask
     else:
         new_spte = mark_spte_for_access_track(kvm, old_spte)
+        if vcpu.steps is not None:
+            by = 13 if old_spte & ~new_spte & kvm.shadow_ux_mask else 0
+            vcpu.step("mmu/spte.c mark_spte_for_access_track", f"spte {old_spte:#x} becomes {new_spte:#x}", by)
     _set_spte(vcpu, sp, index, gfn_round_for_level(sp.gfn + (index << (sp.level - 1) * 9), sp.level), new_spte)
     return True

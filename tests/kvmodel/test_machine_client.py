@@ -148,6 +148,10 @@ def test_steps_are_told() -> None:
     told = machine.predict(18, True, CPU, parse(SPLIT_AGED.format("write")), steps=True)
     assert any(step.where == "user space" and "age" in step.what for step in told.steps)
     assert "handle_mmio_page_fault" in told.steps[-1].where
+    by = {step.where.split()[1]: step.patch for step in told.steps if step.where.startswith("mmu/spte.c")}
+    assert (by["mark_spte_for_access_track"], by["make_huge_page_split_spte"]) == (0, 12)
+    aged = machine.predict(18, True, CPU, parse("cli.long.pgu.m4k.fetch+age.env=eptad0"), steps=True).steps[-1]
+    assert (aged.where, aged.patch) == ("mmu/spte.c mark_spte_for_access_track", 13)
 
 
 def test_shadow_paging_is_not_followed() -> None:
