@@ -12,7 +12,7 @@
  * log is read), slot, slots (memory is added elsewhere, once or 64 times).
  * STEPS of msr: cN clears bit N of what is read back, sN sets it, kvm writes what KVM offers.
  *
- * One JSON object a line. Each seq is its own VM; an access is ended after MS milliseconds (default 20). "run" stops
+ * One JSON object a line. Each seq is its own VM; an access is ended after MS milliseconds (default 4). "run" stops
  * behind a request that made the kernel warn, since it warns once. Exit status: 0 answered, 2 bad usage, 4 no usable
  * /dev/kvm.
  */
@@ -30,7 +30,7 @@
 
 #define MSR_FIRST	0x480
 #define MSR_COUNT	18
-#define DEFAULT_MS	20
+#define DEFAULT_MS	4
 #define CPUID_ENTRIES	128
 #define PARAMETER	"/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 
