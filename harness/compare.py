@@ -12,7 +12,7 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. AGREE stands alone: all three voices say the same."""
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last two."""
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -20,6 +20,8 @@ class Mark(Flag):
     NOT_APPLICABLE = auto()  # the contract cannot decide, by a named rule
     BLOCKED = auto()  # never ran, or the probe's own frame failed: says nothing
     ENTRY_FAILURE = auto()  # the VM entry itself was refused: counted apart
+    TRACED = auto()  # KVM's tracepoints and WARNs were held against the mirror's
+    EVENT_DRIFT = auto()  # ... and differ
 
 
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)

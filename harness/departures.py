@@ -71,6 +71,8 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
     match seen.kind, allowed.kind:
         case Kind.LIVELOCK, _:
             return "L1 livelock or death" if own else "L2 livelock"
+        case Kind.BYPASS, _:
+            return "mitigation bypassed"
         case Kind.HOST, _:
             return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
         case Kind.DONE, Kind.DONE:

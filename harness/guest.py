@@ -6,7 +6,7 @@ defines them; the same bytes on KVM and on the bare machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from kvmodel.vector import (
     Mbec,
     MmioVector,
     MsrVector,
+    NxVector,
     Paging,
     Vector,
 )
@@ -212,6 +213,8 @@ def _record(v: Vector) -> Fields:
             fields = _access_record(AccessVector(v.mbec))
             ept = v.ept * _C["EPT_ENABLE"] | (v.mbec is Mbec.ON) * _C["EPT_MBEC"] | _evmcs(v)
             return {**fields, "kind": _C["KIND_ENTRY"], "ept": ept}
+        case NxVector():
+            return _access_record(v.asked)
         case MsrVector():
             return {"kind": _C["KIND_MSR"], "msr": v.msr, "ept": _evmcs(v)}
         case MmioVector():
@@ -226,17 +229,21 @@ def pack(
     vectors: Sequence[Vector],
     *,
     flags: Sequence[int] | None = None,
+    marks: Collection[int] = (),
     start: int = 0,
     deadline: int = 0,
     arena_size: int = ARENA_SIZE,
 ) -> bytes:
     """The batch that asks ``vectors`` in this order.
 
-    ``flags``: FLAG_* of each record, instead of the vectors' own; ``start``: index of the first record to run;
+    ``flags``: FLAG_* of each record, instead of the vectors' own; ``marks``: places of the vectors, of one record
+    each, that the probe is to mark in the host's trace; ``start``: index of the first record to run;
     ``deadline``: microseconds of guest time for one vector, 0 for the probe's default; ``arena_size``: bytes of
     L1 memory for tables. InputError for a vector that is not the probe's or cannot be built.
     """
-    rows = [row for v in vectors for row in _records(v)]
+    rows = [
+        {**row, "flags": _C["FLAG_MARK"]} if i in marks else row for i, v in enumerate(vectors) for row in _records(v)
+    ]
     if flags is not None:
         if len(flags) != len(rows):
             raise InputError(f"{len(flags)} flags for {len(rows)} records: give one a record")

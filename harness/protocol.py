@@ -180,6 +180,9 @@ CONSTANTS: Final[dict[str, int]] = {
     "FLAG_CONTINUE": 1,  # a sequence: the same addresses and tables as the record before, entries rewritten
     "FLAG_NO_INVEPT": 2,  # no INVEPT before this entry
     "FLAG_VMCS_B": 4,  # run on the second vmcs12
+    "FLAG_MARK": 64,  # CPUID(MARK_LEAF, index) before the vector: a line of its own in the host's trace
+    "MARK_LEAF": 0x4B56_4D52,
+    "MARK_PORT": 0x4B4D,  # an OUT to this port: the vector that begins is not marked, the one before it was
     "VERDICT_NONE": 0,  # not run
     "VERDICT_DONE": 1,
     "VERDICT_EXIT": 2,  # a VM exit to L1 other than the end of the access

@@ -60,7 +60,7 @@ def _named(name: str) -> list[Vector]:
         return [vector for part in SEQUENCES.values() for vector in part()]
     if name == "client":
         return [vector for part in CLIENT.values() for vector in part()]
-    if part := (vectors.CORE | vectors.BEYOND).get(name):
+    if part := (vectors.CORE | vectors.BEYOND | vectors.TRACED).get(name):
         return list(part())
     if name.startswith("@"):
         try:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import client, guest, trace
+from harness import client, events, guest, trace
 from harness.errors import GuestError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import Load
 from harness.qemu import End, Qemu, Run, end_leftovers
 from kvmodel.cpu import Cpu
+from kvmodel.machine import text_value
 from kvmodel.outcome import Kind, Outcome, of_turns
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, OnHost, Vector
+from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Mbec, NxVector, OnHost, Vector
 
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 MSR_PROCBASED_CTLS2: Final = 0x48B
@@ -43,6 +44,7 @@ class Seen:
     outcomes: list[Outcome]
     cpu: Cpu | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    traced: list[events.Traced] = field(default_factory=list)
 
 
 def virtual_cpu(header: guest.Header) -> Cpu:
@@ -125,7 +127,9 @@ class Session:
         answers = client.ask(self._host, questions, self._reload)
         told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
         for vector in asked:
-            if isinstance(vector, HostVector):
+            if isinstance(vector, HostVector) and vector.what in events.FORMATS:
+                told[vector.id] = text_value(events.format_texts(self._host, vector.what))
+            elif isinstance(vector, HostVector):
                 (told[vector.id],) = host_outcomes(self.info, [vector])
         return [told[v.id] for v in asked]
 
@@ -136,28 +140,33 @@ class Session:
             return None
         return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
 
-    def ask_l1(self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None) -> Seen:
+    def ask_l1(
+        self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
+    ) -> Seen:
         """One QEMU for ``machine`` and the vectors' answers, in order.
 
         Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it. ``deadly`` names
-        the class of a vector that is expected to kill L1: those run last, and only a sample of each class.
+        the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
+        are run first, KVM's tracepoints read back; so is the first vector that is expected to kill L1.
         """
-        order, spared = _order(vectors, deadly)
+        order, spared = _order(vectors, deadly, {v.id for v in traced})
         asked = [vectors[i] for i in order]
-        run = self._patiently(machine, asked)
+        marks = _marks(asked, deadly, {v.id for v in traced})
+        run = self._patiently(machine, asked, marks)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
         outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
         return run
 
-    def _patiently(self, machine: Machine, asked: list[Vector]) -> Seen:
+    def _patiently(self, machine: Machine, asked: list[Vector], marks: frozenset[int]) -> Seen:
         """The batch, with a second try where QEMU rather than L1 failed. HostError where the host no longer answers."""
+        mbec = self.parameter == "Y"
         try:
-            return _L1(self._host, machine, self._probe, asked).run()
+            return _L1(self._host, machine, self._probe, asked, marks, mbec).run()
         except GuestError:
             end_leftovers(self._host)
         try:
-            return _L1(self._host, machine, self._probe, asked).run()
+            return _L1(self._host, machine, self._probe, asked, marks, mbec).run()
         except GuestError as error:
             end_leftovers(self._host)
             return _unheard(len(asked), str(error))
@@ -169,16 +178,27 @@ def _unheard(count: int, why: str) -> Seen:
     return Seen([Outcome(Kind.BLOCKED, note=first)] * count, None, {"trouble": why})
 
 
-def _order(vectors: list[Vector], deadly: Deadly | None) -> tuple[list[int], dict[int, str]]:
-    """Indices to run, harmless first, and the indices spared with their class."""
+def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> frozenset[int]:
+    """Places in the batch that are traced."""
+    if not traced:
+        return frozenset()
+    kills = (i for i, v in enumerate(asked) if deadly is not None and v.id not in traced and deadly(v) is not None)
+    return frozenset(
+        [i for i, v in enumerate(asked) if v.id in traced] + [i for _, i in zip((0,), kills, strict=False)]
+    )
+
+
+def _order(vectors: list[Vector], deadly: Deadly | None, traced: set[str]) -> tuple[list[int], dict[int, str]]:
+    """Indices to run, traced first, then harmless, and the indices spared with their class."""
     classes: dict[str, list[int]] = {}
     order: list[int] = []
     for i, vector in enumerate(vectors):
-        name = deadly(vector) if deadly is not None else None
+        name = deadly(vector) if deadly is not None and vector.id not in traced else None
         if name is None:
             order.append(i)
         else:
             classes.setdefault(name, []).append(i)
+    order.sort(key=lambda i: vectors[i].id not in traced)
     spared: dict[int, str] = {}
     for name, members in classes.items():
         # Spread over the class, so that different vectors are met at different levels.
@@ -192,15 +212,26 @@ def _order(vectors: list[Vector], deadly: Deadly | None) -> tuple[list[int], dic
 class _L1:
     """One batch from its first vector to its last, over as many starts of L1 as it takes."""
 
-    def __init__(self, host: Host, machine: Machine, probe: Path, vectors: list[Vector]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        machine: Machine,
+        probe: Path,
+        vectors: list[Vector],
+        marks: frozenset[int] = frozenset(),
+        mbec: bool = False,
+    ) -> None:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
+        self._marks = marks  # places in the batch that are traced
+        self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
+        self._told: dict[int, events.Traced] | None = None if marks else {}
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[Run] = []
         self._stuck = ""
         self._livelocks: dict[str, str] = {}
         self._again: dict[int, Sequence[guest.Observation]] = {}  # answers with more time, by vector
-        self._data = guest.pack(vectors)
+        self._data = guest.pack(vectors, marks=marks)
         self._spans = guest.spans(vectors)
         self._at = [i for i, span in enumerate(self._spans) for _ in range(span.start, span.stop)]  # record: vector
         self._facts: dict[str, Any] = {}
@@ -211,6 +242,7 @@ class _L1:
             pass
         batch = guest.unpack(self._data)
         seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
+        seen.traced = list((self._told or {}).values())
         seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
         counters: dict[str, int] = {}
         for run in self._runs:
@@ -231,7 +263,7 @@ class _L1:
         with Qemu(self._host, self._machine, self._probe) as qemu:
             self._facts = qemu_facts(qemu)
             while True:
-                run = qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+                run = self._run(qemu)
                 self._runs.append(run)
                 self._data = run.memory
                 header = guest.unpack_header(run.memory)
@@ -258,6 +290,27 @@ class _L1:
                     self._confirm(qemu)
                     return False
                 self._data = guest.restart(run.memory, behind)
+
+    def _run(self, qemu: Qemu) -> Run:
+        """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
+        if self._told is not None:
+            return qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+        self._told = {}
+        events.arm(self._host)
+        run = qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+        text = events.disarm(self._host)
+        log = events.warned(self._host.run("dmesg | grep WARNING:").stdout)
+        observations = guest.unpack(run.memory).observations
+        found = events.marked(trace.parse(text))
+        ends = [one.begin for one in found[1:]] + [float("inf")]
+        for one, end in zip(found, ends, strict=True):
+            i = self._at[one.index]
+            vector = self._vectors[i]
+            access = vector.asked if isinstance(vector, NxVector) else vector
+            if isinstance(access, AccessVector):
+                exits = tuple(events.exits(access, observations[one.index], one.events))
+                self._told[i] = events.Traced(access, exits, events.of_vector(log, one.begin, end))
+        return run
 
     def _confirm(self, qemu: Qemu) -> None:
         """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock.
@@ -306,8 +359,18 @@ class _L1:
                 return died
             return of_turns([*(guest.outcome(vector, o) for o in observations[: self._died_at.get(i, 0)]), died])
         if all(o.verdict for o in observations):
+            if isinstance(vector, NxVector):
+                return self._judged(i, vector, guest.outcome_of(vector.asked, observations))
             return guest.outcome_of(vector, observations)
         return Outcome(Kind.BLOCKED, note=self._stuck or "not run")
+
+    def _judged(self, i: int, vector: NxVector, seen: Outcome) -> Outcome:
+        """What KVM installed for an access that L2 got to make."""
+        if seen.kind in (Kind.BLOCKED, Kind.SCAFFOLD, Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
+            return seen
+        if self._told is None or i not in self._told:
+            return Outcome(Kind.BLOCKED, note="its tracepoints were not read")
+        return events.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
 
 
 def qemu_facts(qemu: Qemu) -> dict[str, Any]:

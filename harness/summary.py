@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ class Row:
     not_applicable: int = 0
     blocked: int = 0
     entry_failures: int = 0
+    traced: int = 0
+    event_drift: int = 0
     collapsed: int = 0
     seconds: float = 0.0
 
@@ -68,6 +71,8 @@ def row(journal: Journal, run: int, level: int, param: str, keys: dict[CellKey, 
             out.not_applicable += count * (Mark.NOT_APPLICABLE in marks)
             out.blocked += count * (Mark.BLOCKED in marks)
             out.entry_failures += count * (Mark.ENTRY_FAILURE in marks)
+            out.traced += count * (Mark.TRACED in marks)
+            out.event_drift += count * (Mark.EVENT_DRIFT in marks)
     present = {(k.level, k.param) for k in keys if k.host == host}
     if (other := below(level, param, present)) is not None:
         out.changes = journal.count_changes(run, level, param, *other)
@@ -81,6 +86,14 @@ def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
     order = {"unset": 0, "0": 1, "1": 2}
     present = sorted({(k.level, k.param) for k in keys if k.host == host}, key=lambda c: (c[0], order[c[1]]))
     return [row(journal, run, level, param, keys, host) for level, param in present]
+
+
+def event_drift(journal: Journal, run: int) -> Iterator[tuple[CellKey, dict[str, Any]]]:
+    """The traced vectors whose events differ from the mirror's: cell, and the row as ``traced.Judged`` has it."""
+    for key, (_, _, facts) in journal.cells(run).items():
+        for one in facts.get("events", ()):
+            if one["difference"]:
+                yield key, one
 
 
 def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
@@ -111,6 +124,8 @@ def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
         for name in ("vectors", "agree", "drift", "findings", "changes", "not_applicable", "blocked"):
             setattr(totals, name, getattr(totals, name) + getattr(r, name))
         totals.entry_failures += r.entry_failures
+        totals.traced += r.traced
+        totals.event_drift += r.event_drift
         totals.collapsed += r.collapsed
         totals.seconds = round(totals.seconds + r.seconds, 1)
     total = asdict(totals)
@@ -207,6 +222,8 @@ COLUMNS: Final = (
     ("n/a", 5, "not_applicable"),
     ("blocked", 7, "blocked"),
     ("entry-f", 7, "entry_failures"),
+    ("traced", 6, "traced"),
+    ("ev-drift", 8, "event_drift"),
     ("merged", 7, "collapsed"),
     ("seconds", 8, "seconds"),
 )

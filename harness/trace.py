@@ -19,7 +19,8 @@ BUFFER: Final = 1408  # KiB, the kernel's own default
 LIVELOCK_BUFFER: Final = 128  # KiB: the end of a run is enough to see a livelock, and the kernel prints slowly
 LIVELOCK_EXITS: Final = 16  # consecutive equal exits; an instruction may legally need dozens of different ones
 
-EPT_VIOLATION: Final = 48  # exit reason, SDM appendix C
+EPT_VIOLATION: Final = 48  # exit reasons, SDM appendix C
+EPT_MISCONFIG: Final = 49
 
 _LINE = re.compile(r"^\s*(?P<task>.+?)-\d+\s+.*?(?P<time>\d+\.\d+): (?P<name>\w+): (?P<text>.*)$")
 _EXIT = re.compile(r"reason (?P<reason>\S+).* rip 0x(?P<rip>[0-9a-f]+) info1 0x(?P<info1>[0-9a-f]+)")

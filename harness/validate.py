@@ -65,6 +65,7 @@ class Options:
     values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
+    traced: Callable[[Load, list[Vector]], list[Vector]] = lambda _, __: []  # which vectors' tracepoints are read
 
 
 def _same_value(load: Load, session: Session, options: Options) -> bool:
@@ -129,7 +130,7 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
         if blocked is not None:
             seen = Seen([blocked] * len(vectors))
         else:
-            seen = session.ask_l1(guest_machine, vectors, options.deadly(work.load))
+            seen = session.ask_l1(guest_machine, vectors, options.deadly(work.load), options.traced(work.load, vectors))
         done.batches[name] = Batch(vectors, seen, time.monotonic() - begun)
     return done
 
@@ -264,7 +265,8 @@ def _record(journal: Journal, run: int, voices: Voices, done: Done) -> None:
         return CellKey(load.level, param_text(load.param), summary.KVM_HOST, machine)
 
     for name, batch in done.batches.items():
-        answers = voices.answers(load, batch.vectors, batch.seen)
-        journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds,
-                       dict(batch.seen.facts))  # fmt: skip
+        told = voices.judge_events(load, batch.seen)
+        facts = dict(batch.seen.facts) | ({"events": [one.as_json() for one in told]} if told else {})
+        answers = voices.answers(load, batch.vectors, batch.seen, told)
+        journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds, facts)
     journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})

@@ -25,6 +25,7 @@ from kvmodel.vector import (
     Mbec,
     MmioVector,
     MsrVector,
+    NxVector,
     Paging,
     Perm,
     Vector,
@@ -123,6 +124,21 @@ def host_settings() -> Iterator[Vector]:
         yield AccessVector(mbec, env="eptad0", leaf=leaf, access=access, cpl=3)
 
 
+def trace_formats() -> Iterator[Vector]:
+    """How the tracepoints that the series changes are printed."""
+    for what in ("taccess", "tspte"):
+        yield HostVector(what)
+
+
+def nx_huge_pages() -> Iterator[Vector]:
+    """What KVM installs where it is told to keep huge pages non-executable: it looks at the access when it maps one.
+
+    A fetch makes it map a small page; a huge one that a read brings in must not let a later fetch through.
+    """
+    for mbec, leaf, access in product((Mbec.ON, Mbec.OFF), Perm.all(), (Access.READ, Access.FETCH)):
+        yield NxVector(AccessVector(mbec, env="hugenx", leaf_level=2, leaf=leaf, upper_level=3, access=access))
+
+
 def cpu_without_mbec() -> Iterator[Vector]:
     """A host CPU that lacks the control altogether."""
     for leaf, access, gp in product(Perm.all(), (Access.READ, Access.FETCH), (UWX, SWX)):
@@ -198,9 +214,11 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 # What is asked beyond the core, part by part.
 BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES, **CLIENT}
 
+# What KVM's tracepoints answer: asked by name.
+TRACED: dict[str, Callable[[], Iterator[Vector]]] = {part.__name__: part for part in (nx_huge_pages, trace_formats)}
 
 # What a user may name: whole spaces, and every part of them.
-NAMES: tuple[str, ...] = ("core", "full", "sequences", "client", "thin", *CORE, *BEYOND)
+NAMES: tuple[str, ...] = ("core", "full", "sequences", "client", "thin", *CORE, *BEYOND, *TRACED)
 
 
 def _all(parts: dict[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:

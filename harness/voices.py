@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from harness.compare import Contract, judge
+from harness.compare import Contract, Mark, Verdict, judge
 from harness.journal import Answer
 from harness.plan import Load
 from harness.session import Deadly, Seen
+from harness.traced import Judged, judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Prediction
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Mbec, MsrVector, Vector
+from kvmodel.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
 
 # The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
@@ -33,17 +34,31 @@ class Voices:
         self._host_cpu = host_cpu
         self._mirror = mirror
 
-    def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen) -> list[Answer]:
+    def to_trace(self, load: Load, vectors: Sequence[Vector]) -> list[Vector]:
+        """The vectors of a machine's batch whose tracepoints are to be read."""
+        if not self._mirror:
+            return [v for v in vectors if isinstance(v, NxVector)]
+        return select(load, self._host_cpu(load.env.cpu_mbec), vectors)
+
+    def judge_events(self, load: Load, seen: Seen) -> list[Judged]:
+        """What was traced, held against the mirror."""
+        return judge_traces(load, self._host_cpu(load.env.cpu_mbec), seen.traced) if self._mirror else []
+
+    def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
         """The journal's rows of one batch.
 
         The contract's CPU is the one that L1 read; where L1 never ran, the one that the mirror says it would read.
         """
         cpu = self._host_cpu(load.env.cpu_mbec)
+        marks = {one.vector: Mark.TRACED | (Mark.EVENT_DRIFT if one.difference else Mark(0)) for one in told}
         found = []
         for vector, outcome in zip(vectors, seen.outcomes, strict=True):
             prediction = self._predict(load, cpu, vector)
             contract: Contract = _allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
-            found.append(Answer(vector, outcome, prediction, contract, judge(prediction, contract, outcome)))
+            verdict = judge(prediction, contract, outcome)
+            access = vector.asked if isinstance(vector, NxVector) else vector
+            verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
+            found.append(Answer(vector, outcome, prediction, contract, verdict))
         return found
 
     def deadly(self, load: Load) -> Deadly | None:
@@ -53,6 +68,8 @@ class Voices:
         cpu = self._host_cpu(load.env.cpu_mbec)
 
         def name(vector: Vector) -> str | None:
+            if isinstance(vector, NxVector):
+                vector = vector.asked
             if not isinstance(vector, AccessVector | SequenceVector):
                 return None
             outcome = _predict(load.level, load.param, cpu, vector).outcome

@@ -7,7 +7,8 @@ given an exit, KVM_RUN fails, or an exit changes nothing at all (then the next i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -51,6 +52,7 @@ from kvmodel.vector import (
     Mbec,
     MmioVector,
     MsrVector,
+    NxVector,
     Paging,
     UserMsrVector,
     Vector,
@@ -72,6 +74,7 @@ from kvmodel.vmx_h import (
     VMX_EPT_1GB_PAGE_BIT,
     VMX_EPT_2MB_PAGE_BIT,
     VMX_EPT_AD_BIT,
+    VMX_EPT_EXECUTABLE_MASK,
     VMX_EPT_EXECUTE_ONLY_BIT,
     VMX_EPT_EXTENT_CONTEXT_BIT,
     VMX_EPT_EXTENT_GLOBAL_BIT,
@@ -100,11 +103,14 @@ DEFINED: Final = {
 }
 
 # Where the probe's things lie in this model; any address does, none of them 2 MiB-aligned but the large leaves.
-_GPA: Final = 1 << 30 | 2 << 21 | 3 << 12 | 0x18  # the L2-physical address under test, or of the entry under test
+_GPA: Final = 1 << 30 | 2 << 21 | 11 << 12 | 0x18  # the L2-physical address under test, or of the entry under test
 _TABLES: Final = {4: 0x11000, 3: 0x12000, 2: 0x13000, 1: 0x15000}
-_LEAF_ADDRESS: Final = {1: 0x2345_6000, 2: 0x2340_0000, 3: 0x4000_0000}
+_LEAF_ADDRESS: Final = {1: 0x2345_6000, 2: 0x2340_0000, 3: 0}
 _RAM_GFNS: Final = 1 << 20
-_FULL: Final = 0x407 | 0x300  # the scaffold's entries: R, W, X, bit 10, A, D
+_FULL: Final = 0x407 | 0x300  # the scaffold's leaf entries: R, W, X, bit 10, A, D
+_NONLEAF: Final = 0x407 | 0x100  # the scaffold's upper entries: R, W, X, bit 10, A
+_SCAFFOLD: Final = 0x0100_0000  # the probe's code and guest paging structures, L2-physical as L1-physical
+_SCAFFOLD_TABLES: Final = {2: 0x16000, 1: 0x17000}  # EPT12 below the level-3 table, which the page under test shares
 _L1_GPA: Final = 0x0800_0000
 _MMIO_GPA: Final = 0xFEB0_0000
 _EVMCS_GPA: Final = 0x0900_0000
@@ -365,7 +371,7 @@ class _Guest:
             self.frames[key] = None
             uses = [(Use.FETCH, Linear(user=code_user))] + ([(Use.WALK, Linear())] if paging else [])
             for use, linear in uses:
-                self.reset(_ept12(1, _FULL | 6 << 3, 2, _FULL), None)
+                self.reset(_ept12(1, _FULL | 6 << 3, 2, _NONLEAF), None)
                 if trouble := self.run.access(_GPA, use, linear, _TARGET):
                     note = f"{FRAME} {use.value}: {trouble.note}"
                     self.frames[key] = replace(trouble, gpa=None, gla=None, note=note)
@@ -389,7 +395,7 @@ def _ept12(leaf_level: int, leaf: int, upper_level: int, upper: int) -> dict[int
         if level == leaf_level:
             entry = _leaf_entry(level, leaf)
         else:
-            entry = (upper if level == upper_level else _FULL) | _TABLES[level - 1]
+            entry = (upper if level == upper_level else _NONLEAF) | _TABLES[level - 1]
         memory[_entry_gpa(level)] = entry
     return memory
 
@@ -483,8 +489,29 @@ def _access(context: _Context, v: AccessVector, want_steps: bool) -> Prediction:
     linear, fault = _view(v)
     steps: list[Step] | None = list(guest.entry) if want_steps else None
     guest.reset(_ept12(v.leaf_level, _leaf_bits(v), v.upper_level, _upper_bits(v)), steps)
+    if guest.vcpu.trace is not None:
+        _scaffold(guest, v)
     outcome = _l2(guest, v, linear, fault) or _DONE
     return Prediction(outcome, tuple(steps or ()), guest.run.exits)
+
+
+def _scaffold(guest: _Guest, v: AccessVector) -> None:
+    """What L2 touches before the access, untraced: its code, its paging structures; the tables on the way are shared.
+
+    Not where the entry under test is the root's: then the probe puts it under a root entry of its own.
+    """
+    vcpu = guest.vcpu
+    if v.upper_level == 4 and v.paging is Paging.LONG and guest.run.cpu.maxphyaddr > 39:
+        return
+    vcpu.memory[_TABLES[3]] = _SCAFFOLD_TABLES[2] | _NONLEAF
+    vcpu.memory[_SCAFFOLD_TABLES[2] + (_SCAFFOLD >> 21) * 8] = _SCAFFOLD_TABLES[1] | _NONLEAF
+    trace, vcpu.trace = vcpu.trace, None
+    off = v.paging is Paging.OFF
+    for page, use, linear in ((0, Use.FETCH, Linear(user=off or v.cpl == 3)), (1, Use.WALK, Linear())):
+        vcpu.memory[_SCAFFOLD_TABLES[1] + page * 8] = _SCAFFOLD + (page << 12) | _FULL | 6 << 3
+        if use is Use.FETCH or not off:
+            guest.run.access(_SCAFFOLD + (page << 12), use, linear, _TARGET)
+    vcpu.trace = trace
 
 
 def _turns(guest: _Guest, v: SequenceVector) -> Iterator[tuple[Outcome, int]]:
@@ -552,6 +579,34 @@ def _l2(guest: _Guest, v: AccessVector, linear: Linear, fault: guest_paging.Page
     if access is Access.WALK:
         return None
     return run.access(_GPA, Use.UPDATE, linear, _GPT)
+
+
+def _nx(context: _Context, v: NxVector, want_steps: bool) -> Prediction:
+    """What the access makes KVM install: a huge SPTE that the CPU may execute from, or none (DONE)."""
+    prediction = _access(context, v.asked, want_steps)
+    if prediction.outcome.kind in (Kind.BLOCKED, Kind.HOST, Kind.ENTRY_FAIL, Kind.SCAFFOLD):
+        return prediction
+    guest = context.guest(v.asked, ad=v.asked.ad, ept=True)
+    execute = VMX_EPT_EXECUTABLE_MASK | (BIT(10) if guest.run.mbec else 0)
+    outcome = _DONE
+    for name, args in _traced(context, v.asked):
+        if name == "kvm_mmu_set_spte" and args[0] > 1 and args[2] & execute:
+            outcome = Outcome(Kind.BYPASS, args[2] & 0x407, number=args[0])
+            break
+    return replace(prediction, outcome=outcome)
+
+
+def _traced(context: _Context, v: AccessVector) -> list[tuple[str, tuple[int, ...]]]:
+    """The tracepoints of an access that L2 gets to make, with their arguments."""
+    vcpu = context.guest(v, ad=v.ad, ept=True).vcpu
+    _access(context, v, False)  # the probe's frame is set up, and emits what it emits
+    found: list[tuple[str, tuple[int, ...]]] = []
+    vcpu.trace = found
+    try:
+        _access(context, v, False)
+    finally:
+        vcpu.trace = None
+    return found
 
 
 def _entry(context: _Context, v: EntryVector, want_steps: bool) -> Prediction:
@@ -642,6 +697,12 @@ def _user_msr(level: Level, param: bool | None, cpu: Cpu, v: UserMsrVector, want
     return Prediction(Outcome(Kind.VALUE, value | refused << 64, defined=known), tuple(vcpu.steps or ()))
 
 
+def text_value(texts: Iterable[str]) -> Outcome:
+    """Texts as a value that can be compared: their checksum, and what they are."""
+    text = " ".join(texts)
+    return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
+
+
 def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Prediction:
     kvm = _loaded(level, param, cpu, v.env)
     if v.what == "param":
@@ -649,6 +710,12 @@ def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Predicti
             return Prediction(Outcome(Kind.VALUE, PARAM_ABSENT, note="absent"))
         on = kvm.enable_pt_guest_exec_control
         return Prediction(Outcome(Kind.VALUE, PARAM_Y if on else PARAM_N, note="Y" if on else "N"))
+    if v.what in ("taccess", "tspte"):
+        return Prediction(
+            text_value(
+                mmutrace.access_strings(kvm) if v.what == "taccess" else (mmutrace.kvm_mmu_set_spte_format(kvm),)
+            )
+        )
     msr = MSR_PROCBASED_CTLS2 if v.what == "m48b" else MSR_EPT_VPID_CAP
     value = vmx_get_vmx_msr(kvm.vmcs_config.nested, msr)
     assert value is not None
@@ -667,6 +734,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _access(_context(lv, param, cpu), vector, steps)
         case SequenceVector():
             return _sequence(_context(lv, param, cpu), vector, steps)
+        case NxVector():
+            return _nx(_context(lv, param, cpu), vector, steps)
         case EntryVector():
             return _entry(_context(lv, param, cpu), vector, steps)
         case MsrVector():
@@ -686,21 +755,25 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
 def events(level: Level | int, param: bool | None, cpu: Cpu, vector: AccessVector) -> tuple[tuple[str, str], ...]:
     """(tracepoint, its text) that KVM emits for ``vector``'s access, in order; empty where L2 never gets so far.
 
-    Only events of mmutrace.h. Addresses of tables and pages are this model's own: compare with them normalised.
+    From the entry's root table on, of L2's exits at the address under test. Texts are those of mmutrace.h and trace.h;
+    addresses of tables and pages are this model's own: compare with them normalised.
     """
     lv = Level.of(level) if isinstance(level, int) else level
     context = _context(lv, param, cpu)
     if context.blocked(vector.env) or context.guest(vector, ad=vector.ad, ept=True).error:
         return ()
     vcpu = context.guest(vector, ad=vector.ad, ept=True).vcpu
-    _access(context, vector, False)  # the probe's frame is set up, and emits what it emits
-    vcpu.trace = []
-    try:
-        _access(context, vector, False)
-        texts = [(name, mmutrace.text(vcpu, name, args)) for name, args in vcpu.trace]
-    finally:
-        vcpu.trace = None
-    return tuple((name, text) for name, text in texts if text is not None)
+    return tuple((name, mmutrace.text(vcpu, name, args)) for name, args in _traced(context, vector))
+
+
+def warns(level: Level | int, param: bool | None, cpu: Cpu, vector: AccessVector) -> tuple[str, ...]:
+    """The WARNs that KVM hits for ``vector``'s access, each by its C file and function, once."""
+    lv = Level.of(level) if isinstance(level, int) else level
+    context = _context(lv, param, cpu)
+    if context.blocked(vector.env) or context.guest(vector, ad=vector.ad, ept=True).error:
+        return ()
+    _access(context, vector, False)
+    return tuple(dict.fromkeys(context.guest(vector, ad=vector.ad, ept=True).vcpu.warns))
 
 
 def virtual_cpu(level: Level | int, param: bool | None, cpu: Cpu, machine: Machine) -> Cpu:

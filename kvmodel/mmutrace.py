@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmodel import trace_h
 from kvmodel.kvm_host import (
     PFERR_FETCH_MASK,
     PFERR_PRESENT_MASK,
@@ -45,9 +46,19 @@ def print_flags(value: int) -> str:
     return "|".join([*names, f"{rest:#x}"] if rest else names)
 
 
+def access_strings(kvm: Kvm) -> tuple[str, ...]:
+    """mmutrace.h KVM_MMU_PAGE_PRINTK: the table itself, as an event's format file has it."""
+    return _ACCESS_STR_9 if kvm.has(9) else _ACCESS_STR
+
+
+def kvm_mmu_set_spte_format(kvm: Kvm) -> str:
+    """mmutrace.h kvm_mmu_set_spte: what TP_printk is given, as the event's format file has it."""
+    return f"gfn %llx spte %llx ({'%s' * (5 if kvm.has(14) else 4)}) level %d at %llx"
+
+
 def access_str(kvm: Kvm, access: int) -> str:
     """mmutrace.h KVM_MMU_PAGE_PRINTK: the column of role.access (0 to 7, from patch 9 to 15)."""
-    return (_ACCESS_STR_9 if kvm.has(9) else _ACCESS_STR)[access]
+    return access_strings(kvm)[access]
 
 
 def kvm_mmu_page(
@@ -99,6 +110,11 @@ def kvm_mmu_pagetable_walk(addr: int, pferr: int) -> str:
     return f"addr {addr:x} pferr {pferr:x} {print_flags(pferr)}"
 
 
+def kvm_mmu_set_bit_class(gpa: int) -> str:
+    """mmutrace.h kvm_mmu_set_bit_class: kvm_mmu_set_accessed_bit, kvm_mmu_set_dirty_bit."""
+    return f"gpa {gpa:x}"
+
+
 def kvm_mmu_paging_element(pte: int, level: int) -> str:
     """mmutrace.h kvm_mmu_paging_element."""
     return f"pte {pte:x} level {level}"
@@ -114,8 +130,8 @@ def kvm_mmu_spte_requested(gfn: int, pfn: int, level: int) -> str:
     return f"gfn {gfn:x} pfn {pfn | gfn & ((1 << (level - 1) * 9) - 1):x} level {level}"
 
 
-def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str | None:
-    """The text of one row of ``vcpu.trace``; None for an event of another header (kvm_page_fault and the like)."""
+def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str:
+    """The text of one row of ``vcpu.trace``."""
     kvm = vcpu.kvm
     match event:
         case "kvm_mmu_set_spte":
@@ -134,5 +150,7 @@ def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str | None:
             return kvm_mmu_walker_error(*args)
         case "kvm_mmu_spte_requested":
             return kvm_mmu_spte_requested(*args)
+        case "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit":
+            return kvm_mmu_set_bit_class(*args)
         case _:
-            return None
+            return trace_h.text(event, args)

@@ -25,6 +25,7 @@ class Kind(Enum):
     EXIT = "exit"  # any other VM exit to L1
     VALUE = "value"  # an MSR's or a host file's value
     LIVELOCK = "livelock"  # no progress: the same exit for ever
+    BYPASS = "mitigation-bypassed"  # the host's own rule is broken: a huge page that lets its guest execute
     HOST = "host"  # host trouble: KVM_RUN failed, a WARN, L1 died
     SCAFFOLD = "scaffold-failed"  # the probe's own frame broke: the vector said nothing
     BLOCKED = "blocked"  # never ran: its host or L1 died first
@@ -47,9 +48,10 @@ class Outcome:
     """One answer.
 
     ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
-    error, ENTRY_EXIT and EXIT the qualification, VALUE the value. ``number``: EXCEPTION the vector, ENTRY_EXIT
-    and EXIT the basic exit reason. ``defined``: the bits of ``code`` that this voice vouches for.
-    ``note``: HOST and LIVELOCK, a few words. ``turns``: SEQUENCE, the turns' outcomes.
+    error, ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10. ``number``:
+    EXCEPTION the vector, ENTRY_EXIT and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of
+    ``code`` that this voice vouches for. ``note``: HOST and LIVELOCK, a few words. ``turns``: SEQUENCE, the turns'
+    outcomes.
     """
 
     kind: Kind
@@ -98,6 +100,8 @@ class Outcome:
                 text += f" error {self.code}"
             case Kind.ENTRY_EXIT | Kind.EXIT:
                 text += f" reason {self.number} q={self.code:#x}"
+            case Kind.BYPASS:
+                text += f" level {self.number} SPTE bits {self.code:#x}"
             case Kind.VALUE:
                 text += f" {self.code & self.defined:#x}"
             case _:

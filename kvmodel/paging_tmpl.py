@@ -165,8 +165,13 @@ def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, a
         return 0
     for level in range(walker.max_level, walker.level - 1, -1):
         pte = orig_pte = walker.ptes[level - 1]
-        pte |= PT_GUEST_ACCESSED_MASK
+        if not pte & PT_GUEST_ACCESSED_MASK:
+            if vcpu.trace is not None:
+                vcpu.trace.append(("kvm_mmu_set_accessed_bit", (walker.pte_gpa[level - 1],)))
+            pte |= PT_GUEST_ACCESSED_MASK
         if level == walker.level and write_fault and not orig_pte & PT_GUEST_DIRTY_MASK:
+            if vcpu.trace is not None:
+                vcpu.trace.append(("kvm_mmu_set_dirty_bit", (walker.pte_gpa[level - 1],)))
             if vcpu.write_log_dirty and vcpu.write_log_dirty(vcpu, addr):
                 return -EINVAL
             pte |= PT_GUEST_DIRTY_MASK

@@ -353,7 +353,8 @@ class UserMsrVector:
 @dataclass(frozen=True)
 class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
-    absent, Y or N) or ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it)."""
+    absent, Y or N), ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it), or a tracepoint's format:
+    ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte)."""
 
     what: str = "param"
     env: str = "std"
@@ -369,9 +370,28 @@ class HostVector:
         return ".".join(["host", self.what, f"env={self.env}"])
 
 
+@dataclass(frozen=True)
+class NxVector:
+    """Whether the host keeps huge pages non-executable while L2 does ``asked``: seen in what KVM installs."""
+
+    asked: AccessVector = AccessVector(env="hugenx", leaf_level=2, upper_level=3)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine of the access."""
+        return self.asked.machine
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return f"{_NX}{self.asked.id}"
+
+
 OnHost: TypeAlias = HostVector | ClientVector | ClientSequence | UserMsrVector  # asked of the host without QEMU
 # a sequence is made of access vectors, in kvmodel.sequence
-Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | SequenceVector"
+Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | NxVector | SequenceVector"
+
+_NX = "nxhuge."
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
@@ -390,7 +410,7 @@ _SEQUENCE_RE = re.compile(
 )
 _MSR_STEP = r"(?:[cs]\d\d?|kvm)"
 _USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
-_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c)\.env=(?P<env>\w+)")
+_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte)\.env=(?P<env>\w+)")
 _SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
 
@@ -460,6 +480,11 @@ def parse(text: str) -> Vector:
         from kvmodel.sequence import parse_sequence
 
         return parse_sequence(text)
+    if text.startswith(_NX):
+        asked = parse_access(text.removeprefix(_NX))
+        if not asked.machine.env.nx_huge_pages:
+            raise VectorError(f"{text!r}: {_NX} goes before an access with env=hugenx, as in {NxVector().id!r}")
+        return NxVector(asked)
     if _ACCESS_RE.fullmatch(text):
         return parse_access(text)
     if m := _ENTRY_RE.fullmatch(text):

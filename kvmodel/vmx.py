@@ -65,6 +65,8 @@ from kvmodel.vmx_h import (
     EPT_VIOLATION_ACC_WRITE,
     EPT_VIOLATION_GVA_IS_VALID,
     EPT_VIOLATION_GVA_TRANSLATED,
+    EXIT_REASON_EPT_MISCONFIG,
+    EXIT_REASON_EPT_VIOLATION,
     GUEST_INTR_STATE_NMI,
     INTR_INFO_UNBLOCK_NMI,
     SECONDARY_EXEC_APIC_REGISTER_VIRT,
@@ -430,6 +432,8 @@ def handle_ept_violation(vcpu: Vcpu, gpa: int, exit_qualification: int) -> int:
         vcpu.interruptibility |= GUEST_INTR_STATE_NMI
     error_code = ept_violation_error_code(vcpu, exit_qualification)
     if vcpu.trace is not None:
+        if vcpu.guest_mode:
+            vcpu.trace.append(("kvm_nested_vmexit", (EXIT_REASON_EPT_VIOLATION, exit_qualification)))
         vcpu.trace.append(("kvm_page_fault", (gpa, exit_qualification)))
     if vcpu.steps is not None:
         by = 11 if vcpu.kvm.has(11) and vcpu.pt_guest_exec_control else 0
@@ -445,4 +449,6 @@ def handle_ept_misconfig(vcpu: Vcpu, gpa: int, fast_mmio: bool = False) -> int:
     if not vcpu.guest_mode and fast_mmio:
         vcpu.count("skipped")
         return 1
+    if vcpu.trace is not None and vcpu.guest_mode:
+        vcpu.trace.append(("kvm_nested_vmexit", (EXIT_REASON_EPT_MISCONFIG, 0)))
     return kvm_mmu_page_fault(vcpu, gpa, PFERR_RSVD_MASK)

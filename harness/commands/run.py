@@ -6,15 +6,20 @@ import argparse
 import json
 from typing import Any
 
-from harness import proc, selection
+from harness import events, proc, selection
 from harness.commands.common import add_builds, add_host, add_level, one_level
 from harness.compare import Mark
+from harness.events import Traced
 from harness.journal import Answer, param_text
-from harness.plan import plan
+from harness.plan import Load, plan
 from harness.setup import Bench
+from harness.traced import Judged, huge_pages
 from harness.validate import Options, ask
 from harness.voices import Voices
+from kvmodel import machine
+from kvmodel.cpu import Cpu
 from kvmodel.outcome import NotApplicable
+from kvmodel.vector import AccessVector, NxVector, Vector
 
 EXAMPLES = """\
 example:
@@ -34,6 +39,7 @@ def add_parser(commands: Any) -> None:
     )
     add_level(parser)
     parser.add_argument("--times", type=int, default=1, metavar="N", help="ask N times, modules loaded anew each time")
+    parser.add_argument("--trace", action="store_true", help="KVM's tracepoints beside the mirror's, event by event")
     parser.add_argument("--json", action="store_true", help="one JSON object an answer, a line each")
     add_builds(parser)
     add_host(parser)
@@ -61,6 +67,19 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
     print(f"  verdict   {marks}", flush=True)
 
 
+def _show_trace(load: Load, cpu: Cpu, one: Traced, told: Judged) -> None:
+    print(f"{one.vector.id}\n  events    {told.events} in {told.exits} exits: {told.difference or 'as predicted'}")
+    ours = events.predicted(machine.events(load.level, load.param, cpu, one.vector))
+    for sign, text in events.beside(ours, one.exits):
+        print(f"  {sign} {text}")
+    for text in one.warns:
+        print(f"  ! WARN {text}")
+
+
+def _all_of(_: Load, vectors: list[Vector]) -> list[Vector]:
+    return [v for v in vectors if isinstance(v, AccessVector | NxVector)]
+
+
 def run(args: argparse.Namespace) -> int:
     """Ask and print; 3 where a vector drifted, 1 where one is a finding."""
     level, param = one_level(args)
@@ -69,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     bench = Bench.of(args)
     bench.build([level])
     voices = Voices(bench.host_cpu)
+    options = Options(traced=_all_of if args.trace else huge_pages)
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:
@@ -77,9 +97,13 @@ def run(args: argparse.Namespace) -> int:
                 for work in plan(vectors, [level], [param]):
                     if work.load.env.cpu_mbec is not cpu_mbec:
                         continue
-                    done = ask(session, work, Options(), collapsing=False)
+                    done = ask(session, work, options, collapsing=False)
                     for batch in done.batches.values():
-                        for answer in voices.answers(done.load, batch.vectors, batch.seen):
+                        told = voices.judge_events(done.load, batch.seen)
+                        for answer in voices.answers(done.load, batch.vectors, batch.seen, told):
                             marks |= answer.verdict.marks
                             _show(answer, args.json, level, param_text(param))
-    return 3 if Mark.DRIFT in marks else 1 if Mark.FINDING in marks else 0
+                        if not args.json:
+                            for one, judged in zip(batch.seen.traced, told, strict=True):
+                                _show_trace(done.load, bench.host_cpu(cpu_mbec), one, judged)
+    return 3 if marks & (Mark.DRIFT | Mark.EVENT_DRIFT) else 1 if Mark.FINDING in marks else 0

@@ -21,6 +21,7 @@ from harness.qemu import arguments
 from harness.report import facts
 from harness.session import parameters
 from harness.setup import Bench
+from harness.traced import huge_pages
 from harness.validate import Done, Options, execute, finished, machine_name
 from harness.voices import Voices
 
@@ -58,6 +59,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
     parser.add_argument(
+        "--trace",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="hold KVM's tracepoints of a sample of every batch against the mirror's, event by event (default: off)",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -88,6 +95,7 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
     named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
     voices = Voices(bench.host_cpu, not args.no_mirror)
     options = Options(jobs=jobs, values_named=named, deadly=voices.deadly, offered=voices.offered)
+    options.traced = voices.to_trace if args.trace else huge_pages
     return works, options, voices
 
 
@@ -253,6 +261,9 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
             f"{total['findings']} findings, {total['not_applicable']} not applicable, {total['blocked']} blocked, "
             f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
         )
+        print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
+        for cell, one in summary.event_drift(journal, run_number):
+            print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
         for f in summary.findings(journal, run_number):
             print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.title}")
             print(f"     {len(f.vectors)} vectors, as {f.smallest.vector}")
@@ -261,4 +272,5 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         print(f"run {run_number} in {journal.path}; 'kvmirror explain F1' explains a finding")
-    return 3 if result["totals"]["drift"] else 1 if result["totals"]["findings"] or claims else 0
+    drifted = result["totals"]["drift"] or result["totals"]["event_drift"]
+    return 3 if drifted else 1 if result["totals"]["findings"] or claims else 0

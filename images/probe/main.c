@@ -70,11 +70,17 @@ static void run_batch(struct kvm_batch *b)
 {
 	const struct kvm_vector *v = (const void *)((const char *)b + b->vectors);
 	struct kvm_observation *o = (void *)((char *)b + b->observations);
+	uint32_t traced = 0;
 
+	for (uint32_t i = b->start; i < b->count; i++)
+		traced += v[i].flags & FLAG_MARK ? 1 : 0;
+	if (traced)
+		tables_touch(traced);
 	warm_up(b);
 	b->tsc_begin = rdtsc();
 	for (uint32_t i = b->start; i < b->count; i++) {
 		*(volatile uint32_t *)&b->current = i;
+		put_mark(&v[i]);
 		run_vector(b, &v[i], &o[i]);
 	}
 	b->tsc_end = rdtsc();

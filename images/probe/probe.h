@@ -118,6 +118,7 @@ int timer_early(uint64_t since);
 
 /* tables.c */
 void tables_init(const struct kvm_batch *batch);
+void tables_touch(uint32_t vectors);
 int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxphyaddr);
 
 /* vmx.c */
@@ -144,6 +145,7 @@ int vm_enter(struct l2_registers *r, int resume);
 void vm_exited(void);
 
 /* run.c */
+void put_mark(const struct kvm_vector *v);
 void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 #endif

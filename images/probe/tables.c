@@ -3,6 +3,7 @@
 #include "probe.h"
 
 #define ENTRIES		512
+#define TOUCHED		8	/* pages of tables that a vector takes at most, and some */
 #define BIT40		40	/* MAXPHYADDR from which the second PML4 entry has addresses L2 can name */
 
 static uint64_t arena, arena_end, arena_next;
@@ -75,6 +76,17 @@ void tables_init(const struct kvm_batch *batch)
 	table(EPT_PD)[SCAFFOLD >> 21 & 511] = EPT_PT | EPT_NONLEAF;
 	for (uint64_t i = 0; i < ENTRIES; i++)
 		table(EPT_PT)[i] = (SCAFFOLD + i * PAGE) | EPT_LEAF;
+}
+
+/* Where L1's own memory is traced too: what `vectors` vectors need is faulted in before the first of them. */
+void tables_touch(uint32_t vectors)
+{
+	uint64_t pages = (arena_end - arena) / PAGE;
+
+	if (pages > TOUCHED * vectors)
+		pages = TOUCHED * vectors;
+	zero_pages(arena, pages);
+	zero_pages(POOL, POOL_PAGES);
 }
 
 /* Whether an upper entry restricts nothing, so that the scaffold may share it. */
@@ -202,7 +214,7 @@ int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxph
 
 	s->walk = (uint8_t)walk;
 	s->paging = v->paging;
-	s->page = POOL + sequence % POOL_PAGES * PAGE;
+	s->page = POOL + (8 + sequence % (POOL_PAGES - 8)) * PAGE;	/* not among the neighbours of a large leaf's base */
 	place_of_page = s->test_base | (s->page & (s->test_size - 1));
 	slot = 300 + sequence % 200;
 	if (walk) {

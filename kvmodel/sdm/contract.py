@@ -23,6 +23,7 @@ from kvmodel.vector import (
     Mbec,
     MmioVector,
     MsrVector,
+    NxVector,
     Paging,
     UserMsrVector,
     Vector,
@@ -140,6 +141,14 @@ def _entry(cpu: Cpu, vector: EntryVector) -> tuple[Allowed, ...] | NotApplicable
     return (_allowed(DONE, "entry-succeeds"),)
 
 
+def _nx(cpu: Cpu, vector: NxVector) -> tuple[Allowed, ...] | NotApplicable:
+    """The one rule that is the host's own: it holds whatever becomes of an access that L2 gets to make."""
+    found = _access(cpu, vector.asked)
+    if isinstance(found, NotApplicable) or found[0].outcome.kind is Kind.ENTRY_FAIL:
+        return found
+    return (_allowed(DONE, "host-nx-spte"),)
+
+
 def _readings(found: tuple[tuple[Outcome, str], ...]) -> tuple[Allowed, ...] | NotApplicable:
     return tuple(_allowed(outcome, rule) for outcome, rule in found) or _aside("na-other-msr")
 
@@ -154,6 +163,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _access(cpu, vector)
         case SequenceVector():
             return sequences.answers(cpu, vector, _access, _cacheable)
+        case NxVector():
+            return _nx(cpu, vector)
         case EntryVector():
             return _entry(cpu, vector)
         case MsrVector():

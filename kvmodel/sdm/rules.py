@@ -58,6 +58,12 @@ RULES: dict[str, Rule] = {
     "undefined-misconfig": Rule(
         "28.2.1", "A misconfiguration leaves exit qualification and guest-linear address undefined."
     ),
+    # --- the host's own rule, against machine checks on a change of page size ---
+    "host-nx-spte": Rule(
+        "Linux admin-guide/hw-vuln/multihit",
+        "With nx_huge_pages forced no EPT entry for a page larger than 4 KiB lets a guest execute: bit 2 is clear, "
+        "and bit 10 where the CPU runs the guest with mode-based execute control.",
+    ),
     # --- guest paging ---
     "guest-protection": Rule("4.6", "The guest's own paging forbids the access: #PF with P set."),
     "guest-reserved": Rule("4.7", "XD set with EFER.NXE clear is a reserved bit: #PF with RSVD and P set."),

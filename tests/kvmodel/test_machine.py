@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from kvmodel.cpu import Cpu
-from kvmodel.machine import events, predict, virtual_cpu
+from kvmodel.machine import events, predict, virtual_cpu, warns
 from kvmodel.outcome import Kind, Outcome, Place
 from kvmodel.sdm import errata
 from kvmodel.series import Level
-from kvmodel.vector import Access, AccessVector, Mbec, Paging, Perm, parse
+from kvmodel.vector import Access, AccessVector, Mbec, NxVector, Paging, Perm, parse
 from tests.kvmodel.mirror import CPU
 
 SOUND = Perm(True, True, True, True)
@@ -272,3 +272,52 @@ def test_events_of_a_vector() -> None:
     assert "(rw-xu) level 1" in last
     assert events(0, None, CPU, vector) == ()
     assert events(6, True, CPU, vector) == ()
+
+
+def test_events_of_an_entry_of_the_root_and_without_paging() -> None:
+    """Where the entry under test is the root's, the tables below are the vector's own; else the scaffold shares."""
+    shared = [text for name, text in events(0, None, CPU, AccessVector(Mbec.OFF)) if name == "kvm_mmu_get_page"]
+    own = AccessVector(Mbec.OFF, upper_level=4)
+    apart = [text for name, text in events(0, None, replace(CPU, maxphyaddr=46), own) if name == "kvm_mmu_get_page"]
+    narrow = [text for name, text in events(0, None, replace(CPU, maxphyaddr=39), own) if name == "kvm_mmu_get_page"]
+    assert [text.split()[5] for text in shared] == ["l4", "l2", "l1"]
+    assert [text.split()[5] for text in apart] == ["l4", "l3", "l2", "l1"]
+    assert narrow == shared
+    off = events(0, None, CPU, AccessVector(Mbec.OFF, paging=Paging.OFF))
+    assert [text for name, text in off if name == "kvm_mmu_get_page"] == shared
+
+
+def test_events_of_accessed_and_dirty_flags() -> None:
+    names = [name for name, _ in events(0, None, CPU, AccessVector(Mbec.OFF, access=Access.WRITE, ad=True))]
+    assert names.count("kvm_mmu_set_accessed_bit") == 2  # the upper entry under test and the leaf
+    assert names.count("kvm_mmu_set_dirty_bit") == 1
+
+
+def test_warns_of_a_vector() -> None:
+    assert warns(0, None, CPU, AccessVector(Mbec.OFF)) == ()
+    assert warns(0, None, CPU, AccessVector(Mbec.ON)) == ()  # the entry fails
+    found = {
+        w for p in Perm.all() for w in warns(18, True, CPU, AccessVector(Mbec.ON, leaf=p, upper=p, access=Access.WRITE))
+    }
+    assert all(w.startswith("mmu/") for w in found)
+    assert found
+
+
+def test_huge_pages_that_execute() -> None:
+    plain = NxVector(AccessVector(Mbec.OFF, env="hugenx", leaf_level=2, upper_level=3, access=Access.FETCH))
+    assert predict(0, None, CPU, plain).outcome == Outcome(Kind.DONE)
+    asked = replace(plain.asked, mbec=Mbec.ON)
+    assert predict(0, None, CPU, NxVector(asked)).outcome.kind is Kind.ENTRY_FAIL
+    assert predict(11, True, CPU, plain).outcome.kind is Kind.BLOCKED
+    small = NxVector(replace(asked, leaf=Perm.parse("rw-u")))  # a fetch is what makes KVM use small pages
+    assert predict(18, True, CPU, small).outcome == Outcome(Kind.DONE)
+    users = NxVector(replace(small.asked, access=Access.READ))
+    got = predict(18, True, CPU, users).outcome
+    assert (got.kind, got.number, got.code) == (Kind.BYPASS, 2, 0x403)
+    assert "mitigation-bypassed level 2" in str(got)
+
+
+def test_formats_of_the_tracepoints() -> None:
+    assert ask(0, "host.taccess.env=std").note == "--- --x w-- w-x -u- -ux wu- wux"
+    assert ask(9, "host.taccess.env=std").code != ask(8, "host.taccess.env=std").code
+    assert ask(14, "host.tspte.env=std").note == "gfn %llx spte %llx (%s%s%s%s%s) level %d at %llx"

@@ -59,6 +59,18 @@ def test_events_of_shadow_pages_and_mmio() -> None:
     assert "kvm_page_fault" in [name for name, _ in vcpu.trace]
 
 
+def test_events_of_exits_are_those_of_l2_only() -> None:
+    l1 = l1_at(0)
+    l1.trace = []
+    vmx.handle_ept_violation(l1, 0x1000, 0x181)
+    vmx.handle_ept_misconfig(l1, 0x1000)
+    assert "kvm_nested_vmexit" not in [name for name, _ in l1.trace]
+    l2 = l2_at(0)
+    l2.trace = []
+    vmx.handle_ept_misconfig(l2, GPA)
+    assert l2.trace[0] == ("kvm_nested_vmexit", (49, 0))
+
+
 def test_a_new_mapping_that_changes_nothing_warns() -> None:
     vcpu = l1_at(0)
     roles = vcpu.kvm.roles

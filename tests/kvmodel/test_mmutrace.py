@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import mmu_fault, mmutrace
+from kvmodel import mmu_fault, mmutrace, trace_h
 from tests.kvmodel.mirror import GPA, kvm_at, l1_at, l2_at, map_gpa
 
 
@@ -83,7 +83,7 @@ def test_rows_of_a_fault_are_rendered() -> None:
     assert texts[1] == "pte 12707 level 4"
     assert "gfn 23456 pfn 63456 level 1" in texts
     assert texts[-2] == "pferr 3 P|W"
-    assert texts[-1] is None  # kvm_nested_vmexit_inject is another header's
+    assert texts[-1] == "reason: EPT_VIOLATION ext_inf1: 0x000000000000000a"
 
 
 def test_rows_of_l1s_own_ept() -> None:
@@ -93,6 +93,18 @@ def test_rows_of_l1s_own_ept() -> None:
     vcpu.ram_gfns = 0
     mmu_fault.kvm_mmu_do_page_fault(vcpu, 0x2000, 4)
     texts = [mmutrace.text(vcpu, name, args) for name, args in vcpu.trace]
-    assert any(t and t.startswith("as id 0 gfn 1 level 1 old_spte 8000000000000000 new_spte") for t in texts)
-    assert texts[-1] is not None
+    assert any(t.startswith("as id 0 gfn 1 level 1 old_spte 8000000000000000 new_spte") for t in texts)
     assert texts[-1].startswith("sptep:")
+
+
+def test_texts_of_the_exits() -> None:
+    assert trace_h.kvm_nested_vmexit(48, 0x782) == "reason EPT_VIOLATION info1 0x0000000000000782"
+    assert trace_h.text("kvm_nested_vmexit", (49, 0)) == "reason EPT_MISCONFIG info1 0x0000000000000000"
+    assert trace_h.text("kvm_page_fault", (0x1000, 0x81)) == "address 0x0000000000001000 error_code 0x81"
+    assert trace_h.kvm_nested_vmexit_inject(62, 0) == "reason: 0x3e ext_inf1: 0x0000000000000000"
+    assert mmutrace.kvm_mmu_set_bit_class(0x220E140) == "gpa 220e140"
+
+
+def test_formats() -> None:
+    assert [len(mmutrace.access_strings(kvm_at(k))) for k in (8, 9)] == [8, 16]
+    assert [mmutrace.kvm_mmu_set_spte_format(kvm_at(k)).count("%s") for k in (13, 14)] == [4, 5]

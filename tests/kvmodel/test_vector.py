@@ -12,6 +12,7 @@ from kvmodel.vector import (
     HostVector,
     Mbec,
     MsrVector,
+    NxVector,
     Perm,
     VectorError,
     changed_fields,
@@ -44,6 +45,8 @@ def test_permission_bits_are_where_the_entry_has_them() -> None:
         (AccessVector().id.replace(".read.", ".peek."), "access 'peek' is not known"),
         (AccessVector().id.replace("env=std", "env=moon"), "environment 'moon' is not known"),
         (AccessVector().id + ".more", "not a vector id"),
+        ("nxhuge." + AccessVector().id, "before an access with env=hugenx"),
+        ("nxhuge.host.param.env=std", "not an access of L2"),
     ],
 )
 def test_a_wrong_id_is_refused_with_its_reason(text: str, reason: str) -> None:
@@ -67,6 +70,12 @@ def test_machine_says_what_l1_is_offered() -> None:
     assert [MsrVector(ev=ev).id.split(".")[4] for ev in Evmcs] == ["ev0", "ev1", "ev2"]
     assert not ClientVector(env="cpu0").machine.env.cpu_mbec
     assert not HostVector("param", "ept0").machine.env.ept
+
+
+def test_the_question_about_huge_pages_runs_where_its_access_does() -> None:
+    assert NxVector().machine == NxVector().asked.machine
+    assert NxVector().machine.env.nx_huge_pages
+    assert parse(NxVector().id) == NxVector()
 
 
 def test_walk_accesses_are_told_apart() -> None:

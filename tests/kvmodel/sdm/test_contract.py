@@ -24,6 +24,7 @@ from kvmodel.vector import (
     Mbec,
     MmioVector,
     MsrVector,
+    NxVector,
     Paging,
     Perm,
     Vector,
@@ -267,3 +268,13 @@ def test_errata_are_no_excuse_but_explain() -> None:
     assert sdm.explaining(CPU, walk, replace(seen, code=0xCB)) == frozenset()
     assert sdm.explaining(CPU, walk, replace(seen, code=0xCC)) is None
     assert sdm.explaining(CPU, HostVector("param"), Outcome(Kind.VALUE)) is None
+
+
+def test_huge_pages_stay_non_executable_whatever_becomes_of_the_access() -> None:
+    asked = NxVector().asked
+    found = contract.answers(CPU, NxVector(asked))
+    assert isinstance(found, tuple) and [a.rule for a in found] == ["host-nx-spte"]
+    assert not found[0].outcome.matches(Outcome(Kind.BYPASS, 0x403, number=2))
+    refused = contract.answers(replace(CPU, mbec=False), NxVector(replace(asked, mbec=Mbec.ON)))
+    assert isinstance(refused, tuple) and refused[0].outcome.kind is Kind.ENTRY_FAIL
+    assert isinstance(contract.answers(replace(CPU, vmx=False), NxVector(asked)), NotApplicable)
