@@ -32,6 +32,7 @@ from kvmodel.mmu_spte import get_spte, shadow_walk, spte_to_child_sp
 from kvmodel.mmu_unsync import kvm_gfn_is_write_tracked
 from kvmodel.spte import mark_page_dirty_in_slot
 from kvmodel.spte_h import (
+    ACC_WRITE_MASK,
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
     SHADOW_NONPRESENT_VALUE,
     SPTE_BASE_ADDR_MASK,
@@ -60,6 +61,12 @@ def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
     return None
 
 
+def gfn_to_memslot_dirty_bitmap(vcpu: Vcpu, gfn: int, no_dirty_log: bool) -> kvm_memory_slot | None:
+    """mmu/mmu.c gfn_to_memslot_dirty_bitmap: None as well where the page's writes are logged."""
+    slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn)
+    return None if slot is None or (no_dirty_log and slot.dirty_track) else slot
+
+
 def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:
     """(level, SPTE) of the entries that a CPU using the current root would read for ``addr``."""
     entries = []
@@ -78,12 +85,18 @@ def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:
 # ---- page sizes -------------------------------------------------------------------------------------------------
 
 
-def kvm_mmu_max_mapping_level(kvm: Kvm, slot: kvm_memory_slot, gfn: int, max_level: int) -> int:
+def lpage_disallowed(vcpu: Vcpu, gfn: int, level: int) -> bool:
+    """mmu/mmu.c kvm_mmu_gfn_disallow_lpage: a guest table that is shadowed lies in the page of ``level`` at ``gfn``."""
+    shift = (level - 1) * 9
+    return any(table >> shift == gfn >> shift for table in vcpu.indirect)
+
+
+def kvm_mmu_max_mapping_level(vcpu: Vcpu, slot: kvm_memory_slot, gfn: int, max_level: int) -> int:
     """mmu/mmu.c __kvm_mmu_max_mapping_level for memory whose huge pages are aligned alike in guest and host."""
-    max_level = min(max_level, kvm.max_huge_page_level)
-    if max_level == PG_LEVEL_4K:
-        return PG_LEVEL_4K
-    return min(slot.host_level, max_level)
+    max_level = min(max_level, vcpu.kvm.max_huge_page_level, slot.host_level)
+    while max_level > PG_LEVEL_4K and lpage_disallowed(vcpu, gfn, max_level):
+        max_level -= 1
+    return max_level
 
 
 def kvm_mmu_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault) -> None:
@@ -96,7 +109,7 @@ def kvm_mmu_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault) -> None:
         return
     if slot.dirty_track:
         return
-    fault.req_level = kvm_mmu_max_mapping_level(vcpu.kvm, slot, fault.gfn, fault.max_level)
+    fault.req_level = kvm_mmu_max_mapping_level(vcpu, slot, fault.gfn, fault.max_level)
     if fault.req_level == PG_LEVEL_4K or fault.huge_page_disallowed:
         return
     fault.goal_level = fault.req_level
@@ -280,7 +293,7 @@ def sync_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: i
 def direct_pte_prefetch_many(vcpu: Vcpu, sp: kvm_mmu_page, start: int, end: int) -> int:
     """mmu/mmu.c direct_pte_prefetch_many: SPTEs ``start`` up to ``end``, 0 or -1."""
     gfn = kvm_mmu_page_get_gfn(sp, start)
-    slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn)
+    slot = gfn_to_memslot_dirty_bitmap(vcpu, gfn, sp.access & ACC_WRITE_MASK != 0)
     if slot is None:
         return -1
     for index in range(start, end):

@@ -42,6 +42,13 @@ from kvmodel.spte_h import (
 )
 
 
+def mmu_spte_set(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> None:
+    """mmu/mmu.c mmu_spte_set: WARNs where the old entry is present, as where L1 moves a page to MMIO untold."""
+    if is_shadow_present_pte(get_spte(sp, index)):
+        vcpu.warns.append("mmu/mmu.c mmu_spte_set")
+    __set_spte(vcpu, sp, index, new_spte)
+
+
 def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | None:
     """mmu/mmu.c kvm_mmu_find_shadow_page: the page with this gfn and this very role word, None if there is none.
 
@@ -139,7 +146,7 @@ def mark_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: i
     spte = make_mmio_spte(vcpu.kvm, gfn, access)
     if vcpu.trace is not None:
         vcpu.trace.append(("mark_mmio_spte", (sp.pa + index * 8, gfn, spte)))
-    __set_spte(vcpu, sp, index, spte)
+    mmu_spte_set(vcpu, sp, index, spte)
 
 
 def mmu_set_spte(

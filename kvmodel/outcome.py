@@ -104,8 +104,6 @@ class Outcome:
                 text += f" level {self.number} SPTE bits {self.code:#x}"
             case Kind.VALUE:
                 text += f" {self.code & self.defined:#x}"
-            case _:
-                pass
         if self.gpa is not None:
             text += f" gpa={self.gpa}"
         if self.gla is not None:

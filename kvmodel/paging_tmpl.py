@@ -31,6 +31,7 @@ from kvmodel.kvm_host import (
 from kvmodel.mmu import (
     __direct_pte_prefetch,
     disallowed_hugepage_adjust,
+    gfn_to_memslot_dirty_bitmap,
     kvm_faultin_pfn,
     kvm_mmu_hugepage_adjust,
     kvm_vcpu_gfn_to_memslot,
@@ -75,7 +76,6 @@ PT_GUEST_ACCESSED_SHIFT: Final = 8
 PT_GUEST_DIRTY_SHIFT: Final = 9
 PT_GUEST_ACCESSED_MASK: Final = 1 << PT_GUEST_ACCESSED_SHIFT
 PT_GUEST_DIRTY_MASK: Final = 1 << PT_GUEST_DIRTY_SHIFT
-_ALL: Final = (1 << 64) - 1
 _WALK: Final = "mmu/paging_tmpl.h walk_addr_generic"
 
 
@@ -206,7 +206,7 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
     level = walker.max_level = mmu.guest_level
     pte = mmu.pgd
     have_ad = not mmu.ad_disabled
-    pte_access = _ALL
+    pte_access = ~0
     if vcpu.trace is not None:
         vcpu.trace.append(("kvm_mmu_pagetable_walk", (addr, access & 0xFFFF_FFFF)))
 
@@ -307,8 +307,8 @@ def prefetch_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -> bool:
         return False
     gfn = gpte_to_gfn_lvl(gpte, PG_LEVEL_4K)
     pte_access = protect_clean_gpte(vcpu.mmu, sp.access & gpte_access(vcpu, gpte), gpte)
-    slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn)
-    if slot is None or (pte_access & ACC_WRITE_MASK and slot.dirty_track):
+    slot = gfn_to_memslot_dirty_bitmap(vcpu, gfn, pte_access & ACC_WRITE_MASK != 0)
+    if slot is None:
         return False
     mmu_set_spte(vcpu, slot, sp, index, pte_access, gfn, gfn + vcpu.pfn_base, None)
     return True

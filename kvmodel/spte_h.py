@@ -14,7 +14,6 @@ from kvmodel.kvm_host import (
     PT_WRITABLE_MASK,
     Kvm,
     Vcpu,
-    kvm_mmu_page,
     rsvd_bits_validate,
 )
 from kvmodel.vmx_h import VMX_EPT_EXECUTABLE_MASK, VMX_EPT_SUPPRESS_VE_BIT
@@ -117,11 +116,6 @@ def kvm_ad_enabled(kvm: Kvm) -> bool:
     return kvm.shadow_accessed_mask != 0
 
 
-def sp_ad_disabled(sp: kvm_mmu_page) -> bool:
-    """mmu/spte.h sp_ad_disabled."""
-    return sp.ad_disabled
-
-
 def spte_ad_enabled(spte: int) -> bool:
     """mmu/spte.h spte_ad_enabled (for a shadow-present SPTE)."""
     return spte & SPTE_TDP_AD_MASK != SPTE_TDP_AD_DISABLED
@@ -194,21 +188,6 @@ def is_dirty_spte(kvm: Kvm, spte: int) -> bool:
     """mmu/spte.h is_dirty_spte."""
     dirty_mask = spte_shadow_dirty_mask(kvm, spte)
     return spte & (dirty_mask or PT_WRITABLE_MASK) != 0
-
-
-def get_rsvd_bits(rsvd_check: rsvd_bits_validate, pte: int, level: int) -> int:
-    """mmu/spte.h get_rsvd_bits: the 64-bit mask that bit 7 and the level (1 to 5) choose."""
-    return rsvd_check.rsvd_bits_mask[pte >> 7 & 1][level - 1]
-
-
-def __is_rsvd_bits_set(rsvd_check: rsvd_bits_validate, pte: int, level: int) -> bool:
-    """mmu/spte.h __is_rsvd_bits_set."""
-    return pte & rsvd_check.rsvd_bits_mask[pte >> 7 & 1][level - 1] != 0
-
-
-def __is_bad_mt_xwr(rsvd_check: rsvd_bits_validate, pte: int) -> bool:
-    """mmu/spte.h __is_bad_mt_xwr: judged by bits 5:0 alone."""
-    return rsvd_check.bad_mt_xwr >> (pte & 0x3F) & 1 != 0
 
 
 def is_rsvd_spte(rsvd_check: rsvd_bits_validate, spte: int, level: int) -> bool:

@@ -34,10 +34,12 @@ WRAPPED: Final = (
     ("vmx", "kvm_intel"),
     ("nested", "kvm_intel"),
     ("hyperv", "kvm_intel"),
+    ("text", "kvm"),
 )
 PLAIN: Final = (
     ("tdp_mmu", f"{KVM}/mmu/tdp_mmu.c", "kvm"),
     ("tdp_iter", f"{KVM}/mmu/tdp_iter.c", "kvm"),
+    ("page_track", f"{KVM}/mmu/page_track.c", "kvm"),
     ("vmcs12", f"{KVM}/vmx/vmcs12.c", "kvm_intel"),
     ("hyperv_evmcs", f"{KVM}/vmx/hyperv_evmcs.c", "kvm_intel"),
 )
@@ -53,7 +55,39 @@ FEATURES: Final = {
         "arch/x86/kvm/mmu/mmu.c",
         r"\bis_access_allowed\s*\([^)]*struct kvm_vcpu",
     ),
+    "ORACLE_SET_SPTE_TAKES_VCPU": (
+        "arch/x86/kvm/mmu/mmutrace.h",
+        r"\bkvm_mmu_set_spte,\s*TP_PROTO\(struct kvm_vcpu",
+    ),
 }
+
+# What is cut out of x86.c, too large to be taken whole: the parameter's lines, and one function.
+CUTS: Final = (
+    re.compile(r"^bool [\w ]*\benable_pt_guest_exec_control\b.*\n(?:^.*\benable_pt_guest_exec_control\b.*\n)*", re.M),
+    re.compile(r"^void kvm_inject_emulated_page_fault\(.*?^}\n", re.M | re.S),
+)
+CUT_HEAD: Final = """\
+// SPDX-License-Identifier: GPL-2.0-only
+/* Generated: parts of arch/x86/kvm/x86.c. */
+#include <linux/kvm_host.h>
+#include <linux/moduleparam.h>
+#include "mmu.h"
+#include "x86.h"
+#include "oracle.h"
+
+"""
+CUT_TAIL: Final = """
+/* out: the parameter is there, its value where nobody sets it */
+ENTRY(module_param, 1, 2)
+{
+#ifdef ORACLE_HAS_PARAM
+	out[0] = 1;
+	out[1] = oracle_param_default;
+#else
+	out[0] = out[1] = 0;
+#endif
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +159,8 @@ class Command:
             *words,
             f"-fmacro-prefix-map={tree.overlay}/=",
             f"-I{GLUE}",
+            "-include",
+            str(GLUE / "pages.h"),
             "-ffunction-sections",
             "-fdata-sections",
             "-DCONFIG_DEBUG_BUGVERBOSE=1",
@@ -147,6 +183,13 @@ def features(tree: Tree) -> tuple[str, ...]:
     )
 
 
+def cut(x86: str) -> str:
+    """C source with the parts of x86.c that the image has; the parameter's own line once more, never written to."""
+    found = [match[0] if (match := pattern.search(x86)) else "" for pattern in CUTS]
+    default = found[0].split("\n")[0].replace("enable_pt_guest_exec_control", "oracle_param_default")
+    return CUT_HEAD + "\n".join([f"static {default}" if default else "", *found]) + CUT_TAIL
+
+
 def compile_object(argv: list[str], cwd: Path) -> None:
     """Run the compiler. CompileError with its lines when it refuses the source."""
     done = proc.run(argv, cwd=cwd, check=False)
@@ -167,6 +210,8 @@ def build(folder: Path, prepared: Path, tree: Tree) -> Path:
     has = features(tree)
     table = folder / "constants.c"
     table.write_text(constants.source(tree.file))
+    parts = folder / "x86.c"
+    parts.write_text(cut(tree.file(f"{KVM}/x86.c").read_text()))
     jobs: list[list[str]] = []
     for name, module in WRAPPED:
         jobs.append(command.object(tree, GLUE / f"{name}.c", folder / f"{name}.o", name, module, has))
@@ -174,6 +219,7 @@ def build(folder: Path, prepared: Path, tree: Tree) -> Path:
         jobs.append(command.object(tree, tree.file(file), folder / f"{name}.o", name, module, has))
     jobs.append(command.object(tree, GLUE / "world.c", folder / "world.o", "world", "kvm", has))
     jobs.append(command.object(tree, table, folder / "constants.o", "constants", "kvm", has))
+    jobs.append(command.object(tree, parts, folder / "x86.o", "x86", "kvm", has))
     compile_all(sorted(jobs, key=_weight), command.cwd)
     return link(folder, [folder / f"{Path(argv[argv.index('-o') + 1]).name}" for argv in jobs])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.oracle import specs_mmu, specs_spte, specs_vmx
+from harness.oracle import specs_flow, specs_mmu, specs_spte, specs_vmx
 from harness.oracle.spec import Spec
 
-SPECS: Final[tuple[Spec, ...]] = (*specs_spte.SPECS, *specs_mmu.SPECS, *specs_vmx.SPECS)
+SPECS: Final[tuple[Spec, ...]] = (*specs_spte.SPECS, *specs_mmu.SPECS, *specs_vmx.SPECS, *specs_flow.SPECS)

@@ -250,7 +250,7 @@ class Checker:
         for level in sorted(self.images):
             if spec.applies(Level.of(level)):
                 outcome.versions.setdefault(self.version(spec, level), []).append(level)
-        each = max(1, -(-self.cases // len(spec.states)))
+        each = spec.each(self.cases)
         for number, state in enumerate(spec.states):
             rows, whole = spec.space.rows(each, seeded(spec, number, self.seed))
             outcome.exhaustive &= whole

@@ -22,6 +22,13 @@ Call = tuple[str, Row]
 Mirror = Callable[..., tuple[int, ...]]
 """Takes the words of one case and gives those of its result."""
 
+# What earlier checks may have left in the surroundings: coherent memory, generation 0, an ordinary slot of RAM.
+SURROUNDINGS: tuple[Call, ...] = (
+    ("vmx_get_mt_mask", (0, 0)),
+    ("make_mmio_spte", (0, 0, 0)),
+    ("make_spte", (1, 0, 0, 7, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0)),
+)
+
 EPTP = 0x1000 | 6 | 3 << 3  # four levels, write-back
 
 
@@ -67,6 +74,7 @@ class State:
             first.append(("kvm_mmu_set_ept_masks", (self.ad, self.xo, self.ux)))
             first.append(("kvm_configure_mmu", (1, 0, 5, self.huge, 1)))
             first.append(("init_kvm_tdp_mmu", (0, 0, width)))
+        first += SURROUNDINGS
         if self.shadow:
             row = (self.l1_execonly, self.l1_huge, self.l1_ad, EPTP, self.reserved_gpa)
             first.append(("kvm_init_shadow_ept_mmu", row))
@@ -122,7 +130,8 @@ class Spec:
 
     ``functions``: the C functions (``mmu/spte.c make_spte``) that the entry reaches and the mirror mirrors.
     ``outputs``: the words of the entry's result that the mirror has; empty for all. ``warns``: WARNs are compared.
-    ``applies``: the levels at which the functions exist.
+    ``applies``: the levels at which the functions exist. ``share``: a case costs the mirror that many times what a
+    function does, and so many fewer are run.
     """
 
     entry: str
@@ -133,6 +142,11 @@ class Spec:
     outputs: tuple[int, ...] = ()
     warns: bool = True
     applies: Callable[[Level], bool] = _every
+    share: int = 1
+
+    def each(self, cases: int) -> int:
+        """How many cases a state has of ``cases`` for the check."""
+        return max(1, -(-cases // (self.share * len(self.states))))
 
     @property
     def name(self) -> str:

@@ -86,6 +86,16 @@ def _set_mmio(s: Side) -> Mirror:
     return call
 
 
+def _set_me(s: Side) -> Mirror:
+    def call(value: int, mask: int) -> tuple[int, ...]:
+        spte.kvm_mmu_set_me_spte_mask(s.kvm, value, mask)
+        result = s.kvm.shadow_me_value, s.kvm.shadow_me_mask
+        s.kvm.shadow_me_value = s.kvm.shadow_me_mask = 0
+        return result
+
+    return call
+
+
 def _make_spte(s: Side) -> Mirror:
     kvm, vcpu, layout = s.kvm, s.vcpu, s.kvm.roles
     slot = kvm_memory_slot()
@@ -108,10 +118,11 @@ def _make_spte(s: Side) -> Mirror:
         host_writable: int,
         unsync_fails: int,
         _dirty: int,
-        _mmio: int,
+        mmio: int,
         noncoherent: int,
     ) -> tuple[int, ...]:
         vcpu.indirect = {gfn: tracked} if unsync_fails else {}
+        vcpu.mmio_pfns = frozenset((pfn,) if mmio else ())
         kvm.noncoherent_dma = bool(noncoherent)
         wrprot, new = spte.make_spte(
             vcpu,
@@ -203,9 +214,15 @@ SPECS: Final = (
         (State(), State(mmio_caching=False), State(maxphyaddr=52), State(ept=False), State(l1tf=True, cache_bits=46)),
     ),
     Spec(
+        "kvm_mmu_set_me_spte_mask",
+        _f("kvm_mmu_set_me_spte_mask"),
+        Space((Bits(3 << 46), Bits(7 << 46))),
+        _set_me,
+    ),
+    Spec(
         "make_spte",
         (
-            *_f("make_spte"),
+            *_f("make_spte", "kvm_is_mmio_pfn"),
             "mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect",
             "mmu_internal.h is_nx_huge_page_enabled",
             *_h("is_rsvd_spte"),
@@ -224,7 +241,7 @@ SPECS: Final = (
                 BOOL,
                 BOOL,
                 (0,),
-                (0,),
+                (0, 0, 0, 1),
                 BOOL,
             )
         ),
@@ -293,7 +310,7 @@ SPECS: Final = (
     Spec("is_executable_pte", _h("is_executable_pte"), Space((SPTE, BOOL, BOOL)), _executable, MASKS),
     Spec(
         "is_rsvd_spte",
-        _h("is_rsvd_spte", "__is_rsvd_bits_set", "__is_bad_mt_xwr", "get_rsvd_bits"),
+        _h("is_rsvd_spte"),
         Space((SPTE, (1, 2, 3, 4, 5))),
         lambda s: lambda entry, level: (spte_h.is_rsvd_spte(s.vcpu.mmu.shadow_zero_check, entry, level),),
         (State(), State(maxphyaddr=52), State(huge=1), State(huge=2), *SHADOWS[:8]),

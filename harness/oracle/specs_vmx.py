@@ -9,11 +9,12 @@ from unittest import mock
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
 from kvmodel import capabilities, hyperv, nested, spte, vmx, vmx_ept
-from kvmodel.kvm_host import Vcpu, nested_vmx_msrs, vmcs12, vmcs_config, vmx_capability, x86_exception
+from kvmodel.kvm_host import Vcpu, kvm_mmu, nested_vmx_msrs, vmcs12, vmcs_config, vmx_capability, x86_exception
 
 U32: Final = Bits((1 << 32) - 1)
 U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)
 MBEC: Final = 1 << 22
+PML: Final = 1 << 17
 EPT: Final = 1 << 1
 VPID: Final = 1 << 5
 UNRESTRICTED: Final = 1 << 7
@@ -333,6 +334,41 @@ def _evmcs(s: Side) -> Mirror:
     return call
 
 
+def _pml(s: Side) -> Mirror:
+    def call(index: int, on: int, full: int) -> tuple[int, ...]:
+        vcpu = s.vcpu
+        vcpu.vmcs12 = vmcs12(PML if on else 0, guest_pml_index=index)
+        vcpu.pml_full = bool(full)
+        ret = nested.nested_vmx_write_pml_buffer(vcpu, 0x5000)
+        return ret, vcpu.vmcs12.guest_pml_index, vcpu.pml_full
+
+    return call
+
+
+def _invept(s: Side) -> Mirror:
+    def call(caps: int, kind: int) -> tuple[int]:
+        s.vcpu.nested_msrs = nested_vmx_msrs(0, 0, caps, 0, 0)
+        return (nested.invept_type_valid(s.vcpu, kind),)
+
+    return call
+
+
+def _context(s: Side) -> Mirror:
+    def call(caps: int, eptp: int) -> tuple[int, ...]:
+        vcpu = s.vcpu
+        vcpu.guest_mmu = kvm_mmu()
+        vcpu.nested_msrs = nested_vmx_msrs(0, 0, caps, 0, 0)
+        vcpu.vmcs12 = vmcs12(0, eptp)
+        nested.nested_ept_init_mmu_context(vcpu)
+        context = vcpu.guest_mmu
+        check = context.guest_rsvd_check
+        role = context.cpu_role
+        masks = (*check.rsvd_bits_mask[0], *check.rsvd_bits_mask[1], check.bad_mt_xwr)
+        return (role.base, role.ext.word, context.root_role, *masks)
+
+    return call
+
+
 def _v(*names: str) -> tuple[str, ...]:
     return tuple(f"vmx/vmx.c {n}" for n in names)
 
@@ -357,6 +393,11 @@ EPTPS: Final = tuple(
 CAPS: Final = Bits(0x1 | 0xC0 | 1 << 8 | 1 << 14 | 3 << 16 | 3 << 20 | 7 << 24)
 SPARSE: Final = (0,) * 40 + tuple(1 << n for n in range(32))
 GOOD_CAPS: Final = (0x6734141, 0x6334141 | 0x80, 0x6134041)
+
+HYPERCALL: Final = 18  # Hyper-V's has a rule of its own
+# Exit reasons that no control of vmcs12 decides, exceptions beside them.
+UNDECIDED: Final = (0, 0, 0, 2, 9, 10, 13, *range(18, 23), 24, 26, 27, 33, 41, 44, 45, 50, 53, 55, 56, 75, 79)
+INVEPT_TYPES: Final = (*range(8), 31, 32, 33, 63, 64, 1 << 31)
 
 CAPABILITIES: Final = (
     "vmx/capabilities.h cpu_has_vmx_ept",
@@ -517,6 +558,32 @@ SPECS: Final = (
         _n("nested_ept_inject_page_fault"),
         Space((Bits(0x1F), Bits(0x1FFF), Bits(((1 << 46) - 1) & -4096), Bits(0x1FFF), BOOL, (48,))),
         _inject,
+        (State(shadow=True),),
+    ),
+    Spec(
+        "nested_vmx_l0_wants_exit",
+        _n("nested_vmx_l0_wants_exit"),
+        Space((tuple(r for r in range(1, 80) if r != HYPERCALL),)),
+        lambda s: lambda reason: (nested.nested_vmx_l0_wants_exit(reason),),
+    ),
+    Spec(
+        "nested_vmx_l1_wants_exit",
+        _n("nested_vmx_l1_wants_exit"),
+        Space((UNDECIDED, tuple(range(32)), U32)),
+        lambda s: lambda reason, vector, bitmap: (nested.nested_vmx_l1_wants_exit(reason, bitmap, vector),),
+    ),
+    Spec("handle_invept", _n("handle_invept"), Space((Bits(base=1 << 20, mask=U32.mask), INVEPT_TYPES)), _invept),
+    Spec(
+        "nested_vmx_write_pml_buffer",
+        _n("nested_vmx_write_pml_buffer"),
+        Space(((*range(514), 0xFFFF), BOOL, BOOL)),
+        _pml,
+    ),
+    Spec(
+        "nested_ept_init_mmu_context",
+        _n("nested_ept_init_mmu_context", "nested_ept_new_eptp"),
+        Space((CAPS, tuple(e for e in EPTPS if e >> 3 & 7 != 2))),
+        _context,
         (State(shadow=True),),
     ),
     Spec(

@@ -88,12 +88,6 @@ def test_a_new_mapping_that_changes_nothing_warns() -> None:
     assert made & 1 << 11
 
 
-def test_direct_pages_have_no_guest_bits_to_disable() -> None:
-    roles = kvm_at(0).roles
-    assert spte_h.sp_ad_disabled(kvm_mmu_page(1 << 36, 0, roles.make(level=1, ad_disabled=1), roles))
-    assert not spte_h.sp_ad_disabled(kvm_mmu_page(1 << 36, 0, roles.make(level=1), roles))
-
-
 def test_syncing_what_fails_drops_it() -> None:
     vcpu = l2_at(0)
     map_gpa(vcpu, LEAF | 7)

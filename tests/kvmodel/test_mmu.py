@@ -17,7 +17,7 @@ from kvmodel.kvm_host import (
     kvm_mmu_page,
     kvm_page_fault,
 )
-from tests.kvmodel.mirror import kvm_at, l1_at
+from tests.kvmodel.mirror import l1_at
 
 GPA = 0x0800_0000
 READ, WRITE, FETCH, PRESENT, RSVD = 4, 2, 16, 1, 8
@@ -70,12 +70,38 @@ def test_huge_pages_and_their_split() -> None:
 
 
 def test_page_size_limits() -> None:
-    kvm = kvm_at(0)
+    vcpu = l1_at(0)
     slot = kvm_memory_slot(3)
-    assert mmu.kvm_mmu_max_mapping_level(kvm, slot, 0, 3) == 3
-    assert mmu.kvm_mmu_max_mapping_level(kvm, slot, 0, 1) == 1
-    kvm.max_huge_page_level = 2
-    assert mmu.kvm_mmu_max_mapping_level(kvm, slot, 0, 3) == 2
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 0, 3) == 3
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 0, 1) == 1
+    vcpu.kvm.max_huge_page_level = 2
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 0, 3) == 2
+    vcpu.kvm.max_huge_page_level = 3
+    vcpu.indirect[0x15] = []
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 0x16, 3) == 1
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 0x200, 3) == 2
+    assert mmu.kvm_mmu_max_mapping_level(vcpu, slot, 1 << 18, 3) == 3
+
+
+def test_prefetch_leaves_logged_memory_alone() -> None:
+    vcpu = l1_at(0)
+    vcpu.slot = kvm_memory_slot(dirty_track=True)
+    assert mmu.gfn_to_memslot_dirty_bitmap(vcpu, 5, True) is None
+    assert mmu.gfn_to_memslot_dirty_bitmap(vcpu, 5, False) is vcpu.slot
+    assert mmu.gfn_to_memslot_dirty_bitmap(vcpu, vcpu.ram_gfns, False) is None
+
+
+def test_a_present_entry_that_becomes_mmio_warns() -> None:
+    vcpu = l1_at(0)
+    fault(vcpu, READ)
+    sp, index, _ = leaf(vcpu)
+    mmu_sp.mark_mmio_spte(vcpu, sp, index, 5, 7)
+    assert vcpu.warns == ["mmu/mmu.c mmu_spte_set"]
+    mmu_sp.mark_mmio_spte(vcpu, sp, index, 5, 7)
+    assert len(vcpu.warns) == 1
+
+
+def test_dirty_logging_keeps_pages_small() -> None:
     vcpu = l1_at(0)
     vcpu.slot = kvm_memory_slot(2, dirty_track=True)
     fault(vcpu, READ)

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Entries for mmu/mmu.c, mmu.h and the EPT flavour of mmu/paging_tmpl.h. */
 
+#include <linux/kvm_host.h>
+#include "mmu/mmu_internal.h"
+
 /*
  * These two are captured: whether a shadow page may become unsync is an input of make_spte()'s cases, and
- * what the exit handlers ask of kvm_mmu_page_fault() is their result. Weak, so that world.c's are linked.
+ * what the exit handlers ask of kvm_mmu_page_fault() is their result. world.c has them, and passes on to the
+ * kernel's own where whole faults are run.
  */
-#pragma weak mmu_try_to_unsync_pages
-#pragma weak kvm_mmu_page_fault
+#define mmu_try_to_unsync_pages kernel_mmu_try_to_unsync_pages
+#define kvm_mmu_page_fault kernel_kvm_mmu_page_fault
+int kernel_mmu_try_to_unsync_pages(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn,
+				   bool can_unsync, bool prefetch);
+int kernel_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code, void *insn, int insn_len);
 #include "mmu/mmu.c"
 #include "oracle.h"
 
@@ -297,3 +304,6 @@ ENTRY(page_fault_can_be_fast, 1, 1)
 
 	out[0] = page_fault_can_be_fast(oracle_kvm, &fault);
 }
+
+#include "flow.h"
+#include "events.h"

@@ -175,3 +175,90 @@ ENTRY(vmx_set_vmx_msr, 3, 5)
 	out[3] = msrs->ept_caps;
 	out[4] = msrs->vpid_caps;
 }
+
+/* in: basic exit reason; out: whether L0 wants the exit */
+ENTRY(nested_vmx_l0_wants_exit, 1, 1)
+{
+	union vmx_exit_reason reason = { .full = in[0] };
+
+	vmx_of_case();
+	out[0] = nested_vmx_l0_wants_exit(oracle_vcpu, reason);
+}
+
+/* in: basic exit reason, vector of the exception, vmcs12's exception bitmap; out: whether L1 wants the exit */
+ENTRY(nested_vmx_l1_wants_exit, 3, 1)
+{
+	union vmx_exit_reason reason = { .full = in[0] };
+
+	vmx_of_case();
+	memset(&oracle_l1_vmcs12, 0, sizeof(oracle_l1_vmcs12));
+	oracle_vcpu->arch.regs_avail = 0;
+	oracle_vmcs[VM_EXIT_INTR_INFO] =
+		INTR_INFO_VALID_MASK | (in[1] == NMI_VECTOR ? INTR_TYPE_NMI_INTR : INTR_TYPE_HARD_EXCEPTION) | in[1];
+	oracle_l1_vmcs12.exception_bitmap = in[2];
+	out[0] = nested_vmx_l1_wants_exit(oracle_vcpu, reason);
+}
+
+/* in: EPT capabilities L1 is offered, type; out: whether the type is one L1 may use (then its operand is read) */
+ENTRY(handle_invept, 2, 1)
+{
+	struct vcpu_vmx *vmx = vmx_of_case();
+
+	memset(&vmx->nested.msrs, 0, sizeof(vmx->nested.msrs));
+	vmx->nested.msrs.secondary_ctls_high = SECONDARY_EXEC_ENABLE_EPT;
+	vmx->nested.msrs.ept_caps = in[0];
+	vmx->nested.vmxon = true;
+	vmx->nested.current_vmptr = 0;
+	oracle_vcpu->arch.regs_avail = ~0u;
+	oracle_vcpu->arch.regs[VCPU_REGS_RAX] = in[1];
+	oracle_vmcs[VMX_INSTRUCTION_INFO] = 0;
+	oracle_vmcs[EXIT_QUALIFICATION] = 0;
+	oracle_world.operands = 0;
+	oracle_vcpu->arch.efer = EFER_LMA;
+	handle_invept(oracle_vcpu);
+	oracle_vcpu->arch.efer = 0;
+	out[0] = oracle_world.operands;
+}
+
+/* in: vmcs12's PML index, L1 uses PML, its log is full; out: returned value, index afterwards, log is full */
+ENTRY(nested_vmx_write_pml_buffer, 3, 3)
+{
+	struct vcpu_vmx *vmx = vmx_of_case();
+
+	memset(&oracle_l1_vmcs12, 0, sizeof(oracle_l1_vmcs12));
+	oracle_l1_vmcs12.cpu_based_vm_exec_control = CPU_BASED_ACTIVATE_SECONDARY_CONTROLS;
+	oracle_l1_vmcs12.secondary_vm_exec_control = in[1] ? SECONDARY_EXEC_ENABLE_PML : 0;
+	oracle_l1_vmcs12.guest_pml_index = in[0];
+	vmx->nested.pml_full = in[2];
+	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
+	out[0] = nested_vmx_write_pml_buffer(oracle_vcpu, 0x5000);
+	out[1] = oracle_l1_vmcs12.guest_pml_index;
+	out[2] = vmx->nested.pml_full;
+	vmx->nested.pml_full = false;
+	oracle_vcpu->arch.hflags = 0;
+}
+
+/*
+ * in: EPT capabilities L1 is offered, vmcs12's EPT pointer
+ * out: cpu_role base and ext, root_role, what L1's entries may not hold in 11 words
+ */
+ENTRY(nested_ept_init_mmu_context, 2, 14)
+{
+	struct vcpu_vmx *vmx = vmx_of_case();
+	struct kvm_mmu *mmu = &oracle_vcpu->arch.guest_mmu;
+
+	memset(&oracle_l1_vmcs12, 0, sizeof(oracle_l1_vmcs12));
+	vmx->nested.msrs.ept_caps = in[0];
+	oracle_l1_vmcs12.ept_pointer = in[1];
+	mmu->root.hpa = INVALID_PAGE;
+	for (int i = 0; i < KVM_MMU_NUM_PREV_ROOTS; i++)
+		mmu->prev_roots[i] = KVM_MMU_ROOT_INFO_INVALID;
+	mmu->cpu_role.as_u64 = 0;
+	oracle_vcpu->arch.walk_mmu = &oracle_vcpu->arch.root_mmu;
+	nested_ept_init_mmu_context(oracle_vcpu);
+	out[0] = mmu->cpu_role.base.word;
+	out[1] = mmu->cpu_role.ext.word;
+	out[2] = mmu->root_role.word;
+	memcpy(out + 3, mmu->guest_rsvd_check.rsvd_bits_mask, 10 * sizeof(u64));
+	out[13] = mmu->guest_rsvd_check.bad_mt_xwr;
+}

@@ -51,7 +51,24 @@ struct oracle_surroundings {
 	u64 skipped;		/* kvm_skip_emulated_instruction() */
 	u64 msr_procbased, msr_procbased2, msr_ept_vpid;	/* the CPU's MSRs 0x482, 0x48B, 0x48C */
 	u64 sgx;		/* the CPU has SGX */
+	u64 flow;		/* whole faults are run: guest memory by its address, no captures */
+	u64 pfn_base;		/* the host's page of gfn 0, in whole faults */
+	u64 emulated;		/* x86_emulate_instruction() */
+	u64 operands;		/* kvm_read_guest_virt(): a VMX instruction's operand */
+	u64 here;		/* an address that a text shows as 0: it depends on where the image lies */
 };
+
+/* What x86_emulate_instruction() gives: 100 more than RET_PF_EMULATE. */
+#define ORACLE_EMULATED 102
+
+/* What a tracepoint prints (text.c). */
+#define ORACLE_TEXT 1024
+extern char oracle_text[ORACLE_TEXT];
+struct trace_iterator;
+struct trace_iterator *oracle_iterator(void);
+
+/* The guest table at a gfn in whole faults (flow.h). */
+u64 *oracle_flow_table(gfn_t gfn);
 
 /* Guest memory as a walk sees it: the n-th table read is the n-th page here, whatever its address. */
 #define ORACLE_TABLES 5

@@ -91,6 +91,15 @@ ENTRY(kvm_mmu_set_mmio_spte_mask, 3, 19)
 	dump_masks(out);
 }
 
+/* in: value, mask; out: shadow_me_value, shadow_me_mask (0 again afterwards: no host of ours encrypts) */
+ENTRY(kvm_mmu_set_me_spte_mask, 2, 2)
+{
+	kvm_mmu_set_me_spte_mask(in[0], in[1]);
+	out[0] = shadow_me_value;
+	out[1] = shadow_me_mask;
+	shadow_me_value = shadow_me_mask = 0;
+}
+
 /*
  * in: sp level, role.ad_disabled, role.guest_mode, pte_access, gfn, pfn, old_spte, prefetch, can_unsync,
  *     host_writable, unsync_fails, slot is dirty-tracked, pfn is MMIO, VM has non-coherent DMA

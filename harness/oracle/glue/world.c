@@ -29,6 +29,8 @@ unsigned long phys_base;
 struct mem_section **mem_section;
 unsigned long zero_pfn = ~0ul;
 unsigned long volatile __cacheline_aligned_in_smp jiffies;
+struct pglist_data contig_page_data;
+atomic_long_t vm_node_stat[NR_VM_NODE_STAT_ITEMS];
 
 /* arch/x86/kvm/x86.c and cpuid.c */
 struct kvm_host_values kvm_host;
@@ -38,9 +40,6 @@ u32 kvm_cpu_caps[NR_KVM_CPU_CAPS];
 bool enable_apicv;
 bool allow_smaller_maxphyaddr;
 DEFINE_STATIC_KEY_FALSE(kvm_has_noapic_vcpu);
-#ifdef ORACLE_HAS_PARAM
-bool enable_pt_guest_exec_control;
-#endif
 
 bool pat_enabled(void)
 {
@@ -62,9 +61,13 @@ void mark_page_dirty_in_slot(struct kvm *kvm, const struct kvm_memory_slot *slot
 	oracle_world.marked_dirty++;
 }
 
+int kernel_mmu_try_to_unsync_pages(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn,
+				   bool can_unsync, bool prefetch);
 int mmu_try_to_unsync_pages(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn, bool can_unsync,
 			    bool prefetch)
 {
+	if (oracle_world.flow)
+		return kernel_mmu_try_to_unsync_pages(kvm, slot, gfn, can_unsync, prefetch);
 	return oracle_world.unsync_fails ? -EPERM : 0;
 }
 
@@ -107,13 +110,20 @@ int _printk(const char *fmt, ...)
 /* Guest memory. */
 struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu, gfn_t gfn)
 {
+	if (oracle_world.flow)
+		return gfn < oracle_slot.npages ? &oracle_slot : NULL;
 	return oracle_world.invisible & BIT(oracle_world.next_table) ? NULL : &oracle_slot;
 }
 
 unsigned long gfn_to_hva_memslot_prot(struct kvm_memory_slot *slot, gfn_t gfn, bool *writable)
 {
-	u64 n = oracle_world.next_table++;
+	u64 n;
 
+	if (oracle_world.flow) {
+		*writable = true;
+		return (unsigned long)oracle_flow_table(gfn);
+	}
+	n = oracle_world.next_table++;
 	*writable = oracle_world.writable & BIT(n);
 	return (unsigned long)oracle_tables[n];
 }
@@ -121,6 +131,110 @@ unsigned long gfn_to_hva_memslot_prot(struct kvm_memory_slot *slot, gfn_t gfn, b
 void kvm_vcpu_mark_page_dirty(struct kvm_vcpu *vcpu, gfn_t gfn)
 {
 	oracle_world.marked_dirty++;
+}
+
+bool kvm_vcpu_is_visible_gfn(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	return gfn < oracle_slot.npages;
+}
+
+int kvm_vcpu_read_guest_atomic(struct kvm_vcpu *vcpu, gpa_t gpa, void *data, unsigned long len)
+{
+	memcpy(data, (char *)oracle_flow_table(gpa >> PAGE_SHIFT) + offset_in_page(gpa), len);
+	return 0;
+}
+
+kvm_pfn_t __gfn_to_pfn_memslot(const struct kvm_memory_slot *slot, gfn_t gfn, bool atomic, bool interruptible,
+			       bool *async, bool write_fault, bool *writable, hva_t *hva)
+{
+	bool readonly = slot->flags & KVM_MEM_READONLY;
+
+	if (write_fault && readonly)
+		return KVM_PFN_ERR_RO_FAULT;
+	if (writable)
+		*writable = !readonly;
+	return gfn + oracle_world.pfn_base;
+}
+
+kvm_pfn_t gfn_to_pfn_memslot_atomic(const struct kvm_memory_slot *slot, gfn_t gfn)
+{
+	return gfn + oracle_world.pfn_base;
+}
+
+struct page *kvm_pfn_to_refcounted_page(kvm_pfn_t pfn)
+{
+	return NULL;
+}
+
+void kvm_release_pfn_clean(kvm_pfn_t pfn)
+{
+}
+
+void kvm_set_pfn_accessed(kvm_pfn_t pfn)
+{
+}
+
+void kvm_set_pfn_dirty(kvm_pfn_t pfn)
+{
+}
+
+void kvm_flush_remote_tlbs(struct kvm *kvm)
+{
+}
+
+void kvm_flush_remote_tlbs_range(struct kvm *kvm, gfn_t gfn, u64 nr_pages)
+{
+}
+
+int x86_emulate_instruction(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, int emulation_type, void *insn, int insn_len)
+{
+	oracle_world.emulated++;
+	return ORACLE_EMULATED;
+}
+
+/* Asked of a vCPU in long mode only. */
+void __SCT__kvm_x86_get_cs_db_l_bits(struct kvm_vcpu *vcpu, int *db, int *l);
+void __SCT__kvm_x86_get_cs_db_l_bits(struct kvm_vcpu *vcpu, int *db, int *l)
+{
+	*db = 0;
+	*l = 1;
+}
+
+/* An operand of a VMX instruction: that it is asked for is what counts. */
+int kvm_read_guest_virt(struct kvm_vcpu *vcpu, gva_t addr, void *val, unsigned int bytes,
+			struct x86_exception *exception)
+{
+	oracle_world.operands++;
+	return X86EMUL_PROPAGATE_FAULT;
+}
+
+int kvm_handle_memory_failure(struct kvm_vcpu *vcpu, int r, struct x86_exception *e)
+{
+	return 1;
+}
+
+int kvm_write_guest_page(struct kvm *kvm, gfn_t gfn, const void *data, int offset, int len)
+{
+	return 0;
+}
+
+/* arch/x86/lib */
+#undef memset
+#undef memcpy
+void *memset(void *to, int value, size_t count)
+{
+	void *at = to;
+
+	asm volatile("rep stosb" : "+D"(at), "+c"(count) : "a"(value) : "memory");
+	return to;
+}
+
+void *memcpy(void *to, const void *from, size_t count)
+{
+	void *at = to;
+
+	asm volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(count) : : "memory");
+	return to;
 }
 
 /* lib/getuser.S: address in rax; value in rdx, error in rax, nothing else touched. */

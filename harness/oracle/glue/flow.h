@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whole page faults: kvm_mmu_page_fault() on shadow pages and guest memory that are made for each case.
+ * Included at the end of the glue's mmu.c.
+ *
+ * A user-space address A has the physical address A - PAGE_OFFSET for the kernel's __pa(), and __va() takes it
+ * back: page tables that KVM makes can be followed by the kernel's own code. What depends on where the image
+ * lies is told by the page's number: the n-th table is at (n + 1) << 12.
+ */
+#define RAM_GFNS (1ul << 19)
+
+u64 oracle_pool[ORACLE_POOL][512] __aligned(PAGE_SIZE);
+struct page oracle_pool_page[ORACLE_POOL];
+struct page oracle_prefetched[8];
+unsigned long oracle_prefetched_pfn;
+static u64 pool_info[ORACLE_POOL][512];
+static struct kvm_mmu_page pool_head[ORACLE_POOL];
+static struct pte_list_desc pool_desc[64];
+static int pool_used, heads_used, infos_used, descs_used;
+
+static struct kvm_rmap_head rmap_4k[RAM_GFNS], rmap_2m[RAM_GFNS >> 9], rmap_1g[RAM_GFNS >> 18];
+static struct kvm_lpage_info lpage_2m[RAM_GFNS >> 9], lpage_1g[RAM_GFNS >> 18];
+static u16 write_track[RAM_GFNS];
+static u64 host_tables[3][512] __aligned(PAGE_SIZE);
+static struct mm_struct host_mm;
+
+static const gfn_t table_gfn[4] = { 0x1, 0x12, 0x13, 0x15 };	/* from the top */
+static struct x86_exception injected;
+static u64 injections;
+
+u64 *oracle_flow_table(gfn_t gfn)
+{
+	for (int n = 0; n < 4; n++)
+		if (gfn == table_gfn[n])
+			return oracle_tables[n];
+	return oracle_tables[4];
+}
+
+int kvm_mmu_topup_memory_cache(struct kvm_mmu_memory_cache *mc, int min)
+{
+	return 0;
+}
+
+void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *mc)
+{
+	struct kvm_vcpu_arch *arch = &oracle_vcpu->arch;
+
+	if (mc == &arch->mmu_page_header_cache)
+		return memset(&pool_head[heads_used++], 0, sizeof(pool_head[0]));
+	if (mc == &arch->mmu_shadow_page_cache) {
+		for (int i = 0; i < 512; i++)
+			oracle_pool[pool_used][i] = SHADOW_NONPRESENT_VALUE;
+		return oracle_pool[pool_used++];
+	}
+	if (mc == &arch->mmu_shadowed_info_cache)
+		return memset(pool_info[infos_used++], 0, PAGE_SIZE);
+	return memset(&pool_desc[descs_used++], 0, sizeof(pool_desc[0]));
+}
+
+int gfn_to_page_many_atomic(struct kvm_memory_slot *slot, gfn_t gfn, struct page **pages, int nr)
+{
+	int n;
+
+	oracle_prefetched_pfn = gfn + oracle_world.pfn_base;
+	for (n = 0; n < nr && gfn + n < slot->npages; n++) {
+		atomic_set(&oracle_prefetched[n]._refcount, 1000);
+		pages[n] = &oracle_prefetched[n];
+	}
+	return n;
+}
+
+static void flow_inject(struct kvm_vcpu *vcpu, struct x86_exception *fault)
+{
+	injected = *fault;
+	injections++;
+}
+
+/* The page of the pool at a physical address, -1 for another. */
+static int page_number(u64 pa)
+{
+	u64 n = (pa - __pa(oracle_pool)) >> PAGE_SHIFT;
+
+	return n < ORACLE_POOL ? n : -1;
+}
+
+static u64 told(u64 spte, int level)
+{
+	int n;
+
+	if (!is_shadow_present_pte(spte) || is_last_spte(spte, level))
+		return spte;
+	n = page_number(spte & SPTE_BASE_ADDR_MASK);
+	return n < 0 ? spte : (spte & ~SPTE_BASE_ADDR_MASK) | (u64)(n + 1) << PAGE_SHIFT;
+}
+
+static u64 mix(u64 h, u64 value)
+{
+	return (h ^ value) * 0x100000001b3ull;
+}
+
+static struct kvm_mmu_page *page_of(int n)
+{
+	return (void *)page_private(&oracle_pool_page[n]);
+}
+
+/* What earlier cases left in the slot. */
+static void flow_forget(void)
+{
+	for (int n = 0; n < pool_used; n++) {
+		struct kvm_mmu_page *sp = page_of(n);
+
+		if (!sp || is_tdp_mmu_page(sp))
+			continue;
+		for (int i = 0; i < 512; i++) {
+			gfn_t gfn = kvm_mmu_page_get_gfn(sp, i);
+
+			if (gfn >= RAM_GFNS || (!sp->role.direct && sp->shadowed_translation && !gfn))
+				continue;
+			rmap_4k[gfn].val = 0;
+			rmap_2m[gfn >> 9].val = 0;
+			rmap_1g[gfn >> 18].val = 0;
+		}
+	}
+	for (int n = 0; n < 4; n++)
+		rmap_4k[table_gfn[n]].val = write_track[table_gfn[n]] = 0;
+	lpage_2m[0].disallow_lpage = lpage_1g[0].disallow_lpage = 0;
+	memset(oracle_pool_page, 0, sizeof(oracle_pool_page));
+	pool_used = heads_used = infos_used = descs_used = 0;
+}
+
+static void flow_host(int level)
+{
+	const u64 table = _PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED;
+	u64 entry[3] = { __pa(host_tables[1]) | table, __pa(host_tables[2]) | table, table };
+
+	if (level == PG_LEVEL_1G)
+		entry[1] = table | _PAGE_PSE;
+	else if (level == PG_LEVEL_2M)
+		entry[2] = table | _PAGE_PSE;
+	for (int i = 0; i < 512; i++)
+		for (int n = 0; n < 3; n++)
+			host_tables[n][i] = entry[n];
+	host_mm.pgd = (pgd_t *)host_tables[0];
+}
+
+static void flow_begin(u64 host_level, bool readonly, bool dirty_track)
+{
+	struct kvm *kvm = oracle_kvm;
+	static int host_level_now = -1;
+
+	flow_forget();
+	if (host_level_now != host_level)
+		flow_host(host_level);
+	host_level_now = host_level;
+	oracle_slot.base_gfn = 0;
+	oracle_slot.npages = RAM_GFNS;
+	oracle_slot.flags = (readonly ? KVM_MEM_READONLY : 0) | (dirty_track ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+	oracle_slot.userspace_addr = 0;
+	oracle_slot.arch.rmap[0] = rmap_4k;
+	oracle_slot.arch.rmap[1] = rmap_2m;
+	oracle_slot.arch.rmap[2] = rmap_1g;
+	oracle_slot.arch.lpage_info[0] = lpage_2m;
+	oracle_slot.arch.lpage_info[1] = lpage_1g;
+	oracle_slot.arch.gfn_write_track = write_track;
+	atomic_long_set(&oracle_memslots.last_used_slot, (long)&oracle_slot);
+	oracle_memslots.gfn_tree = RB_ROOT;
+	kvm->memslots[0] = kvm->memslots[1] = &oracle_memslots;
+	kvm->mm = &host_mm;
+	kvm->arch.n_max_mmu_pages = 1000;
+	kvm->arch.n_used_mmu_pages = 0;
+	kvm->arch.indirect_shadow_pages = 0;
+	kvm->arch.shadow_root_allocated = true;
+	kvm->arch.mmu_valid_gen = 0;
+	INIT_LIST_HEAD(&kvm->arch.active_mmu_pages);
+	INIT_LIST_HEAD(&kvm->arch.zapped_obsolete_pages);
+	INIT_LIST_HEAD(&kvm->arch.possible_nx_huge_pages);
+	INIT_LIST_HEAD(&kvm->arch.tdp_mmu_roots);
+	memset(kvm->arch.mmu_page_hash, 0, sizeof(kvm->arch.mmu_page_hash));
+	kvm->mmu_invalidate_in_progress = 0;
+	oracle_world.flow = true;
+	oracle_world.pfn_base = 1ul << 18;
+	oracle_vcpu->arch.root_mmu.inject_page_fault = flow_inject;
+	oracle_vcpu->arch.guest_mmu.inject_page_fault = flow_inject;
+	oracle_vcpu->arch.regs_avail = ~0u;
+	injections = 0;
+	memset(&injected, 0, sizeof(injected));
+}
+
+static u64 flow_fault(u64 addr, u64 error_code)
+{
+	oracle_world.emulated = 0;
+	oracle_vcpu->arch.mmio_gva = oracle_vcpu->arch.mmio_gfn = 0;	/* the entry is asked, not the cache */
+	return kernel_kvm_mmu_page_fault(oracle_vcpu, addr, error_code, NULL, 0);
+}
+
+/* SPTEs of the walk for addr, from the root: 4 words; tables made; a digest of all of them. */
+static void flow_dump(u64 addr, u64 *out)
+{
+	struct kvm_mmu_page *sp = root_to_sp(oracle_vcpu->arch.mmu->root.hpa);
+	u64 h = 0;
+
+	memset(out, 0, 4 * sizeof(u64));
+	for (int n = 0; sp && n < 4; n++) {
+		u64 spte = sp->spt[(addr >> (PAGE_SHIFT + 9 * (sp->role.level - 1))) & 511];
+
+		out[n] = told(spte, sp->role.level);
+		if (!is_shadow_present_pte(spte) || is_last_spte(spte, sp->role.level))
+			break;
+		sp = spte_to_child_sp(spte);
+	}
+	for (int n = 0; n < pool_used; n++) {
+		sp = page_of(n);
+		h = mix(mix(h, sp->gfn), sp->role.word);
+		h = mix(h, sp->nx_huge_page_disallowed);
+		for (int i = 0; i < 512; i++) {
+			if (sp->spt[i] != SHADOW_NONPRESENT_VALUE)
+				h = mix(mix(h, i), told(sp->spt[i], sp->role.level));
+			if (!is_tdp_mmu_page(sp) && sp->shadowed_translation && sp->shadowed_translation[i] &&
+			    sp->spt[i] != SHADOW_NONPRESENT_VALUE)
+				h = mix(h, sp->shadowed_translation[i]);
+		}
+		if (!is_tdp_mmu_page(sp))
+			h = mix(h, sp->unsync);
+	}
+	out[4] = pool_used;
+	out[5] = h;
+}
+
+static void flow_end(void)
+{
+	oracle_world.flow = false;
+	oracle_vcpu->arch.mmu->root.hpa = INVALID_PAGE;
+	oracle_vcpu->arch.hflags = 0;
+}
+
+/*
+ * L2 faults; L1 changes its leaf entry; the leaf table may be synchronised; L2 faults again.
+ * in: address, first error code, second error code, flag, host's page size (level), slot: 1 read-only 2 dirty
+ *     logging, synchronise; 4 entries from the top; the leaf entry afterwards; the entry of the leaf's neighbours
+ *     (their index is added to the address)
+ * out: first answer, second answer, what the synchronisation gave, faults injected, error code, qualification
+ *      and address of the last; 4 entries afterwards; SPTEs of the walk in 4 words, tables made, digest
+ */
+ENTRY(shadow_fault, 13, 17)
+{
+	const u64 addr = in[0];
+	u64 *leaf_table = oracle_tables[3];
+	int leaf = (addr >> PAGE_SHIFT) & 511;
+
+	flow_begin(in[4], in[5] & 1, in[5] & 2);
+	oracle_set_flag(oracle_vcpu, in[3]);
+	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
+	oracle_world.writable = ~0ull;
+	oracle_world.log_dirty_fails = 0;
+	for (int n = 0; n < ORACLE_TABLES; n++)
+		memset(oracle_tables[n], 0, PAGE_SIZE);
+	for (int i = 0; i < 8; i++)
+		if (in[12])
+			leaf_table[(leaf & ~7) + i] = in[12] + ((u64)i << PAGE_SHIFT);
+	for (int n = 0; n < 4; n++)
+		oracle_tables[n][(addr >> (39 - 9 * n)) & 511] = in[7 + n];
+	mmu_alloc_shadow_roots(oracle_vcpu);
+	out[0] = flow_fault(addr, in[1]);
+	leaf_table[leaf] = in[11];
+	out[2] = 0;
+	if (in[6])
+		for (int n = 0; n < pool_used; n++)
+			if (page_of(n)->role.level == PG_LEVEL_4K && !page_of(n)->role.direct)
+				out[2] = __kvm_sync_page(oracle_vcpu, page_of(n));
+	out[1] = flow_fault(addr, in[2]);
+	out[3] = injections;
+	out[4] = injected.error_code;
+	out[5] = injected.exit_qualification;
+	out[6] = injected.address;
+	for (int n = 0; n < 4; n++)
+		out[7 + n] = oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
+	flow_dump(addr, out + 11);
+	flow_end();
+	for (int n = 0; n < ORACLE_TABLES; n++)
+		memset(oracle_tables[n], 0, PAGE_SIZE);
+}
+
+/*
+ * L1 faults on KVM's own EPT; its pages may be aged; it faults again.
+ * in: address, first error code, second error code, flag, host's page size, slot as above, age
+ * out: first answer, second answer, aged; SPTEs of the walk in 4 words, tables made, digest
+ */
+ENTRY(tdp_fault, 7, 9)
+{
+	struct kvm_gfn_range range = { .slot = &oracle_slot, .start = in[0] >> PAGE_SHIFT };
+
+	flow_begin(in[4], in[5] & 1, in[5] & 2);
+	oracle_set_flag(oracle_vcpu, in[3]);
+	mmu_alloc_direct_roots(oracle_vcpu);
+	out[0] = flow_fault(in[0], in[1]);
+	range.end = range.start + 1;
+	out[2] = in[6] ? kvm_tdp_mmu_age_gfn_range(oracle_kvm, &range) : 0;
+	out[1] = flow_fault(in[0], in[2]);
+	flow_dump(in[0], out + 3);
+	flow_end();
+}
