@@ -25,6 +25,7 @@ COMMANDS = (
     "harness.commands.config",
     "harness.series_cli",
     "harness.oracle.cli",
+    "harness.oracle.mutate_cli",
 )
 
 DESCRIPTION = """\

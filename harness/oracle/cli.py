@@ -17,6 +17,7 @@ from harness.oracle.catalogue import SPECS
 from harness.oracle.check import CASES, THOROUGH, Checker, Outcome
 from harness.oracle.spec import Spec
 from harness.oracle.worker import Image, Worker
+from harness.series_io import Series
 from kvmodel.series import Level
 
 SCHEMA = 1
@@ -44,7 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--levels", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--functions", default="", metavar="NAMES", help="only these, comma-separated (see --list)")
     parser.add_argument("--list", action="store_true", help="list the checks and what no check reaches")
-    parser.add_argument("--sharp", action="store_true", help="for each patch: who notices that the mirror lacks it")
+    parser.add_argument("--sharp", action="store_true", help="for each patch: who notices when it is left out")
     parser.add_argument("--cases", type=int, help=f"cases a function and version (default {CASES})")
     parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} cases instead")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     cache = Cache()
     linux = Path(args.linux) if args.linux else None
     if args.sharp:
-        return sharpness(images.levels(cache, series, [series.last], linux)[series.last], specs, args)
+        return sharpness(cache, series, images.levels(cache, series, range(series.last + 1), linux), specs, args)
     found = images.levels(cache, series, wanted, linux)
     built = time.monotonic() - start
     cases = args.cases or (THOROUGH if args.thorough else CASES)
@@ -180,25 +181,42 @@ def show(outcomes: list[Outcome], constants: Constants, report: dict[str, Any]) 
         f"{report['constants']['compared']} constants compared; {totals['calls_per_second']} C calls a second; "
         f"{totals['seconds']} s, of which {totals['build_seconds']} s for the images"
     )
-    print(f"{len(report['unreached'])} mirrored functions are not reached here: kvmirror check --list")
+    print(f"{len(report['unreached'])} mirrored functions are left to vectors: kvmirror check --list")
 
 
-def sharpness(image: Path, specs: list[Spec], args: argparse.Namespace) -> int:
-    """For each patch, the checks that notice its absence from the mirror, with one case."""
-    with Worker(Image(image)) as worker:
-        found = list(sharp.noticed(worker, specs, args.seed))
+def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[Spec], args: argparse.Namespace) -> int:
+    """For each patch: who notices when it is left out, what its own level changed, and what is only text."""
+    rows = []
+    with cache.progress.task("patches", total=series.last) as task, Worker(Image(found[series.last])) as worker:
+        for row in sharp.account(cache, series, found, specs, worker, args.seed):
+            rows.append(row)
+            task.advance()
     if args.json:
-        rows = [{"patch": n.patch, "checks": n.checks, "example": str(n.example or n.error)} for n in found]
-        json.dump({"schema": SCHEMA, "seed": args.seed, "patches": rows}, sys.stdout, indent=1)
+        told = [
+            {
+                "patch": n.patch,
+                "checks": n.checks,
+                "example": str(n.example or n.error),
+                "vector": n.vector,
+                "own_level": n.own,
+                "without": n.without,
+            }
+            for n in rows
+        ]
+        json.dump({"schema": SCHEMA, "seed": args.seed, "patches": told}, sys.stdout, indent=1)
         print()
         return 0
-    for n in found:
-        print(
-            f"patch {n.patch:2}: " + (", ".join(n.checks) or "no check notices: no effect on the functions called here")
-        )
+    for n in rows:
+        shown = ", ".join(n.own[:4]) + (f" and {len(n.own) - 4} more" if len(n.own) > 4 else "")
+        print(f"patch {n.patch}")
+        print(f"    its level changes   {shown or 'nothing that is called here: same machine code, same constants'}")
+        print(f"    checks that notice  {', '.join(n.checks) or 'none'}")
         if n.example:
-            print("    " + str(n.example).split("\n    state")[0].replace("\n", "\n    "))
-    print(f"{sum(bool(n.checks) for n in found)} of {len(found)} patches are noticed")
+            print("        " + str(n.example).split("\n    state")[0].replace("\n", "\n        "))
+        print(f"    vector that changes {n.vector or 'none'}")
+        if n.without:
+            print(f"    left out            {n.without}")
+    print(f"{sum(n.accounted for n in rows)} of {len(rows)} patches are accounted for")
     return 0
 
 
@@ -206,7 +224,13 @@ def listing() -> int:
     """The checks, and what no check reaches with the reason."""
     for spec in SPECS:
         print(f"{spec.entry:32} {len(spec.states):3} states  {', '.join(spec.functions)}")
-    print("\nnot reached by a check:")
-    for name, reason in coverage.unreached(SPECS).items():
-        print(f"  {name}: {reason}")
+    seen, python = coverage.by_vectors(), coverage.mirrored()
+    print("\nreached by no check, but by vectors that kvmirror validate asks:")
+    for name in coverage.unreached(SPECS):
+        if tuple(python[name].split(".")) in seen:
+            print(f"  {name}")
+    print("\nreached by neither:")
+    for name in coverage.unreached(SPECS):
+        if tuple(python[name].split(".")) not in seen:
+            print(f"  {name}")
     return 0

@@ -1,4 +1,4 @@
-"""Which functions of the mirror a check reaches, and why the others are not reached here.
+"""Which functions of the mirror a check reaches, and which only the vectors that ``kvmirror validate`` asks.
 
 The mirror's docstrings begin with the C file and function; that is the list of what is mirrored.
 """
@@ -6,38 +6,22 @@ The mirror's docstrings begin with the C file and function; that is the list of 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import kvmodel
+from harness import vectors
+from harness.commands.common import host_cpu
 from harness.oracle.spec import Spec
+from kvmodel import machine
+from kvmodel.series import LAST
 
 _ORIGIN: Final = re.compile(r"((?:include/|kvm/|virt/|asm/|vmx/|mmu/)?[\w/.-]+\.[chS]) ([A-Za-z_]\w*)")
-
-WALKS: Final = (
-    "works on shadow pages, guest memory and the MMU lock: compared on the running kernel, by its tracepoints"
-)
-LOADS: Final = (
-    "runs once when the module is loaded or a vCPU is made: compared on the running kernel, by its MSRs and files"
-)
-TEXTS: Final = "makes a tracepoint's text: compared with the running kernel's trace"
-FLOWS: Final = "is a step of a nested VM entry or exit: compared on the running kernel, by what L1 sees"
-INLINE: Final = "has no code of its own: its callers are checked"
-
-ENCRYPTION: Final = "serves memory encryption and reserved RAM pages, which no host of ours has: not compared"
-
-# Why a function of a C file has no entry of its own; the first row that fits.
-REASONS: Final = (
-    (re.compile(r"mmutrace\.h"), TEXTS),
-    (re.compile(r"vmx/vmx\.c vmx_vcpu_create|x86\.c module_param"), LOADS),
-    (re.compile(r"kvm_mmu_set_me_spte_mask|kvm_is_mmio_pfn"), ENCRYPTION),
-    (re.compile(r"mmu/paging_tmpl\.h|kvm_mmu_do_page_fault|spte_to_child_sp|kvm_mmu_max_gfn|sp_ad_disabled"), WALKS),
-    (re.compile(r"\.h "), INLINE),
-    (re.compile(r"vmx/|x86\.c"), FLOWS),
-    (re.compile(r"mmu/|page_track|kvm_main"), WALKS),
-)
 
 
 def mirrored(package: Path | None = None) -> dict[str, str]:
@@ -58,14 +42,34 @@ def reached(specs: Iterable[Spec]) -> set[str]:
     return {name for spec in specs for name in spec.functions}
 
 
-def unreached(specs: Iterable[Spec]) -> dict[str, str]:
-    """The mirrored functions no check reaches, each with the reason."""
+def unreached(specs: Iterable[Spec]) -> list[str]:
+    """The mirrored functions that no check names; vectors must reach them."""
     known = reached(specs)
-    return {name: _reason(name) for name in sorted(mirrored()) if name not in known}
+    return [name for name in sorted(mirrored()) if name not in known]
 
 
-def _reason(name: str) -> str:
-    for pattern, reason in REASONS:
-        if pattern.search(name):
-            return reason
-    return "no reason is known: give it a check"
+@contextlib.contextmanager
+def called() -> Iterator[set[tuple[str, str]]]:
+    """Collects the functions of kvmodel that are called meanwhile: (module, name)."""
+    seen: set[tuple[str, str]] = set()
+    before = sys.gettrace()
+
+    def note(frame: FrameType, _event: str, _arg: object) -> None:
+        code = frame.f_code
+        if "/kvmodel/" in code.co_filename:
+            seen.add((Path(code.co_filename).stem, code.co_name))
+
+    sys.settrace(note)
+    try:
+        yield seen
+    finally:
+        sys.settrace(before)
+
+
+def by_vectors(every: int = 31) -> set[tuple[str, str]]:
+    """The functions of kvmodel (module, name) that predicting each ``every``-th core vector calls."""
+    with called() as seen:
+        for level, param in ((0, None), (LAST, True)):
+            for vector in vectors.core()[::every]:
+                machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector)
+    return seen

@@ -1,30 +1,55 @@
-"""Is the check sharp? The mirror without one patch must differ from the C that has it.
+"""Is each patch seen? What changes when one is left out, and what of it is nothing but text.
 
-For each patch: a case in which the mirror at the last level without that patch and the C of the last level give
-something else, or none, with what that means.
+For each patch, all computed: the checks that notice when the mirror lacks it, with one case; the first vector whose
+prediction changes; what its own level changed in the C called here; and, where neither check nor vector notices, what
+becomes of the series without it: it does not apply, does not compile, gives another answer, or is the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
+from harness import vectors
+from harness.cache import Cache
+from harness.commands.common import host_cpu
+from harness.errors import CompileError, SeriesError
+from harness.oracle import images, mutation, patch_mutants
 from harness.oracle.check import Mismatch, differing, minimise, run_c, seeded
 from harness.oracle.spec import Spec, answers
 from harness.oracle.worker import Worker
+from harness.selection import PARAM_VALUES
+from harness.series_io import Series, level_state
+from kvmodel import machine
 from kvmodel.series import LAST, Level
+from kvmodel.vector import Vector
 
-CASES = 2_000  # for each check
+CASES: Final = 2_000  # for each check
 
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """A patch, the checks that notice its absence from the mirror, and one case; ``error`` where the mirror raised."""
+    """A patch and who notices.
+
+    ``checks``: those that notice its absence from the mirror, ``example`` one case, ``error`` where the mirror raised.
+    ``vector``: the first whose prediction changes. ``own``: what its own level changed, of the functions called here
+    and of the constants. ``without``: what becomes of the series when it is left out (where nothing else notices).
+    """
 
     patch: int
     checks: tuple[str, ...]
     example: Mismatch | None
     error: str = ""
+    vector: str = ""
+    own: tuple[str, ...] = ()
+    without: str = ""
+
+    @property
+    def accounted(self) -> bool:
+        """Whether something says what the patch does, or that it does nothing."""
+        return bool(self.checks or self.vector or self.without)
 
 
 def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
@@ -38,7 +63,7 @@ def _without(worker: Worker, specs: Sequence[Spec], patch: int, level: Level, se
     example: Mismatch | None = None
     error = ""
     for spec in specs:
-        each = max(1, -(-CASES // len(spec.states)))
+        each = spec.each(CASES)
         for number, state in enumerate(spec.states):
             if spec.entry in checks:
                 break
@@ -54,3 +79,66 @@ def _without(worker: Worker, specs: Sequence[Spec], patch: int, level: Level, se
                 checks.append(spec.entry)
                 error = error or str(caught)
     return Noticed(patch, tuple(checks), example, error)
+
+
+def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
+    """The first core vector whose prediction changes when ``patch`` is left out of the last level, or nothing."""
+    missing = Level.without(LAST, patch)
+    for vector in vectors.core() if asked is None else asked:
+        cpu = host_cpu(vector.machine.env.cpu_mbec)
+        for name, param in PARAM_VALUES.items():
+            with_it = machine.predict(LAST, param, cpu, vector).outcome
+            try:
+                lacking = str(machine.predict(missing, param, cpu, vector).outcome)
+            except (AttributeError, TypeError) as caught:
+                lacking = f"no answer ({caught})"
+            if lacking != str(with_it):
+                return f"{vector.id}, parameter {name}: {with_it}; without the patch {lacking}"
+    return ""
+
+
+def own_change(before: Path, after: Path, constants: Callable[[Path], Mapping[str, int]]) -> tuple[str, ...]:
+    """What a level changed: entries whose machine code is another, and constants that came, went or changed."""
+    old, new = patch_mutants.code(before), patch_mutants.code(after)
+    functions = [f"{name} (code)" for name in new if old.get(name) != new[name]]
+    was, now = constants(before), constants(after)
+    values = [f"{name} (constant)" for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+    return (*functions, *values)
+
+
+def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) -> str:
+    """What becomes of the series without ``patch``; ``last`` is the image of the whole series."""
+    prepared = images.prepare(cache)
+    rest = [n for n in range(1, series.last + 1) if n != patch]
+    try:
+        state = level_state(series, prepared.pristine, rest)
+        image = images.image(cache, prepared, state, f"the series without patch {patch}")
+    except CompileError as error:
+        return f"the series without it does not compile: {str(error).splitlines()[-1].strip()}"
+    except SeriesError as error:
+        return f"the series without it does not apply: {str(error).splitlines()[0]}"
+    known = mutation.record(last, series.last, CASES, seed)
+    if found := patch_mutants.differs(image, series.last, known, seed):
+        return f"the series without it gives something else: {found[1]}"
+    if patch_mutants.code(image) == patch_mutants.code(last):
+        return "the series without it is the same machine code"
+    return ""
+
+
+def account(
+    cache: Cache, series: Series, levels: Mapping[int, Path], specs: Sequence[Spec], worker: Worker, seed: int = 1
+) -> Iterator[Noticed]:
+    """``noticed`` with all the rest; ``levels`` are the images of every level, ``worker`` holds the last."""
+    known: dict[Path, Mapping[str, int]] = {}
+
+    def constants(image: Path) -> Mapping[str, int]:
+        if image not in known:
+            known[image] = mutation.constants_of(image)
+        return known[image]
+
+    for row in noticed(worker, specs, seed):
+        own = own_change(levels[row.patch - 1], levels[row.patch], constants)
+        row = replace(row, vector=changed_vector(row.patch), own=own)
+        if not (row.checks or row.vector):
+            row = replace(row, without=left_out(cache, series, row.patch, levels[series.last], seed))
+        yield row

@@ -8,16 +8,17 @@ import pytest
 
 from harness.errors import InputError
 from harness.oracle import constants, constants_check, coverage
-from harness.oracle.build import GLUE
+from harness.oracle.build import CUT_TAIL, GLUE
 from harness.oracle.catalogue import SPECS
 from harness.oracle.cli import chosen, ranges
 from harness.oracle.spec import Spec
 from kvmodel.series import Level
 
+GLUED = [path.read_text() for path in (*GLUE.glob("*.c"), *GLUE.glob("*.h"))]
 ENTRIES = {
     name: (int(words_in), int(words_out))
-    for path in GLUE.glob("*.c")
-    for name, words_in, words_out in re.findall(r"^ENTRY\((\w+), (\d+), (\d+)\)", path.read_text(), re.M)
+    for text in (*GLUED, CUT_TAIL)
+    for name, words_in, words_out in re.findall(r"^ENTRY\((\w+), (\d+), (\d+)\)", text, re.M)
 }
 
 
@@ -43,10 +44,10 @@ def test_every_checked_function_is_one_the_mirror_has() -> None:
     assert unknown <= {"include/asm/kvm_host.h union kvm_mmu_page_role"}
 
 
-def test_every_function_without_a_check_has_a_reason() -> None:
-    missing = coverage.unreached(SPECS)
-    assert not [name for name, reason in missing.items() if reason.startswith("no reason")]
-    assert "mmu/spte.c make_spte" not in missing
+def test_few_functions_are_left_to_vectors() -> None:
+    left = coverage.unreached(SPECS)
+    assert "mmu/spte.c make_spte" not in left
+    assert len(left) < 5
 
 
 def test_checks_are_chosen_by_entry_or_function() -> None:

@@ -1,0 +1,226 @@
+"""``kvmirror mutate``: is the check sharp? Wrong mirrors and wrong series, and who notices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache as remembered
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from harness import proc, series_io
+from harness.cache import Cache
+from harness.errors import InputError
+from harness.journal import Journal
+from harness.oracle import images, mutants, mutation, observed, patch_mutants
+from harness.oracle.equivalent import EQUIVALENT
+from harness.oracle.mutation import Judge, Recorded, Verdict
+from harness.oracle.patch_mutants import PatchVerdict
+
+SCHEMA: Final = 1
+WHAT: Final = ("mirror", "patches")
+
+T = TypeVar("T")
+M = TypeVar("M")
+V = TypeVar("V")
+
+EPILOG = """\
+A mutant of the mirror drops or forces a patch's gate, inverts a branch or flips a bit of a mask; one of the series
+leaves a hunk out or makes a line it adds wrong. It is caught by a case of the kernel's C, by a constant as the compiler
+has it, by a vector whose answer a run recorded (--journal), because it fails, or because it does not compile.
+
+examples:
+  kvmirror mutate --sample 50                       a quick look, half of it mutants of the series
+  kvmirror mutate --journal run.sqlite              all, with what that run saw
+  kvmirror mutate --what mirror --only spte,nested  two modules of the mirror
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "mutate",
+        help="is the check sharp? wrong mirrors and wrong series, and who notices",
+        description="Makes one small thing wrong at a time and tells which check notices. Exit code 0.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--what", default=",".join(WHAT), help="mirror, patches, or both (default)")
+    parser.add_argument("--only", default="", metavar="NAMES", help="modules of the mirror, comma-separated")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample and of the cases (default 1)")
+    parser.add_argument("--cases", type=int, default=mutation.CASES, help="a check and level (default %(default)s)")
+    parser.add_argument("--journal", metavar="FILE", help="a validate run whose answers measure the mirror as well")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Try every mutant asked for."""
+    kinds = args.what.split(",")
+    if unknown := [k for k in kinds if k not in WHAT]:
+        raise InputError(f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches")
+    modules = args.only.split(",") if args.only else list(mutants.MODULES)
+    if unknown := [m for m in modules if m not in mutants.MODULES]:
+        raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(mutants.MODULES)}")
+    for name in ("sample", "cases"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name} {value}: give 1 or more")
+    proc.interruptible()
+    cache, series = Cache(), series_io.read()
+    prepared = images.prepare(cache)
+    started = time.monotonic()
+    made = mutants.mutants(modules) if "mirror" in kinds else []
+    wrong = patch_mutants.mutants(series, prepared.pristine) if "patches" in kinds else []
+    share = args.sample
+    if share is not None and made and wrong:
+        wrong = _drawn(wrong, share // 2, args.seed)
+        share -= len(wrong)
+    made = made if share is None else _drawn(made, share, args.seed)
+    wrong = wrong if share is None or made else _drawn(wrong, share, args.seed)
+
+    @remembered
+    def image(level: int) -> Path:
+        return images.levels(cache, series, [level])[level]
+
+    @remembered
+    def recorded(level: int) -> Recorded:
+        return mutation.record(image(level), level, args.cases, args.seed)
+
+    seen = None
+    if args.journal and made:
+        with Journal(_existing(args.journal)) as journal, cache.progress.task("what the run saw") as task:
+            levels = {level for m in made for level in Judge(recorded).levels(m)}
+            task.note = f"{len(levels)} levels"
+            seen = observed.read(journal, levels)
+    judge = Judge(recorded, seen.asked if seen else ())
+    verdicts = _each(cache, "mutants of the mirror", made, judge.judge)
+    altered = _each(
+        cache,
+        "mutants of the series",
+        wrong,
+        lambda m: patch_mutants.judge(cache, prepared, m, image(m.level), recorded(m.level), args.seed),
+    )
+    report = summary(verdicts, altered, seen, args, time.monotonic() - started)
+    if args.json:
+        json.dump(report, sys.stdout, indent=1)
+        print()
+    else:
+        show(report)
+    return 0
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--journal {name}: there is no such file; kvmirror validate --journal {name} makes one")
+    return path
+
+
+def _drawn(found: Sequence[T], count: int, seed: int) -> list[T]:
+    if count >= len(found):
+        return list(found)
+    return [found[n] for n in sorted(random.Random(seed).sample(range(len(found)), count))]
+
+
+def _each(cache: Cache, title: str, found: Sequence[M], judge: Callable[[M], V]) -> list[V]:
+    verdicts: list[V] = []
+    if found:
+        with cache.progress.task(title, total=len(found)) as task:
+            for mutant in found:
+                task.note = str(mutant).split(": ")[0]
+                verdicts.append(judge(mutant))
+                task.advance()
+    return verdicts
+
+
+def summary(
+    mirror: Sequence[Verdict],
+    patches: Sequence[PatchVerdict],
+    seen: observed.Observed | None,
+    args: argparse.Namespace,
+    seconds: float,
+) -> dict[str, Any]:
+    """The run as JSON. ``survivors`` without a ``reason`` are what nobody noticed and nobody explained."""
+    rows = [
+        {
+            "place": v.mutant.place,
+            "function": v.mutant.function,
+            "kind": v.mutant.kind,
+            "mutation": v.mutant.what,
+            "reason": EQUIVALENT.get(v.mutant.key, ""),
+        }
+        for v in mirror
+        if not v.by
+    ]
+    altered = [
+        {
+            "place": f"{v.mutant.path}, hunk {v.mutant.hunk}",
+            "function": f"patch {v.mutant.patch}",
+            "kind": "patch",
+            "mutation": v.mutant.what,
+            "reason": v.caught if v.by == "identity" else "",
+        }
+        for v in patches
+        if v.by in ("", "identity")
+    ]
+    return {
+        "schema": SCHEMA,
+        "seed": args.seed,
+        "cases": args.cases,
+        "journal": None
+        if seen is None
+        else {"run": seen.run, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
+        "mirror": _score(Counter(v.by for v in mirror), rows) | {"survivors": rows},
+        "patches": _score(Counter(v.by for v in patches), altered)
+        | {
+            "survivors": altered,
+            "caught": [
+                {"mutant": str(v.mutant), "by": v.by, "case": v.caught} for v in patches if v.by not in ("", "identity")
+            ],
+        },
+        "seconds": round(seconds, 1),
+    }
+
+
+def _score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, Any]:
+    total = by.total()
+    explained = sum(bool(row["reason"]) for row in survivors)
+    caught = total - len(survivors)
+    return {
+        "mutants": total,
+        "caught": caught,
+        "by": {name: count for name, count in sorted(by.items()) if name not in ("", "identity")},
+        "explained": explained,
+        "unexplained": len(survivors) - explained,
+        "score": round(100 * caught / (total - explained), 1) if total > explained else None,
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """The run as text."""
+    if report["journal"]:
+        j = report["journal"]
+        print(
+            f"run {j['run']}: {j['vectors']} vectors stand for {j['rows']} answers "
+            f"({j['drift']} the mirror gets wrong today measure nothing)"
+        )
+    for name, title in (("mirror", "mutants of the mirror"), ("patches", "mutants of the series")):
+        part = report[name]
+        if not part["mutants"]:
+            continue
+        by = ", ".join(f"{count} by {who}" for who, count in part["by"].items())
+        print(f"{title}: {part['caught']} of {part['mutants']} caught ({by})")
+        for row in part["survivors"]:
+            print(f"  {row['place']} {row['function']}: {row['mutation']}")
+            print(f"      {row['reason'] or 'NOT EXPLAINED'}")
+        print(
+            f"  {part['explained']} survivors change nothing, {part['unexplained']} are not explained: "
+            f"score {part['score']} %"
+        )
+    print(f"{report['seconds']} s")

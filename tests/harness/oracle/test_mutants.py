@@ -1,0 +1,166 @@
+"""Mutants: how they are made, and that a wrong mirror is caught and the right one is back afterwards."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+
+from harness.oracle import mutants, mutation, patch_mutants
+from harness.oracle.check import Batch, differing
+from harness.oracle.equivalent import EQUIVALENT
+from harness.oracle.mutants import Mutant
+from harness.oracle.mutation import Asked, Judge, Recorded
+from kvmodel import machine, spte
+from kvmodel.cpu import Cpu
+from kvmodel.outcome import Kind, Outcome
+from kvmodel.series import Level
+from kvmodel.vector import parse
+
+ID = "e4k.l1=rwxu.l2=rwxu.mt6.xb0.ub0.{}.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"
+
+
+def find(module: str, what: str, function: str = "") -> Mutant:
+    (found,) = [m for m in mutants.mutants([module]) if m.what == what and (not function or m.function == function)]
+    return found
+
+
+def test_every_kind_of_mutant_is_made() -> None:
+    found = mutants.mutants()
+    assert {m.kind for m in found} == {"gate", "branch", "mask", "constant"}
+    assert {m.module for m in found} == set(mutants.MODULES)
+    gates = {m.patch for m in found if m.kind == "gate"}
+    assert gates == {2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 17, 18}
+    assert sum(m.kind == "gate" and m.what.startswith("dropped") for m in found) * 2 == sum(
+        m.kind == "gate" for m in found
+    )
+
+
+def test_a_mutant_changes_its_line_only() -> None:
+    mutant = find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    before = ast.unparse(ast.parse(mutants.source("spte").read_text())).splitlines()
+    after = ast.unparse(mutants.mutated(mutant)).splitlines()
+    assert [a for a, b in zip(after, before, strict=True) if a != b] == ["    if False:"]
+    assert mutant.place.startswith("kvmodel/spte.py:")
+
+
+def test_telling_steps_is_not_mutated() -> None:
+    assert not [m for m in mutants.mutants(["spte", "paging_tmpl"]) if "steps is not None" in m.what]
+
+
+def test_explained_mutants_exist() -> None:
+    keys = {m.key for m in mutants.mutants()}
+    assert not [key for key in EQUIVALENT if key not in keys]
+    assert all(EQUIVALENT.values())
+
+
+def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
+    before = {name: module for name, module in sys.modules.items() if name.startswith(("kvmodel", "harness.oracle"))}
+    mutant = find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    with mutation.swapped("spte", mutants.mutated(mutant)):
+        import kvmodel.spte as changed
+
+        assert changed is not spte
+    import kvmodel.spte as again
+
+    assert again is spte
+    assert all(sys.modules[name] is module for name, module in before.items())
+
+
+def asked() -> list[Asked]:
+    """What the mirror says today, in the place of a run."""
+    cpu = Cpu(mbec=True)
+    vectors = [parse(ID.format(access)) for access in ("read", "fetch")]
+    return [Asked(18, True, True, v, machine.predict(18, True, cpu, v).outcome) for v in vectors]
+
+
+def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
+    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    survivor = judge.judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf"))
+    assert (survivor.by, survivor.caught) == ("", "")
+    caught = judge.judge(find("paging_tmpl", "inverted: r != RET_PF_CONTINUE"))
+    assert caught.by == "vector"
+    assert caught.caught.startswith("e4k.")
+
+
+def test_a_mutant_that_fails_is_caught() -> None:
+    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    verdict = judge.judge(find("mmu_fault", "inverted: mmu.root_direct"))
+    assert verdict.by in ("failure", "vector")
+
+
+def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(mutation._Late), mutation.limited(0.05):
+        while True:
+            pass
+
+
+def test_constants_are_held_against_the_compiler_s() -> None:
+    judge = Judge(lambda _: Recorded(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
+    verdict = judge.judge(find("vmx_h", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
+    assert (verdict.by, verdict.caught) == ("constant", "VMX_EPT_READABLE_MASK at level 18")
+
+
+def test_a_drift_today_measures_nothing() -> None:
+    wrong = [Asked(a.level, a.param, a.mbec, a.vector, Outcome(Kind.EXIT)) for a in asked()]
+    assert Judge(lambda _: Recorded(), wrong, (0,)).judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
+
+
+DIFF = """\
+diff --git a/f.c b/f.c
+--- a/f.c
++++ b/f.c
+@@ -1,4 +1,5 @@
+ int a;
+-int b;
++int b = BIT(3);
++int c;
+ int d;
+ int e;
+"""
+
+
+def test_hunks_are_read_and_left_out() -> None:
+    (hunk,) = patch_mutants._hunks(DIFF)
+    assert hunk.path == "f.c"
+    assert hunk.added == (b"int b = BIT(3);", b"int c;")
+    after = b"int a;\nint b = BIT(3);\nint c;\nint d;\nint e;\n"
+    assert patch_mutants._replaced(after, hunk.new, hunk.old) == b"int a;\nint b;\nint d;\nint e;\n"
+    # A later patch changed the context: less of it serves.
+    assert patch_mutants._replaced(after.replace(b"int a", b"int z"), hunk.new, hunk.old) is not None
+    assert patch_mutants._replaced(after.replace(b"int c", b"int z"), hunk.new, hunk.old) is None
+    assert patch_mutants._replaced(after + after, hunk.new, hunk.old) is None
+
+
+def test_an_added_line_is_made_wrong() -> None:
+    (hunk,) = patch_mutants._hunks(DIFF)
+    altered = patch_mutants._altered(hunk)
+    assert altered is not None
+    assert altered[0] == "bit moved: int b = BIT(3);"
+    assert b"int b = BIT(3 + 1);" in altered[1]
+
+
+def test_levels_of_a_gate_come_first() -> None:
+    judge = Judge(lambda _: Recorded(), (), (18, 0))
+    assert judge.levels(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")) == [12, 11, 18, 0]
+    assert Level.of(12).has(12)
+
+
+def test_a_batch_that_differs_catches() -> None:
+    from array import array
+
+    from harness.oracle.catalogue import SPECS
+
+    number = next(n for n, s in enumerate(SPECS) if s.entry == "make_nonleaf_spte")
+    spec = SPECS[number]
+    rows = [(0x1000, 0), (0x2000, 1)]
+    side = spec.states[0].side(Level.of(18))
+    call = spec.mirror(side)
+    batch = Batch(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
+    assert not differing(spec, (batch.out, batch.status), batch)
+    judge = Judge(lambda _: Recorded(batches={(number, 0): batch}), (), (18,))
+    mutant = find("spte", "inverted: ad_disabled", "make_nonleaf_spte")
+    verdict = judge.judge(mutant)
+    assert verdict.by == "check"
+    assert verdict.caught.startswith("make_nonleaf_spte(")
