@@ -230,6 +230,8 @@ class Checker:
     def version(self, spec: Spec, level: int) -> str:
         """The version of a check at ``level``: the code it runs, and the states its set-up makes."""
         h = hashlib.sha256(self._versions[level].digest(f"o_{spec.entry}").encode())
+        for entry in spec.through:
+            h.update(self._versions[level].digest(f"o_{entry}").encode())
         for state in spec.states:
             h.update(self._state(level, state))
         return h.hexdigest()[:16]

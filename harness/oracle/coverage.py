@@ -18,6 +18,7 @@ import kvmodel
 from harness import vectors
 from harness.commands.common import host_cpu
 from harness.oracle.spec import Spec
+from harness.sequences import SEQUENCES
 from kvmodel import machine
 from kvmodel.series import LAST
 
@@ -67,9 +68,10 @@ def called() -> Iterator[set[tuple[str, str]]]:
 
 
 def by_vectors(every: int = 31) -> set[tuple[str, str]]:
-    """The functions of kvmodel (module, name) that predicting each ``every``-th core vector calls."""
+    """The functions of kvmodel (module, name) called for each ``every``-th vector of the core, and the sequences."""
+    asked = [*vectors.core(), *(v for part in SEQUENCES.values() for v in part())]
     with called() as seen:
         for level, param in ((0, None), (LAST, True)):
-            for vector in vectors.core()[::every]:
+            for vector in asked[::every]:
                 machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector)
     return seen

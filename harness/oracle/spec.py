@@ -143,6 +143,7 @@ class Spec:
     warns: bool = True
     applies: Callable[[Level], bool] = _every
     share: int = 1
+    through: tuple[str, ...] = ()  # set-up entries that store the pointers this one calls through
 
     def each(self, cases: int) -> int:
         """How many cases a state has of ``cases`` for the check."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import mmu_fault, mmu_sync, mmutrace, tdp_mmu, x86
+from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmutrace, tdp_mmu, x86
 from kvmodel.kvm_host import PAGE_SHIFT, PT_PAGE_SIZE_MASK, Vcpu, kvm_memory_slot, x86_exception
 from kvmodel.mmu_spte import shadow_walk
 from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK, is_last_spte
@@ -74,7 +74,7 @@ def _shadow(s: Side) -> Mirror:
         memory.update(zip(places, tables, strict=True))
         vcpu.memory = memory
         vcpu.mmu.inject_page_fault = inject
-        mmu_fault.mmu_alloc_shadow_roots(vcpu)
+        mmu_roots.mmu_alloc_shadow_roots(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
         memory[places[3]] = after
         flushed = 0
@@ -178,8 +178,8 @@ def _t(*names: str) -> tuple[str, ...]:
 
 
 FAULTS: Final = _m(
-    "kvm_mmu_page_fault", "handle_mmio_page_fault", "get_mmio_spte", "for_each_shadow_entry", "kvm_faultin_pfn",
-    "kvm_handle_noslot_fault", "page_fault_handle_page_track", "kvm_mmu_hugepage_adjust",
+    "kvm_mmu_page_fault", "handle_mmio_page_fault", "get_mmio_spte", "for_each_shadow_entry_using_root",
+    "kvm_faultin_pfn", "kvm_handle_noslot_fault", "page_fault_handle_page_track", "kvm_mmu_hugepage_adjust",
     "__kvm_mmu_max_mapping_level", "disallowed_hugepage_adjust",
 )  # fmt: skip
 SHARED: Final = ("mmu/mmu_internal.h kvm_mmu_do_page_fault", "mmu/spte.h spte_to_child_sp", "mmu/spte.h spte_to_pfn",
@@ -250,7 +250,7 @@ SPECS: Final = (
             ),
             *_m("kvm_mmu_page_get_gfn", "kvm_mmu_page_get_access", "kvm_mmu_page_set_translation"),
             *_m("kvm_mmu_page_set_access", "account_shadowed", "mmu_try_to_unsync_pages", "__kvm_sync_page"),
-            *_m("kvm_sync_spte", "sync_mmio_spte", "__kvm_mmu_invalidate_addr", "__direct_pte_prefetch"),
+            *_m("kvm_sync_spte", "sync_mmio_spte", "kvm_mmu_invalidate_addr", "__direct_pte_prefetch"),
             *_m("direct_pte_prefetch_many", "kvm_mmu_gfn_disallow_lpage", "gfn_to_memslot_dirty_bitmap"),
             "mmu/page_track.c kvm_gfn_is_write_tracked",
             "x86.c kvm_inject_emulated_page_fault",
@@ -273,6 +273,7 @@ SPECS: Final = (
         _shadow,
         HOSTS,
         share=FAULT,
+        through=("kvm_init_shadow_ept_mmu",),
     ),
     Spec(
         "tdp_fault",
@@ -288,6 +289,7 @@ SPECS: Final = (
         _tdp,
         DIRECT,
         share=FAULT,
+        through=("init_kvm_tdp_mmu",),
     ),
     Spec(
         "mmutrace",

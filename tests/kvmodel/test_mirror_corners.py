@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import machine, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, spte_h, vmx
-from kvmodel.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_mmu_page, kvm_page_fault
+from kvmodel import machine, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, vmx
+from kvmodel.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
 from kvmodel.mmu import hardware_entries, shadow_walk
 from kvmodel.mmu_role import kvm_calc_cpu_role
 from kvmodel.outcome import Kind, Place
