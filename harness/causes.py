@@ -20,7 +20,7 @@ from typing import Final
 from harness import selection
 from harness.departures import STALE, Departure, Symptom, symptom, symptom_of
 from harness.voices import host_cpu
-from kvmodel import machine, sdm
+from kvmodel import machine, machine_l2, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome, Step
 from kvmodel.sequence import SequenceVector
@@ -158,7 +158,7 @@ def _cause(asked: _Asked, level: int, param: bool | None) -> Cause:
     for left_out in range(1, level + 1):
         outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
         # Where L1, or the probe's own part of L2, cannot run without the patch, that says nothing of the departure.
-        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(machine.FRAME)
+        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(machine_l2.FRAME)
         if not silent and not asked.looks_so(outcome):
             needed.append(left_out)
     switches = [n for n in needed if _is_switch(level, param, n)]

@@ -137,7 +137,7 @@ def kvm_tdp_mmu_zap_collapsible_sptes(vcpu: Vcpu, slot: kvm_memory_slot) -> None
             continue
         if not slot.base_gfn <= gfn < slot.base_gfn + slot.npages:
             continue
-        if kvm_mmu_max_mapping_level(vcpu.kvm, slot, gfn, 5) < sp.level:
+        if kvm_mmu_max_mapping_level(vcpu, slot, gfn, 5) < sp.level:
             continue
         child = spte_to_child_sp(vcpu, spte)
         _set_spte(vcpu, sp, index, gfn, SHADOW_NONPRESENT_VALUE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kvmodel import nested, vmx
 from kvmodel.cpu import Cpu
 from kvmodel.kvm_host import Kvm, Vcpu
-from kvmodel.machine import host_msrs
+from kvmodel.machine_vcpu import host_msrs
 from kvmodel.series import Level
 
 CPU = Cpu(maxphyaddr=40)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvmodel import machine, sdm, tally
+from kvmodel import machine, machine_vcpu, sdm, tally
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, NotApplicable, Outcome
 from kvmodel.vector import ClientSequence, UserMsrVector, VectorError, parse
@@ -141,7 +141,7 @@ def test_a_load_is_left_as_it_was_found() -> None:
     asked = ("cli.long.pgs.m4k.mwrite+slots+mwrite.env=eptad0nx", SPLIT_AGED.format("age"))
     first = [ask(name) for name in asked]
     assert [ask(name) for name in asked] == first
-    assert machine._loaded(machine.Level.of(18), True, CPU, "eptad0nx").warns == []
+    assert machine_vcpu.loaded(machine.Level.of(18), True, CPU, "eptad0nx").warns == []
 
 
 def test_steps_are_told() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import machine, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, vmx
+from kvmodel import machine, machine_l2, machine_vcpu, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, vmx
 from kvmodel.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
 from kvmodel.mmu import hardware_entries, shadow_walk
 from kvmodel.mmu_role import kvm_calc_cpu_role
@@ -176,7 +176,7 @@ def test_refusals_are_told(leaf: int, told: str) -> None:
 def test_the_log_exists_only_where_the_cpu_has_one() -> None:
     kvm = kvm_at(0)
     kvm.nested = False
-    assert vmx.vmx_hardware_setup(kvm, machine.host_msrs(CPU)) == 0
+    assert vmx.vmx_hardware_setup(kvm, machine_vcpu.host_msrs(CPU)) == 0
     assert kvm.cpu_dirty_log_size == 512
     kvm.flexpriority_enabled = False
     vcpu = l1_at(0)
@@ -185,7 +185,7 @@ def test_the_log_exists_only_where_the_cpu_has_one() -> None:
 
 
 def test_the_cpu_sets_accessed_and_dirty() -> None:
-    run = machine._l1_run(Level.of(0), None, CPU, "std")
+    run = machine_vcpu.l1_run(Level.of(0), None, CPU, "std")
     assert run.access(GPA, Use.WRITE, Linear(), Place("target")) is None
     sp, index, entry = list(shadow_walk(run.vcpu, GPA))[-1]
     sp.spt[index] = entry & ~0x300
@@ -194,7 +194,7 @@ def test_the_cpu_sets_accessed_and_dirty() -> None:
 
 
 def test_many_walks_are_not_kept_for_ever() -> None:
-    run = machine._l1_run(Level.of(0), None, CPU, "std")
+    run = machine_vcpu.l1_run(Level.of(0), None, CPU, "std")
     for n in range(5000):
         run.walk(((4, n << 12 & ~7),), Use.READ, Linear())
     assert len(run.cache) <= 4097
@@ -203,9 +203,9 @@ def test_many_walks_are_not_kept_for_ever() -> None:
 def test_the_probes_own_frame_may_be_what_fails() -> None:
     """vmcs02 takes vmcs01's MBEC, and without patch 15 L2's entries have no bit 10: user-mode code cannot run."""
     vector = AccessVector(mbec=Mbec.OFF, cpl=3)
-    context = machine._Context(Level.without(18, 15), True, CPU)
+    context = machine_l2.Context(Level.without(18, 15), True, CPU)
     context.trouble["std"] = None
-    got = machine._access(context, vector, False).outcome
+    got = machine_l2.access(context, vector, False).outcome
     assert got.kind is Kind.LIVELOCK
     assert "own fetch" in got.note
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kvmodel import capabilities, mmu_fault, vmx, vmx_ept
-from kvmodel.machine import host_msrs
+from kvmodel.machine_vcpu import host_msrs
 from kvmodel.series import Level
 from tests.kvmodel.mirror import CPU, kvm_at, l1_at, l2_at, map_gpa
 
