@@ -95,20 +95,21 @@ class Judged:
         return asdict(self)
 
 
-def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced]) -> list[Judged]:
+def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str]) -> list[Judged]:
     """Each traced vector held against the mirror, in the order in which they ran.
 
-    A WARN_ONCE speaks once: what the mirror predicts for several vectors is expected of the first.
+    A WARN_ONCE speaks once a load: what the mirror predicts for several vectors is due at the first. ``spoken``: what
+    was due at the load's vectors before; this call's are added.
     """
-    spoken: set[str] = set()
     found = []
     for one in traced:
         told = events.predicted(machine.events(load.level, load.param, cpu, one.vector))
         difference = events.compare(told, one.exits)
         text = str(difference) if difference is not None else ""
-        expected = [w for w in machine.warns(load.level, load.param, cpu, one.vector) if w not in spoken]
-        spoken.update(expected)
-        if not text and {w.split()[0] for w in expected} != {w.split()[0] for w in one.warns}:
-            text = f"WARN: mirror {', '.join(expected) or 'none'!r}, KVM {', '.join(one.warns) or 'none'!r}"
+        possible = machine.warns(load.level, load.param, cpu, one.vector)
+        due = [warn for warn in possible if warn not in spoken]
+        spoken.update(due)
+        if not text and not events.same_warns(due, possible, one.warns):
+            text = f"WARN: mirror {', '.join(due) or 'none'!r}, KVM {', '.join(one.warns) or 'none'!r}"
         found.append(Judged(one.vector.id, len(one.exits) - 1, one.events, text, one.warns))
     return found

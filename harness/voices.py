@@ -33,6 +33,7 @@ class Voices:
     def __init__(self, host_cpu: Callable[[bool], Cpu], mirror: bool = True) -> None:
         self._host_cpu = host_cpu
         self._mirror = mirror
+        self._spoken: dict[Load, set[str]] = {}  # the WARNs that were due at a load's vectors
 
     def to_trace(self, load: Load, vectors: Sequence[Vector]) -> list[Vector]:
         """The vectors of a machine's batch whose tracepoints are to be read."""
@@ -42,7 +43,10 @@ class Voices:
 
     def judge_events(self, load: Load, seen: Seen) -> list[Judged]:
         """What was traced, held against the mirror."""
-        return judge_traces(load, self._host_cpu(load.env.cpu_mbec), seen.traced) if self._mirror else []
+        if not self._mirror:
+            return []
+        spoken = self._spoken.setdefault(load, set())
+        return judge_traces(load, self._host_cpu(load.env.cpu_mbec), seen.traced, spoken)
 
     def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
         """The journal's rows of one batch.

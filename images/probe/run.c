@@ -177,6 +177,11 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 		o->error = (uint32_t)refused;
 		return;
 	}
+	/* before the entry: the host wants to know them of a vector that L1 dies of */
+	o->target_gpa = s->target_gpa;
+	o->target_gla = s->target_gla;
+	o->gpt_gpa = s->gpt_gpa;
+	o->leaf_address = (uint64_t)s->leaf;
 	mark++;
 	*(volatile uint32_t *)s->data = planted();
 	r.rdi = s->target_gla;
@@ -196,10 +201,6 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 	o->upper_after = *s->upper;
 	if (s->gpte)
 		o->gpte_after = v->paging == PAGING_32 ? *(volatile uint32_t *)s->gpte : *(volatile uint64_t *)s->gpte;
-	o->target_gpa = s->target_gpa;
-	o->target_gla = s->target_gla;
-	o->gpt_gpa = s->gpt_gpa;
-	o->leaf_address = (uint64_t)s->leaf;
 }
 
 static void run_msr(const struct kvm_vector *v, struct kvm_observation *o)

@@ -173,3 +173,15 @@ def test_warns_go_to_the_vector_that_ran_then() -> None:
     assert [str(one) for one in found] == ["mmu/mmu.c handle_mmio_page_fault", "kernel/x.c f"]
     assert events.of_vector(found, 1.5, 1.6) == ("mmu/mmu.c handle_mmio_page_fault",)
     assert events.of_vector(found, 1.6, float("inf")) == ("kernel/x.c f",)
+
+
+def test_warns_of_a_log_without_files_are_counted() -> None:
+    (one,) = events.warned("[    1.748761] WARNING: CPU: 0 PID: 69 at kvm_mmu_page_fault+0x4c0/0x590 [kvm]\n")
+    assert str(one) == "kvm_mmu_page_fault"
+    expected = ("mmu/mmu.c handle_mmio_page_fault",)
+    assert events.same_warns(expected, expected, (str(one),))
+    assert not events.same_warns((), (), (str(one),))
+    assert not events.same_warns(expected, expected, ())
+    assert events.same_warns((), expected, ())
+    assert events.same_warns(expected, expected, ("mmu/mmu.c another",))
+    assert not events.same_warns(expected, expected, ("mmu/spte.c make_spte",))

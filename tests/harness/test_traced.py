@@ -51,7 +51,7 @@ def test_a_difference_is_told_with_both_texts() -> None:
     good = as_told(BASE, vector)
     entry, one = good.exits
     spoilt = Traced(vector, (entry, one[:-1]))
-    first, second = traced.judge_traces(BASE, CPU, [good, spoilt])
+    first, second = traced.judge_traces(BASE, CPU, [good, spoilt], set())
     assert (first.difference, first.exits, first.events) == ("", 1, good.events)
     assert "kvm_mmu_set_spte" in second.difference
     assert second.as_json()["vector"] == vector.id
@@ -72,9 +72,9 @@ def test_a_warn_is_expected_once(warning: AccessVector) -> None:
         as_told(LAST, warning, tuple(f"{one.split()[0]} somewhere" for one in expected)),
         as_told(LAST, warning),
     )
-    assert [one.difference for one in traced.judge_traces(LAST, CPU, [loud, silent])] == ["", ""]
-    (missed,) = traced.judge_traces(LAST, CPU, [silent])
+    assert [one.difference for one in traced.judge_traces(LAST, CPU, [loud, silent], set())] == ["", ""]
+    (missed,) = traced.judge_traces(LAST, CPU, [silent], set())
     assert "WARN" in missed.difference
     unexpected = as_told(BASE, AccessVector(Mbec.OFF, leaf=Perm.parse("rwx-")), ("mmu/mmu.c f",))
-    (found,) = traced.judge_traces(BASE, CPU, [unexpected])
+    (found,) = traced.judge_traces(BASE, CPU, [unexpected], set())
     assert "mirror 'none'" in found.difference
