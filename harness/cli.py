@@ -19,6 +19,7 @@ COMMANDS = (
     "harness.commands.run",
     "harness.commands.predict",
     "harness.commands.findings",
+    "harness.commands.bundle",
     "harness.commands.report",
     "harness.commands.build",
     "harness.commands.doctor",
@@ -43,6 +44,7 @@ a first look:
 from a finding to its explanation:
   kvmirror findings
   kvmirror explain F1
+  kvmirror bundle F1                                   an archive that shows it on another machine
 one vector:
   kvmirror predict --level 18 --param 1 --steps ID
   kvmirror run --level 18 --param 1 ID

@@ -42,6 +42,19 @@ class Record:
         """Bytes of one record."""
         return self.packer.size
 
+    def offset(self, field: str) -> int:
+        """Where ``field`` lies in a record, in bytes; KeyError for a name that is none."""
+        at = 0
+        for code, number, name, _ in self.rows:
+            if name == field:
+                return at
+            at += number * struct.calcsize(f"<{code}")
+        raise KeyError(field)
+
+    def width(self, field: str) -> int:
+        """Bytes of one element of ``field``; KeyError for a name that is none."""
+        return {name: struct.calcsize(f"<{code}") for code, _, name, _ in self.rows}[field]
+
     def pack(self, **values: int | tuple[int, ...]) -> bytes:
         """The bytes; a field not named is zero, a name that is not a field is refused."""
         if unknown := values.keys() - {name for _, _, name, _ in self.rows}:

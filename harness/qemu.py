@@ -40,6 +40,8 @@ RESET_TIMEOUT: Final = 20.0  # seconds
 PACKED_FROM: Final = 4096  # bytes; less is sent as it is
 LOOK_PERIOD: Final = 4.0  # seconds between looks at how far a batch is
 STALL: Final = 20.0  # seconds of wall time without a step to the next vector
+MONITORED: Final = ("-qmp", "stdio", "-S", "-action", "shutdown=pause,reboot=shutdown,panic=pause")
+UNATTENDED: Final = ("-action", "shutdown=poweroff,reboot=shutdown,panic=shutdown")
 HYPERV: Final = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-evmcs")  # hv-evmcs needs hv-vapic
 PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")
 COUNTERS: Final = (
@@ -48,16 +50,6 @@ COUNTERS: Final = (
 )  # fmt: skip
 
 _UNSUPPORTED = re.compile(r"warning: .*(?:doesn't support|lacks) requested feature.*?: (?P<feature>.+)")
-
-
-def _offset(name: str) -> int:
-    """Where a field of the batch header lies, in bytes."""
-    at = 0
-    for code, number, row, _ in protocol.HEADER.rows:
-        if row == name:
-            return at
-        at += {"Q": 8, "I": 4, "H": 2, "B": 1}[code] * number
-    raise KeyError(name)
 
 
 class End(Enum):
@@ -119,8 +111,13 @@ def cpu_option(machine: Machine, model: str = "host") -> str:
     return ",".join(words)
 
 
-def arguments(machine: Machine, *, kernel: str, memory: int, model: str = "host", serial: str = "") -> list[str]:
-    """QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes. HostError for an unknown backing."""
+def arguments(
+    machine: Machine, *, kernel: str, memory: int, model: str = "host", serial: str = "", monitored: bool = True
+) -> list[str]:
+    """QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes. HostError for an unknown backing.
+
+    With ``monitored`` it waits for its monitor's word and stands still at L1's end; else it runs and ends with L1.
+    """
     if machine.env.backing not in ("4k", "2m"):
         raise HostError(f"L1 memory of {machine.env.backing} pages cannot be had: only 4k and 2m can")
     path = SHM if machine.env.backing == "4k" else f"{HUGE}/l1"
@@ -135,9 +132,7 @@ def arguments(machine: Machine, *, kernel: str, memory: int, model: str = "host"
         "-serial", f"file:{serial}" if serial else "none",
         "-bios", FIRMWARE,
         "-kernel", kernel,
-        "-qmp", "stdio",
-        "-S",
-        "-action", "shutdown=pause,reboot=shutdown,panic=pause",
+        *(MONITORED if monitored else UNATTENDED),
     ]  # fmt: skip
 
 
@@ -445,7 +440,7 @@ class Qemu:
 
     def _progress(self) -> str:
         """The header's ``current`` and ``state`` as they are in L1's memory now."""
-        return " ".join(str(word) for word in struct.unpack("<II", self.read(8, _offset("current"))))
+        return " ".join(str(word) for word in struct.unpack("<II", self.read(8, protocol.HEADER.offset("current"))))
 
     def _reset(self) -> None:
         """Back to before the first instruction.

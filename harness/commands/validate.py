@@ -264,13 +264,15 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
         print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
         for cell, one in summary.event_drift(journal, run_number):
             print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
-        for f in summary.findings(journal, run_number):
+        found = summary.findings(journal, run_number)
+        for f in found:
             print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.title}")
             print(f"     {len(f.vectors)} vectors, as {f.smallest.vector}")
             if not args.no_mirror:
                 print(f"     {f.origin}")
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
-        print(f"run {run_number} in {journal.path}; 'kvmirror explain F1' explains a finding")
+        hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
+        print(f"run {run_number} in {journal.path}{hint}")
     drifted = result["totals"]["drift"] or result["totals"]["event_drift"]
     return 3 if drifted else 1 if result["totals"]["findings"] or claims else 0

@@ -4,7 +4,7 @@ import pytest
 
 from harness.departures import Departure, severity, symptom, symptom_of
 from kvmodel.outcome import Kind, Outcome, Place
-from kvmodel.vector import AccessVector, ClientVector, EntryVector, MmioVector
+from kvmodel.vector import AccessVector, ClientVector, EntryVector, MmioVector, NxVector
 
 DONE = Outcome(Kind.DONE)
 RIGHT = Outcome(Kind.VIOLATION, 0x18C, gpa=Place("target"), defined=~0x40)
@@ -52,9 +52,10 @@ def test_of_several_legal_answers_the_nearest_is_compared() -> None:
         (EntryVector(), Kind.ENTRY_FAIL, Kind.DONE, "VM entry refused"),
         (EntryVector(), Kind.DONE, Kind.ENTRY_FAIL, "VM entry accepted"),
         (AccessVector(), Kind.VALUE, Kind.VALUE, "wrong answer"),
+        (NxVector(), Kind.BYPASS, Kind.DONE, "mitigation bypassed"),
     ],
 )
 def test_severity_is_in_the_fields_terms(
-    vector: AccessVector | ClientVector | EntryVector | MmioVector, seen: Kind, allowed: Kind, expected: str
+    vector: AccessVector | ClientVector | EntryVector | MmioVector | NxVector, seen: Kind, allowed: Kind, expected: str
 ) -> None:
     assert severity(vector, Outcome(seen), Outcome(allowed)) == expected

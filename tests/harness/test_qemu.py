@@ -52,10 +52,10 @@ def test_unknown_backing_is_refused() -> None:
 
 def test_offsets_are_the_header_s() -> None:
     header = protocol.HEADER.pack(current=0x11223344, state=0x55667788)
-    at = qemu._offset("current")
+    at = protocol.HEADER.offset("current")
     assert header[at : at + 8] == bytes.fromhex("4433221188776655")
     with pytest.raises(KeyError):
-        qemu._offset("no such field")
+        protocol.HEADER.offset("no such field")
 
 
 @pytest.mark.parametrize(

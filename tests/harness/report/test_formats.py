@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import io
 import json
@@ -17,9 +18,11 @@ from junitparser import JUnitXml
 
 from harness import fetch, proc, vectors
 from harness.cache import Cache, default_root
+from harness.commands import validate
 from harness.errors import FetchError, KvmirrorError
 from harness.journal import Journal
 from harness.report import baseline, facts, groups, junit, ktap, markdown
+from harness.report import text as text_of
 from tests.harness.report import hostile, synthetic
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -227,6 +230,26 @@ def test_markdown_is_complete_and_escaped(report: facts.Report, nasty: Path) -> 
     rows = [line for line in series.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(hostile_report.patches)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+
+
+def test_markdown_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report) -> None:
+    told = copy.deepcopy(report)
+    view = told.findings[0]
+    view.finding.confirmed, view.remark, view.moved = "confirmed 3/3 alone", "known", "first at level 7, was 9"
+    text = markdown.render(told)
+    assert "; confirmed 3/3 alone" in text and "baseline: first at level 7, was 9" in text
+    assert text_of.markdown(view.finding.title) in text
+
+
+@pytest.mark.parametrize(("plant", "hinted"), [(synthetic.honest, False), (synthetic.planted, True)])
+def test_a_run_names_explain_where_there_is_a_finding(
+    plant: synthetic.Plant, hinted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Journal(tmp_path / "j") as journal:
+        run = synthetic.record(journal, synthetic.sample(), [(14, "1")], plant)
+        args = argparse.Namespace(json=False, no_mirror=False)
+        assert (validate._close(journal, run, args, 1.0) == 0) is not hinted
+    assert ("kvmirror explain F1" in capsys.readouterr().out) is hinted
 
 
 def test_the_command_writes_whole_files(journal_path: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -134,12 +135,21 @@ def test_links_lead_somewhere(source: str) -> None:
                 assert attributes[name] in ids
 
 
+def test_it_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report, journal_path: Path) -> None:
+    told = copy.deepcopy(report)
+    view = told.findings[0]
+    view.finding.confirmed, view.remark, view.moved = "confirmed 3/3 alone", "known", "first at level 7, was 9"
+    with Journal(journal_path) as journal:
+        text = " ".join(" ".join(Page(html.render(told, grid.gather(journal, told))).text).split())
+    assert "(confirmed 3/3 alone)" in text and "(first at level 7, was 9)" in text
+
+
 def test_it_says_what_a_reviewer_asks(source: str, report: facts.Report) -> None:
     text = " ".join(" ".join(Page(source).text).split())
     for patch in report.patches:
         assert patch.subject in text
     for view in report.findings:
-        assert f"{view.finding.name}: {view.finding.symptom}" in text
+        assert f"{view.finding.name}: {view.finding.title}" in text
         assert view.command in text
         assert view.finding.cause in text
     for rule in report.rules:
