@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Environment, Machine, Mbec, OnHost, Vector
+from kvmodel.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
 
 PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
+
+PLAIN = "std"  # the environment without special settings
 
 RULES = {
     "same-value": "the parameter left unset has the value that another run of this level gives it by name",
@@ -85,10 +87,17 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
 
 
 def _wants(vector: Vector) -> set[Mbec]:
-    """What L1 does with the control in the accesses of L2 that ``vector`` asks for; empty where it asks for none."""
+    """What L1 does with the control in the accesses of L2 that ``vector`` asks for; empty where it asks for none.
+
+    L1's own reading of MSRs and its entries without the control advertised are asked on the plain machine all the
+    same: that the two virtual CPUs are one is seen there, and need not be seen again in each environment.
+    """
     if isinstance(vector, SequenceVector):
         return {turn.access.mbec for turn in vector.turns}
-    return {vector.mbec} if isinstance(vector, AccessVector) else set()
+    if isinstance(vector, AccessVector):
+        return {vector.mbec}
+    again = isinstance(vector, MsrVector | EntryVector) and vector.mbec is Mbec.NA and vector.env != PLAIN
+    return {Mbec.NA} if again else set()
 
 
 def _setting(vector: Vector) -> tuple[object, ...]:

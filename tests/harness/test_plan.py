@@ -2,7 +2,7 @@
 
 from harness.plan import collapse, plan
 from harness.vectors import core
-from kvmodel.vector import AccessVector, ClientVector, EntryVector, Mbec, Vector
+from kvmodel.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
 
 
 def test_every_vector_is_planned_once_a_cell() -> None:
@@ -31,6 +31,13 @@ def test_what_l1_was_never_offered_collapses_and_is_counted() -> None:
     w = work(AccessVector(Mbec.ON), AccessVector(Mbec.OFF), AccessVector(Mbec.NA), EntryVector(Mbec.ON), ClientVector())
     assert collapse(w, same_value=False, offered=False) == {"never-offered": 1, "not-advertised": 1}
     assert [v.id for batch in w.batches.values() for v in batch] == [AccessVector(Mbec.OFF).id, EntryVector(Mbec.ON).id]
+
+
+def test_one_virtual_cpu_is_looked_at_twice_on_the_plain_machine_only() -> None:
+    for env, left_out in (("std", {}), ("ept0", {"not-advertised": 1})):
+        w = work(MsrVector(Mbec.NA, env=env), MsrVector(Mbec.OFF, env=env))
+        assert collapse(w, same_value=False, offered=False) == left_out
+        assert w.size == 2 - len(left_out)
 
 
 def test_nothing_collapses_where_l1_is_offered_the_control() -> None:

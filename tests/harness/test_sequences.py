@@ -20,7 +20,7 @@ from harness.qemu import End, Run
 from harness.sequences import SEQUENCES
 from harness.vectors import CORE, full
 from harness.voices import Voices
-from kvmodel import machine, sdm
+from kvmodel import machine, machine_l2, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import THEN, Allowed, Kind, Outcome, Prediction, of_turns
 from kvmodel.sequence import SequenceVector, sequence
@@ -261,7 +261,7 @@ def test_what_shows_without_its_history_is_not_stale() -> None:
 def test_a_kvm_that_ignores_invept_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The space and the contract together notice what the series does not break: INVEPT without a sync."""
     cpu = Cpu(maxphyaddr=40)
-    monkeypatch.setattr(machine, "handle_invept", lambda _: None)
+    monkeypatch.setattr(machine_l2, "handle_invept", lambda _: None)
     rows = []
     for vector in SEQUENCES["sequence_permissions_without_mbec"]():
         told = machine.predict(0, None, cpu, vector).outcome
