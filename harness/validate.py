@@ -88,8 +88,8 @@ def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
     """What one host asks in a row, in the order in which the shares are taken.
 
     A level's modules are sent to one host only, and a CPU without MBEC is one more boot; where that makes too few
-    shares for all hosts, a level's parameter values and environments go apart. Long shares come first, so that no
-    host is left alone with one at the end.
+    shares for all hosts, a level's parameter values and environments go apart. Long shares and that CPU's come first,
+    so that no host is left alone with one at the end.
     """
     works = list(works)
     for depth in (2, 3, 4):
@@ -103,7 +103,7 @@ def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
             break
     sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
     usual = median(sizes.values()) if sizes else 0
-    return [parts[key] for key in sorted(parts, key=lambda key: sizes[key] <= 1.25 * usual)]
+    return [parts[key] for key in sorted(parts, key=lambda key: key[0] is True and sizes[key] <= 1.25 * usual)]
 
 
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:

@@ -52,7 +52,7 @@ def access_strings(kvm: Kvm) -> tuple[str, ...]:
 
 
 def kvm_mmu_set_spte_format(kvm: Kvm) -> str:
-    """mmutrace.h kvm_mmu_set_spte: what TP_printk is given, as the event's format file has it."""
+    """What TP_printk of mmutrace.h kvm_mmu_set_spte is given, as the event's format file has it."""
     return f"gfn %llx spte %llx ({'%s' * (5 if kvm.has(14) else 4)}) level %d at %llx"
 
 

@@ -62,7 +62,7 @@ def kvm_tdp_mmu_alloc_root(vcpu: Vcpu) -> None:
 
 
 def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
-    """mmu/mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
+    """mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
     vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)
 
 

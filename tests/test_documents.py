@@ -82,10 +82,12 @@ def small(command: Command, journal: Path, here: Path) -> list[str]:
     words = [w for w in words if not w.startswith(">")]
     named = {"ID": IDS[0], "FILE": "file", "MBOX": "mails", "DIR": "made", "A..B": "mails"}
     words = [named.get(w, w) for w in words]
-    if words[0] in ("validate", "findings", "explain", "changes", "report"):
+    if words[0] in ("validate", "findings", "explain", "bundle", "changes", "report"):
         words += ["--journal", str(journal)]
     if words[0] == "validate":
         words += ["--levels", "17,18", "--param", "1", "--jobs", "1", "--vectors", *IDS]
+    if words[0] == "changes":
+        words[words.index("--patch") + 1] = "18"  # of the levels that the tour asked
     if words[0] == "check":
         words += ["--levels", "18", "--cases", "20"]
     if words[:2] == ["series", "apply"]:
