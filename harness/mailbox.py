@@ -22,6 +22,8 @@ MAX_MAILS: Final = 500
 MAX_BYTES: Final = 64 << 20
 SUFFIXES: Final = (".patch", ".eml", ".mbox", ".txt", ".mail")
 _REPLY = re.compile(rb"^subject:\s*(re|aw|fwd?):", re.I | re.M)
+# Git's own is one wherever it stands: mails put together by cat may lack the blank line before it.
+_GIT_SEPARATOR = re.compile(rb"From [0-9a-f]{40} Mon Sep 17 00:00:00 2001$", re.M)
 _SEPARATOR = re.compile(rb"^From \S+.*\b\d\d:\d\d(:\d\d)?\b.*$", re.M)
 
 
@@ -55,7 +57,9 @@ def _mbox(path: Path) -> list[Raw]:
         raise SeriesError(f"{path}: {path.stat().st_size} bytes are too much for a series (at most {MAX_BYTES})")
     data = path.read_bytes().replace(b"\r\n", b"\n")
     starts = [
-        m.start() for m in _SEPARATOR.finditer(data) if m.start() == 0 or data[m.start() - 2 : m.start()] == b"\n\n"
+        m.start()
+        for m in _SEPARATOR.finditer(data)
+        if not m.start() or data[m.start() - 2 : m.start()] == b"\n\n" or _GIT_SEPARATOR.match(data, m.start())
     ]
     if not starts:
         return [Raw(str(path), data)]

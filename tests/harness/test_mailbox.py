@@ -36,6 +36,14 @@ def test_our_own_mails_come_back_as_they_were(tmp_path: Path) -> None:
         assert a.mail.message == b.mail.message
 
 
+def test_mails_put_together_by_cat_are_an_mbox(tmp_path: Path) -> None:
+    own = series_io.read()
+    together = tmp_path / "all.mbox"
+    together.write_bytes(b"".join(p.path.read_bytes() for p in own.patches))
+    made = mailbox.bring_in(together, tmp_path / "series")
+    assert [p.mail.diff for p in made.patches] == [p.mail.diff for p in own.patches]
+
+
 def test_order_cover_and_replies(tmp_path: Path) -> None:
     cover = mail(0, 2, subject="A fine series", diff="", tag="RFC PATCH")
     reply = mail(1, 2, diff="", body="> quoted\nLooks good").replace(b"Subject: ", b"Subject: Re: ")
