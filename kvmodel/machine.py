@@ -16,11 +16,12 @@ from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.hyperv import nested_evmcs_filter_control_msr
 from kvmodel.kvm_host import Vcpu
-from kvmodel.machine_vcpu import DONE, GPT, L1_GPA, TARGET, USE, l1_run, l1_trouble, loaded
+from kvmodel.machine_vcpu import DONE, GPT, L1_GPA, TARGET, l1_run, l1_trouble, loaded
 from kvmodel.nested import vmx_get_msr, vmx_get_vmx_msr
 from kvmodel.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs
 from kvmodel.outcome import Kind, Outcome, Prediction, Step
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
+from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import Level
 from kvmodel.vector import (
@@ -109,7 +110,7 @@ def _mmio(level: Level, param: bool | None, cpu: Cpu, v: MmioVector, want_steps:
     run = l1_run(level, param, cpu, env)
     run.vcpu.ram_gfns = _MMIO_GPA >> 12
     run.vcpu.steps = [] if want_steps else None
-    outcome = run.access(_MMIO_GPA, USE[v.access], Linear(user=False), TARGET) or DONE
+    outcome = run.access(_MMIO_GPA, FINAL_USE[v.access], Linear(user=False), TARGET) or DONE
     return Prediction(outcome, tuple(run.vcpu.steps or ()), run.exits)
 
 
@@ -125,7 +126,7 @@ def _client(level: Level, param: bool | None, cpu: Cpu, v: ClientVector, want_st
     if outcome is None and paging:
         outcome = run.access(L1_GPA + 0x10000, Use.WALK, page, GPT)
     if outcome is None:
-        outcome = run.access(L1_GPA + 0x20000, USE[v.access], page, TARGET)
+        outcome = run.access(L1_GPA + 0x20000, FINAL_USE[v.access], page, TARGET)
     return Prediction(outcome or DONE, tuple(run.vcpu.steps or ()), run.exits)
 
 

@@ -14,13 +14,14 @@ from typing import Final
 from kvmodel.bits import BIT
 from kvmodel.cpu import Cpu
 from kvmodel.kvm_host import Vcpu, hv_enlightened_vmcs, hv_vp_assist_page
-from kvmodel.machine_vcpu import DONE, GPT, RAM_GFNS, TARGET, USE, Run, l1_trouble, loaded, slot
+from kvmodel.machine_vcpu import DONE, GPT, RAM_GFNS, TARGET, Run, l1_trouble, loaded, slot
 from kvmodel.mmu_roots import kvm_mmu_free_roots, mmu_alloc_shadow_roots
 from kvmodel.mmu_track import write_guest_table
 from kvmodel.nested import handle_invept, nested_release_vmcs12, nested_vmx_run, vmcs12_eptp
 from kvmodel.outcome import Kind, Outcome, Prediction, Step, of_turns
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.access import Linear, Use
+from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import Level
 from kvmodel.vector import Access, AccessVector, EntryVector, Evmcs, GuestPerm, Machine, Mbec, NxVector, Paging
@@ -231,7 +232,7 @@ def _guest_view(
     """What the guest's own paging makes of an access: ``flags`` WP 1, SMEP 2, SMAP 4, NXE 8; entries U 1, W 2, X 4."""
     mode = guest_paging.Mode(paging, cpl, bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8))
     entries = [GuestPerm(bool(e & 1), bool(e & 2), bool(e & 4)) for e in (gp, gu)]
-    return guest_paging.linear(mode, entries), guest_paging.fault(mode, entries, USE[access])
+    return guest_paging.linear(mode, entries), guest_paging.fault(mode, entries, FINAL_USE[access])
 
 
 def _view(v: AccessVector) -> tuple[Linear, guest_paging.PageFault | None]:
@@ -263,7 +264,7 @@ def _l2(guest: Guest, v: AccessVector, linear: Linear, fault: guest_paging.PageF
             guest.vcpu.steps.append(Step("CPU", f"guest paging: #PF({fault.error:#x}), {fault.rule}"))
         return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=TARGET)
     if not walk:
-        return run.access(_GPA, USE[access], linear, TARGET)
+        return run.access(_GPA, FINAL_USE[access], linear, TARGET)
     if access is Access.WALK:
         return None
     return run.access(_GPA, Use.UPDATE, linear, GPT)

@@ -21,7 +21,7 @@ from kvmodel.outcome import Kind, Outcome, Place, Step
 from kvmodel.sdm import ept as sdm_ept
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.series import Level
-from kvmodel.vector import ENVIRONMENTS, Access
+from kvmodel.vector import ENVIRONMENTS
 from kvmodel.vmx import HostMsrs, handle_ept_misconfig, handle_ept_violation, load, vcpu_create
 from kvmodel.vmx_ept import construct_eptp
 from kvmodel.vmx_h import (
@@ -51,16 +51,6 @@ L1_GPA: Final = 0x0800_0000
 TARGET: Final = Place("target")
 GPT: Final = Place("gpt")
 DONE: Final = Outcome(Kind.DONE)
-
-USE: Final = {
-    Access.READ: Use.READ,
-    Access.WRITE: Use.WRITE,
-    Access.RMW: Use.RMW,
-    Access.FETCH: Use.FETCH,
-    Access.WALK: Use.READ,
-    Access.WALKA: Use.READ,
-    Access.WALKD: Use.WRITE,
-}
 
 
 def host_msrs(cpu: Cpu) -> HostMsrs:

@@ -35,7 +35,7 @@ PERMISSIVE = 7 | ept.USER_EXECUTE | ept.ACCESSED | ept.DIRTY  # an entry of the 
 WRITE_BACK = 6 << 3
 ERROR_CODE = GENMASK(31, 0)
 
-_FINAL = {
+FINAL_USE = {  # what is made of the page or the guest entry itself
     Access.READ: Use.READ,
     Access.WRITE: Use.WRITE,
     Access.RMW: Use.RMW,
@@ -101,7 +101,7 @@ def _access(cpu: Cpu, vector: AccessVector) -> tuple[Allowed, ...] | NotApplicab
     refused = controls.entry_failure(cpu, ept=True, mbec=vector.mbec is Mbec.ON, ad=vector.ad)
     if refused:
         return (_allowed(controls.failed(), refused),)
-    final = _FINAL[vector.access]
+    final = FINAL_USE[vector.access]
     fault = guest_paging.fault(guest_paging.mode_of(vector), (vector.gu, vector.gp), final)
     page_fault = None
     if fault is not None:
