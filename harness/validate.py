@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from harness import summary
+from harness import proc, summary
 from harness.errors import HostError, KvmirrorError
 from harness.hosts.base import Host
 from harness.journal import CellKey, Journal, param_text
@@ -146,8 +146,10 @@ class Worker(threading.Thread):
         open_host: Callable[[bool, str], Host],
         open_session: Callable[[Host], Session],
         options: Options,
+        programs: proc.Group,
     ) -> None:
         super().__init__(name=name, daemon=True)
+        self._programs = programs
         self._todo = todo
         self._results = results
         self._open_host = open_host
@@ -158,7 +160,8 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Until the queue is empty, a failure that is not one host's, or ``stopping``."""
         try:
-            self._work()
+            with self._programs.mine():
+                self._work()
         except BaseException as error:
             self._results.put(error)
 
@@ -220,8 +223,9 @@ def execute(
     for part in parts:
         todo.put(part)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
+    programs = proc.Group()
     workers = [
-        Worker(f"host {n + 1}", todo, results, open_host, open_session, options)
+        Worker(f"host {n + 1}", todo, results, open_host, open_session, options, programs)
         for n in range(min(options.jobs, len(parts)))
     ]
     for worker in workers:
@@ -242,6 +246,11 @@ def execute(
             left -= 1
             _record(journal, run, voices, done)
             progress(done)
+    except BaseException:
+        for worker in workers:
+            worker.stopping.set()
+        programs.cancel()  # a worker waits on its host, perhaps for minutes: without the host it waits no longer
+        raise
     finally:
         for worker in workers:
             worker.stopping.set()
