@@ -27,7 +27,7 @@ RULES: Final = {
     "scaffold": "exits at L2's code and paging structures are the probe's frame",
     "l1-ept": "KVM's own EPT of L1 is write-protected where a table of EPT12 becomes a shadow page",
     "repeated": "an exit that shows the very events of the one before it counts once",
-    "reused": "a direct shadow page that an earlier vector made is there already, and so may its entries be",
+    "reused": "a direct shadow page that an earlier vector made is there already, and so may its entries and tables be",
     "warns": "WARNs are compared by their C file, and by their number where the kernel's log names none",
     "undefined": "the qualification of a misconfiguration, the generation of the MMU and of an MMIO entry",
 }
