@@ -12,7 +12,7 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last two."""
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last three."""
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -22,6 +22,7 @@ class Mark(Flag):
     ENTRY_FAILURE = auto()  # the VM entry itself was refused: counted apart
     TRACED = auto()  # KVM's tracepoints and WARNs were held against the mirror's
     EVENT_DRIFT = auto()  # ... and differ
+    TAKEN = auto()  # not asked: a lower level's answer, whose machine code this level is
 
 
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)

@@ -37,17 +37,18 @@ MARK: Final = protocol.CONSTANTS["MARK_LEAF"]
 FLAG_MARK: Final = protocol.CONSTANTS["FLAG_MARK"]
 BUFFER: Final = 16384  # KiB of trace buffer
 L1_CODE: Final = 0x400000  # bytes: the probe's own code lies below, L2's above
-TRACED: Final = ("kvm/kvm_cpuid", "kvm/kvm_exit", "kvm/kvm_nested_vmenter", "kvm/kvm_nested_vmexit",
+MARKING: Final = "kvm/kvm_cpuid"  # the event of which the probe's marks are
+TRACED: Final = (MARKING, "kvm/kvm_exit", "kvm/kvm_nested_vmenter", "kvm/kvm_nested_vmexit",
                  "kvm/kvm_nested_vmexit_inject", "kvm/kvm_page_fault", "kvmmmu")  # fmt: skip
 _ASIDE: Final = ("kvm_tdp_mmu_spte_changed",)  # rule l1-ept
 _EPT_EXITS: Final = f"exit_reason=={EPT_VIOLATION}||exit_reason=={EPT_MISCONFIG}"
 _FILTERS: Final = {
-    "kvm/kvm_cpuid": f"function=={MARK:#x}",
+    MARKING: f"function=={MARK:#x}",
     "kvm/kvm_exit": f"guest_rip<{L1_CODE:#x}&&({_EPT_EXITS})",
     "kvm/kvm_nested_vmexit": _EPT_EXITS,
 }
 _TRIGGERS: Final = {
-    "kvm/kvm_cpuid": f"traceon if function=={MARK:#x}",
+    MARKING: f"traceon if function=={MARK:#x}",
     "kvm/kvm_pio": f"traceoff if port=={MARK_PORT:#x}",
 }
 

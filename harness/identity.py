@@ -393,6 +393,19 @@ def compare(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> D
     return Difference(tuple(functions), tuple(data), moved, warns, tuple(formats), tuple(parameters))
 
 
+def same(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> bool:
+    """Whether two levels' modules are the same machine code, data, parameters, tracepoints and WARNs (their lines may
+    move): ``compare(...).nothing``, without taking apart what differs."""
+    if old.keys() != new.keys():
+        return False
+    pairs = [(snapshot(cache, old[name]), snapshot(cache, new[name])) for name in old]
+    return all(
+        (a.functions, a.data, a.formats, a.parameters, a.bugs.keys())
+        == (b.functions, b.data, b.formats, b.parameters, b.bugs.keys())
+        for a, b in pairs
+    )
+
+
 _EVENT_DATA: Final = ("print_fmt_", "trace_event_fields_", "event_")
 
 

@@ -7,8 +7,9 @@ on the running host, has a name, and what it leaves out is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
@@ -16,8 +17,12 @@ from kvmodel.vector import AccessVector, EntryVector, Environment, Machine, Mbec
 PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
 
 PLAIN = "std"  # the environment without special settings
+SPREAD = 8  # of a level whose machine code is a lower level's, one vector of so many is asked
 
+SAME_CODE = "same-code"
 RULES = {
+    SAME_CODE: "the level's modules are a lower level's, machine code and data: a spread of the plain machine's "
+    "vectors is asked, the others have that level's answer",
     "same-value": "the parameter left unset has the value that another run of this level gives it by name",
     "never-offered": "KVM does not offer L1 the control: setting it is one refused entry, asked once",
     "not-advertised": "KVM does not offer L1 the control: QEMU without vmx-mbec makes the same virtual CPU",
@@ -84,6 +89,37 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
     for batch in work.batches.values():
         batch.sort(key=_setting)
     return work
+
+
+def twins(levels: Iterable[int], same: Callable[[int, int], bool]) -> dict[int, int]:
+    """The levels that are the machine code of a lower one of ``levels``, each with the lowest such.
+
+    ``same`` compares two levels; code that came back after it was gone is not looked for.
+    """
+    found: dict[int, int] = {}
+    ordered = sorted(set(levels))
+    for below, level in pairwise(ordered):
+        if same(below, level):
+            found[level] = found.get(below, below)
+    return found
+
+
+def settled(work: Work, named: Collection[tuple[int, bool]], twins: Mapping[int, int]) -> tuple[Work, dict[str, int]]:
+    """What is left to ask of ``work`` by the rules that need no host, and how many vectors each left out.
+
+    ``named``: (level, value) of the parameter that the run gives by name. ``twins``: as ``twins()`` has them.
+    """
+    load = work.load
+    plain = load.env.name == PLAIN
+    if load.param is None and not plain and {(load.level, False), (load.level, True)} <= set(named):
+        return Work(load), {"same-value": work.size}
+    if load.level not in twins:
+        return work, {}
+    left = Work(load, list(work.host)) if plain else Work(load)
+    for machine, asked in work.batches.items() if plain else ():
+        if machine.mbec_offered and machine.execonly_offered and not machine.evmcs_offered:
+            left.batches[machine] = asked[load.level % SPREAD :: SPREAD]
+    return left, {SAME_CODE: work.size - left.size}
 
 
 def _wants(vector: Vector) -> set[Mbec]:

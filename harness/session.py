@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness import client, events, guest, trace
 from harness.errors import GuestError
 from harness.hosts.base import Host, ModuleFiles, Parameters
-from harness.plan import Load
+from harness.plan import PLAIN, Load
 from harness.qemu import End, Qemu, Run, end_leftovers
 from kvmodel.cpu import Cpu
 from kvmodel.machine import text_value
@@ -31,7 +31,7 @@ SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector
 BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
 LONG_DEADLINE: Final = 3000  # microseconds of guest time, where the probe's default may have been too short
 L1_DEATHS: Final = 32  # after that many the rest of a batch is blocked
-SAMPLE: Final = 2  # vectors run of a class that kills L1
+SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
 
 
 Deadly = Callable[[Vector], str | None]
@@ -149,7 +149,8 @@ class Session:
         the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
         are run first, KVM's tracepoints read back; so is the first vector that is expected to kill L1.
         """
-        order, spared = _order(vectors, deadly, {v.id for v in traced})
+        sample = SAMPLE if _plain(machine) else 1
+        order, spared = _order(vectors, deadly, {v.id for v in traced}, sample)
         asked = [vectors[i] for i in order]
         marks = _marks(asked, deadly, {v.id for v in traced})
         run = self._patiently(machine, asked, marks)
@@ -172,6 +173,11 @@ class Session:
             return _unheard(len(asked), str(error))
 
 
+def _plain(machine: Machine) -> bool:
+    """Whether this is the machine on which a class of vectors is looked at more than once."""
+    return machine.env.name == PLAIN and machine.execonly_offered and not machine.evmcs_offered
+
+
 def _unheard(count: int, why: str) -> Seen:
     """A batch of which nothing was heard."""
     first = why.splitlines()[0]
@@ -188,8 +194,10 @@ def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> froz
     )
 
 
-def _order(vectors: list[Vector], deadly: Deadly | None, traced: set[str]) -> tuple[list[int], dict[int, str]]:
-    """Indices to run, traced first, then harmless, and the indices spared with their class."""
+def _order(
+    vectors: list[Vector], deadly: Deadly | None, traced: set[str], sample: int = SAMPLE
+) -> tuple[list[int], dict[int, str]]:
+    """Indices to run, traced first, then harmless, and the indices spared with their class: ``sample`` of each run."""
     classes: dict[str, list[int]] = {}
     order: list[int] = []
     for i, vector in enumerate(vectors):
@@ -202,8 +210,8 @@ def _order(vectors: list[Vector], deadly: Deadly | None, traced: set[str]) -> tu
     spared: dict[int, str] = {}
     for name, members in classes.items():
         # Spread over the class, so that different vectors are met at different levels.
-        step = max(1, len(members) // SAMPLE)
-        chosen = set(members[::step][:SAMPLE])
+        step = max(1, len(members) // sample)
+        chosen = set(members[::step][:sample])
         order += sorted(chosen)
         spared |= {i: name for i in members if i not in chosen}
     return order, spared
@@ -319,21 +327,24 @@ class _L1:
         """
         observations = guest.unpack(self._data).observations
         suspects = [i for i, span in enumerate(self._spans) if self._loops(i, observations[span])]
-        if not all(self._traced(qemu, i) for i in self._sample(suspects)):
+        chosen = self._sample(suspects)
+        if self._looping(qemu, chosen) < set(chosen):
             asked = [self._vectors[i] for i in suspects]
             again = guest.pack(asked, deadline=LONG_DEADLINE)
             answers = guest.unpack(qemu.run(again, stall=SILENCE, deadline=BATCH_DEADLINE).memory).observations
             self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
-            for i in self._sample([i for i in suspects if self._loops(i, self._again[i])]):
-                if not self._traced(qemu, i):
-                    self._died[i] = "L1's timer ran out, and KVM's trace shows no livelock"
+            chosen = self._sample([i for i in suspects if self._loops(i, self._again[i])])
+            for i in set(chosen) - self._looping(qemu, chosen):
+                self._died[i] = "L1's timer ran out, and KVM's trace shows no livelock"
 
     def _loops(self, i: int, observations: Sequence[guest.Observation]) -> bool:
         outcome = self._outcome(i, observations)
         return any(turn.kind is Kind.LIVELOCK for turn in outcome.turns or (outcome,))
 
     def _sample(self, suspects: list[int]) -> list[int]:
-        """One of each kind of vector, access and MBEC."""
+        """One of each kind of vector, access and MBEC; one alone where the machine is not the plain one."""
+        if not _plain(self._machine):
+            return suspects[:1]
         found: dict[str, int] = {}
         for i in suspects:
             vector = self._vectors[i]
@@ -341,14 +352,32 @@ class _L1:
             found.setdefault(kind, i)
         return list(found.values())
 
-    def _traced(self, qemu: Qemu, i: int) -> bool:
-        """Whether KVM's tracepoints show a livelock when the vector is asked alone."""
-        trace.arm(self._host, kilobytes=trace.LIVELOCK_BUFFER)
-        batch = guest.pack([self._vectors[i]], deadline=LONG_DEADLINE)
+    def _looping(self, qemu: Qemu, chosen: list[int]) -> set[int]:
+        """Those of ``chosen`` of which KVM's tracepoints show a livelock.
+
+        All at once and briefly, which is enough for most; then alone and for longer what did not show one, and a
+        sequence, which cannot be marked in the trace.
+        """
+        together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector)]
+        found = self._watched(qemu, together, trace.DEADLINE) if together else set()
+        for i in chosen:
+            found |= set() if i in found else self._watched(qemu, [i], LONG_DEADLINE)
+        return found
+
+    def _watched(self, qemu: Qemu, asked: list[int], deadline: int) -> set[int]:
+        """``_looping`` of one batch; where it is more than one vector, each is marked."""
+        marks = range(len(asked)) if len(asked) > 1 else ()
+        batch = guest.pack([self._vectors[i] for i in asked], marks=marks, deadline=deadline)
+        trace.arm(self._host, (*trace.EVENTS, events.MARKING) if marks else trace.EVENTS)
         qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
-        found = trace.livelock(trace.parse(trace.disarm(self._host)))
-        self._livelocks[self._vectors[i].id] = str(found)
-        return found.confirmed
+        told = list(trace.parse(trace.disarm(self._host)))
+        parts = {asked[one.index]: one.events for one in events.marked(told)} if marks else {asked[0]: told}
+        found = set()
+        for i in asked:
+            row = trace.livelock(parts.get(i, ()))
+            self._livelocks[self._vectors[i].id] = str(row)
+            found |= {i} if row.confirmed else set()
+        return found
 
     def _outcome(self, i: int, observations: Sequence[guest.Observation]) -> Outcome:
         observations = self._again.get(i, observations)

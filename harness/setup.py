@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import bochs, builds, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
+from harness import bochs, builds, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
 from harness.cache import Cache, sha256
 from harness.hosts.base import Host
 from harness.hosts.cpuinfo import CpuInfo
@@ -149,6 +149,11 @@ class Bench:
                 row["identity"] = series_check.told(self.cache, below, here)
             rows.append(row)
         return rows
+
+    def same_code(self, below: int, level: int) -> bool:
+        """Whether the modules of two levels of the run are the same machine code and data."""
+        old, new = (series_check.files(self._modules[n]) for n in (below, level))
+        return identity.same(self.cache, old, new)
 
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
         """A host that is not started yet."""

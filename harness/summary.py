@@ -16,6 +16,7 @@ from harness.journal import CellKey, Journal, outcome_of
 from harness.minimise import PROVENANCE as CONFIRMED
 from harness.minimise import attach
 from harness.plan import RULES as COLLAPSE_RULES
+from harness.plan import SAME_CODE
 from kvmodel.cpu import Cpu
 from kvmodel.sdm.rules import RULES as CONTRACT_RULES
 
@@ -26,7 +27,11 @@ BARE_HOST: Final = "bare"
 
 @dataclass(slots=True)
 class Row:
-    """One (level, parameter): counts over all its machines. A vector may be both drift and finding."""
+    """One (level, parameter): counts over all its machines. A vector may be both drift and finding.
+
+    ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
+    ``same-code``.
+    """
 
     level: int
     param: str
@@ -41,6 +46,7 @@ class Row:
     traced: int = 0
     event_drift: int = 0
     collapsed: int = 0
+    taken: int = 0
     seconds: float = 0.0
 
 
@@ -62,9 +68,11 @@ def row(journal: Journal, run: int, level: int, param: str, keys: dict[CellKey, 
         if (key.level, key.param, key.host) != (level, param, host):
             continue
         out.seconds += seconds
-        out.collapsed += sum(facts.get("collapsed", {}).values())
+        rules = facts.get("collapsed", {})
+        out.collapsed += sum(rules.values()) - rules.get(SAME_CODE, 0)
         for marks, count in journal.counts(cell).items():
             out.vectors += count
+            out.taken += count * (Mark.TAKEN in marks)
             out.agree += count * (Mark.AGREE in marks)
             out.drift += count * (Mark.DRIFT in marks)
             out.findings += count * (Mark.FINDING in marks)
@@ -127,6 +135,7 @@ def as_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, Any]:
         totals.traced += r.traced
         totals.event_drift += r.event_drift
         totals.collapsed += r.collapsed
+        totals.taken += r.taken
         totals.seconds = round(totals.seconds + r.seconds, 1)
     total = asdict(totals)
     del total["level"], total["param"]
@@ -225,6 +234,7 @@ COLUMNS: Final = (
     ("traced", 6, "traced"),
     ("ev-drift", 8, "event_drift"),
     ("merged", 7, "collapsed"),
+    ("taken", 6, "taken"),
     ("seconds", 8, "seconds"),
 )
 

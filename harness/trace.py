@@ -16,8 +16,8 @@ from harness.hosts.base import Host
 TRACING: Final = "/sys/kernel/tracing"
 EVENTS: Final = ("kvm/kvm_exit", "kvm/kvm_page_fault", "kvmmmu/kvm_mmu_set_spte", "kvmmmu/kvm_tdp_mmu_spte_changed")
 BUFFER: Final = 1408  # KiB, the kernel's own default
-LIVELOCK_BUFFER: Final = 128  # KiB: the end of a run is enough to see a livelock, and the kernel prints slowly
 LIVELOCK_EXITS: Final = 16  # consecutive equal exits; an instruction may legally need dozens of different ones
+DEADLINE: Final = 50  # microseconds of guest time in which a livelock goes round more often: the kernel prints slowly
 
 EPT_VIOLATION: Final = 48  # exit reasons, SDM appendix C
 EPT_MISCONFIG: Final = 49

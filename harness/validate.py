@@ -10,16 +10,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Final
 
 from harness import proc, summary
+from harness.compare import Mark
 from harness.errors import HostError, KvmirrorError
 from harness.hosts.base import Host
 from harness.journal import CellKey, Journal, param_text
-from harness.plan import Load, Work, collapse
+from harness.plan import SAME_CODE, Load, Work, collapse, settled
 from harness.session import Deadly, Seen, Session
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome
@@ -63,6 +64,7 @@ class Options:
 
     jobs: int = 2
     values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
+    twins: Mapping[int, int] = field(default_factory=dict)  # levels that are the machine code of a lower one
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
     traced: Callable[[Load, list[Vector]], list[Vector]] = lambda _, __: []  # which vectors' tracepoints are read
@@ -206,6 +208,47 @@ def _lost(work: Work, why: str) -> Done:
     return done
 
 
+class _Book:
+    """Puts loads into the journal, each with what it takes over from the level whose machine code it is."""
+
+    def __init__(
+        self, journal: Journal, run: int, options: Options, voices: Voices, progress: Callable[[Done], None]
+    ) -> None:
+        self._journal, self._run, self._voices, self._progress = journal, run, voices, progress
+        self._twins = options.twins
+        self._kept: dict[Load, Done] = {}  # of levels that others are the machine code of
+        self._waiting: list[Done] = []
+
+    def enter(self, done: Done) -> None:
+        """Record a load, and whatever waited for it; one that comes before its twin's waits."""
+        if done.load.level in self._twins.values():
+            self._kept[done.load] = done
+        self._waiting.append(done)
+        for one in list(self._waiting):
+            twin = self._twins.get(one.load.level)
+            if twin is None:
+                taken: dict[str, Batch] = {}
+            elif (source := self._kept.get(replace(one.load, level=twin))) is not None:
+                taken = _take_over(one, source)
+            else:
+                continue
+            self._waiting.remove(one)
+            _record(self._journal, self._run, self._voices, one, taken)
+            self._progress(one)
+
+
+def _take_over(done: Done, source: Done) -> dict[str, Batch]:
+    """The answers of ``source`` to what ``done`` did not ask, by cell name; ``done`` counts them."""
+    taken = {}
+    for name, batch in source.batches.items():
+        asked = {v.id for v in done.batches[name].vectors} if name in done.batches else set()
+        rest = [(v, seen) for v, seen in zip(batch.vectors, batch.seen.outcomes, strict=True) if v.id not in asked]
+        if rest:
+            taken[name] = Batch([v for v, _ in rest], Seen([seen for _, seen in rest], batch.seen.cpu), 0.0)
+    done.collapsed = source.collapsed | {SAME_CODE: sum(len(batch.vectors) for batch in taken.values())}
+    return taken
+
+
 def execute(
     works: list[Work],
     journal: Journal,
@@ -218,8 +261,18 @@ def execute(
     progress: Callable[[Done], None],
 ) -> None:
     """Ask every work and record it. KeyboardInterrupt and failures stop the hosts before they are raised."""
+    book = _Book(journal, run, options, voices, progress)
+    left: dict[Load, dict[str, int]] = {}  # what rules left out beforehand
+    asked = []
+    for work in works:
+        rest, by_rule = settled(work, options.values_named, options.twins)
+        if rest.size:
+            asked.append(rest)
+            left[work.load] = by_rule
+        else:
+            book.enter(Done(work.load, collapsed=by_rule))
     todo: queue.SimpleQueue[list[Work]] = queue.SimpleQueue()
-    parts = shares(works, options)
+    parts = shares(asked, options)
     for part in parts:
         todo.put(part)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
@@ -231,21 +284,20 @@ def execute(
     for worker in workers:
         worker.start()
     try:
-        left = len(works)
         while left:
             try:
                 done = results.get(timeout=0.5)
             except queue.Empty:
                 if not any(w.is_alive() for w in workers) and results.empty():
-                    raise HostError(f"the hosts stopped with {left} loads not asked") from None
+                    raise HostError(f"the hosts stopped with {len(left)} loads not asked") from None
                 continue
             if isinstance(done, BaseException):
                 if isinstance(done, KvmirrorError):
                     raise done
                 raise RuntimeError("a worker failed") from done
-            left -= 1
-            _record(journal, run, voices, done)
-            progress(done)
+            for rule, count in left.pop(done.load).items():
+                done.collapsed[rule] = done.collapsed.get(rule, 0) + count
+            book.enter(done)
     except BaseException:
         for worker in workers:
             worker.stopping.set()
@@ -267,15 +319,22 @@ def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
     }
 
 
-def _record(journal: Journal, run: int, voices: Voices, done: Done) -> None:
+def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[str, Batch]) -> None:
     load = done.load
+    nothing = Batch([], Seen([]), 0.0)
 
     def key(machine: str) -> CellKey:
         return CellKey(load.level, param_text(load.param), summary.KVM_HOST, machine)
 
-    for name, batch in done.batches.items():
+    for name in done.batches | taken:
+        batch = done.batches.get(name, nothing)
         told = voices.judge_events(load, batch.seen)
         facts = dict(batch.seen.facts) | ({"events": [one.as_json() for one in told]} if told else {})
         answers = voices.answers(load, batch.vectors, batch.seen, told)
+        if (others := taken.get(name)) is not None:
+            answers += [
+                replace(answer, verdict=replace(answer.verdict, marks=answer.verdict.marks | Mark.TAKEN))
+                for answer in voices.answers(load, others.vectors, others.seen)
+            ]
         journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds, facts)
     journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})

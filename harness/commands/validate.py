@@ -14,7 +14,7 @@ from harness import proc, selection, silicon, summary
 from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal
 from harness.errors import InputError
 from harness.journal import Journal, param_text
-from harness.plan import PARAM_FROM, Work, plan
+from harness.plan import PARAM_FROM, Work, plan, twins
 from harness.progress import PROGRESS
 from harness.protocol import L1_MEMORY
 from harness.qemu import arguments
@@ -26,7 +26,8 @@ from harness.validate import Done, Options, execute, finished, machine_name
 from harness.voices import Voices
 
 ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
-SELECTING = ("levels", "param", "vectors", "no_mirror")  # the options that select
+MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
+SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
 
 EXAMPLES = """\
 examples:
@@ -57,6 +58,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
     parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
+    parser.add_argument(
+        "--every-level",
+        action="store_true",
+        help="ask every level in full, also one whose modules are a lower level's machine code (default: a spread)",
+    )
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
     parser.add_argument(
         "--trace",
@@ -103,6 +109,14 @@ def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Wor
     """The works that the run was interrupted before or in."""
     there = finished(journal.cells(run_number))
     return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
+
+
+def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work]) -> dict[int, int]:
+    """Of ``plan.twins`` those whose lower level is still to be asked whole: what it answered before an interruption
+    is in the journal only."""
+    left = {w.load for w in works}
+    begun = {w.load.level for w in everything if w.load not in left}
+    return {level: twin for level, twin in pairs.items() if twin not in begun}
 
 
 def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
@@ -180,12 +194,15 @@ def run(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         levels = sorted({w.load.level for w in works})
         bench.build(levels)
+        everything = works
         if args.resume:
             run_number = journal.latest()
             works = unfinished(works, journal, run_number)
         else:
             asked = {name: getattr(args, name) for name in SELECTING}
             run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
+        if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
+            options.twins = _untouched(twins(levels, bench.same_code), everything, works)
         table = Table(works, journal, run_number, args.json)
         began = time.monotonic()
         status = "interrupted"
@@ -261,6 +278,8 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
             f"{total['findings']} findings, {total['not_applicable']} not applicable, {total['blocked']} blocked, "
             f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
         )
+        if total["taken"]:
+            print(f"{total['taken']} of the answers are taken from a lower level that is the same machine code")
         print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
         for cell, one in summary.event_drift(journal, run_number):
             print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")

@@ -30,6 +30,7 @@ ROW_TITLES: Final = (
     ("blocked", "blocked"),
     ("entry refused", "entry_failures"),
     ("not asked again", "collapsed"),
+    ("of a lower level", "taken"),
     ("seconds", "seconds"),
 )
 

@@ -1,6 +1,8 @@
 """Every vector is run once a load, in the order of the levels; what collapses is counted, nothing vanishes."""
 
-from harness.plan import collapse, plan
+import pytest
+
+from harness.plan import SPREAD, Load, Work, collapse, plan, settled, twins
 from harness.vectors import core
 from kvmodel.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
 
@@ -50,3 +52,34 @@ def test_the_same_value_again_keeps_only_the_host() -> None:
     w = work(AccessVector(), ClientVector())
     assert collapse(w, same_value=True, offered=True) == {"same-value": 1}
     assert (w.size, len(w.host)) == (1, 1)
+
+
+def test_a_level_is_the_twin_of_the_lowest_that_is_its_code() -> None:
+    code = {0: "a", 1: "a", 2: "a", 3: "b", 6: "a", 9: "c", 10: "c"}
+    assert twins([10, 2, 0, 1, 3, 6, 9], lambda a, b: code[a] == code[b]) == {1: 0, 2: 0, 10: 9}
+
+
+def test_of_a_twin_a_spread_of_the_plain_machine_is_asked() -> None:
+    vectors = core()
+    for w in plan(vectors, [1], [None]):
+        rest, by_rule = settled(w, (), {1: 0})
+        assert rest.size + by_rule["same-code"] == w.size
+        if w.load.env.name == "std":
+            assert rest.host == w.host
+            ((machine, asked),) = rest.batches.items()
+            assert machine.mbec_offered and abs(len(asked) - len(w.batches[machine]) / SPREAD) <= 1
+            elsewhere, _ = settled(Work(Load(2, None, w.load.env), batches=w.batches), (), {2: 0})
+            assert not set(asked) & set(elsewhere.batches[machine])
+        else:
+            assert rest.size == 0
+
+
+@pytest.mark.parametrize(("named", "dropped"), [([(18, False), (18, True)], True), ([(18, False)], False)])
+def test_both_values_named_leave_the_unset_parameter_to_the_plain_host(
+    named: list[tuple[int, bool]], dropped: bool
+) -> None:
+    for w in plan(core(), [18], [None]):
+        rest, by_rule = settled(w, named, {})
+        gone = dropped and w.load.env.name != "std"
+        assert by_rule == ({"same-value": w.size} if gone else {})
+        assert rest.size == (0 if gone else w.size)

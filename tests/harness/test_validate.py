@@ -12,10 +12,11 @@ import pytest
 
 from harness import summary
 from harness.commands.common import host_cpu
-from harness.commands.validate import ASKED, resumed, unfinished
+from harness.commands.validate import ASKED, _untouched, resumed, unfinished
+from harness.compare import Mark
 from harness.errors import HostError, InputError
 from harness.journal import Journal
-from harness.plan import Load, Work, plan
+from harness.plan import Load, Work, plan, settled
 from harness.session import Seen
 from harness.validate import Done, Options, execute, shares
 from harness.vectors import CORE, core, thin
@@ -65,7 +66,14 @@ class FakeSession:
         return Seen([Outcome(Kind.DONE) for _ in vectors])
 
 
-def run(works: list[Work], journal: Journal, number: int, session: FakeSession, stop_after: int = -1) -> None:
+def run(
+    works: list[Work],
+    journal: Journal,
+    number: int,
+    session: FakeSession,
+    stop_after: int = -1,
+    options: Options = NAMED,
+) -> None:
     """``execute`` on fake hosts; interrupted when so many loads are in."""
     left = stop_after
 
@@ -76,7 +84,7 @@ def run(works: list[Work], journal: Journal, number: int, session: FakeSession, 
             raise KeyboardInterrupt
 
     fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: session}
-    execute(works, journal, number, options=NAMED, voices=Voices(host_cpu), progress=progress, **fakes)
+    execute(works, journal, number, options=options, voices=Voices(host_cpu), progress=progress, **fakes)
 
 
 def planned() -> list[Work]:
@@ -126,7 +134,8 @@ def test_an_interrupted_run_goes_on_and_counts_as_one_that_was_not(tmp_path: Pat
         assert len(left) == len(planned()) - 5
         again = FakeSession()
         run(left, journal, broken, again)
-        assert sorted(map(str, again.loads)) == sorted(str(w.load) for w in left)
+        hosted = [w.load for w in left if settled(w, NAMED.values_named, {})[0].size]
+        assert sorted(map(str, again.loads)) == sorted(map(str, hosted))
         assert unfinished(planned(), journal, broken) == []
         assert totals(journal, broken) == totals(journal, whole)
 
@@ -180,3 +189,27 @@ def test_a_resumed_run_is_the_one_that_was_asked(tmp_path: Path) -> None:
             resumed(args, journal)
         journal.begin(["kvmirror", "validate"], {ASKED: asked})
         assert vars(resumed(args, journal)) == asked | {"jobs": 1}
+
+
+def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) -> None:
+    works = list(plan(core(), [0, 1, 2], [None]))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        whole, thinned = journal.begin([], {}), journal.begin([], {})
+        run(works, journal, whole, FakeSession())
+        session = FakeSession()
+        run(list(reversed(works)), journal, thinned, session, options=Options(twins={1: 0, 2: 0}))
+        assert {load.env.name for load in session.loads if load.level} == {"std"}
+        a, b = totals(journal, whole), totals(journal, thinned)
+        taken = b.pop("taken")
+        assert a.pop("taken") == 0 and taken > 0.8 * b["vectors"] * 2 / 3
+        assert a == b
+        rows = [r for r in journal.results(thinned, having=Mark.TAKEN)]
+        assert len(rows) == taken and {r["level"] for r in rows} == {1, 2}
+        rules = {r["name"]: r["vectors"] for r in summary.aside_json(journal, thinned)["collapsed"]}
+        assert rules["same-code"] == taken
+
+
+def test_a_resumed_run_takes_over_from_no_level_that_was_begun_before() -> None:
+    works = list(plan(core(), [0, 1, 3, 4], [None]))
+    left = [w for w in works if w.load != Load(3, None, w.load.env)]
+    assert _untouched({1: 0, 4: 3}, works, left) == {1: 0}
