@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from harness import selection
+from harness import cpus, selection
+from harness.cpus import Under
 from harness.departures import STALE, Departure, Symptom, symptom, symptom_of
-from harness.voices import host_cpu
 from kvmodel import machine, machine_l2, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome, Step
@@ -89,14 +89,17 @@ def _or(numbers: tuple[int, ...]) -> str:
     return " or ".join(map(str, numbers))
 
 
-def find_cause(d: Departure) -> Cause:
-    """The cause of a departure; NOT_ASKED where the run asked no mirror, or the mirror has not its level."""
+def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
+    """The cause of a departure on the CPU ``under`` KVM.
+
+    NOT_ASKED where the run asked no mirror, or the mirror has not its level.
+    """
     level, param_name = d.cell
     if d.predicted is None or level > LAST:
         return NOT_ASKED
     vector = parse(d.vector)
     (param,) = selection.params(param_name)
-    asked = _Asked(host_cpu(vector.machine.env.cpu_mbec), vector, symptom(d), d.legal, d.turn)
+    asked = _Asked(under(vector.machine.env.cpu_mbec), vector, symptom(d), d.legal, d.turn)
     return _find(asked, level, param)
 
 

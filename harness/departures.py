@@ -18,6 +18,21 @@ from kvmodel.vector import ClientSequence, ClientVector, MmioVector, Vector, par
 Cell = tuple[int, str]  # level, parameter text
 STALE: Final = "stale translation"
 
+# The kinds of answers as a title says them; the others say themselves.
+WORDS: Final = {
+    Kind.DONE.value: "an access that completes",
+    Kind.EXCEPTION.value: "an exception in L2",
+    Kind.VIOLATION.value: "an EPT violation",
+    Kind.MISCONFIG.value: "an EPT misconfiguration",
+    Kind.ENTRY_FAIL.value: "a VM entry that fails",
+    Kind.ENTRY_EXIT.value: "a VM entry that ends in an exit",
+    Kind.EXIT.value: "another VM exit",
+    Kind.VALUE.value: "a value",
+    Kind.LIVELOCK.value: "the same exit for ever",
+    Kind.BYPASS.value: "a huge page that lets its guest execute",
+    Kind.HOST.value: "a VM that dies or a kernel that warns",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Departure:
@@ -54,8 +69,10 @@ class Symptom:
     wrong: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.severity}: {self.seen} where the manual has {self.allowed}"
-        return f"{text}, wrong {' and '.join(self.wrong)}" if self.wrong else text
+        seen, allowed = WORDS.get(self.seen, self.seen), WORDS.get(self.allowed, self.allowed)
+        if self.wrong:
+            return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
+        return f"{self.severity}: {seen} where the manual has {allowed}"
 
 
 def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:

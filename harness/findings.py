@@ -80,6 +80,11 @@ class Finding:
         """The symptom with what all its vectors have in common."""
         return f"{self.symptom}{common(self.vectors)}"
 
+    @property
+    def whence(self) -> str:
+        """Where it begins and what is behind it."""
+        return f"first at level {self.first_level}, {self.depends_on_parameter()}; {self.origin}"
+
     def depends_on_parameter(self) -> str:
         """With which of the parameter's effective values it shows."""
         values = {effective(*cell) for cell in self.cells}

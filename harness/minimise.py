@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
+from harness import cpus
 from harness.causes import find_cause
 from harness.compare import Mark
+from harness.cpus import Under
 from harness.departures import Departure, departures
 from harness.errors import InputError
 from harness.findings import Finding, group
@@ -83,20 +86,22 @@ def departure_of(row: dict[str, Any]) -> Departure | None:
     return found[0] if found else None
 
 
-def _same(row: dict[str, Any], finding: Finding) -> bool:
+def _same(row: dict[str, Any], finding: Finding, under: Under) -> bool:
     departure = departure_of(row)
     if departure is None:
         return False
-    (other,) = group([departure], find_cause)
+    (other,) = group([departure], partial(find_cause, under=under))
     return other.cause == finding.cause
 
 
-def minimise(finding: Finding, ask: Ask, said: Callable[[str], None] = lambda _: None) -> Minimal:
+def minimise(
+    finding: Finding, ask: Ask, said: Callable[[str], None] = lambda _: None, under: Under = cpus.emulated
+) -> Minimal:
     """Make ``finding``'s smallest vector smaller and run it alone; ``ask`` asks a batch, modules loaded anew."""
     best = parse(finding.smallest.vector)
     while candidates := simpler(best):
         answers = ask(candidates)
-        kept = [a for a in answers if _same(row_of(a, finding), finding)]
+        kept = [a for a in answers if _same(row_of(a, finding), finding, under)]
         said(f"{len(kept)} of {len(candidates)} simpler vectors show the same")
         if not kept:
             break
@@ -105,7 +110,7 @@ def minimise(finding: Finding, ask: Ask, said: Callable[[str], None] = lambda _:
     for _ in range(TIMES):
         (answer,) = ask([best])
         row = row_of(answer, finding)
-        if _same(row, finding):
+        if _same(row, finding, under):
             shown, last = shown + 1, row
         said(f"alone: {answer.seen}")
     return Minimal(last or row, shown, TIMES)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import bochs, builds, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
+from harness import bochs, builds, cpus, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
 from harness.cache import Cache, sha256
 from harness.hosts.base import Host
 from harness.hosts.cpuinfo import CpuInfo
@@ -59,7 +59,7 @@ class Bench:
     def host_cpu(self, mbec: bool = True) -> Cpu:
         """The CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
         if self.lab is None:
-            return Cpu(mbec=mbec)
+            return cpus.emulated(mbec)
         if self._lab_cpu is None:
             self._lab_cpu = self.lab.cpu()
         return self._lab_cpu
@@ -114,6 +114,8 @@ class Bench:
             }
             if self.lab is None:
                 made["qemu"] = rootfs.qemu_version(self.cache)
+            else:
+                made[cpus.PROVENANCE] = cpus.as_json(self.host_cpu())
         return made
 
     def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
-from harness import bare, guest
+from harness import bare, cpus, guest
 from harness.compare import judge
 from harness.hosts.emulated import IPS
 from harness.journal import Answer, CellKey
@@ -54,6 +54,6 @@ def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
         contract = sdm.allowed(cpu, vector)
         answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
     inside = batch.header.tsc_ticks / IPS
-    facts: dict[str, Any] = {"cpu": {name: value for name, value in asdict(cpu).items() if name != "errata"}}
+    facts: dict[str, Any] = {"cpu": cpus.as_json(cpu)}
     facts |= {"msrs": [f"{m:#x}" for m in batch.header.msrs], "emulated_seconds": round(inside, 3)}
     return BareCell(answers, seconds, len(asked) / seconds, facts, cpu)

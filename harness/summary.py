@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
+from harness import cpus
 from harness.causes import find_cause, find_errata
 from harness.compare import Mark
 from harness.departures import departures
@@ -108,8 +110,9 @@ def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
     """The findings of a run, by cause (``host`` BARE_HOST: the CPU's errata)."""
     found = departures(journal.results(run, having=Mark.FINDING, host=host))
     if host == KVM_HOST:
-        grouped = group(found, find_cause)
-        attach(grouped, journal.provenance(run).get(CONFIRMED, {}))
+        provenance = journal.provenance(run)
+        grouped = group(found, partial(find_cause, under=cpus.of_run(provenance)))
+        attach(grouped, provenance.get(CONFIRMED, {}))
         return grouped
     cpu = bare_cpu(journal, run)
     return group(found, lambda d: find_errata(d, cpu))
@@ -119,7 +122,7 @@ def bare_cpu(journal: Journal, run: int) -> Cpu:
     """The bare CPU as its own MSRs told the probe; one without errata where an older run did not write it down."""
     for key, (_, _, facts) in journal.cells(run).items():
         if key.host == BARE_HOST and "cpu" in facts:
-            return Cpu(**facts["cpu"])
+            return cpus.from_json(facts["cpu"])
     return Cpu()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from harness.compare import Contract, Mark, Verdict, judge
+from harness.cpus import Under
 from harness.journal import Answer
 from harness.plan import Load
 from harness.session import Deadly, Seen
@@ -22,15 +23,10 @@ _predict = lru_cache(maxsize=1 << 15)(machine.predict)
 _allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
 
 
-def host_cpu(mbec: bool = True) -> Cpu:
-    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
-    return Cpu(mbec=mbec)
-
-
 class Voices:
     """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM."""
 
-    def __init__(self, host_cpu: Callable[[bool], Cpu], mirror: bool = True) -> None:
+    def __init__(self, host_cpu: Under, mirror: bool = True) -> None:
         self._host_cpu = host_cpu
         self._mirror = mirror
         self._spoken: dict[Load, set[str]] = {}  # the WARNs that were due at a load's vectors

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness import bundle, proc, series_io, summary
+from harness import bundle, cpus, proc, series_io, summary
 from harness.cache import Cache
 from harness.commands.common import add_command, add_journal
 from harness.commands.findings import explanation, find
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     series = series_io.read(args.series) if args.series else series_io.read()
     proc.interruptible()
     binaries = bundle.Binaries.built(Cache())
-    files = bundle.contents(finding, explanation(finding), provenance, series, binaries)
+    files = bundle.contents(finding, explanation(finding, cpus.of_run(provenance)), provenance, series, binaries)
     folder = f"kvmirror-{finding.name}"
     out = args.out or Path(f"{folder}.tar.gz")
     try:

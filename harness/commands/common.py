@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import selection
-from harness.voices import host_cpu as host_cpu
 
 LAST_LEVEL = 18
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from harness import minimise, proc, selection, summary
-from harness.commands.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, host_cpu
+from harness import cpus, minimise, proc, selection, summary
+from harness.commands.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
+from harness.cpus import Under
 from harness.errors import InputError
 from harness.findings import Finding, weight
 from harness.journal import Answer, Journal
@@ -96,7 +97,8 @@ def run_explain(args: argparse.Namespace) -> int:
         if args.live:
             _live(journal, run, f, args)
             f = find(journal, run, args.name)
-    print("\n".join(explanation(f)))
+        under = cpus.of_run(journal.provenance(run))
+    print("\n".join(explanation(f, under)))
     return 0
 
 
@@ -126,8 +128,8 @@ def _live(journal: Journal, run: int, f: Finding, args: argparse.Namespace) -> N
     journal.amend(run, {minimise.PROVENANCE: kept | {f.cause: asdict(minimal)}})
 
 
-def explanation(f: Finding) -> list[str]:
-    """A finding whole, a line a fact."""
+def explanation(f: Finding, under: Under) -> list[str]:
+    """A finding whole, a line a fact; ``under`` KVM was the run's CPU."""
     smallest = f.smallest
     level, param_name = smallest.cell
     cells: dict[int, list[str]] = defaultdict(list)
@@ -154,7 +156,7 @@ def explanation(f: Finding) -> list[str]:
     if smallest.predicted is not None:
         (param,) = selection.params(param_name)
         vector = selection.vector(smallest.vector)
-        prediction = machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector, steps=True)
+        prediction = machine.predict(level, param, under(vector.machine.env.cpu_mbec), vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
     lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")

@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from harness import selection
-from harness.commands.common import add_level, host_cpu, one_level
+from harness import cpus, selection
+from harness.commands.common import add_level, one_level
 from harness.journal import param_text
 from kvmodel import machine, sdm
 from kvmodel.outcome import NotApplicable
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     level, param = one_level(args)
     for name in args.ids:
         vector = selection.vector(name)
-        cpu = host_cpu(vector.machine.env.cpu_mbec)
+        cpu = cpus.emulated(vector.machine.env.cpu_mbec)
         prediction = machine.predict(level, param, cpu, vector, steps=args.steps)
         contract = sdm.allowed(machine.virtual_cpu(level, param, cpu, vector.machine), vector)
         if isinstance(contract, NotApplicable):

@@ -15,8 +15,7 @@ from types import FrameType
 from typing import Final
 
 import kvmodel
-from harness import vectors
-from harness.commands.common import host_cpu
+from harness import cpus, vectors
 from harness.oracle.spec import Spec
 from harness.sequences import SEQUENCES
 from kvmodel import machine
@@ -73,5 +72,5 @@ def by_vectors(every: int = 31) -> set[tuple[str, str]]:
     with called() as seen:
         for level, param in ((0, None), (LAST, True)):
             for vector in asked[::every]:
-                machine.predict(level, param, host_cpu(vector.machine.env.cpu_mbec), vector)
+                machine.predict(level, param, cpus.emulated(vector.machine.env.cpu_mbec), vector)
     return seen

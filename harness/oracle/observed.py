@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from harness.commands.common import host_cpu
+from harness import cpus
 from harness.compare import Mark, judge
 from harness.journal import Journal
 from harness.oracle.mutation import Asked
@@ -48,7 +48,7 @@ def read(journal: Journal, levels: Collection[int]) -> Observed:
             vector = parse(row["vector"])
             param = PARAM_VALUES[row["param"]]
             mbec = vector.machine.env.cpu_mbec
-            said = machine.predict(level, param, host_cpu(mbec), vector, steps=True)
+            said = machine.predict(level, param, cpus.emulated(mbec), vector, steps=True)
             if judge(said, None, row["seen"]).marks & Mark.DRIFT:
                 drift += 1
                 continue

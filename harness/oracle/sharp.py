@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import vectors
+from harness import cpus, vectors
 from harness.cache import Cache
-from harness.commands.common import host_cpu
 from harness.errors import CompileError, SeriesError
 from harness.oracle import images, mutation, patch_mutants
 from harness.oracle.check import Mismatch, differing, minimise, run_c, seeded
@@ -85,7 +84,7 @@ def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
     """The first core vector whose prediction changes when ``patch`` is left out of the last level, or nothing."""
     missing = Level.without(LAST, patch)
     for vector in vectors.core() if asked is None else asked:
-        cpu = host_cpu(vector.machine.env.cpu_mbec)
+        cpu = cpus.emulated(vector.machine.env.cpu_mbec)
         for name, param in PARAM_VALUES.items():
             with_it = machine.predict(LAST, param, cpu, vector).outcome
             try:

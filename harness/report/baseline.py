@@ -63,7 +63,7 @@ def body(found: Iterable[Finding], levels: Iterable[int], known: dict[str, Known
             {
                 "cause": f.cause,
                 "first_level": f.first_level,
-                "remark": (known[f.cause].remark if f.cause in known else "") or str(f.symptom),
+                "remark": (known[f.cause].remark if f.cause in known else "") or f.title,
             }
             for f in found
         ],

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import selection, summary
-from harness.causes import Cause
-from harness.commands.common import host_cpu
+from harness import cpus, selection, summary
 from harness.compare import Mark
+from harness.cpus import Under
 from harness.errors import InputError
 from harness.findings import Finding
 from harness.journal import CellKey, Journal
@@ -41,7 +40,6 @@ class FindingView:
 
     finding: Finding
     remark: str | None  # the baseline's, where it is known
-    cause: Cause | None
     predicted: str
     steps: list[str]
     traces: list[str] = field(default_factory=list)  # what KVM's tracepoints showed of its livelocks
@@ -193,7 +191,8 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
     known = known_findings.read(baseline) if baseline else {}
     remarks = {cause: entry.remark for cause, entry in known.items()}
     found = summary.findings(journal, run)
-    views = [_view(f, remarks) for f in found]
+    under = cpus.of_run(info["provenance"])
+    views = [_view(f, remarks, under) for f in found]
     table = [Row(**row) for row in body["levels"]]
     for view in views:
         if view.known:
@@ -271,22 +270,20 @@ def _machines(told: Told) -> list[tuple[str, list[str]]]:
     return [(name, list(values)) for name, values in found.items()]
 
 
-def _view(finding: Finding, remarks: dict[str, str]) -> FindingView:
-    """Ask the mirror for steps and cause; a mirror that does not know the vector leaves them empty."""
+def _view(finding: Finding, remarks: dict[str, str], under: Under) -> FindingView:
+    """Ask the mirror for steps; one that does not know the level has none."""
     smallest = finding.smallest
     if smallest.predicted is None:
-        return FindingView(finding, remarks.get(finding.cause), None, "no mirror was asked", [])
+        return FindingView(finding, remarks.get(finding.cause), "no mirror was asked", [])
     level = smallest.cell[0]
     (param,) = selection.params(smallest.cell[1])
     vector = selection.vector(smallest.vector)
-    cpu = host_cpu(vector.machine.env.cpu_mbec)
+    cpu = under(vector.machine.env.cpu_mbec)
     try:
         prediction = machine.predict(level, param, cpu, vector, steps=True)
     except ValueError:  # a level the mirror has not: another series
-        return FindingView(finding, remarks.get(finding.cause), None, "no mirror for this series", [])
-    return FindingView(
-        finding, remarks.get(finding.cause), finding.origin, str(prediction.outcome), [str(s) for s in prediction.steps]
-    )
+        return FindingView(finding, remarks.get(finding.cause), "no mirror for this series", [])
+    return FindingView(finding, remarks.get(finding.cause), str(prediction.outcome), [str(s) for s in prediction.steps])
 
 
 def _patches(report: Report) -> list[PatchRow]:
@@ -307,7 +304,7 @@ def _patches(report: Report) -> list[PatchRow]:
             patch.changes = sum(by_cell[c].changes for c in here)
             patch.compared_with = min(b[0] for b in below.values() if b is not None)
         patch.first_seen = [v.finding.name for v in report.findings if v.finding.first_level == patch.number]
-        patch.caused = [v.finding.name for v in report.findings if v.cause and patch.number in v.cause.patches]
+        patch.caused = [v.finding.name for v in report.findings if patch.number in v.finding.origin.patches]
     return rows
 
 

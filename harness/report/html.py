@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from harness.minimise import PROVENANCE as CONFIRMED
 from harness.report import pictures
 from harness.report.facts import Report
 from harness.report.grid import Grid
@@ -33,6 +34,8 @@ ROW_TITLES: Final = (
     ("of a lower level", "taken"),
     ("seconds", "seconds"),
 )
+
+ELSEWHERE: Final = ("patches", CONFIRMED)  # of the provenance: patches have their table, findings say the other
 
 
 def _final(value: Any) -> Any:
@@ -59,7 +62,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
-    """The run's own facts, then what it wrote down (patches have their table)."""
+    """The run's own facts, then what it wrote down."""
     took = "still running" if report.seconds is None else duration(report.seconds)
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.begun))
     rows = [
@@ -69,7 +72,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
         ("duration", took),
         ("command", " ".join([Path(report.argv[0]).name, *report.argv[1:]]) if report.argv else ""),
     ]
-    rest = {key: value for key, value in report.provenance.items() if key != "patches"}
+    rest = {key: value for key, value in report.provenance.items() if key not in ELSEWHERE}
     rows += [(f"patch {p.number}", p.sha256) for p in report.patches if p.sha256]
     return [*rows, *flat(rest), *((f"guests: {name}", "; ".join(values)) for name, values in report.machines)]
 

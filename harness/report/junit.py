@@ -89,7 +89,8 @@ def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: Group) 
     lines = []
     for view in found:
         state = "known" if view.known else "new" if report.has_baseline else "finding"
-        lines += [f"{view.finding.name} ({state}): {view.finding.symptom}", f"cause {view.finding.cause}"]
+        lines += [f"{view.finding.name} ({state}): {view.finding.title}"]
+        lines += [view.finding.whence, f"cause {view.finding.cause}"]
         lines += [view.moved] if view.moved else []
         lines += some(group.findings[view.finding.name])
     if group.drift:
@@ -99,7 +100,7 @@ def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: Group) 
         error.text = _text([*some(group.drift), reproduce, *lines])
     elif group.new:
         new = [v for v in found if not v.known]
-        message = f"{', '.join(v.finding.name for v in new)}: {new[0].finding.symptom}"
+        message = f"{', '.join(v.finding.name for v in new)}: {new[0].finding.title}"
         failure = ElementTree.SubElement(case, "failure", _attributes(type="finding", message=message))
         failure.text = _text([*lines, *(v.command for v in new)])
     elif group.skipped:

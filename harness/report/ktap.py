@@ -49,7 +49,8 @@ def _diagnostics(report: Report, group: Group) -> list[str]:
     for view in report.findings:
         if vectors := group.findings.get(view.finding.name):
             state = "known " if view.known else ""
-            lines.append(ktap(f"{state}finding {view.finding.cause}: {view.finding.symptom}, {len(vectors)} vectors"))
+            lines.append(ktap(f"{state}finding {view.finding.name} ({view.finding.cause}): {view.finding.title}"))
+            lines.append(ktap(f"{view.finding.whence}; {len(vectors)} vectors here"))
             lines.append(ktap(vectors[0]))
             if view.moved:
                 lines.append(ktap(f"{view.finding.name} {view.moved}"))

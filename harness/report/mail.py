@@ -164,14 +164,15 @@ def _patch_lines(patch: PatchRow, total: int) -> list[str]:
 def _finding_lines(view: FindingView) -> list[str]:
     finding, smallest = view.finding, view.finding.smallest
     state = " (known)" if view.known else ""
-    lines = wrapped(f"{finding.name}{state}: {finding.symptom}")
+    lines = wrapped(f"{finding.name}{state}: {finding.title}")
+    lines += wrapped(finding.whence, "    ", "  - ")
     lines += wrapped(f"levels {'; '.join(view.cell_texts)}; {plural(len(finding.vectors), 'vector')}", "    ", "  - ")
     lines += wrapped(f"manual: {smallest.allowed} (SDM {smallest.section})", "    ", "  - ")
     lines += wrapped(f"seen: {smallest.seen}", "    ", "  - ")
     if view.traces:
         lines += wrapped(f"KVM's tracepoints: {view.traces[0]}", "    ", "  - ")
-    if view.cause:
-        lines += wrapped(view.cause, "    ", "  - ")
+    if finding.confirmed:
+        lines += wrapped(finding.confirmed, "    ", "  - ")
     return [*lines, "  - to reproduce:", "", *command_lines(view.command)]
 
 
@@ -200,7 +201,7 @@ def b4_check(report: Report, mail: Mail) -> list[dict[str, str]]:
             caused = view.finding.name in row.caused
             status = "warn" if view.known or not caused else "fail"
             what = "causes" if caused else "first shows"
-            checks.append(_check("finding", status, f"{what} {view.finding.symptom}", _finding_lines(view)))
+            checks.append(_check("finding", status, f"{what} {view.finding.title}", _finding_lines(view)))
     if report.status != "complete":
         checks.append(_check("run", "warn", f"the run is {report.status}", []))
     return checks

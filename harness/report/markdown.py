@@ -56,13 +56,12 @@ def _finding(view: FindingView) -> list[str]:
     smallest = finding.smallest
     lines = [
         f"- **{finding.name}** {markdown(finding.title)}",
+        f"  - {markdown(finding.whence)}",
         f"  - levels {markdown('; '.join(view.cell_texts))}; {plural(len(finding.vectors), 'vector')}"
         + (f"; {markdown(finding.confirmed)}" if finding.confirmed else ""),
         f"  - the manual: {markdown(smallest.allowed)} ({code(smallest.rule)}, SDM {markdown(smallest.section)});"
         f" seen: {markdown(smallest.seen)}",
     ]
-    if view.cause:
-        lines.append(f"  - {markdown(view.cause)}")
     if view.moved:
         lines.append(f"  - baseline: {markdown(view.moved)}")
     return [*lines, f"  - {code(view.command)}", f"  - cause {code(finding.cause)}", ""]

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import summary
-from harness.commands.common import host_cpu
+from harness import cpus, summary
 from harness.commands.validate import ASKED, _untouched, resumed, unfinished
 from harness.compare import Mark
 from harness.errors import HostError, InputError
@@ -84,7 +83,7 @@ def run(
             raise KeyboardInterrupt
 
     fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: session}
-    execute(works, journal, number, options=options, voices=Voices(host_cpu), progress=progress, **fakes)
+    execute(works, journal, number, options=options, voices=Voices(cpus.emulated), progress=progress, **fakes)
 
 
 def planned() -> list[Work]:
@@ -103,7 +102,7 @@ def totals(journal: Journal, number: int) -> dict[str, Any]:
 def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
     works = list(plan(core(), range(19), [None, False, True]))
     named = frozenset((level, value) for level in range(3, 19) for value in (False, True))
-    offered = Voices(host_cpu).offered
+    offered = Voices(cpus.emulated).offered
     found = shares(works, Options(values_named=named, offered=offered))
     assert Counter(id(w) for share in found for w in share) == Counter(map(id, works))
     assert all(len({w.load.env.cpu_mbec for w in share}) == 1 for share in found)
@@ -156,7 +155,13 @@ def test_a_load_without_its_last_cell_is_asked_again(tmp_path: Path) -> None:
         fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: FakeSession()}
         with pytest.raises(KeyboardInterrupt):
             execute(
-                works, journal, number, options=NAMED, voices=Interrupted(host_cpu), progress=lambda _: None, **fakes
+                works,
+                journal,
+                number,
+                options=NAMED,
+                voices=Interrupted(cpus.emulated),
+                progress=lambda _: None,
+                **fakes,
             )
         assert len(journal.cells(number)) == 1
         assert len(unfinished(works, journal, number)) == len(works)

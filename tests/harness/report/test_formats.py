@@ -10,18 +10,19 @@ import re
 import subprocess
 import sys
 import tarfile
+from html import unescape
 from pathlib import Path
 
 import jsonschema
 import pytest
 from junitparser import JUnitXml
 
-from harness import fetch, proc, vectors
+from harness import fetch, proc, series_io, vectors
 from harness.cache import Cache, default_root
 from harness.commands import validate
 from harness.errors import FetchError, KvmirrorError
 from harness.journal import Journal
-from harness.report import baseline, facts, groups, junit, ktap, markdown
+from harness.report import baseline, facts, grid, groups, html, junit, ktap, mail, markdown
 from harness.report import text as text_of
 from tests.harness.report import hostile, synthetic
 
@@ -100,6 +101,21 @@ def test_junit_counts_what_the_run_counted(journal_path: Path) -> None:
     assert by_name["level 18, parameter 1"].failures > 0
     assert by_name["level 15, parameter 0"].errors > 0
     assert len({(c.classname, c.name) for c in cases}) == len(cases)
+
+
+def test_every_format_says_the_same_of_a_finding(journal_path: Path) -> None:
+    report, units, tap = documents(journal_path)
+    with Journal(journal_path) as journal:
+        page = unescape(html.render(report, grid.gather(journal, report)))
+    texts = {"junit": unescape(units), "ktap": tap, "html": page}
+    texts["markdown"] = re.sub(r"\\(.)", r"\1", unescape(markdown.render(report)))
+    texts["mail"] = " ".join(mail.reply(report, series_io.read(), "").split())
+    assert report.findings
+    for view in report.findings:
+        for name, text in texts.items():
+            assert view.finding.title in text, (name, view.finding.title)
+            assert view.finding.whence in text, (name, view.finding.whence)
+        assert view.finding.title.startswith(f"{view.finding.symptom.severity}: ")
 
 
 def test_a_baseline_makes_findings_known(journal_path: Path, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_reply_answers_the_cover_letter_in_72_columns(report: facts.Report) ->
     for patch in report.patches:
         assert f"{patch.number}/18 {patch.subject}" in joined
     for view in report.findings:
-        assert f"{view.finding.name}: {view.finding.symptom}" in joined
+        assert f"{view.finding.name}: {view.finding.title}" in joined
+        assert view.finding.whence in joined
         assert view.command in re.sub(r" +", " ", body.replace("\\\n", ""))
     assert "6.12.8" in body
 

@@ -1,0 +1,38 @@
+"""The CPU under KVM: the emulated host's, or a lab machine's as its run wrote it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from kvmodel.cpu import Cpu
+
+PROVENANCE: Final = "lab_cpu"  # where the provenance of a run on lab machines keeps it
+
+Under = Callable[[bool], Cpu]  # the CPU under KVM, with or without MBEC where the host can be started both ways
+
+
+def emulated(mbec: bool = True) -> Cpu:
+    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
+    return Cpu(mbec=mbec)
+
+
+def as_json(cpu: Cpu) -> dict[str, Any]:
+    """What a machine tells of its CPU; errata, which only a bare run measures, are left out."""
+    return {name: value for name, value in asdict(cpu).items() if name != "errata"}
+
+
+def from_json(body: Mapping[str, Any]) -> Cpu:
+    """The inverse of ``as_json``; a feature that an older run did not write down is as in the emulated host."""
+    known = asdict(Cpu())
+    return Cpu(**{name: value for name, value in body.items() if name in known})
+
+
+def of_run(provenance: Mapping[str, Any]) -> Under:
+    """The CPU under a run, from the journal's word on what the run was made of."""
+    told = provenance.get(PROVENANCE)
+    if told is None:
+        return emulated
+    cpu = from_json(told)
+    return lambda _: cpu
