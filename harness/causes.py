@@ -6,9 +6,10 @@ Three kinds of patches take a departure away. A **switch** only decides whether 
 what it is; an **offer** changes the virtual CPU that L1 reads, so that the question cannot be asked without it;
 every other one puts a rule on the way. The cause is sought among the last, then the second, then the first.
 
-It is sought where the fewest patches take part: with L2 paging at CPL 0 if the departure shows there too (else
-the probe's own code in L2 is user-mode), with the parameter off likewise, and at the lowest level of the unbroken row
-of levels that show it. So the levels of a run do not change what it finds.
+It is sought where the fewest patches take part: of a sequence's turn with the access alone if that shows the same,
+with L2 paging at CPL 0 if the departure shows there too (else the probe's own code in L2 is user-mode), with the
+parameter off likewise, and at the lowest level of the unbroken row of levels that show it. So the levels and the
+histories of a run do not change what it finds.
 """
 
 from __future__ import annotations
@@ -103,6 +104,21 @@ def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
     return _find(asked, level, param)
 
 
+def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
+    """``d`` as no matter of history where the mirror shows the same answer to the access that departs alone.
+
+    A run of sequences need not have asked that access alone.
+    """
+    vector = parse(d.vector)
+    level, param_name = d.cell
+    if not d.stale or not isinstance(vector, SequenceVector) or d.predicted is None or level > LAST:
+        return d
+    (param,) = selection.params(param_name)
+    alone = vector.turns[d.turn].access
+    seen = machine.predict(level, param, under(alone.machine.env.cpu_mbec), alone).outcome
+    return replace(d, stale=not seen.matches(d.seen))
+
+
 def find_errata(d: Departure, cpu: Cpu) -> Cause:
     """The known errata by which a bare ``cpu`` answers as it did."""
     vector = parse(d.vector)
@@ -136,6 +152,10 @@ def _shows(asked: _Asked, level: int, param: bool | None) -> bool:
 def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
     if not _shows(asked, level, param):
         return NOT_SHOWN
+    if isinstance(asked.vector, SequenceVector):
+        alone = replace(asked, vector=asked.vector.turns[asked.turn].access, turn=0)
+        if _shows(alone, level, param):
+            asked = alone
     if isinstance(asked.vector, AccessVector):
         supervisor = replace(asked, vector=replace(asked.vector, cpl=0, paging=Paging.LONG))
         if _shows(supervisor, level, param):

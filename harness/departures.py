@@ -183,10 +183,10 @@ def _others(contract: list[Allowed], seen: Outcome, turn: int, first: Outcome) -
     return found
 
 
-def _access(d: Departure) -> str:
-    """The access that departs, without its history."""
+def departing_access(d: Departure) -> Vector:
+    """The access that departs, without its history; of what is no sequence, the vector itself."""
     vector = parse(d.vector)
-    return vector.turns[d.turn].access.id if isinstance(vector, SequenceVector) else d.vector
+    return vector.turns[d.turn].access if isinstance(vector, SequenceVector) else vector
 
 
 def _stale_told(found: list[Departure]) -> list[Departure]:
@@ -194,11 +194,11 @@ def _stale_told(found: list[Departure]) -> list[Departure]:
 
     What the same access shows as a first turn or alone is no matter of history, whatever it looks like.
     """
-    fresh = {(_access(d), d.cell, d.host, d.seen) for d in found if d.turn == 0}
+    fresh = {(departing_access(d).id, d.cell, d.host, d.seen) for d in found if d.turn == 0}
     told = []
     for d in found:
         vector = parse(d.vector)
-        if isinstance(vector, SequenceVector) and (_access(d), d.cell, d.host, d.seen) not in fresh:
+        if isinstance(vector, SequenceVector) and (departing_access(d).id, d.cell, d.host, d.seen) not in fresh:
             d = replace(d, stale=sdm.stale(Cpu(), vector.turns[: d.turn + 1], d.seen))
         told.append(d)
     return told

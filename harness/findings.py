@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from harness.causes import NOT_ASKED, Cause
-from harness.departures import Cell, Departure, Symptom, symptom
+from harness.departures import Cell, Departure, Symptom, departing_access, symptom
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, ClientSequence, changed_fields, parse
+from kvmodel.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
 
 Key = tuple[Symptom, str, str, str]
 
@@ -77,8 +77,10 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """The symptom with what all its vectors have in common."""
-        return f"{self.symptom}{common(self.vectors)}"
+        """The symptom with what all its accesses have in common, where no history is needed to show it."""
+        if any(d.stale for d in self.departures):
+            return str(self.symptom)
+        return f"{self.symptom}{common(departing_access(d) for d in self.departures)}"
 
     @property
     def whence(self) -> str:
@@ -114,16 +116,16 @@ def weight(name: str) -> tuple[int, str]:
     return 0, name
 
 
-def common(names: list[str]) -> str:
-    """What every access among the vectors has in common, as words for a title; empty where that is nothing."""
-    vectors = [parse(name) for name in names]
+def common(accesses: Iterable[Vector]) -> str:
+    """What every access has in common, as words for a title; empty where that is nothing."""
+    vectors = list(accesses)
     found = [v for v in vectors if isinstance(v, AccessVector)]
     if not found or len(found) < len(vectors):
         return ""
     words = []
-    accesses = {v.access.value for v in found}
-    if len(accesses) <= 2:
-        words.append(" or ".join(sorted(accesses)))
+    names = {v.access.value for v in found}
+    if len(names) <= 2:
+        words.append(" or ".join(sorted(names)))
     if len({v.mbec for v in found}) == 1:
         words.append(f"MBEC {found[0].mbec.value}")
     for bit, title in (("u", "bit 10"), ("x", "bit 2")):

@@ -1,7 +1,7 @@
 """A finding made smaller on a host: simpler vectors are asked there, and the smallest is run alone, three times.
 
-A vector is simpler when one field more is as in the plain vector. Those that show the same cause are kept; of them the
-first in the order of an id is taken, and the search goes on from it until no field can be made plain.
+A vector is simpler when one field more is as in the plain vector, a sequence when it has fewer turns. Those that show
+the same cause are kept; of them the first is taken, and the search goes on from it until nothing simpler shows it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from harness import cpus
-from harness.causes import find_cause
+from harness.causes import find_cause, without_history
 from harness.compare import Mark
 from harness.cpus import Under
 from harness.departures import Departure, departures
@@ -21,6 +21,7 @@ from harness.errors import InputError
 from harness.findings import Finding, group
 from harness.guest import pack
 from harness.journal import Answer, contract_json, outcome_json, outcome_of
+from kvmodel.sequence import SequenceVector
 from kvmodel.vector import AccessVector, Vector, VectorError, changed_fields, parse
 
 TIMES: Final = 3
@@ -41,12 +42,18 @@ class Minimal:
         return f"confirmed {self.shown}/{self.times} alone"
 
 
-def simpler(vector: Vector) -> list[AccessVector]:
-    """The vectors with one field more as in the plain one, in the order of an id; empty where that has no meaning."""
+def simpler(vector: Vector) -> list[Vector]:
+    """The vectors one step plainer, the plainest first; empty where that has no meaning.
+
+    Of an access one field more is as in the plain one, in the order of an id. Of a sequence each turn's access is
+    asked alone, the last one's first, then the sequences with one turn left out.
+    """
+    if isinstance(vector, SequenceVector):
+        return _fewer_turns(vector)
     if not isinstance(vector, AccessVector):
         return []
     plain = AccessVector()
-    found = []
+    found: list[Vector] = []
     for name in changed_fields(vector, plain):
         if name == "env":  # another host, another finding
             continue
@@ -60,6 +67,14 @@ def simpler(vector: Vector) -> list[AccessVector]:
         except (VectorError, InputError):
             continue
         found.append(candidate)
+    return list({c.id: c for c in found}.values())
+
+
+def _fewer_turns(vector: SequenceVector) -> list[Vector]:
+    found: list[Vector] = [turn.access for turn in reversed(vector.turns)]
+    for left_out in range(len(vector.turns)) if len(vector.turns) > 2 else ():
+        first, *rest = (turn for n, turn in enumerate(vector.turns) if n != left_out)
+        found.append(SequenceVector((replace(first, invept=True, second=False), *rest)))
     return list({c.id: c for c in found}.values())
 
 
@@ -90,7 +105,7 @@ def _same(row: dict[str, Any], finding: Finding, under: Under) -> bool:
     departure = departure_of(row)
     if departure is None:
         return False
-    (other,) = group([departure], partial(find_cause, under=under))
+    (other,) = group([without_history(departure, under)], partial(find_cause, under=under))
     return other.cause == finding.cause
 
 

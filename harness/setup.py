@@ -157,6 +157,11 @@ class Bench:
         old, new = (series_check.files(self._modules[n]) for n in (below, level))
         return identity.same(self.cache, old, new)
 
+    def release(self) -> None:
+        """The workers have ended: whoever opens a host next may have any."""
+        if self.lab is not None:
+            self.lab.release()
+
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
         """A host that is not started yet."""
         if self.lab is not None:

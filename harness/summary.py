@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from harness import cpus
-from harness.causes import find_cause, find_errata
+from harness.causes import find_cause, find_errata, without_history
 from harness.compare import Mark
 from harness.departures import departures
 from harness.findings import Finding, group
@@ -111,7 +111,8 @@ def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
     found = departures(journal.results(run, having=Mark.FINDING, host=host))
     if host == KVM_HOST:
         provenance = journal.provenance(run)
-        grouped = group(found, partial(find_cause, under=cpus.of_run(provenance)))
+        under = cpus.of_run(provenance)
+        grouped = group((without_history(d, under) for d in found), partial(find_cause, under=under))
         attach(grouped, provenance.get(CONFIRMED, {}))
         return grouped
     cpu = bare_cpu(journal, run)

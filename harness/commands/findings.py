@@ -6,26 +6,22 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from harness import cpus, minimise, proc, selection, summary
+from harness import cpus, live, proc, selection, summary
 from harness.commands.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
 from harness.cpus import Under
 from harness.errors import InputError
 from harness.findings import Finding, weight
-from harness.journal import Answer, Journal
-from harness.plan import plan
+from harness.journal import Journal
 from harness.progress import PROGRESS
 from harness.report import facts
 from harness.setup import Bench
-from harness.validate import Options, ask
-from harness.voices import Voices
 from kvmodel import machine
 from kvmodel.outcome import Outcome
 from kvmodel.sdm.rules import RULES
-from kvmodel.vector import Vector
 
 
 def add_parser(commands: Any) -> None:
@@ -74,11 +70,19 @@ def run_findings(args: argparse.Namespace) -> int:
     if not found:
         print("no findings")
     for f in found:
-        where = "" if args.bare else f"first at level {f.first_level}, {f.depends_on_parameter()}, "
-        print(f"{f.name:4} {f.title}")
-        print(f"     {where}{len(f.vectors)} vectors; {f.origin}")
-        print(f"     {f.smallest.vector}")
+        print("\n".join(listed(f)))
     return 0
+
+
+def listed(f: Finding) -> list[str]:
+    """A finding in three lines; a bare CPU's has no level."""
+    whence = f"{f.origin}" if f.host == summary.BARE_HOST else f.whence
+    confirmed = f", {f.confirmed}" if f.confirmed else ""
+    return [
+        f"{f.name:4} {f.title}",
+        f"     {whence}; {facts.plural(len(f.vectors), 'vector')}{confirmed}",
+        f"     {f.smallest.vector}",
+    ]
 
 
 def find(journal: Journal, run: int, name: str) -> Finding:
@@ -104,28 +108,11 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def _live(journal: Journal, run: int, f: Finding, args: argparse.Namespace) -> None:
     """Make the finding smaller on a host, and keep what came of it with the run."""
-    level, param_name = f.smallest.cell
-    (param,) = selection.params(param_name)
     proc.interruptible()
     bench = Bench.of(args)
-    bench.build([level])
-    voices = Voices(bench.host_cpu, f.origin.asked)
-    env = selection.vector(f.smallest.vector).machine.env
-    with bench.open_host(env.cpu_mbec, "emulated host") as host:
-        session = bench.open_session(host)
-
-        def answers(vectors: Sequence[Vector]) -> list[Answer]:
-            found: dict[str, Answer] = {}
-            for work in plan(vectors, [level], [param]):
-                done = ask(session, work, Options(), collapsing=False)
-                for batch in done.batches.values():
-                    found |= {a.vector.id: a for a in voices.answers(done.load, batch.vectors, batch.seen)}
-            return [found[v.id] for v in vectors]
-
-        with PROGRESS.paused():
-            minimal = minimise.minimise(f, answers, lambda text: print(text, file=sys.stderr))
-    kept = journal.provenance(run).get(minimise.PROVENANCE, {})
-    journal.amend(run, {minimise.PROVENANCE: kept | {f.cause: asdict(minimal)}})
+    bench.build([f.smallest.cell[0]])
+    with PROGRESS.paused():
+        live.minimise_all(journal, run, [f], bench, lambda text: print(text, file=sys.stderr))
 
 
 def explanation(f: Finding, under: Under) -> list[str]:

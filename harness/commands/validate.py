@@ -10,8 +10,9 @@ import sys
 import time
 from typing import Any
 
-from harness import proc, selection, silicon, summary
+from harness import live, proc, selection, silicon, summary
 from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal
+from harness.commands.findings import listed
 from harness.errors import InputError
 from harness.journal import Journal, param_text
 from harness.plan import PARAM_FROM, Work, plan, twins
@@ -69,6 +70,11 @@ def add_parser(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="hold KVM's tracepoints of a sample of every batch against the mirror's, event by event (default: off)",
+    )
+    parser.add_argument(
+        "--minimise",
+        action="store_true",
+        help="afterwards make each finding's vector smaller on a host and run it alone three times",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
@@ -234,11 +240,19 @@ def run(args: argparse.Namespace) -> int:
         finally:
             journal.amend(run_number, {"cpus": bench.cpus})
             journal.end(run_number, status)
-        return _close(journal, run_number, args, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if args.minimise:
+            bench.release()
+            with PROGRESS.paused():
+                found = summary.findings(journal, run_number)
+                live.minimise_all(journal, run_number, found, bench, lambda text: print(text, file=sys.stderr))
+        return _close(journal, run_number, args, seconds)
 
 
 def _bare(args: argparse.Namespace) -> int:
     """The silicon voice: the probe on the bare CPU, judged by the contract alone."""
+    if args.minimise:
+        raise InputError("--minimise asks KVM again, and --bare asks none: leave one out")
     vectors = [v for v in selection.vector_list(args.vectors) if silicon.askable(v)]
     bench = Bench.of(args)
     bench.build_bare()
@@ -285,10 +299,7 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
             print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
         found = summary.findings(journal, run_number)
         for f in found:
-            print(f"{f.name:4} first at level {f.first_level}, {f.depends_on_parameter()}: {f.title}")
-            print(f"     {len(f.vectors)} vectors, as {f.smallest.vector}")
-            if not args.no_mirror:
-                print(f"     {f.origin}")
+            print("\n".join(listed(f)))
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""

@@ -50,6 +50,11 @@ class Lab:
                 self._taken[me] = free[0]
             return self.machine(self._taken[me], release, memio)
 
+    def release(self) -> None:
+        """Every machine is free again: the threads that had one have ended."""
+        with self._lock:
+            self._taken.clear()
+
     @contextmanager
     def _looked_at(self, address: Address) -> Iterator[SshHost]:
         host = self.machine(address)

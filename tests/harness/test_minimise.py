@@ -14,6 +14,7 @@ from harness.minimise import PROVENANCE, Minimal, departure_of, minimise, row_of
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome, Prediction
+from kvmodel.sequence import sequence
 from kvmodel.vector import Access, AccessVector, ClientVector, Mbec, Paging, Perm, Vector
 
 CPU = Cpu()
@@ -53,6 +54,27 @@ def test_simpler_vectors_have_one_field_more_as_in_the_plain_one() -> None:
     assert [(v.leaf_level, v.upper_level) for v in large] == [(1, 2)]
     other = simpler(AccessVector(paging=Paging.OFF, access=Access.FETCH))
     assert [(v.access, v.paging) for v in other] == [(Access.READ, Paging.OFF), (Access.FETCH, Paging.LONG)]
+
+
+def test_simpler_sequences_have_fewer_turns() -> None:
+    first = AccessVector(leaf=Perm(True, False, False, True))
+    three = sequence(first, "l1=rwxu.b.noinv", "fetch")
+    names = [v.id for v in simpler(three)]
+    assert names[:3] == [turn.access.id for turn in reversed(three.turns)]
+    assert names[3:] == [
+        sequence(three.turns[1].access, "fetch.b").id,
+        sequence(first, "l1=rwxu.fetch.b").id,
+        sequence(first, "l1=rwxu.b.noinv").id,
+    ]
+    assert [v.id for v in simpler(sequence(first, "same"))] == [first.id]
+
+
+def test_a_sequence_becomes_the_access_that_shows_the_same() -> None:
+    alone = AccessVector(Mbec.OFF, leaf=FAR.leaf)
+    found = finding(sequence(AccessVector(Mbec.OFF), f"l1={FAR.leaf}"))
+    minimal = minimise(found, lambda vectors: [answer(v) for v in vectors])
+    assert minimal.departure["vector"] == alone.id
+    assert found.cause == finding().cause
 
 
 def test_the_smallest_keeps_what_the_cause_needs_and_nothing_else() -> None:

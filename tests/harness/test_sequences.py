@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import guest, protocol, session, silicon
-from harness.causes import find_cause
+from harness.causes import find_cause, without_history
 from harness.compare import Mark, departing, judge
 from harness.departures import Departure, departures, symptom
 from harness.errors import InputError
@@ -256,6 +256,23 @@ def test_what_shows_without_its_history_is_not_stale() -> None:
     (finding,) = group(both)
     assert finding.symptom.severity == "permission not enforced"
     assert finding.smallest.vector == page.id
+    assert without_history(alone).stale  # without a mirror nothing says so
+    assert not without_history(replace(alone, predicted=of_turns([DONE, DONE]))).stale
+    assert without_history(replace(both[0], predicted=DONE)) == replace(both[0], predicted=DONE)
+
+
+def test_what_the_access_alone_shows_has_the_same_cause() -> None:
+    cpu = Cpu(maxphyaddr=40)
+    page = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("r--u"), access=Access.FETCH, cpl=3)
+    vectors: tuple[Vector, ...] = (page, sequence(replace(page, leaf=Perm.parse("----")), "l1=r--u"))
+    rows = []
+    for vector in vectors:
+        told = machine.predict(18, True, cpu, vector).outcome
+        contract = sdm.allowed(machine.virtual_cpu(18, True, cpu, vector.machine), vector)
+        rows.append(row(vector, told, contract) | {"predicted": told})
+    (finding,) = group(departures(rows), find_cause)
+    assert finding.vectors == [v.id for v in vectors]
+    assert finding.title.endswith("(fetch, MBEC off, bit 10 set in the leaf, bit 2 clear in an entry)")
 
 
 def test_a_kvm_that_ignores_invept_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
