@@ -16,11 +16,21 @@ from harness import guest, proc
 from harness.errors import GuestError, HostError
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
 from harness.rootfs import make_iso, render
-from kvmodel.vector import Vector
+from kvmodel.sequence import SequenceVector
+from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
 MEMORY_MIB: Final = 1024  # L1 is the machine itself
 OBSERVING: Final = "port_e9_hack: enabled=1\ncom1: enabled=1, mode=file, dev={serial}\n"
+
+
+def askable(vector: Vector) -> bool:
+    """Whether the bare CPU can be asked: no host, no KVM client, and nothing that QEMU would take away."""
+    if isinstance(vector, SequenceVector):
+        return all(askable(turn.access) for turn in vector.turns)
+    if not isinstance(vector, AccessVector | EntryVector | MsrVector):
+        return False
+    return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
 
 
 def frame(stream: bytes) -> bytes:

@@ -23,6 +23,19 @@ def unpack(debs: Iterable[Path], root: Path) -> None:
             raise BuildError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}: remove it and try again")
 
 
+def _dynamic(file: Path) -> str:
+    """readelf's words on a file's dynamic section; BuildError where it is no ELF file."""
+    done = proc.run(["readelf", "-d", str(file)], check=False)
+    if done.returncode:
+        raise BuildError(f"{file} is not an ELF file: {done.stderr.strip()}")
+    return done.stdout
+
+
+def needed(file: Path) -> set[str]:
+    """The sonames of the libraries that ``file`` itself names. BuildError where it is no ELF file."""
+    return {match[2] for match in _NEEDED.finditer(_dynamic(file))}
+
+
 def closure(root: Path, binaries: Iterable[str], stubs: Container[str] = ()) -> dict[str, Path]:
     """The shared libraries that ``binaries`` (paths below ``root``) need, all the way: soname to the real file.
 
@@ -34,11 +47,9 @@ def closure(root: Path, binaries: Iterable[str], stubs: Container[str] = ()) -> 
     queue = [root / binary for binary in binaries]
     while queue:
         file = queue.pop()
-        done = proc.run(["readelf", "-d", str(file)], check=False)
-        if done.returncode:
-            raise BuildError(f"{file} is not an ELF file: {done.stderr.strip()}")
-        run_path = [p.lstrip("/") for m in _RUNPATH.finditer(done.stdout) for p in m[1].split(":")]
-        for match in _NEEDED.finditer(done.stdout):
+        section = _dynamic(file)
+        run_path = [p.lstrip("/") for m in _RUNPATH.finditer(section) for p in m[1].split(":")]
+        for match in _NEEDED.finditer(section):
             soname = match[2]
             if soname in found:
                 continue

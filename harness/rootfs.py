@@ -38,10 +38,17 @@ FIRMWARE: Final = {  # name in QEMU's data folder: where the packages have it
     "pvh.bin": "usr/share/qemu/pvh.bin",
 }
 STUBS: Final = (  # libraries that QEMU names and, started as harness.qemu starts it, never calls
+    *("libpng16.so.16", "libjpeg.so.62", "libslirp.so.0", "libvdeplug.so.2"),  # displays and networks
+    *("libpmem.so.1", "libnuma.so.1", "libudev.so.1", "libfuse3.so.4", "libaio.so.1t64", "libzstd.so.1"),  # devices
+    *("librdmacm.so.1", "libibverbs.so.1"),  # migration by RDMA; bring netlink
+    *("libbpf.so.1", "libseccomp.so.2"),  # filters; bring an ELF library
     "libcapstone.so.5",  # disassembly
+    "libgio-2.0.so.0",  # D-Bus; brings mounts, SELinux and systemd
     "libsasl2.so.2",  # VNC's log-in; brings OpenSSL
-    "libpmem.so.1",  # persistent memory; brings kernel module tools
+    *("libgnutls.so.30", "libnettle.so.8", "libhogweed.so.6"),  # TLS and disk encryption
 )
+# What is called at each start all the same: to set the library up, and for a seed that no machine of ours takes.
+ANSWERING: Final = ("gnutls_global_init", "gnutls_rnd")
 COMMAND_LINE: Final = (
     "console=ttyS0,115200 nokaslr mitigations=off random.trust_cpu=on tsc=reliable no_timer_check nowatchdog "
     "quiet loglevel=5"
@@ -191,8 +198,11 @@ def _busybox() -> Path:
 def _write_archive(path: Path, root: Path, busybox: Path, memio: Path, ssh: Keys) -> None:
     """The uncompressed archive from the unpacked packages under ``root``."""
     libraries = debs.closure(root, (QEMU, DROPBEAR), STUBS)
+    for file in (root / DROPBEAR, *(path for soname, path in libraries.items() if soname not in STUBS)):
+        if missed := debs.needed(file) & set(STUBS):
+            raise BuildError(f"{file.name} needs {', '.join(sorted(missed))}: only what QEMU alone needs can be a stub")
     for soname in STUBS:
-        libraries[soname] = stubs.make(root / QEMU, libraries[soname], soname, root)
+        libraries[soname] = stubs.make(root / QEMU, libraries[soname], soname, root, ANSWERING)
     applets = proc.run([str(busybox), "--list"]).stdout.split()
     with Cpio(path) as archive:
         for name in _FOLDERS:

@@ -7,7 +7,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import bochs, builds, cpus, identity, kernel, levels, probe, proc, rootfs, series_check, series_io, toolbox
+from harness import (
+    bochs,
+    builds,
+    cpus,
+    emulator,
+    identity,
+    kernel,
+    levels,
+    probe,
+    proc,
+    rootfs,
+    series_check,
+    series_io,
+    toolbox,
+)
 from harness.cache import Cache, sha256
 from harness.hosts.base import Host
 from harness.hosts.cpuinfo import CpuInfo
@@ -71,13 +85,16 @@ class Bench:
         self.bochs, self.probe = made["bochs"], made["probe"]
 
     def _build_bochs(self) -> Path:
-        return bochs.users(self._emulator) if self._emulator else bochs.build(self.cache, self._mended)
+        return bochs.users(self._emulator) if self._emulator else emulator.build(self.cache, self._mended)
 
     def build(self, wanted: Iterable[int]) -> None:
         """Build whatever is missing for these levels, independent parts side by side."""
         toolbox.require()
+        wanted = list(wanted)
         apart: dict[str, Callable[[], Any]] = {
             "kernel": lambda: kernel.base(self.cache, self._linux),
+            # A patch that does not apply is told before the long builds are done.
+            "patches": lambda: series_io.states(self.series, kernel.source(self.cache, self._linux), max(wanted)),
             **(
                 {"memio": lambda: probe.memio(self.cache)}
                 if self.lab

@@ -16,19 +16,9 @@ from harness.setup import Bench
 from harness.summary import BARE_HOST
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
+from kvmodel.vector import Vector
 
 KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
-
-
-def askable(vector: Vector) -> bool:
-    """Whether the bare CPU can be asked: no host, no KVM client, and nothing that QEMU would take away."""
-    if isinstance(vector, SequenceVector):
-        return all(askable(turn.access) for turn in vector.turns)
-    if not isinstance(vector, AccessVector | EntryVector | MsrVector):
-        return False
-    return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """Shared libraries that a program names but never calls here, replaced by ones of a few hundred bytes.
 
 The emulated host unpacks its whole file system at each boot, and the program maps all its libraries at each start.
-A stub has the soname and the symbols that the program asks of it, with their versions; whoever calls one is ended.
+A stub has the soname and the symbols that the program asks of it, with their versions; whoever calls one is
+ended, unless it is one of those that may answer 0.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from harness import proc
@@ -29,8 +31,8 @@ def _symbols(file: Path, defined: bool) -> dict[str, tuple[str, str]]:
     }
 
 
-def make(program: Path, library: Path, soname: str, folder: Path) -> Path:
-    """``folder``/``soname``: what ``program`` asks of ``library``, and no more.
+def make(program: Path, library: Path, soname: str, folder: Path, answering: Collection[str] = ()) -> Path:
+    """``folder``/``soname``: what ``program`` asks of ``library``, and no more. ``answering`` return 0, no more.
 
     BuildError where it asks for data (a stub could only answer it wrongly), or where the compiler refuses.
     """
@@ -41,7 +43,12 @@ def make(program: Path, library: Path, soname: str, folder: Path) -> Path:
     if data := sorted(n for n in shared if offered[n][0] == "OBJECT"):
         raise BuildError(f"{program.name} uses data of {soname} ({data[0]}): leave it out of the stubs")
     source, script, out = (folder / f"{soname}{suffix}" for suffix in (".c", ".map", ""))
-    source.write_text("".join(f"void {n}(void) {{ __builtin_trap(); }}\n" for n in sorted(asked)))
+    source.write_text(
+        "".join(
+            f"int {n}(void) {{ return 0; }}\n" if n in answering else f"void {n}(void) {{ __builtin_trap(); }}\n"
+            for n in sorted(asked)
+        )
+    )
     versions: dict[str, list[str]] = {}
     for name, version in asked.items():
         versions.setdefault(version, []).append(name)

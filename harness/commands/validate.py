@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from harness import live, proc, selection, silicon, summary
+from harness import bare, live, proc, selection, silicon, summary
 from harness.commands.common import LAST_LEVEL, add_builds, add_host, add_journal
 from harness.commands.findings import listed
 from harness.errors import InputError
@@ -253,7 +253,7 @@ def _bare(args: argparse.Namespace) -> int:
     """The silicon voice: the probe on the bare CPU, judged by the contract alone."""
     if args.minimise:
         raise InputError("--minimise asks KVM again, and --bare asks none: leave one out")
-    vectors = [v for v in selection.vector_list(args.vectors) if silicon.askable(v)]
+    vectors = [v for v in selection.vector_list(args.vectors) if bare.askable(v)]
     bench = Bench.of(args)
     bench.build_bare()
     with Journal(args.journal) as journal:

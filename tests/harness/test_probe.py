@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import bare, bochs, guest, probe, proc, protocol
+from harness import bare, guest, probe, proc, protocol
+from harness.bare import askable
 from harness.cache import Cache
 from harness.compare import Mark, judge
+from harness.emulator import build as build_emulator
 from harness.errors import BuildError, GuestError
 from harness.sequences import SEQUENCES
 from harness.session import virtual_cpu
-from harness.silicon import askable
 from kvmodel import sdm
 from kvmodel.outcome import Kind, Place
 from kvmodel.vector import (
@@ -92,7 +93,7 @@ def test_frame_tells_missing_short_and_damaged_streams_apart() -> None:
 @pytest.fixture(scope="module")
 def emulator() -> tuple[Path, Path]:
     cache = Cache()
-    return bochs.build(cache), probe.build(cache)
+    return build_emulator(cache), probe.build(cache)
 
 
 def run(emulator: tuple[Path, Path], vectors: list[Vector], **how: int) -> guest.Batch:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import guest, protocol, session, silicon
+from harness import bare, guest, protocol, session
 from harness.causes import find_cause, without_history
 from harness.compare import Mark, departing, judge
 from harness.departures import Departure, departures, symptom
@@ -114,8 +114,8 @@ def test_turns_are_put_together_again() -> None:
 
 
 def test_the_bare_cpu_is_asked_what_it_can_be() -> None:
-    assert silicon.askable(LOWERED)
-    assert not silicon.askable(sequence(replace(READ, env="huge"), "same"))
+    assert bare.askable(LOWERED)
+    assert not bare.askable(sequence(replace(READ, env="huge"), "same"))
 
 
 # ---- an L1 that dies --------------------------------------------------------------------------------------------

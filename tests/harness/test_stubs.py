@@ -40,6 +40,14 @@ def test_a_program_starts_with_the_stub_and_is_ended_when_it_calls_one(tmp_path:
     assert subprocess.run([binary, "x"], env=env, capture_output=True, check=False).returncode < 0
 
 
+def test_what_may_answer_says_0(tmp_path: Path) -> None:
+    binary, library = build(tmp_path, "int first(void); int main(void) { return first() + 5; }")
+    out = tmp_path / "stubs"
+    out.mkdir()
+    stubs.make(binary, library, "libreal.so.1", out, ("first",))
+    assert subprocess.run([binary], env=os.environ | {"LD_LIBRARY_PATH": str(out)}, check=False).returncode == 5
+
+
 def test_data_is_not_stubbed(tmp_path: Path) -> None:
     binary, library = build(tmp_path, "extern int data; int main(void) { return data; }")
     with pytest.raises(BuildError, match=r"data of libreal.so.1 \(data\)"):
