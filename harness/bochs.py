@@ -88,7 +88,9 @@ def build(cache: Cache, mended: bool = True, exercise: Callable[[Path], object] 
         log = cache.log(kind)
         if exercise is not None:
             # At one path both times: a profile knows its objects by where they were.
-            exercise(_compile(folder / "src", archive, patches, (*PROFILING, f"-fprofile-generate={profile}"), log))
+            binary = _compile(folder / "src", archive, patches, (*PROFILING, f"-fprofile-generate={profile}"), log)
+            shutil.rmtree(profile, ignore_errors=True)  # what configure's own programs did
+            exercise(binary)
             shutil.rmtree(folder / "src")
         flags = (*PROFILING, f"-fprofile-use={profile}") if exercise is not None else ()
         shutil.move(_compile(folder / "src", archive, patches, flags, log), folder / "bochs")
