@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import proc, selection, series_io
+from harness import kernel, proc, selection, series_io
 from harness.cache import Cache
 from harness.errors import InputError
-from harness.oracle import constants_check, coverage, images, sharp
+from harness.oracle import constants_check, coverage, hands, images, mutation, sharp
 from harness.oracle.catalogue import SPECS
-from harness.oracle.check import CASES, THOROUGH, Checker, Outcome
+from harness.oracle.check import CASES, THOROUGH
 from harness.oracle.spec import Spec
 from harness.oracle.worker import Image, Worker
 from harness.series_io import Series
@@ -48,6 +49,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--sharp", action="store_true", help="for each patch: who notices when it is left out")
     parser.add_argument("--cases", type=int, help=f"cases a function and version (default {CASES})")
     parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} cases instead")
+    parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.add_argument("--linux", metavar="PATH", help="another kernel: tarball or source tree")
@@ -72,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks; 0, or 3 when mirror and C differ."""
     if args.list:
         return listing()
-    if args.cases is not None and args.cases < 1:
-        raise InputError(f"--cases {args.cases}: give 1 or more")
+    for name in ("cases", "jobs"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name} {value}: give 1 or more")
     proc.interruptible()
     start = time.monotonic()
     series = series_io.read(*([Path(args.series)] if args.series else []))
@@ -86,65 +89,63 @@ def run(args: argparse.Namespace) -> int:
     found = images.levels(cache, series, wanted, linux)
     built = time.monotonic() - start
     cases = args.cases or (THOROUGH if args.thorough else CASES)
-    with cache.progress.task("check", total=len(specs)) as task, Checker(found, cases, args.seed) as checker:
-        outcomes = []
-        for spec in specs:
-            task.note = spec.name
-            outcomes.append(checker.run(spec))
-            task.advance()
-        constants = [
-            (
-                level,
-                *constants_check.compare(Level.of(level), checker.worker(level).image.constants(checker.worker(level))),
-            )
-            for level in wanted
-        ]
-    report = summary(outcomes, constants, checker, built, time.monotonic() - start, cases, args.seed)
+    rows = checked(cache, found, specs, cases, args.seed, args.jobs or kernel.jobs())
+    constants = [constants_check.compare(Level.of(level), mutation.constants_of(found[level])) for level in wanted]
+    report = summary(rows, constants, built, time.monotonic() - start, cases, args.seed)
     if args.json:
-        json.dump(report, sys.stdout, indent=1, default=str)
+        json.dump(report, sys.stdout, indent=1)
         print()
     else:
-        show(outcomes, constants, report)
+        show(report)
     return DRIFT if report["totals"]["mismatches"] else 0
 
 
-Constants = list[tuple[int, int, list[constants_check.Difference]]]
+def checked(
+    cache: Cache, found: dict[int, Path], specs: Sequence[Spec], cases: int, seed: int, jobs: int
+) -> list[dict[str, Any]]:
+    """Run ``specs`` in ``jobs`` children, those that take longest first; their rows in the order of ``specs``."""
+    order = sorted(specs, key=lambda spec: -spec.cost * len(spec.states))
+    setting = {"images": {level: str(path) for level, path in found.items()}, "cases": cases, "seed": seed}
+    rows: dict[Spec, dict[str, Any]] = {}
+    with cache.progress.task("check", total=sum(spec.cost for spec in specs)) as task:
+        numbers = [SPECS.index(spec) for spec in order]
+        answers = hands.shared("harness.oracle.check_hand", setting, numbers, jobs, lambda n: cache.log(f"check-{n}"))
+        for number, row in answers:
+            rows[order[number]] = row
+            task.note = order[number].name
+            task.advance(order[number].cost)
+    return [rows[spec] for spec in specs]
+
+
+Constants = list[tuple[int, list[constants_check.Difference]]]
 
 
 def summary(
-    outcomes: list[Outcome], constants: Constants, checker: Checker, built: float, seconds: float, cases: int, seed: int
+    rows: list[dict[str, Any]], constants: Constants, built: float, seconds: float, cases: int, seed: int
 ) -> dict[str, Any]:
     """The run as JSON."""
-    wrong = [d for _, _, differences in constants for d in differences]
+    wrong = [
+        {"name": d.name, "level": str(d.level), "c": d.c, "where": d.where, "mirror": d.mirror}
+        for _, differences in constants
+        for d in differences
+    ]
+    calls, in_c = sum(row["cases"] for row in rows), sum(row["c_seconds"] for row in rows)
     return {
         "schema": SCHEMA,
         "cases": cases,
         "seed": seed,
-        "checks": [
-            {
-                "entry": o.spec.entry,
-                "functions": o.spec.functions,
-                "versions": o.versions,
-                "cases": o.cases,
-                "mirrored": o.mirrored,
-                "exhaustive": o.exhaustive,
-                "mismatches": o.mismatches,
-                "shown": [str(m) for m in o.shown],
-                "seconds": round(o.seconds, 2),
-            }
-            for o in outcomes
-        ],
+        "checks": rows,
         "constants": {
-            "compared": sum(same + len(differences) for _, same, differences in constants),
+            "compared": sum(same + len(differences) for same, differences in constants),
             "differences": wrong,
         },
         "unreached": coverage.unreached(SPECS),
         "totals": {
-            "mismatches": sum(o.mismatches for o in outcomes) + len(wrong),
-            "cases": sum(o.cases for o in outcomes),
-            "mirrored": sum(o.mirrored for o in outcomes),
-            "versions": sum(len(o.versions) for o in outcomes),
-            "calls_per_second": round(checker.calls / checker.c_seconds) if checker.c_seconds else 0,
+            "mismatches": sum(row["mismatches"] for row in rows) + len(wrong),
+            "cases": calls,
+            "mirrored": sum(row["mirrored"] for row in rows),
+            "versions": sum(len(row["versions"]) for row in rows),
+            "calls_per_second": round(calls / in_c) if in_c else 0,
             "build_seconds": round(built, 1),
             "seconds": round(seconds, 1),
         },
@@ -162,19 +163,18 @@ def ranges(levels: list[int]) -> str:
     return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
 
 
-def show(outcomes: list[Outcome], constants: Constants, report: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
     """The run as text."""
     print(f"{'check':32} {'cases':>10}  {'differ':>7}  versions of the code (levels)")
-    for o in outcomes:
-        space = "all" if o.exhaustive else ""
-        versions = " | ".join(ranges(levels) for levels in o.versions.values())
-        print(f"{o.spec.entry:32} {o.cases:>10} {space:3}{o.mismatches:>6}  {versions}")
-    for o in outcomes:
-        for mismatch in o.shown:
+    for row in report["checks"]:
+        space = "all" if row["exhaustive"] else ""
+        versions = " | ".join(ranges(levels) for levels in row["versions"].values())
+        print(f"{row['entry']:32} {row['cases']:>10} {space:3}{row['mismatches']:>6}  {versions}")
+    for row in report["checks"]:
+        for mismatch in row["shown"]:
             print(f"\n{mismatch}")
-    for _, _, differences in constants:
-        for d in differences:
-            print(f"constant {d.name} at level {d.level}: C {d.c:#x}, kvmodel {d.where} {d.mirror:#x}")
+    for d in report["constants"]["differences"]:
+        print(f"constant {d['name']} at level {d['level']}: C {d['c']:#x}, kvmodel {d['where']} {d['mirror']:#x}")
     totals = report["totals"]
     print(
         f"\n{totals['mismatches']} differences in {totals['cases']} cases of {totals['versions']} versions; "

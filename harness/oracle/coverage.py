@@ -9,32 +9,42 @@ import ast
 import contextlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final
 
 import kvmodel
 from harness import cpus, vectors
 from harness.oracle.spec import Spec
-from harness.sequences import SEQUENCES
+from harness.plan import PARAM_FROM
+from harness.selection import PARAM_VALUES
 from kvmodel import machine
 from kvmodel.series import LAST
+from kvmodel.vector import AccessVector, NxVector, Vector
 
+EACH: Final = 12  # vectors of a part of the core that are predicted
+BEYOND: Final = 40  # of a part beyond it: sequences differ more
+LEVELS: Final = (0, 11, LAST)
 _ORIGIN: Final = re.compile(r"((?:include/|kvm/|virt/|asm/|vmx/|mmu/)?[\w/.-]+\.[chS]) ([A-Za-z_]\w*)")
 
 
-def mirrored(package: Path | None = None) -> dict[str, str]:
-    """Every mirrored C function (``mmu/spte.c make_spte``) with the Python function that mirrors it."""
+def origins(package: Path | None = None) -> list[tuple[str, str, str]]:
+    """Every Python function that mirrors a C function (``mmu/spte.c make_spte``): that, its module and its name."""
     folder = package or Path(next(iter(kvmodel.__path__)))
-    found: dict[str, str] = {}
+    found = []
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (match := _ORIGIN.match(ast.get_docstring(node) or "")):
                 file = match[1].removeprefix("kvm/")
                 name = f"{'mmu/mmu.c' if file == 'mmu.c' else file} {match[2]}"
-                found.setdefault(name, f"{path.stem}.{node.name}")
+                found.append((name, path.stem, node.name))
     return found
+
+
+def mirrored(package: Path | None = None) -> dict[str, str]:
+    """Every mirrored C function with the (first) Python function that mirrors it."""
+    return {name: f"{module}.{function}" for name, module, function in reversed(origins(package))}
 
 
 def reached(specs: Iterable[Spec]) -> set[str]:
@@ -50,27 +60,45 @@ def unreached(specs: Iterable[Spec]) -> list[str]:
 
 @contextlib.contextmanager
 def called() -> Iterator[set[tuple[str, str]]]:
-    """Collects the functions of kvmodel that are called meanwhile: (module, name)."""
+    """Collects the functions of kvmodel that are called meanwhile: (module, name), there when the block ends."""
     seen: set[tuple[str, str]] = set()
+    codes: set[CodeType] = set()
     before = sys.gettrace()
 
     def note(frame: FrameType, _event: str, _arg: object) -> None:
-        code = frame.f_code
-        if "/kvmodel/" in code.co_filename:
-            seen.add((Path(code.co_filename).stem, code.co_name))
+        codes.add(frame.f_code)
 
     sys.settrace(note)
     try:
         yield seen
     finally:
         sys.settrace(before)
+        seen.update((Path(c.co_filename).stem, c.co_name) for c in codes if "/kvmodel/" in c.co_filename)
 
 
-def by_vectors(every: int = 31) -> set[tuple[str, str]]:
-    """The functions of kvmodel (module, name) called for each ``every``-th vector of the core, and the sequences."""
-    asked = [*vectors.core(), *(v for part in SEQUENCES.values() for v in part())]
+def by_vectors(levels: Sequence[int] = LEVELS) -> set[tuple[str, str]]:
+    """The functions of kvmodel (module, name) that a validate run calls: a spread of every part of its space is
+    predicted, with the texts of its tracepoints where it is an access."""
     with called() as seen:
-        for level, param in ((0, None), (LAST, True)):
-            for vector in asked[::every]:
-                machine.predict(level, param, cpus.emulated(vector.machine.env.cpu_mbec), vector)
+        for vector in spread():
+            cpu = cpus.emulated(vector.machine.env.cpu_mbec)
+            for level in levels:
+                for param in PARAM_VALUES.values() if level >= PARAM_FROM else (None,):
+                    machine.predict(level, param, cpu, vector)
+                    asked = vector.asked if isinstance(vector, NxVector) else vector
+                    if isinstance(asked, AccessVector):
+                        machine.events(level, param, cpu, asked)
     return seen
+
+
+def spread() -> Iterator[Vector]:
+    """Vectors of every part that ``kvmirror validate`` asks, taken evenly."""
+    for parts, each in ((vectors.CORE, EACH), (vectors.BEYOND | vectors.TRACED, BEYOND)):
+        for part in parts.values():
+            found = list(part())
+            yield from found[:: max(1, len(found) // each)]
+
+
+def nowhere(seen: Collection[tuple[str, str]], package: Path | None = None) -> list[str]:
+    """The mirrored functions that are not in ``seen``: C name and Python function."""
+    return [f"{name} ({at}.{function})" for name, at, function in origins(package) if (at, function) not in seen]

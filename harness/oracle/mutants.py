@@ -45,6 +45,11 @@ class Mutant:
         """How the table of equivalent mutants calls it: no line, so that it survives edits elsewhere."""
         return f"{self.module}.{self.function}: {self.what}" if self.function else f"{self.module}: {self.what}"
 
+    @property
+    def identity(self) -> str:
+        """One mutant of one source."""
+        return f"{self.module}:{self.site}"
+
     def __str__(self) -> str:
         return f"{self.place} {self.function or '(import)'}: {self.what}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import sys
@@ -19,7 +20,8 @@ from harness.errors import InputError
 from harness.journal import Journal
 from harness.oracle import images, mutants, mutation, observed, patch_mutants
 from harness.oracle.equivalent import EQUIVALENT
-from harness.oracle.mutation import Judge, Recorded, Verdict
+from harness.oracle.kept import Kept
+from harness.oracle.mutation import Judge, Live, Verdict
 from harness.oracle.patch_mutants import PatchVerdict
 
 SCHEMA: Final = 1
@@ -38,6 +40,7 @@ examples:
   kvmirror mutate --sample 50                       a quick look, half of it mutants of the series
   kvmirror mutate --journal run.sqlite              all, with what that run saw
   kvmirror mutate --what mirror --only spte,nested  two modules of the mirror
+  kvmirror mutate --resume verdicts                 goes on where an interrupted run with that file was
 """
 
 
@@ -56,6 +59,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the sample and of the cases (default 1)")
     parser.add_argument("--cases", type=int, default=mutation.CASES, help="a check and level (default %(default)s)")
     parser.add_argument("--journal", metavar="FILE", help="a validate run whose answers measure the mirror as well")
+    parser.add_argument(
+        "--resume", metavar="FILE", help="keep verdicts there; those caught in an earlier run are not tried again"
+    )
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.set_defaults(run=run)
 
@@ -88,24 +94,34 @@ def run(args: argparse.Namespace) -> int:
     def image(level: int) -> Path:
         return images.levels(cache, series, [level])[level]
 
-    @remembered
-    def recorded(level: int) -> Recorded:
-        return mutation.record(image(level), level, args.cases, args.seed)
+    with contextlib.ExitStack() as stack:
 
-    seen = None
-    if args.journal and made:
-        with Journal(_existing(args.journal)) as journal, cache.progress.task("what the run saw") as task:
-            levels = {level for m in made for level in Judge(recorded).levels(m)}
-            task.note = f"{len(levels)} levels"
-            seen = observed.read(journal, levels)
-    judge = Judge(recorded, seen.asked if seen else ())
-    verdicts = _each(cache, "mutants of the mirror", made, judge.judge)
-    altered = _each(
-        cache,
-        "mutants of the series",
-        wrong,
-        lambda m: patch_mutants.judge(cache, prepared, m, image(m.level), recorded(m.level), args.seed),
-    )
+        @remembered
+        def recorded(level: int) -> Live:
+            return stack.enter_context(Live(image(level), level, args.cases, args.seed))
+
+        seen = None
+        if args.journal and made:
+            with Journal(_existing(args.journal)) as journal, cache.progress.task("what the run saw") as task:
+                levels = {level for m in made for level in Judge(recorded).levels(m)}
+                task.note = f"{len(levels)} levels"
+                seen = observed.read(journal, levels)
+        kept = Kept(Path(args.resume) if args.resume else None, prepared.pristine)
+        judge = Judge(recorded, seen.asked if seen else ())
+        verdicts = _each(
+            cache, "mutants of the mirror", made, lambda m: kept.verdict(m.identity, m, lambda: judge.judge(m), Verdict)
+        )
+        altered = _each(
+            cache,
+            "mutants of the series",
+            wrong,
+            lambda m: kept.verdict(
+                m.identity,
+                m,
+                lambda: patch_mutants.judge(cache, prepared, m, image(m.level), recorded(m.level)),
+                PatchVerdict,
+            ),
+        )
     report = summary(verdicts, altered, seen, args, time.monotonic() - started)
     if args.json:
         json.dump(report, sys.stdout, indent=1)

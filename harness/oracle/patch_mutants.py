@@ -6,7 +6,7 @@ A hunk is left out of the whole series where its lines are still there at the en
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,9 @@ from typing import Final
 from harness.cache import Cache
 from harness.errors import CompileError
 from harness.oracle import images
+from harness.oracle.catalogue import SPECS
 from harness.oracle.images import Prepared
-from harness.oracle.mutation import Recorded, record
+from harness.oracle.mutation import Live
 from harness.oracle.versions import Versions
 from harness.series_io import Series, State, states
 
@@ -46,6 +47,11 @@ class PatchMutant:
     what: str
     level: int
     state: State
+
+    @property
+    def identity(self) -> str:
+        """One mutant of one series."""
+        return str(self)
 
     def __str__(self) -> str:
         at = "" if self.level == self.patch else f", in the series up to {self.level}"
@@ -152,9 +158,7 @@ def _altered(hunk: _Hunk) -> tuple[str, list[bytes]] | None:
     return None
 
 
-def judge(
-    cache: Cache, prepared: Prepared, mutant: PatchMutant, level: Path, known: Recorded, seed: int
-) -> PatchVerdict:
+def judge(cache: Cache, prepared: Prepared, mutant: PatchMutant, level: Path, known: Live) -> PatchVerdict:
     """Build ``mutant`` and run the checks' cases on it; ``level`` is the image it is held against, ``known`` its C."""
     try:
         image = images.image(
@@ -162,32 +166,34 @@ def judge(
         )
     except CompileError as error:
         return PatchVerdict(mutant, "compiler", str(error).splitlines()[-1].strip())
-    difference = differs(image, mutant.level, known, seed)
+    mine, theirs = code(image), code(level)
+    difference = differs(image, mutant.level, known, {name for name in mine if mine[name] != theirs.get(name)})
     if difference:
         return PatchVerdict(mutant, *difference)
-    if code(image) == code(level):
+    if mine == theirs:
         return PatchVerdict(mutant, "identity", "the machine code of every function called is the same")
     return PatchVerdict(mutant, "", "")
 
 
-def differs(image: Path, level: int, known: Recorded, seed: int) -> tuple[str, str] | None:
-    """The first constant or case in which the C of ``image`` is not what is known of the level; None for none."""
-    from harness.oracle.catalogue import SPECS
+def differs(image: Path, level: int, known: Live, changed: Collection[str] = ()) -> tuple[str, str] | None:
+    """The first constant or case in which the C of ``image`` is not what is known of the level; None for none.
 
-    mine = record(image, level, known.cases, seed)
-    for (number, at), batch in mine.batches.items():
-        theirs = known.batches[number, at]
-        if batch.out == theirs.out and batch.status == theirs.status:
-            continue
-        width = len(batch.out) // len(batch.rows)
-        for n, row in enumerate(batch.rows):
-            a, b = (list(x.out[n * width : (n + 1) * width]) for x in (theirs, batch))
-            if a != b or batch.status[n] != theirs.status[n]:
-                text = ", ".join(f"{w:#x}" for w in row)
-                return "check", f"{SPECS[number].entry}({text}): {_words(a)}, with the change {_words(b)}"
-    for name in sorted(known.constants.keys() | mine.constants.keys()):
-        if known.constants.get(name) != mine.constants.get(name):
-            return "constant", name
+    The entries ``changed`` are asked first.
+    """
+    with Live(image, level, known.cases, known.seed) as mine:
+        for name in sorted(known.constants.keys() | mine.constants.keys()):
+            if known.constants.get(name) != mine.constants.get(name):
+                return "constant", name
+        for key in sorted(mine.asked(), key=lambda key: SPECS[key[0]].entry not in changed):
+            batch, theirs = mine.batch(key), known.batch(key)
+            if batch.out == theirs.out and batch.status == theirs.status:
+                continue
+            width = len(batch.out) // len(batch.rows)
+            for n, row in enumerate(batch.rows):
+                a, b = (list(x.out[n * width : (n + 1) * width]) for x in (theirs, batch))
+                if a != b or batch.status[n] != theirs.status[n]:
+                    text = ", ".join(f"{w:#x}" for w in row)
+                    return "check", f"{SPECS[key[0]].entry}({text}): {_words(a)}, with the change {_words(b)}"
     return None
 
 
@@ -198,7 +204,5 @@ def _words(row: Sequence[int]) -> str:
 
 def code(image: Path) -> dict[str, str]:
     """The version of each entry of an image."""
-    from harness.oracle.catalogue import SPECS
-
     versions = Versions(image.parent.glob("*.o"))
     return {spec.entry: versions.digest(f"o_{spec.entry}") for spec in SPECS}

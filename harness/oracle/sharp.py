@@ -116,8 +116,9 @@ def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) ->
         return f"the series without it does not compile: {str(error).splitlines()[-1].strip()}"
     except SeriesError as error:
         return f"the series without it does not apply: {str(error).splitlines()[0]}"
-    known = mutation.record(last, series.last, CASES, seed)
-    if found := patch_mutants.differs(image, series.last, known, seed):
+    with mutation.Live(last, series.last, CASES, seed) as known:
+        found = patch_mutants.differs(image, series.last, known)
+    if found:
         return f"the series without it gives something else: {found[1]}"
     if patch_mutants.code(image) == patch_mutants.code(last):
         return "the series without it is the same machine code"

@@ -130,8 +130,7 @@ class Spec:
 
     ``functions``: the C functions (``mmu/spte.c make_spte``) that the entry reaches and the mirror mirrors.
     ``outputs``: the words of the entry's result that the mirror has; empty for all. ``warns``: WARNs are compared.
-    ``applies``: the levels at which the functions exist. ``share``: a case costs the mirror that many times what a
-    function does, and so many fewer are run.
+    ``applies``: the levels at which the functions exist. ``cost``: what a case takes, in those of an ordinary function.
     """
 
     entry: str
@@ -142,12 +141,12 @@ class Spec:
     outputs: tuple[int, ...] = ()
     warns: bool = True
     applies: Callable[[Level], bool] = _every
-    share: int = 1
+    cost: int = 1
     through: tuple[str, ...] = ()  # set-up entries that store the pointers this one calls through
 
     def each(self, cases: int) -> int:
         """How many cases a state has of ``cases`` for the check."""
-        return max(1, -(-cases // (self.share * len(self.states))))
+        return max(1, -(-cases // len(self.states)))
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmutrace, tdp_mmu, x86
+from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmu_track, mmutrace, tdp_mmu, x86
 from kvmodel.kvm_host import PAGE_SHIFT, PT_PAGE_SIZE_MASK, Vcpu, kvm_memory_slot, x86_exception
 from kvmodel.mmu_spte import shadow_walk
 from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK, is_last_spte
@@ -93,6 +93,46 @@ def _shadow(s: Side) -> Mirror:
             fault.exit_qualification,
             fault.address,
             *(memory[place] for place in places),
+            *walked(vcpu, addr),
+            len(vcpu.pages),
+            digest(vcpu, False),
+        )
+
+    return call
+
+
+def _written(s: Side) -> Mirror:
+    vcpu = s.vcpu
+    caught: list[x86_exception] = []
+
+    def inject(_: Vcpu, fault: x86_exception) -> None:
+        caught.append(fault)
+
+    def call(
+        addr: int, first: int, second: int, flag: int, host: int, table: int, writes: int, sync: int, *entries: int
+    ) -> tuple[int, ...]:
+        *tables, after = entries
+        s.set_flag(flag)
+        _begin(vcpu, host, 0, True)
+        caught.clear()
+        places = [place + (addr >> 39 - 9 * n & 511) * 8 for n, place in enumerate(TABLES)]
+        vcpu.memory = dict(zip(places, tables, strict=True))
+        vcpu.mmu.inject_page_fault = inject
+        mmu_roots.mmu_alloc_shadow_roots(vcpu)
+        one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+        for _ in range(writes):
+            mmu_track.write_guest_table(vcpu, places[table], after)
+        if sync:
+            mmu_roots.kvm_mmu_sync_roots(vcpu)
+        two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
+        fault = caught[-1] if caught else x86_exception()
+        vcpu.pages = {pa: sp for pa, sp in vcpu.pages.items() if vcpu.hash.get((sp.gfn, sp.role)) is sp}
+        return (
+            one & MASK64,
+            two & MASK64,
+            len(caught),
+            fault.error_code,
+            fault.exit_qualification,
             *walked(vcpu, addr),
             len(vcpu.pages),
             digest(vcpu, False),
@@ -272,7 +312,35 @@ SPECS: Final = (
         ),
         _shadow,
         HOSTS,
-        share=FAULT,
+        cost=FAULT,
+        through=("kvm_init_shadow_ept_mmu",),
+    ),
+    Spec(
+        "shadow_write",
+        (
+            *_m("kvm_mmu_track_write", "detect_write_flooding", "mmu_page_zap_pte", "__kvm_mmu_prepare_zap_page"),
+            *_m("unaccount_shadowed", "kvm_unsync_page", "mark_unsync", "kvm_mmu_mark_parents_unsync"),
+            *_m("mmu_unsync_walk", "mmu_sync_children", "mmu_pages_clear_parents", "kvm_sync_page"),
+            *_m("kvm_mmu_sync_roots"),
+        ),
+        Space(
+            (
+                ADDRESSES[:1],
+                CODES,
+                CODES,
+                BOOL,
+                (1, 2, 3),
+                (1, 2, 3),
+                (1, 1, 2, 3),
+                BOOL,
+                *UPPER,
+                LEAF,
+                (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0),
+            )
+        ),
+        _written,
+        HOSTS,
+        cost=FAULT,
         through=("kvm_init_shadow_ept_mmu",),
     ),
     Spec(
@@ -288,7 +356,7 @@ SPECS: Final = (
         Space(((0x4020_3000, 0x5000, 0x1_2345_6000, 0x7FE0_0000), CODES, CODES, BOOL, (1, 2, 3), (0, 0, 1, 2), BOOL)),
         _tdp,
         DIRECT,
-        share=FAULT,
+        cost=FAULT,
         through=("init_kvm_tdp_mmu",),
     ),
     Spec(

@@ -57,6 +57,14 @@ void *kvm_mmu_memory_cache_alloc(struct kvm_mmu_memory_cache *mc)
 	return memset(&pool_desc[descs_used++], 0, sizeof(pool_desc[0]));
 }
 
+/* A shadow page that is freed is no page of the pool any longer. */
+void kmem_cache_free(struct kmem_cache *cache, void *object)
+{
+	for (int n = 0; n < pool_used; n++)
+		if (page_private(&oracle_pool_page[n]) == (unsigned long)object)
+			set_page_private(&oracle_pool_page[n], 0);
+}
+
 int gfn_to_page_many_atomic(struct kvm_memory_slot *slot, gfn_t gfn, struct page **pages, int nr)
 {
 	int n;
@@ -197,7 +205,7 @@ static u64 flow_fault(u64 addr, u64 error_code)
 static void flow_dump(u64 addr, u64 *out)
 {
 	struct kvm_mmu_page *sp = root_to_sp(oracle_vcpu->arch.mmu->root.hpa);
-	u64 h = 0;
+	u64 h = 0, pages = 0;
 
 	memset(out, 0, 4 * sizeof(u64));
 	for (int n = 0; sp && n < 4; n++) {
@@ -210,6 +218,9 @@ static void flow_dump(u64 addr, u64 *out)
 	}
 	for (int n = 0; n < pool_used; n++) {
 		sp = page_of(n);
+		if (!sp)
+			continue;
+		pages++;
 		h = mix(mix(h, sp->gfn), sp->role.word);
 		h = mix(h, sp->nx_huge_page_disallowed);
 		for (int i = 0; i < 512; i++) {
@@ -222,7 +233,7 @@ static void flow_dump(u64 addr, u64 *out)
 		if (!is_tdp_mmu_page(sp))
 			h = mix(h, sp->unsync);
 	}
-	out[4] = pool_used;
+	out[4] = pages;
 	out[5] = h;
 }
 
@@ -275,6 +286,56 @@ ENTRY(shadow_fault, 13, 17)
 	for (int n = 0; n < 4; n++)
 		out[7 + n] = oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
 	flow_dump(addr, out + 11);
+	flow_end();
+	for (int n = 0; n < ORACLE_TABLES; n++)
+		memset(oracle_tables[n], 0, PAGE_SIZE);
+}
+
+/* L1 writes an entry to the n-th table from the top: trapped where that is shadowed as an upper table. */
+static void flow_write(int n, int index, u64 entry)
+{
+	const gfn_t gfn = table_gfn[n];
+
+	if (!kvm_gfn_is_write_tracked(oracle_kvm, &oracle_slot, gfn)) {
+		kernel_mmu_try_to_unsync_pages(oracle_kvm, &oracle_slot, gfn, true, false);
+		oracle_tables[n][index] = entry;
+		return;
+	}
+	oracle_tables[n][index] = entry;
+	kvm_mmu_track_write(oracle_vcpu, gfn_to_gpa(gfn) + index * sizeof(u64), (const u8 *)&entry, sizeof(entry));
+}
+
+/*
+ * L2 faults; L1 writes an entry of one of its tables, once or several times; all may be synchronised; L2 faults again.
+ * in: address, first error code, second error code, flag, host's page size (level), table (0: the top), writes,
+ *     synchronise, 4 entries from the top, the entry written
+ * out: first answer, second answer, faults injected, error code and qualification of the last; SPTEs of the walk in
+ *      4 words, tables there, digest
+ */
+ENTRY(shadow_write, 13, 11)
+{
+	const u64 addr = in[0];
+
+	flow_begin(in[4], false, false);
+	oracle_set_flag(oracle_vcpu, in[3]);
+	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
+	oracle_world.writable = ~0ull;
+	oracle_world.log_dirty_fails = 0;
+	for (int n = 0; n < ORACLE_TABLES; n++)
+		memset(oracle_tables[n], 0, PAGE_SIZE);
+	for (int n = 0; n < 4; n++)
+		oracle_tables[n][(addr >> (39 - 9 * n)) & 511] = in[8 + n];
+	mmu_alloc_shadow_roots(oracle_vcpu);
+	out[0] = flow_fault(addr, in[1]);
+	for (u64 n = 0; n < in[6]; n++)
+		flow_write(in[5], (addr >> (39 - 9 * in[5])) & 511, in[12]);
+	if (in[7])
+		kvm_mmu_sync_roots(oracle_vcpu);
+	out[1] = flow_fault(addr, in[2]);
+	out[2] = injections;
+	out[3] = injected.error_code;
+	out[4] = injected.exit_qualification;
+	flow_dump(addr, out + 5);
 	flow_end();
 	for (int n = 0; n < ORACLE_TABLES; n++)
 		memset(oracle_tables[n], 0, PAGE_SIZE);

@@ -285,6 +285,23 @@ struct page *__alloc_pages_noprof(gfp_t gfp, unsigned int order, int preferred_n
 	return NULL;
 }
 
+/* The next set bit of a bitmap from start on, size for none. */
+unsigned long _find_next_bit(const unsigned long *map, unsigned long size, unsigned long start)
+{
+	while (start < size && !(map[start / BITS_PER_LONG] >> start % BITS_PER_LONG & 1))
+		start++;
+	return min(start, size);
+}
+
+/* "current", of which need_resched() is asked: a task without flags. */
+u64 oracle_task[2048];
+asm(".pushsection .data\n"
+    ".globl const_pcpu_hot\n"
+    "const_pcpu_hot:\n"
+    "	.quad oracle_task\n"
+    "	.fill 32, 8, 0\n"
+    ".popsection");
+
 void free_pages(unsigned long addr, unsigned int order)
 {
 }

@@ -68,6 +68,19 @@ def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
     assert all(sys.modules[name] is module for name, module in before.items())
 
 
+def test_a_function_s_code_is_back_when_a_mutant_is_gone() -> None:
+    before = spte.make_nonleaf_spte.__code__
+    with mutation.changed(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")):
+        assert spte.make_nonleaf_spte.__code__.co_code != before.co_code
+    assert spte.make_nonleaf_spte.__code__ is before
+
+
+def test_who_reads_a_constant_is_found_through_those_made_of_it() -> None:
+    readers = mutation.readers("ACC_WRITE_MASK")
+    assert ("spte", "make_spte") in readers  # ACC_ALL is made of it
+    assert ("nested", "invept_type_valid") not in readers
+
+
 def asked() -> list[Asked]:
     """What the mirror says today, in the place of a run."""
     cpu = Cpu(mbec=True)
