@@ -20,6 +20,7 @@ COMMANDS = (
     "harness.commands.predict",
     "harness.commands.findings",
     "harness.commands.bundle",
+    "harness.commands.coverage",
     "harness.commands.report",
     "harness.commands.build",
     "harness.commands.doctor",

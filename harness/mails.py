@@ -29,12 +29,15 @@ _NO_CHANGE = re.compile(r"\bno\s+functional\s+changes?\b", re.I)
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """One hunk: its number in the file's diff from 1, and where it starts in the old file (line from 1)."""
+    """One hunk: its number in the file's diff from 1, where it starts in the old file and in the new one (lines from
+    1), and its rows, each with its mark."""
 
     number: int
     old_start: int
     old_lines: int
     new_lines: int
+    new_start: int
+    rows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,21 +205,24 @@ def _file(block: str, name: str) -> FileDiff:
         if reason := unsafe_path(path):
             raise SeriesError(f"{name}: the path {path!r} is refused: {reason}")
     is_new = is_deleted = False
-    hunks: list[Hunk] = []
+    heads: list[tuple[int, int, int, int]] = []
+    rows: list[list[str]] = []
     added = removed = 0
     left_old = left_new = 0
     for line in lines[1:]:
         if left_old > 0 or left_new > 0:
             kind = line[:1] or " "
             if kind not in " +-\\":
-                raise SeriesError(f"{name}: hunk {len(hunks)} of {new} is cut short; fetch the mail again")
+                raise SeriesError(f"{name}: hunk {len(heads)} of {new} is cut short; fetch the mail again")
+            rows[-1].append(line or " ")
             left_old -= kind in " -"
             left_new -= kind in " +"
             added += kind == "+"
             removed += kind == "-"
         elif hunk := _HUNK.match(line):
             left_old, left_new = int(hunk[2] or 1), int(hunk[4] or 1)
-            hunks.append(Hunk(len(hunks) + 1, int(hunk[1]), left_old, left_new))
+            heads.append((int(hunk[1]), left_old, left_new, int(hunk[3])))
+            rows.append([])
         elif line.startswith(("GIT binary patch", "Binary files ")):
             raise SeriesError(f"{name}: it changes {new} as a binary file: binary patches are refused")
         elif line.startswith(("rename ", "copy ", "similarity ", "dissimilarity ")):
@@ -238,7 +244,8 @@ def _file(block: str, name: str) -> FileDiff:
             if side[2].strip('"') != wanted[side[1]]:
                 raise SeriesError(f"{name}: the diff of {new} names {side[2]!r} in its {side[1]} line: it is refused")
     if left_old > 0 or left_new > 0:
-        raise SeriesError(f"{name}: hunk {len(hunks)} of {new} is cut short; fetch the mail again")
+        raise SeriesError(f"{name}: hunk {len(heads)} of {new} is cut short; fetch the mail again")
     if old != new:
         raise SeriesError(f"{name}: it moves {old} to {new}: renames are refused, post it as plain changes")
+    hunks = (Hunk(n, *head, tuple(body)) for n, (head, body) in enumerate(zip(heads, rows, strict=True), 1))
     return FileDiff(new, tuple(hunks), added, removed, is_new, is_deleted)

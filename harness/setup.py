@@ -51,6 +51,7 @@ class Bench:
         self._kernel: kernel.BaseKernel | None = None
         self.bochs = Path()
         self.probe = Path()
+        self.client = b""
         self.lab = lab
         self._lab_cpu: Cpu | None = None
         self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
@@ -107,7 +108,7 @@ class Bench:
         base: kernel.BaseKernel = made["kernel"]
         self._kernel = base
         self.probe = made["probe"]
-        self._client: bytes = made["client"].read_bytes()
+        self.client = made["client"].read_bytes()
         if self.lab:
             self._memio: Path = made["memio"]
         else:
@@ -203,7 +204,7 @@ class Bench:
         """A session on a started host."""
         info = CpuInfo.parse(host.run("cat /proc/cpuinfo", check=True).stdout)
         self.cpus[getattr(host, "cpu_model", host.name)] = info.provenance
-        return Session(host, lambda level: self._modules[level], self._client, self.probe)
+        return Session(host, lambda level: self._modules[level], self.client, self.probe)
 
 
 def _commit() -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.cache import Cache
+from harness.coverage import build
 from harness.setup import Bench
 
 LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
@@ -14,4 +15,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
-        Bench(Cache(), emulator=None, mended=True, linux=None, series=None).build(LIVE_LEVELS)
+        bench = Bench(Cache(), emulator=None, mended=True, linux=None, series=None)
+        bench.build(LIVE_LEVELS)
+        build.modules(bench.cache, bench.series, LIVE_LEVELS[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import shutil
@@ -70,7 +71,8 @@ def commands() -> list[Command]:
 
 ALL = commands()
 OURS = [c for c in ALL if Path(c.words[0]).name == "kvmirror"]
-LIVE = [c for c in OURS if c.words[1] in ("validate", "run") and not {"--host", "--bare"} & set(c.words) and not c.long]
+ON_HOSTS = ("validate", "run", "coverage")
+LIVE = [c for c in OURS if c.words[1] in ON_HOSTS and not {"--host", "--bare"} & set(c.words) and not c.long]
 STILL = [c for c in OURS if c not in LIVE and not c.long]
 
 
@@ -86,6 +88,8 @@ def small(command: Command, journal: Path, here: Path) -> list[str]:
         words += ["--journal", str(journal)]
     if words[0] == "validate":
         words += ["--levels", "17,18", "--param", "1", "--jobs", "1", "--vectors", *IDS]
+    if words[0] == "coverage":
+        words += ["--level", "18", "--param", "1", "--vectors", *IDS]
     if words[0] == "changes":
         words[words.index("--patch") + 1] = "18"  # of the levels that the tour asked
     if words[0] == "check":
@@ -199,3 +203,14 @@ def test_one_vector_on_a_host(command: Command, tmp_path: Path) -> None:
         words[words.index("--times") + 1] = "1"
     said = run(words, tmp_path, (0, 1))
     assert "verdict" in said and IDS[0] in said
+
+
+@pytest.mark.parametrize("flags", sorted({tuple(small(c, ROOT, ROOT)) for c in LIVE if c.words[1] == "coverage"}))
+@pytest.mark.live
+def test_lines_that_no_test_touches(flags: tuple[str, ...], tmp_path: Path) -> None:
+    said = run(list(flags), tmp_path, (1,))  # no two vectors reach them all
+    assert "arch/x86/kvm/mmu/spte.c" in said and "shadow_ux_mask" in said
+    if "--json" in flags:
+        reached = {(line["text"], line["reached"]) for patch in json.loads(said)["patches"] for line in patch["lines"]}
+        assert ("spte |= shadow_ux_mask;", "vectors") in reached  # what IDS make KVM install
+        assert ("child_spte |= shadow_ux_mask;", "never") in reached  # huge pages are not among them

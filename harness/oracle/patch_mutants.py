@@ -13,6 +13,7 @@ from typing import Final
 
 from harness.cache import Cache
 from harness.errors import CompileError
+from harness.mails import Hunk, parse_diff
 from harness.oracle import images
 from harness.oracle.catalogue import SPECS
 from harness.oracle.images import Prepared
@@ -77,29 +78,13 @@ class _Hunk:
 
 
 def _hunks(diff: str) -> Iterator[_Hunk]:
-    path, number = "", 0
-    rows: list[str] = []
+    for file in parse_diff(diff, "the patch"):
+        for hunk in file.hunks:
 
-    def made() -> Iterator[_Hunk]:
-        if rows:
-            old = tuple(r[1:].encode() for r in rows if r[:1] in (" ", "-"))
-            new = tuple(r[1:].encode() for r in rows if r[:1] in (" ", "+"))
-            yield _Hunk(path, number, old, new, tuple(r[1:].encode() for r in rows if r[:1] == "+"))
-            rows.clear()
+            def rows(marks: str, hunk: Hunk = hunk) -> tuple[bytes, ...]:
+                return tuple(row[1:].encode() for row in hunk.rows if row[0] in marks)
 
-    left = (0, 0)
-    for line in diff.splitlines():
-        if line.startswith("diff --git"):
-            yield from made()
-            path, number, left = line.rsplit(" b/", 1)[1], 0, (0, 0)
-        elif match := re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line):
-            yield from made()
-            number += 1
-            left = (int(match[1] or 1), int(match[2] or 1))
-        elif left != (0, 0) and line[:1] in (" ", "-", "+", ""):
-            rows.append(line or " ")
-            left = (left[0] - (rows[-1][0] != "+"), left[1] - (rows[-1][0] != "-"))
-    yield from made()
+            yield _Hunk(file.path, hunk.number, rows(" -"), rows(" +"), rows("+"))
 
 
 def _replaced(data: bytes, block: Sequence[bytes], other: Sequence[bytes]) -> bytes | None:

@@ -1,0 +1,98 @@
+"""Which patch wrote each line of a level, and what became of the lines that have code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from harness.coverage.counters import Line, Lines
+from harness.series_io import Applied, Patch, State
+
+
+class Reach(Enum):
+    """What reached a line, the most telling first."""
+
+    VECTORS = "vectors"
+    SETUP = "setup"  # loading the modules, reading what KVM offers, removing them: whatever the vectors are
+    NEVER = "never"
+
+
+def authors(base: State, applied: Iterable[Applied]) -> dict[str, list[int]]:
+    """The number of the patch that wrote each line last, by file; 0 where it is the base's."""
+    found = {path: [0] * len((data or b"").splitlines()) for path, data in base.items()}
+    for done in applied:
+        later = {(offset.path, offset.hunk): offset.lines for offset in done.offsets}
+        for file in done.patch.mail.files:
+            lines = found.setdefault(file.path, [])
+            for hunk in file.hunks:
+                at = max(hunk.new_start - 1, 0) + later.get((file.path, hunk.number), 0)
+                for row in hunk.rows:
+                    if row.startswith("-"):
+                        del lines[at]
+                    elif row.startswith("+"):
+                        lines.insert(at, done.patch.number)
+                        at += 1
+                    elif not row.startswith("\\"):
+                        at += 1
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A line with code that a patch wrote. ``ways``: how many ways out of its conditions the vectors took, of how
+    many."""
+
+    patch: int
+    path: str
+    number: int
+    text: str
+    reach: Reach
+    ways: tuple[int, int]
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether vectors reached it and some way out of it was never taken."""
+        return self.reach is Reach.VECTORS and self.ways[0] < self.ways[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A patch with its lines that have code."""
+
+    patch: Patch
+    lines: tuple[Written, ...]
+
+    def of(self, reach: Reach) -> list[Written]:
+        """Those that were reached so."""
+        return [line for line in self.lines if line.reach is reach]
+
+
+def judge(
+    patches: Sequence[Patch], written: dict[str, list[int]], state: State, vectors: Lines, setup: Lines
+) -> list[Covered]:
+    """Every patch of a level with its lines; ``state`` has the level's files, ``written`` is their ``authors``."""
+    found: dict[int, list[Written]] = {patch.number: [] for patch in patches}
+    for path, numbers in sorted(written.items()):
+        text = (state.get(path) or b"").decode("utf-8", "replace").splitlines()
+        for number, patch in enumerate(numbers, 1):
+            copies = vectors.get((path, number))
+            if patch and copies:
+                reach = _reach(copies, setup.get((path, number), []))
+                found[patch].append(Written(patch, path, number, text[number - 1].strip(), reach, _ways(copies)))
+    return [Covered(patch, tuple(found[patch.number])) for patch in patches]
+
+
+def _reach(vectors: Collection[Line], setup: Collection[Line]) -> Reach:
+    if any(line.count for line in vectors):
+        return Reach.VECTORS
+    return Reach.SETUP if any(line.count for line in setup) else Reach.NEVER
+
+
+def _ways(copies: Collection[Line]) -> tuple[int, int]:
+    """Taken and there. Copies of an inline function may be compiled differently: the best of each kind counts."""
+    sums: dict[int, list[int]] = {}
+    for line in copies:
+        row = sums.setdefault(len(line.ways), [0] * len(line.ways))
+        row[:] = [a + b for a, b in zip(row, line.ways, strict=True)]
+    return min(((sum(map(bool, row)), len(row)) for row in sums.values()), key=lambda way: way[1] - way[0])
