@@ -11,6 +11,7 @@ from harness.commands.common import LAST_LEVEL, add_builds, add_command
 from harness.coverage import build, counters
 from harness.coverage.collect import Counted, collect
 from harness.coverage.lines import Covered, Reach, Written, authors, judge
+from harness.errors import InputError
 from harness.journal import param_text
 from harness.plan import PARAM_FROM, plan
 from harness.progress import PROGRESS
@@ -54,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, ask, print; 1 where a line was never reached."""
-    (level,) = selection.levels(args.level, LAST_LEVEL)
+    level = _level(args.level)
     params = selection.params(args.param)
     works = list(plan(selection.vector_list(args.vectors), [level], params))
     proc.interruptible()
@@ -67,12 +68,11 @@ def run(args: argparse.Namespace) -> int:
     with PROGRESS.task("vectors", total=sum(w.size for w in works)) as task:
         counted = collect(bench, works, options, modules, task.advance)
     pristine = kernel.source(bench.cache, args.linux)
-    base = base_state(bench.series, pristine)
     applied = states(bench.series, pristine, level)
     covered = judge(
         [done.patch for done in applied],
-        authors(base, applied),
-        applied[-1].state if applied else base,
+        authors(base_state(bench.series, pristine), applied),
+        applied[-1].state,
         counters.lines(counted.vectors, modules),
         counters.lines(counted.setup, modules),
     )
@@ -81,6 +81,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(text(counted, covered)))
     return int(any(patch.of(Reach.NEVER) for patch in covered))
+
+
+def _level(named: str) -> int:
+    """The level; InputError where it is several, or has no patches whose lines there could be."""
+    levels = selection.levels(named, LAST_LEVEL)
+    if len(levels) > 1 or not levels[0]:
+        raise InputError(f"--level {named}: name one level from 1 to {LAST_LEVEL}, whose patches have lines to reach")
+    return levels[0]
 
 
 def text(counted: Counted, covered: list[Covered]) -> list[str]:

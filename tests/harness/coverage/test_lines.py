@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import kernel, series_io
+from harness import cli, kernel, series_io
 from harness.cache import Cache
 from harness.commands import coverage as command
 from harness.coverage.collect import Counted
@@ -138,6 +138,12 @@ def test_the_table_and_the_lists(tmp_path: Path) -> None:
     assert rows[6:8] == ["never reached:", "  patch  2  dir/b.c:1: x = 1;"]
     assert rows[-1].endswith("dir/a.c:2: two (1 of 2 ways)")
     assert "loading" not in "".join(rows)
+
+
+@pytest.mark.parametrize("level", ["0", "17,18"])
+def test_a_level_without_lines_is_refused(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["coverage", "--level", level]) == 2
+    assert "name one level from 1 to 18" in capsys.readouterr().err
 
 
 def test_the_json_has_every_line(tmp_path: Path) -> None:
