@@ -23,6 +23,7 @@ from kvmodel.outcome import Kind, NotApplicable, Outcome, Place, Prediction
 from kvmodel.vector import Vector
 
 USER_VERSION: Final = 1
+LEFT_OUT: Final = "left_out"  # in a run's provenance, by a patch's hash: what changes when it is left out
 _SCHEMA: Final = """
 CREATE TABLE run (id INTEGER PRIMARY KEY, begun REAL NOT NULL, ended REAL, status TEXT NOT NULL,
     argv TEXT NOT NULL, provenance TEXT NOT NULL);

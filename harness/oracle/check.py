@@ -46,16 +46,30 @@ class Mismatch:
     c_event: str
     mirror_warned: bool
 
-    def __str__(self) -> str:
-        def hexed(row: Row) -> str:
-            return "(" + ", ".join(f"{w:#x}" for w in row) + ")"
+    @property
+    def call(self) -> str:
+        """The entry with the case's words."""
+        return f"{self.entry}{_hexed(self.row)}"
 
-        c = hexed(self.c) + (f" with {self.c_event}" if self.c_event else "")
-        mirror = hexed(self.mirror) + (" with a WARN" if self.mirror_warned else "")
+    @property
+    def c_words(self) -> str:
+        """C's answer."""
+        return _hexed(self.c) + (f" with {self.c_event}" if self.c_event else "")
+
+    @property
+    def mirror_words(self) -> str:
+        """The mirror's."""
+        return _hexed(self.mirror) + (" with a WARN" if self.mirror_warned else "")
+
+    def __str__(self) -> str:
         return (
-            f"{self.functions[0]} at level {self.level}: {self.entry}{hexed(self.row)}\n"
-            f"    C      {c}\n    mirror {mirror}\n    state  {self.state}\n    found as {hexed(self.found)}"
+            f"{self.functions[0]} at level {self.level}: {self.call}\n    C      {self.c_words}\n"
+            f"    mirror {self.mirror_words}\n    state  {self.state}\n    found as {_hexed(self.found)}"
         )
+
+
+def _hexed(row: Row) -> str:
+    return "(" + ", ".join(f"{w:#x}" for w in row) + ")"
 
 
 @dataclass(slots=True)

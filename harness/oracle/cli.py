@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import kernel, proc, selection, series_io
-from harness.cache import Cache
+from harness.cache import Cache, sha256
 from harness.errors import InputError
+from harness.journal import LEFT_OUT, Journal
 from harness.oracle import constants_check, coverage, hands, images, mutation, sharp
 from harness.oracle.catalogue import SPECS
 from harness.oracle.check import CASES, THOROUGH
+from harness.oracle.observed import KVM
 from harness.oracle.spec import Spec
 from harness.oracle.worker import Image, Worker
 from harness.series_io import Series
@@ -47,6 +49,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--functions", default="", metavar="NAMES", help="only these, comma-separated (see --list)")
     parser.add_argument("--list", action="store_true", help="list the checks and what no check reaches")
     parser.add_argument("--sharp", action="store_true", help="for each patch: who notices when it is left out")
+    parser.add_argument(
+        "--journal", metavar="FILE", help="with --sharp: tell the latest run of this journal, whose reports then say it"
+    )
     parser.add_argument("--cases", type=int, help=f"cases a function and version (default {CASES})")
     parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} cases instead")
     parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
@@ -74,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks; 0, or 3 when mirror and C differ."""
     if args.list:
         return listing()
+    if args.journal and not args.sharp:
+        raise InputError("--journal goes with --sharp: only what a patch changes is told to a run")
+    if args.journal and not Path(args.journal).is_file():
+        raise InputError(f"--journal {args.journal}: there is no such file; kvmirror validate writes one")
     for name in ("cases", "jobs"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise InputError(f"--{name} {value}: give 1 or more")
@@ -191,6 +200,8 @@ def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[
         for row in sharp.account(cache, series, found, specs, worker, args.seed):
             rows.append(row)
             task.advance()
+    if args.journal:
+        tell(Path(args.journal), series, rows)
     if args.json:
         told = [
             {
@@ -218,6 +229,14 @@ def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[
             print(f"    left out            {n.without}")
     print(f"{sum(n.accounted for n in rows)} of {len(rows)} patches are accounted for")
     return 0
+
+
+def tell(path: Path, series: Series, rows: Sequence[sharp.Noticed]) -> None:
+    """Write what each patch changes to the latest run of a journal, by the patches' hashes."""
+    hashes = {patch.number: sha256(patch.path) for patch in series.patches}
+    with Journal(path) as journal:
+        told = {hashes[row.patch]: row.words for row in rows}
+        journal.amend(journal.latest(KVM), {LEFT_OUT: told})
 
 
 def listing() -> int:

@@ -50,6 +50,23 @@ class Noticed:
         """Whether something says what the patch does, or that it does nothing."""
         return bool(self.checks or self.vector or self.without)
 
+    @property
+    def words(self) -> list[str]:
+        """For a report: what changes when the patch is left out, and whether its own level shows anything."""
+        told = []
+        if self.vector:
+            told.append(f"vector {self.vector}")
+        if self.example:
+            m = self.example
+            told.append(f"{m.functions[0]}: {m.call} gives {m.c_words}, without the patch {m.mirror_words}")
+        elif self.error:
+            told.append(f"{self.checks[0]}: without the patch what a later one uses is not there ({self.error})")
+        if self.without:
+            told.append(self.without)
+        if not self.own:
+            told.append("at its own level nothing changes (same machine code, same constants): a later patch needs it")
+        return told
+
 
 def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
     """For each patch, who notices that the mirror lacks it; ``worker`` holds the image of the last level."""

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from harness.journal import LEFT_OUT
 from harness.minimise import PROVENANCE as CONFIRMED
 from harness.report import pictures
 from harness.report.facts import Report
@@ -35,7 +36,7 @@ ROW_TITLES: Final = (
     ("seconds", "seconds"),
 )
 
-ELSEWHERE: Final = ("patches", CONFIRMED)  # of the provenance: patches have their table, findings say the other
+ELSEWHERE: Final = ("patches", LEFT_OUT, CONFIRMED)  # of the provenance: patches have tables, findings say the last
 
 
 def _final(value: Any) -> Any:

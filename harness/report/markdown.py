@@ -45,6 +45,9 @@ def render(report: Report) -> str:
             f"| {p.number} | {markdown(p.subject)} | {markdown(p.applies)} | {markdown(p.builds)} | {changes}"
             f" | {', '.join(p.first_seen)} | {p.drift} |"
         )
+    if left := [p for p in report.patches if p.left_out]:
+        lines += ["", "### What changes when a patch is left out", ""]
+        lines += [f"- patch {p.number}: {markdown(text)}" for p in left for text in p.left_out]
     if report.rules:
         lines += ["", "### Not applicable", "", "| rule | vectors | what it says |", "|---|--:|---|"]
         lines += [f"| {code(rule.name)} | {rule.vectors} | {markdown(rule.text)} |" for rule in report.rules]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from harness.journal import LEFT_OUT
 from kvmodel import series
 
 UNKNOWN: Final = "not recorded"
@@ -34,6 +35,7 @@ class PatchRow:
     first_seen: list[str] = field(default_factory=list)  # findings that this level is the first to show
     caused: list[str] = field(default_factory=list)  # findings that go away without this patch
     drift: int = 0
+    left_out: list[str] = field(default_factory=list)  # vectors and cases of the kernel's C that change without it
 
     @property
     def broken_claim(self) -> bool:
@@ -116,6 +118,7 @@ def patch_rows(provenance: dict[str, Any], last_level: int) -> list[PatchRow]:
                 applies=_word(item.get("applies")),
                 builds=_word(item.get("builds")),
                 identity=_word(item.get("identity")),
+                left_out=[str(text) for text in provenance.get(LEFT_OUT, {}).get(item.get("sha256"), [])],
             )
         )
     return rows

@@ -138,3 +138,6 @@ def test_a_patch_the_mirror_lacks_is_noticed(worker: Worker) -> None:
     assert found[3].example is not None
     assert found[3].example.row == (0x400, 1)
     assert found[3].example.level == "18 without 3"
+    case, own = found[3].words
+    assert case == "little.c masked: masked(0x400, 0x1) gives (0x0), without the patch (0x400)"
+    assert own.startswith("at its own level nothing changes")  # nobody looked at the levels here

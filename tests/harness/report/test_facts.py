@@ -7,7 +7,7 @@ import pytest
 
 from harness.compare import judge
 from harness.errors import InputError
-from harness.journal import Answer, CellKey, Journal
+from harness.journal import LEFT_OUT, Answer, CellKey, Journal
 from harness.report import facts
 from harness.report.series import patch_rows
 from kvmodel import series
@@ -46,6 +46,13 @@ def test_patches_carry_what_their_level_showed(report: facts.Report) -> None:
     assert by_number[15].drift
     assert by_number[1].claims_no_change and not by_number[1].broken_claim
     assert by_number[1].applies == "yes, offset 3"
+
+
+def test_what_a_patch_changes_is_found_by_its_hash() -> None:
+    told = {"a1": ["vector v: EXIT; without the patch DONE"], "other": ["of another series"]}
+    rows = patch_rows({"patches": [{"sha256": "a1"}, {"sha256": "b2"}], LEFT_OUT: told}, 2)
+    assert [row.left_out for row in rows] == [told["a1"], []]
+    assert [row.left_out for row in patch_rows({"patches": [{"sha256": "a1"}]}, 1)] == [[]]
 
 
 def test_a_claim_is_broken_only_by_the_patchs_own_change() -> None:

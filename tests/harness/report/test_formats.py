@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -246,6 +247,12 @@ def test_markdown_is_complete_and_escaped(report: facts.Report, nasty: Path) -> 
     rows = [line for line in series.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(hostile_report.patches)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+
+
+def test_markdown_says_what_changes_without_a_patch(report: facts.Report) -> None:
+    assert "when a patch is left out" not in markdown.render(report)
+    changed = replace(report, patches=[replace(p, left_out=["vector v: a | b"]) for p in report.patches[:1]])
+    assert "- patch 1: vector v: a \\| b" in markdown.render(changed)
 
 
 def test_markdown_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report) -> None:

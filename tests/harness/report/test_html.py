@@ -144,6 +144,14 @@ def test_it_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Rep
     assert "(confirmed 3/3 alone)" in text and "(first at level 7, was 9)" in text
 
 
+def test_it_says_what_changes_without_a_patch(report: facts.Report, journal_path: Path) -> None:
+    told = copy.deepcopy(report)
+    told.patches[0].left_out = ["vector v: EXIT; without the patch DONE", "mmu/spte.c make_spte: more"]
+    with Journal(journal_path) as journal:
+        text = " ".join(" ".join(Page(html.render(told, grid.gather(journal, told))).text).split())
+    assert "patch 1 vector v: EXIT; without the patch DONE mmu/spte.c make_spte: more" in text
+
+
 def test_it_says_what_a_reviewer_asks(source: str, report: facts.Report) -> None:
     text = " ".join(" ".join(Page(source).text).split())
     for patch in report.patches:
