@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache as remembered
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,13 @@ from harness import cpus, vectors
 from harness.cache import Cache
 from harness.errors import CompileError, SeriesError
 from harness.oracle import images, mutation, patch_mutants
-from harness.oracle.check import Mismatch, differing, minimise, run_c, seeded
+from harness.oracle.check import Batch, Mismatch, differing, minimise, run_c, seeded
 from harness.oracle.spec import Spec, answers
 from harness.oracle.worker import Worker
 from harness.selection import PARAM_VALUES
 from harness.series_io import Series, level_state
 from kvmodel import machine
+from kvmodel.cpu import Cpu
 from kvmodel.series import LAST, Level
 from kvmodel.vector import Vector
 
@@ -70,31 +72,42 @@ class Noticed:
 
 def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
     """For each patch, who notices that the mirror lacks it; ``worker`` holds the image of the last level."""
+    asked = {}
+    for spec in specs:
+        for number, state in enumerate(spec.states):
+            rows, _ = spec.space.rows(spec.each(CASES), seeded(spec, number, seed))
+            asked[spec, number] = run_c(worker, spec, state, rows)
     for patch in range(1, LAST + 1):
-        yield _without(worker, specs, patch, Level.without(LAST, patch), seed)
+        yield _without(worker, specs, asked, patch, Level.without(LAST, patch))
 
 
-def _without(worker: Worker, specs: Sequence[Spec], patch: int, level: Level, seed: int) -> Noticed:
+def _without(
+    worker: Worker, specs: Sequence[Spec], asked: Mapping[tuple[Spec, int], Batch], patch: int, level: Level
+) -> Noticed:
     checks: list[str] = []
     example: Mismatch | None = None
     error = ""
     for spec in specs:
-        each = spec.each(CASES)
         for number, state in enumerate(spec.states):
             if spec.entry in checks:
                 break
-            rows, _ = spec.space.rows(each, seeded(spec, number, seed))
-            batch = run_c(worker, spec, state, rows)
+            batch = asked[spec, number]
             try:
-                wrong = differing(spec, answers(spec, state.side(level), rows), batch)
+                wrong = differing(spec, answers(spec, state.side(level), batch.rows), batch)
                 if wrong:
                     checks.append(spec.entry)
-                    example = example or minimise(worker, spec, level, state, rows[wrong[0]])
+                    example = example or minimise(worker, spec, level, state, batch.rows[wrong[0]])
             except (AttributeError, TypeError) as caught:
                 # As in C: what a later patch uses is not there, so the level would not even compile.
                 checks.append(spec.entry)
                 error = error or str(caught)
     return Noticed(patch, tuple(checks), example, error)
+
+
+@remembered
+def _whole(param: bool | None, cpu: Cpu, vector: Vector) -> str:
+    """The answer with every patch, as text."""
+    return str(machine.predict(LAST, param, cpu, vector).outcome)
 
 
 def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
@@ -103,12 +116,12 @@ def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
     for vector in vectors.core() if asked is None else asked:
         cpu = cpus.emulated(vector.machine.env.cpu_mbec)
         for name, param in PARAM_VALUES.items():
-            with_it = machine.predict(LAST, param, cpu, vector).outcome
+            with_it = _whole(param, cpu, vector)
             try:
                 lacking = str(machine.predict(missing, param, cpu, vector).outcome)
             except (AttributeError, TypeError) as caught:
                 lacking = f"no answer ({caught})"
-            if lacking != str(with_it):
+            if lacking != with_it:
                 return f"{vector.id}, parameter {name}: {with_it}; without the patch {lacking}"
     return ""
 
