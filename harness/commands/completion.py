@@ -64,12 +64,7 @@ def _print(shell: str, parser: argparse.ArgumentParser) -> int:
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
     """The script for one of SHELLS."""
     found = list(commands_of(parser))
-    if shell == "fish":
-        return _fish(found)
-    text = _bash(found)
-    if shell == "zsh":
-        return f"#compdef kvmirror\nautoload -U +X bashcompinit && bashcompinit\n{text}"
-    return text
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](found)
 
 
 def commands_of(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[Command]:
@@ -107,48 +102,63 @@ def _slot(action: argparse.Action, one_level: bool) -> Slot:
     return Slot()
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The command line as branches of ``case``, which bash and zsh read alike."""
+
+    paths: str  # pattern of every command's words
+    values: str  # what may follow an option, by command/option
+    words: str  # what else may stand, by command
+
+    @classmethod
+    def of(cls, commands: list[Command]) -> Tables:
+        """From the commands."""
+        values: list[str] = []
+        words: list[str] = []
+        for c in commands:
+            path = " ".join(c.path)
+            for name, _, value in c.options:
+                if value is not None:
+                    values.append(f"    {shlex.quote(f'{path}/{name}')}) {_choose(value)} ;;")
+            everything = " ".join((*c.subcommands, *c.operands.words))
+            files = " files=1" if c.operands.files else ""
+            names = shlex.quote(" ".join(name for name, _, _ in c.options))
+            words.append(f"    {shlex.quote(path)}) offer={shlex.quote(everything)} flags={names}{files} ;;")
+        paths = " | ".join(shlex.quote(" ".join(c.path)) for c in commands if c.path)
+        return cls(paths, "\n".join(values), "\n".join(words))
+
+
 def _bash(commands: list[Command]) -> str:
-    paths = " | ".join(shlex.quote(" ".join(c.path)) for c in commands if c.path)
-    values: list[str] = []
-    words: list[str] = []
-    for c in commands:
-        path = " ".join(c.path)
-        for name, _, value in c.options:
-            if value is not None:
-                values.append(f"    {shlex.quote(f'{path}/{name}')}) {_choose(value)} ;;")
-        everything = " ".join((*c.subcommands, *c.operands.words))
-        files = " files=1" if c.operands.files else ""
-        names = " ".join(name for name, _, _ in c.options)
-        words.append(f"    {shlex.quote(path)}) words={shlex.quote(everything)} options={shlex.quote(names)}{files} ;;")
+    tables = Tables.of(commands)
     return f"""\
 # kvmirror's completion for bash; written by 'kvmirror completion bash'.
 _kvmirror() {{
-  local cur=${{COMP_WORDS[COMP_CWORD]}} prev= path= longer= words= options= files= commas= head= at
+  local cur=${{COMP_WORDS[COMP_CWORD]}} prev= where= longer= offer= flags= files= commas= head= at
   COMPREPLY=()
   for ((at = 1; at < COMP_CWORD; at++)); do
-    longer="${{path:+$path }}${{COMP_WORDS[at]}}"
+    longer="${{where:+$where }}${{COMP_WORDS[at]}}"
     case $longer in
-    {paths}) path=$longer ;;
+    {tables.paths}) where=$longer ;;
     esac
     # The last option that stands before the cursor: its values may be several.
     case ${{COMP_WORDS[at]}} in -*) prev=${{COMP_WORDS[at]}} ;; esac
   done
   [[ ${{COMP_WORDS[COMP_CWORD - 1]}} == "$prev" || $prev == --vectors ]] || prev=
   [[ $cur == -* ]] && prev=
-  case $path/$prev in
-{chr(10).join(values)}
+  case $where/$prev in
+{tables.values}
     *)
-      case $path in
-{chr(10).join(words)}
+      case $where in
+{tables.words}
       esac
-      [[ $cur == -* ]] && words=$options files=
+      [[ $cur == -* ]] && offer=$flags files=
       ;;
   esac
   if [[ $commas && $cur == *,* ]]; then
     head=${{cur%,*}},
     cur=${{cur##*,}}
   fi
-  while IFS= read -r at; do COMPREPLY+=("$head$at"); done < <(compgen -W "$words" -- "$cur")
+  while IFS= read -r at; do COMPREPLY+=("$head$at"); done < <(compgen -W "$offer" -- "$cur")
   if [[ $files ]]; then
     while IFS= read -r at; do COMPREPLY+=("$at"); done < <(compgen -f -- "$cur")
   fi
@@ -157,31 +167,86 @@ complete -o filenames -F _kvmirror kvmirror
 """
 
 
+def _zsh(commands: list[Command]) -> str:
+    tables = Tables.of(commands)
+    return f"""\
+#compdef kvmirror
+# kvmirror's completion for zsh; written by 'kvmirror completion zsh'.
+_kvmirror() {{
+  emulate -L zsh
+  local cur=$words[CURRENT] prev= where= longer= offer= flags= files= commas= at
+  for ((at = 2; at < CURRENT; at++)); do
+    longer="${{where:+$where }}$words[at]"
+    case $longer in
+    {tables.paths}) where=$longer ;;
+    esac
+    case $words[at] in -*) prev=$words[at] ;; esac
+  done
+  [[ $words[CURRENT-1] == "$prev" || $prev == --vectors ]] || prev=
+  [[ $cur == -* ]] && prev=
+  case $where/$prev in
+{tables.values}
+    *)
+      case $where in
+{tables.words}
+      esac
+      [[ $cur == -* ]] && offer=$flags files=
+      ;;
+  esac
+  [[ -n $commas ]] && compset -P '*,'
+  compadd -- ${{=offer}}
+  [[ -n $files ]] && _files
+}}
+_kvmirror "$@"
+"""
+
+
 def _choose(slot: Slot) -> str:
-    words = f"words={shlex.quote(' '.join(slot.words))}"
-    return words + (" commas=1" if slot.commas else "") + (" files=1" if slot.files else "")
+    offer = f"offer={shlex.quote(' '.join(slot.words))}"
+    return offer + (" commas=1" if slot.commas else "") + (" files=1" if slot.files else "")
+
+
+_FISH_HEAD: Final = """\
+# kvmirror's completion for fish; written by 'kvmirror completion fish'.
+complete -c kvmirror -f
+function __kvmirror_behind
+    # Whether the last option before the cursor is this one: its values may be several.
+    set -l found (commandline -opc | string match -- '-*')
+    test (count $found) -gt 0; and test "$found[-1]" = $argv[1]
+end
+"""
 
 
 def _fish(commands: list[Command]) -> str:
-    lines = [
-        "# kvmirror's completion for fish; written by 'kvmirror completion fish'.",
-        "complete -c kvmirror -f",
-    ]
+    lines = []
     for c in commands:
         if c.path:
             below = f"; and not __fish_seen_subcommand_from {' '.join(c.subcommands)}" if c.subcommands else ""
-            seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in c.path)
-            when = f"-n {shlex.quote(seen + below)}"
+            when = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in c.path) + below
         else:
-            when = "-n __fish_use_subcommand"
+            when = "__fish_use_subcommand"
+        start = f"complete -c kvmirror -n {shlex.quote(when)}"
         for name in c.subcommands:
-            lines.append(f"complete -c kvmirror {when} -a {name}")
+            lines.append(f"{start} -a {name}")
         if c.operands.words:
-            lines.append(f"complete -c kvmirror {when} -a {shlex.quote(' '.join(c.operands.words))}")
+            lines.append(f"{start} -a {shlex.quote(' '.join(c.operands.words))}")
         if c.operands.files:
-            lines.append(f"complete -c kvmirror {when} -F")
+            lines.append(f"{start} -F")
         for name, about, value in c.options:
             flag = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
-            needs = "" if value is None else " -r -F" if value.files else f" -x -a {shlex.quote(' '.join(value.words))}"
-            lines.append(f"complete -c kvmirror {when} {flag}{needs} -d {shlex.quote(about)}")
-    return "\n".join(lines) + "\n"
+            lines.append(f"{start} {flag}{_fish_value(value)} -d {shlex.quote(about)}")
+            if name == "--vectors" and value is not None:
+                several = shlex.quote(f"{when}; and __kvmirror_behind --vectors")
+                lines.append(f"complete -c kvmirror -n {several} -a {shlex.quote(' '.join(value.words))}")
+    return _FISH_HEAD + "\n".join(lines) + "\n"
+
+
+def _fish_value(slot: Slot | None) -> str:
+    if slot is None:
+        return ""
+    if slot.files:
+        return " -r -F"
+    words = " ".join(slot.words)
+    if slot.commas:
+        words = f'(__fish_complete_list , \'string split " " "{words}"\')'
+    return f" -x -a {shlex.quote(words)}"

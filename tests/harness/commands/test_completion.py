@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from harness import cli, vectors
@@ -87,3 +90,73 @@ def test_every_option_of_every_command_is_in_fishs_script() -> None:
             assert f"-a {name}\n" in text
         for option, _, _ in command.options:
             assert f" {'-l' if option.startswith('--') else '-s'} {option.lstrip('-')} " in text
+
+
+def fish_offers(line: str, folder: Path) -> list[str]:
+    """What fish itself offers behind ``line``."""
+    script = folder / "kvmirror.fish"
+    script.write_text(completion.script("fish", cli.parser()))
+    argv = ["fish", "-N", "-c", 'source $argv[1]; complete -C "$argv[2]"', str(script), line]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=folder)
+    assert not done.stderr
+    return [offer.split("\t")[0] for offer in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("kvmirror val", ["validate"]),
+        ("kvmirror series ", ["apply", "build", "check", "import", "show"]),
+        ("kvmirror validate --le", ["--levels"]),
+        ("kvmirror series check --pa", ["--patches"]),
+        ("kvmirror validate --levels 0,17", ["0,17"]),
+        ("kvmirror run --level 3 --param ", ["0", "1", "unset"]),
+        ("kvmirror validate --vectors thin cor", ["core"]),
+        ("kvmirror validate --vectors thin --job", ["--jobs"]),
+        ("kvmirror run --level 3 permissions_4", ["permissions_4k"]),
+        ("kvmirror report --html kvmirror.fi", ["kvmirror.fish"]),
+    ],
+)
+def test_fish_offers(line: str, offered: list[str], tmp_path: Path) -> None:
+    assert sorted(fish_offers(line, tmp_path)) == offered
+
+
+@pytest.fixture(scope="module")
+def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]]:
+    """A shell at its prompt, with the script in its fpath; Control-T shows the line that stands there and clears it."""
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed")
+    folder = tmp_path_factory.mktemp("zsh")
+    (folder / "_kvmirror").write_text(completion.script("zsh", cli.parser()))
+    (folder / ".zshrc").write_text(
+        "fpath+=$HOME; autoload -U compinit && compinit -D; bindkey '^I' complete-word; unset zle_bracketed_paste\n"
+        "shown() { print -r -- \"<<$BUFFER>>\"; zle kill-buffer }; zle -N shown; bindkey '^T' shown; PS1='READY>'\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(folder)}
+    shell = pexpect.spawn("zsh", ["-o", "noglobalrcs", "-i"], env=environment, encoding="utf-8", timeout=20,
+                          cwd=str(folder), dimensions=(60, 200))  # fmt: skip
+    shell.expect("READY>")
+    yield shell
+    shell.close(force=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("kvmirror val", "kvmirror validate "),
+        ("kvmirror series sh", "kvmirror series show "),
+        ("kvmirror validate --le", "kvmirror validate --levels "),
+        ("kvmirror series check --pa", "kvmirror series check --patches "),
+        ("kvmirror validate --levels 0,17", "kvmirror validate --levels 0,17 "),
+        ("kvmirror run --level 3 --param u", "kvmirror run --level 3 --param unset "),
+        ("kvmirror validate --vectors thin cor", "kvmirror validate --vectors thin core "),
+        ("kvmirror validate --vectors thin --job", "kvmirror validate --vectors thin --jobs "),
+        ("kvmirror run --level 3 permissions_4", "kvmirror run --level 3 permissions_4k "),
+        ("kvmirror report --html _kv", "kvmirror report --html _kvmirror "),
+    ],
+)
+def test_zsh_completes(zsh: pexpect.spawn[str], typed: str, line: str) -> None:
+    zsh.send(f"{typed}\t\x14")
+    zsh.expect("<<(.*?)>>")
+    assert zsh.match[1] == line
