@@ -6,14 +6,15 @@ Three kinds of patches take a departure away. A **switch** only decides whether 
 what it is; an **offer** changes the virtual CPU that L1 reads, so that the question cannot be asked without it;
 every other one puts a rule on the way. The cause is sought among the last, then the second, then the first.
 
-It is sought where the fewest patches take part: of a sequence's turn with the access alone if that shows the same,
-with L2 paging at CPL 0 if the departure shows there too (else the probe's own code in L2 is user-mode), with the
-parameter off likewise, and at the lowest level of the unbroken row of levels that show it. So the levels and the
-histories of a run do not change what it finds.
+It is sought where the fewest patches take part, step by step as far as the departure still shows: of a sequence's
+turn with the access alone, without an enlightened VMCS, with L2 paging at CPL 0 (else the probe's own code in L2 is
+user-mode), with the parameter off, and at the lowest level of the unbroken row of levels that show it. So the levels
+and the histories of a run do not change what it finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -26,7 +27,7 @@ from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, Outcome, Step
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, Paging, Vector, parse
+from kvmodel.vector import AccessVector, Evmcs, Paging, Vector, parse
 
 # The mirrored functions that decide what an entry or a set of controls means; the others carry it out.
 DECIDES: Final = (
@@ -149,6 +150,13 @@ def _shows(asked: _Asked, level: int, param: bool | None) -> bool:
     return asked.looks_so(machine.predict(level, param, asked.cpu, asked.vector).outcome)
 
 
+# What brings further patches, or the probe's own code, into an access without a part in the departure.
+_PLAINER: Final[tuple[Callable[[AccessVector], AccessVector], ...]] = (
+    lambda vector: replace(vector, ev=Evmcs.ABSENT),
+    lambda vector: replace(vector, cpl=0, paging=Paging.LONG),
+)
+
+
 def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
     if not _shows(asked, level, param):
         return NOT_SHOWN
@@ -156,10 +164,11 @@ def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
         alone = replace(asked, vector=asked.vector.turns[asked.turn].access, turn=0)
         if _shows(alone, level, param):
             asked = alone
-    if isinstance(asked.vector, AccessVector):
-        supervisor = replace(asked, vector=replace(asked.vector, cpl=0, paging=Paging.LONG))
-        if _shows(supervisor, level, param):
-            asked = supervisor
+    for plainer in _PLAINER:
+        if isinstance(asked.vector, AccessVector):
+            plain = replace(asked, vector=plainer(asked.vector))
+            if _shows(plain, level, param):
+                asked = plain
     if param is not False and _shows(asked, level, False):
         param = False
     if _shows(asked, 0, None):

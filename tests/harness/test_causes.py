@@ -1,5 +1,7 @@
 """The patch that causes a departure is found by leaving patches out of the mirror."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.causes import NOT_ASKED, NOT_SHOWN, Cause, find_cause, find_errata
@@ -8,7 +10,7 @@ from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Kind, NotApplicable, Outcome
 from kvmodel.sdm.errata import LARGE_BIT12
-from kvmodel.vector import Access, AccessVector, ClientVector, Mbec, Perm, Vector
+from kvmodel.vector import Access, AccessVector, ClientVector, Evmcs, Mbec, Perm, Vector
 
 CPU = Cpu()
 PLAIN = AccessVector(Mbec.OFF, leaf=Perm(True, True, True, False), access=Access.FETCH, cpl=3)
@@ -68,6 +70,12 @@ def test_two_halves_are_both_said() -> None:
     cause = find_cause(departure(18, "1", vector, tuple(a.outcome for a in contract)))
     assert cause.patches == (11,) and 6 in cause.needs
     assert "as does leaving out patch 6" in str(cause)
+
+
+def test_an_enlightened_vmcs_is_another_way_to_the_same_cause() -> None:
+    vector = AccessVector(Mbec.ON, leaf=Perm(False, False, False, True), access=Access.FETCH)
+    used = replace(vector, ev=Evmcs.USED)
+    assert find_cause(departure(18, "1", used)) == find_cause(departure(18, "1", vector))
 
 
 def test_what_the_mirror_does_not_show_has_no_known_cause() -> None:
