@@ -54,7 +54,7 @@ class Binaries:
 def _how(vector: Vector) -> str:
     """Which part of the script asks ``vector``; InputError where only KVM's tracepoints tell its answer."""
     match vector:
-        case NxVector():
+        case NxVector() | HostVector(what="removed"):
             why = "what it shows is in KVM's tracepoints alone"
         case HostVector(what="taccess" | "tspte"):
             why = "it is the text of a tracepoint's format"

@@ -13,7 +13,7 @@ from kvmodel import sdm, tally
 from kvmodel.cpu import Cpu
 from kvmodel.outcome import Allowed, Kind, Outcome
 from kvmodel.sequence import SequenceVector
-from kvmodel.vector import ClientSequence, ClientVector, MmioVector, Vector, parse
+from kvmodel.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector, parse
 
 Cell = tuple[int, str]  # level, parameter text
 STALE: Final = "stale translation"
@@ -29,7 +29,7 @@ WORDS: Final = {
     Kind.EXIT.value: "another VM exit",
     Kind.VALUE.value: "a value",
     Kind.LIVELOCK.value: "the same exit for ever",
-    Kind.BYPASS.value: "a huge page that lets its guest execute",
+    Kind.BYPASS.value: "an EPT entry that gives what the host's own rule withholds",
     Kind.HOST.value: "a VM that dies or a kernel that warns",
 }
 
@@ -72,6 +72,8 @@ class Symptom:
         seen, allowed = WORDS.get(self.seen, self.seen), WORDS.get(self.allowed, self.allowed)
         if self.wrong:
             return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
+        if self.seen == Kind.BYPASS.value:  # a rule of the host's own: there is no other answer to name
+            return f"{self.severity}: {seen}"
         return f"{self.severity}: {seen} where the manual has {allowed}"
 
 
@@ -89,7 +91,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
         case Kind.LIVELOCK, _:
             return "L1 livelock or death" if own else "L2 livelock"
         case Kind.BYPASS, _:
-            return "mitigation bypassed"
+            return "permission not enforced" if isinstance(vector, HostVector) else "mitigation bypassed"
         case Kind.HOST, _:
             return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
         case Kind.DONE, Kind.DONE:

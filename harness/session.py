@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import client, events, guest, trace
+from harness import client, events, guest, removed, trace
 from harness.errors import GuestError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import PLAIN, Load
@@ -129,6 +129,8 @@ class Session:
         for vector in asked:
             if isinstance(vector, HostVector) and vector.what in events.FORMATS:
                 told[vector.id] = text_value(events.format_texts(self._host, vector.what))
+            elif isinstance(vector, HostVector) and vector.what == "removed":
+                told[vector.id] = removed.ask(self._host, self.parameter == "Y")
             elif isinstance(vector, HostVector):
                 (told[vector.id],) = host_outcomes(self.info, [vector])
         return [told[v.id] for v in asked]

@@ -130,6 +130,12 @@ def trace_formats() -> Iterator[Vector]:
         yield HostVector(what)
 
 
+def removed_tables() -> Iterator[Vector]:
+    """What KVM leaves in a table of its own that it takes down, while other CPUs may still walk it."""
+    for env in ("std", "eptad0", "cpu0"):
+        yield HostVector("removed", env)
+
+
 def nx_huge_pages() -> Iterator[Vector]:
     """What KVM installs where it is told to keep huge pages non-executable: it looks at the access when it maps one.
 
@@ -214,8 +220,10 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 # What is asked beyond the core, part by part.
 BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES, **CLIENT}
 
-# What KVM's tracepoints answer: asked by name.
-TRACED: dict[str, Callable[[], Iterator[Vector]]] = {part.__name__: part for part in (nx_huge_pages, trace_formats)}
+# What KVM's tracepoints answer.
+TRACED: dict[str, Callable[[], Iterator[Vector]]] = {
+    part.__name__: part for part in (nx_huge_pages, removed_tables, trace_formats)
+}
 
 # What a user may name: whole spaces, and every part of them.
 NAMES: tuple[str, ...] = ("core", "full", "sequences", "client", "thin", *CORE, *BEYOND, *TRACED)
@@ -236,7 +244,7 @@ def core() -> list[Vector]:
 
 def full() -> list[Vector]:
     """The core and what is beyond it."""
-    return _all(CORE | BEYOND)
+    return _all(CORE | BEYOND | TRACED)
 
 
 def thin() -> list[Vector]:

@@ -22,6 +22,7 @@ from kvmodel.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs
 from kvmodel.outcome import Kind, Outcome, Prediction, Step
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
+from kvmodel.sdm.host import left_behind
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import Level
 from kvmodel.vector import (
@@ -172,6 +173,25 @@ def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Predicti
     return Prediction(Outcome(Kind.VALUE, value, defined=DEFINED[msr]))
 
 
+def _removed(level: Level, param: bool | None, cpu: Cpu, v: HostVector, want_steps: bool) -> Prediction:
+    """What is left in the tables of small pages that a huge page replaces, as the CPU would read it."""
+    if not loaded(level, param, cpu, v.env).enable_ept:
+        return Prediction(DONE)  # no TDP MMU, which alone leaves a mark in what it takes down
+    run = l1_run(level, param, cpu, v.env)
+    found = machine_client.removed(run.vcpu, run.access)
+    outcome = left_behind(found, mbec=run.mbec)
+    if not want_steps:
+        return Prediction(outcome)
+    by = 6 if run.mbec else 0
+    return Prediction(
+        outcome,
+        (
+            Step("vmx/vmx.c vmx_secondary_exec_control", f"the guest runs with MBEC {'on' if run.mbec else 'off'}", by),
+            Step("mmu/tdp_mmu.c handle_removed_pt", f"{len(found)} entries become {found[0][1]:#x}", 0),
+        ),
+    )
+
+
 def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *, steps: bool = False) -> Prediction:
     """The mirror's answer to ``vector`` at ``level`` with the parameter unset, 0 or 1, on the CPU under KVM.
 
@@ -198,6 +218,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _client_sequence(lv, param, cpu, vector, steps)
         case UserMsrVector():
             return _user_msr(lv, param, cpu, vector, steps)
+        case HostVector(what="removed"):
+            return _removed(lv, param, cpu, vector, steps)
         case _:
             return _host(lv, param, cpu, vector)
 

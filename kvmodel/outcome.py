@@ -25,7 +25,7 @@ class Kind(Enum):
     EXIT = "exit"  # any other VM exit to L1
     VALUE = "value"  # an MSR's or a host file's value
     LIVELOCK = "livelock"  # no progress: the same exit for ever
-    BYPASS = "mitigation-bypassed"  # the host's own rule is broken: a huge page that lets its guest execute
+    BYPASS = "mitigation-bypassed"  # the host's own rule is broken: an entry gives what it must not
     HOST = "host"  # host trouble: KVM_RUN failed, a WARN, L1 died
     SCAFFOLD = "scaffold-failed"  # the probe's own frame broke: the vector said nothing
     BLOCKED = "blocked"  # never ran: its host or L1 died first

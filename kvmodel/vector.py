@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from kvmodel.sequence import SequenceVector
@@ -353,8 +353,9 @@ class UserMsrVector:
 @dataclass(frozen=True)
 class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
-    absent, Y or N), ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it), or a tracepoint's format:
-    ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte)."""
+    absent, Y or N), ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it), a tracepoint's format:
+    ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte), or ``removed``
+    (what KVM leaves in the entries of a page table that it takes down, in the last step of REMOVING)."""
 
     what: str = "param"
     env: str = "std"
@@ -368,6 +369,10 @@ class HostVector:
     def id(self) -> str:
         """The name to print and type."""
         return ".".join(["host", self.what, f"env={self.env}"])
+
+
+# A huge page is split into small ones and comes again, for which the table of the small ones goes.
+REMOVING: Final = ClientSequence("long", "s", "2m", ("read", "log", "unlog"))
 
 
 @dataclass(frozen=True)
@@ -410,7 +415,7 @@ _SEQUENCE_RE = re.compile(
 )
 _MSR_STEP = r"(?:[cs]\d\d?|kvm)"
 _USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
-_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte)\.env=(?P<env>\w+)")
+_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed)\.env=(?P<env>\w+)")
 _SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
 

@@ -37,7 +37,7 @@ MEANINGS: Final = {
     Kind.EXIT: "another exit to L1",
     Kind.VALUE: "a value read",
     Kind.LIVELOCK: "no progress, the same exit for ever",
-    Kind.BYPASS: "a huge page that lets its guest execute: a mitigation bypassed",
+    Kind.BYPASS: "an entry that gives what the host's own rule withholds",
     Kind.HOST: "host trouble",
     Kind.SCAFFOLD: "the probe's own frame broke",
     Kind.BLOCKED: "never ran",

@@ -64,6 +64,12 @@ RULES: dict[str, Rule] = {
         "With nx_huge_pages forced no EPT entry for a page larger than 4 KiB lets a guest execute: bit 2 is clear, "
         "and bit 10 where the CPU runs the guest with mode-based execute control.",
     ),
+    # --- the host's own rule on what it removes ---
+    "host-removed-entry": Rule(
+        "29.3.2",
+        "What KVM removes is not present for a CPU that walks the table before the TLBs are flushed: bits 2:0 are "
+        "clear, and bit 10 where the CPU runs the guest with mode-based execute control.",
+    ),
     # --- guest paging ---
     "guest-protection": Rule("4.6", "The guest's own paging forbids the access: #PF with P set."),
     "guest-reserved": Rule("4.7", "XD set with EFER.NXE clear is a reserved bit: #PF with RSVD and P set."),

@@ -4,7 +4,7 @@ import pytest
 
 from harness.departures import Departure, severity, symptom, symptom_of
 from kvmodel.outcome import Kind, Outcome, Place
-from kvmodel.vector import AccessVector, ClientVector, EntryVector, MmioVector, NxVector
+from kvmodel.vector import AccessVector, ClientVector, EntryVector, HostVector, MmioVector, NxVector
 
 DONE = Outcome(Kind.DONE)
 RIGHT = Outcome(Kind.VIOLATION, 0x18C, gpa=Place("target"), defined=~0x40)
@@ -53,6 +53,7 @@ def test_of_several_legal_answers_the_nearest_is_compared() -> None:
         (EntryVector(), Kind.DONE, Kind.ENTRY_FAIL, "VM entry accepted"),
         (AccessVector(), Kind.VALUE, Kind.VALUE, "wrong answer"),
         (NxVector(), Kind.BYPASS, Kind.DONE, "mitigation bypassed"),
+        (HostVector("removed"), Kind.BYPASS, Kind.DONE, "permission not enforced"),
     ],
 )
 def test_severity_is_in_the_fields_terms(

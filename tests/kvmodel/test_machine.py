@@ -11,7 +11,7 @@ from kvmodel.machine import events, predict, virtual_cpu, warns
 from kvmodel.outcome import Kind, Outcome, Place
 from kvmodel.sdm import errata
 from kvmodel.series import Level
-from kvmodel.vector import Access, AccessVector, Mbec, NxVector, Paging, Perm, parse
+from kvmodel.vector import Access, AccessVector, HostVector, Mbec, NxVector, Paging, Perm, parse
 from tests.kvmodel.mirror import CPU
 
 SOUND = Perm(True, True, True, True)
@@ -321,3 +321,16 @@ def test_formats_of_the_tracepoints() -> None:
     assert ask(0, "host.taccess.env=std").note == "--- --x w-- w-x -u- -ux wu- wux"
     assert ask(9, "host.taccess.env=std").code != ask(8, "host.taccess.env=std").code
     assert ask(14, "host.tspte.env=std").note == "gfn %llx spte %llx (%s%s%s%s%s) level %d at %llx"
+
+
+@pytest.mark.parametrize(
+    ("level", "param", "env", "bits"),
+    [(0, None, "std", 0), (5, True, "std", 0), (6, False, "std", 0), (6, True, "std", 0x400), (18, None, "std", 0x400),
+     (18, True, "cpu0", 0), (18, True, "ept0", 0), (18, True, "eptad0", 0x400)],
+)  # fmt: skip
+def test_what_is_left_in_a_table_that_goes(level: int, param: bool | None, env: str, bits: int) -> None:
+    """The mark of a removed entry has bit 10, which a guest with MBEC may execute from."""
+    told = predict(level, param, CPU, HostVector("removed", env), steps=True)
+    assert (told.outcome.kind, told.outcome.code) == (Kind.BYPASS if bits else Kind.DONE, bits)
+    assert [step.patch for step in told.steps] == ([] if env == "ept0" else [6 if bits else 0, 0])
+    assert predict(level, param, CPU, HostVector("removed", env)).outcome == told.outcome

@@ -278,3 +278,9 @@ def test_huge_pages_stay_non_executable_whatever_becomes_of_the_access() -> None
     refused = contract.answers(replace(CPU, mbec=False), NxVector(replace(asked, mbec=Mbec.ON)))
     assert isinstance(refused, tuple) and refused[0].outcome.kind is Kind.ENTRY_FAIL
     assert isinstance(contract.answers(replace(CPU, vmx=False), NxVector(asked)), NotApplicable)
+
+
+def test_what_the_host_removes_is_to_be_not_present() -> None:
+    found = sdm.allowed(Cpu(), HostVector("removed"))
+    assert isinstance(found, tuple)
+    assert [(a.outcome.kind, a.rule) for a in found] == [(Kind.DONE, "host-removed-entry")]
