@@ -66,7 +66,7 @@ class Noticed:
         if self.without:
             told.append(self.without)
         if not self.own:
-            told.append("at its own level nothing changes (same machine code, same constants): a later patch needs it")
+            told.append("at its own level nothing changes: same machine code, same constants")
         return told
 
 
@@ -143,7 +143,8 @@ def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) ->
         state = level_state(series, prepared.pristine, rest)
         image = images.image(cache, prepared, state, f"the series without patch {patch}")
     except CompileError as error:
-        return f"the series without it does not compile: {str(error).splitlines()[-1].strip()}"
+        where = str(error).splitlines()[-1].strip().rpartition("/source/")[2]  # in the tree, wherever that was built
+        return f"the series without it does not compile: {where}"
     except SeriesError as error:
         return f"the series without it does not apply: {str(error).splitlines()[0]}"
     with mutation.Live(last, series.last, CASES, seed) as known:
