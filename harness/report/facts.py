@@ -109,6 +109,13 @@ class Report:
         return [(r.level, r.param) for r in self.rows]
 
     @property
+    def answered(self) -> str:
+        """How many answers the run has, and where they are from if not all are of their own level."""
+        taken = self.totals["taken"]
+        rest = f", {taken:,} of them a lower level's with the same machine code" if taken else ""
+        return f"{self.totals['vectors']:,} answers{rest}"
+
+    @property
     def new_findings(self) -> list[FindingView]:
         """Those the baseline does not hold."""
         return [f for f in self.findings if not f.known]

@@ -101,8 +101,8 @@ def _body(report: Report, series: Series, tester: str) -> list[str]:
     lines += ["", "What was run:"]
     levels = ranges(report.levels)
     params = ", ".join(sorted({p for _, p in report.cells}, key=["unset", "0", "1"].index))
-    took = "" if report.seconds is None else f" in {duration(report.seconds)}"
-    lines += wrapped(f"{report.totals['vectors']} answers{took}: levels {levels}; parameter {params}", "    ", "  - ")
+    took = "" if report.seconds is None else f"; {duration(report.seconds)}"
+    lines += wrapped(f"{report.answered}: levels {levels}; parameter {params}{took}", "    ", "  - ")
     facts = {name: report.provenance[name] for name in _FACTS if name in report.provenance}
     for name, value in flat(facts):
         lines += wrapped(f"{name}: {value}", "    ", "  - ")

@@ -16,7 +16,7 @@ def render(report: Report) -> str:
         f"## kvmirror: {'pass' if good else 'look at this'}",
         "",
         f"{markdown(report.verdict[0].upper() + report.verdict[1:])}. "
-        f"{report.totals['vectors']:,} answers from {len(report.rows)} pairs of level and parameter value{took}.",
+        f"{report.answered}, from {len(report.rows)} pairs of level and parameter value{took}.",
         "",
     ]
     for title, views in (

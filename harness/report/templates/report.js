@@ -72,7 +72,7 @@
     return names;
   };
   const SAY = { AGREE: "all agree", DRIFT: "drift", FINDING: "finding", NOT_APPLICABLE: "not applicable", BLOCKED: "blocked",
-    ENTRY_FAILURE: "entry failed", CHANGED: "changed from the level below" };
+    ENTRY_FAILURE: "entry failed", TAKEN: "a lower level's answer (same machine code)", CHANGED: "changed from the level below" };
 
   const wanted = (v, at) => {
     if (v.history[at] < 0) return false;
