@@ -1,5 +1,7 @@
 """What the live tests need is built before the first of them, in sight: on an empty cache that takes half an hour."""
 
+import signal
+
 import pytest
 
 from harness.cache import Cache
@@ -7,6 +9,9 @@ from harness.coverage import build
 from harness.setup import Bench
 
 LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
+
+# A shell starts what it puts in the background, as a pipeline may do, with Ctrl-C ignored: then no test could press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
