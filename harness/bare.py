@@ -82,6 +82,7 @@ def run(
             ips=IPS,
             slirp_conf=None,
             iso=image,
+            memory=(),
             console="/dev/null",
             log=log,
         )

@@ -385,7 +385,8 @@ class Qemu:
         self._drop_events()
         began = time.monotonic()
         self._fresh = False
-        self.command("cont")
+        # The reboot action must not have turned our own reset into a shutdown; L1's is one.
+        self.commands(("set-action", {"reboot": "shutdown"}), ("cont", None))
         end, detail = self._wait(began, deadline, stall)
         seconds = time.monotonic() - began
         counters: dict[str, int] = {}
@@ -443,15 +444,10 @@ class Qemu:
         return " ".join(str(word) for word in struct.unpack("<II", self.read(8, protocol.HEADER.offset("current"))))
 
     def _reset(self) -> None:
-        """Back to before the first instruction.
-
-        The reboot action must not turn our own reset into a shutdown.
-        """
+        """Back to before the first instruction, of a QEMU that stands stopped."""
         self._drop_events()
-        stop: tuple[Command, ...] = (("stop", None),) if self.status() == "running" else ()
-        self.commands(*stop, ("set-action", {"reboot": "reset"}), ("system_reset", None))
+        self.commands(("set-action", {"reboot": "reset"}), ("system_reset", None))
         self._await("RESET")
-        self.command("set-action", {"reboot": "shutdown"})
         self._fresh = True
 
     def _drop_events(self) -> None:

@@ -230,6 +230,14 @@ def _write_archive(path: Path, root: Path, busybox: Path, memio: Path, ssh: Keys
             archive.file(f"usr/share/qemu/{name}", (root / source).read_bytes())
 
 
+def pack(archive: Path, to: Path) -> None:
+    """``archive`` as the kernel takes it; it is removed. BuildError where it cannot be packed."""
+    done = proc.run(["lz4", "-l", "-9", "-q", "-f", str(archive), str(to)], check=False)
+    if done.returncode:
+        raise BuildError(f"lz4 could not pack {archive.name}: {done.stderr.strip()} (is lz4 installed?)")
+    archive.unlink()
+
+
 def initramfs(cache: Cache) -> Path:
     """The compressed initramfs; BuildError or FetchError when it cannot be made."""
     ssh, fetched, busybox = keys(cache), packages(cache), _busybox()
@@ -249,10 +257,7 @@ def initramfs(cache: Cache) -> Path:
         debs.unpack([deb.path for deb in fetched], root)
         archive = folder / "initramfs.cpio"
         _write_archive(archive, root, busybox, _memio(folder), ssh)
-        done = proc.run(["lz4", "-l", "-9", "-q", "-f", str(archive), str(folder / "initrd")], check=False)
-        if done.returncode:
-            raise BuildError(f"lz4 could not pack the initramfs: {done.stderr.strip()} (is lz4 installed?)")
-        archive.unlink()
+        pack(archive, folder / "initrd")
         shutil.rmtree(root)
 
     return cache.entry("initramfs", key, build) / "initrd"
@@ -288,18 +293,3 @@ def make_iso(folder: Path, files: dict[str, Path], menu: str, modules: Iterable[
     if done.returncode:
         raise BuildError(f"xorriso made no image: {done.stderr.strip()[-400:]} (is xorriso installed?)")
     shutil.rmtree(tree)
-
-
-def iso(cache: Cache, bzimage: Path, *, initrd: Path | None = None, extra: str = "") -> Path:
-    """The image the emulated host boots: ``bzimage`` with the initramfs (or ``initrd``, for a host that is not ours).
-
-    ``extra`` is appended to the kernel's command line.
-    """
-    menu = render("isolinux.cfg.j2", multiboot=(), command_line=f"{COMMAND_LINE} {extra}".strip())
-    files = {"bzimage": bzimage, "initrd": initrd or initramfs(cache)}
-    key = _digest(menu, *(part for name, path in files.items() for part in (name, path.read_bytes())))
-
-    def build(folder: Path) -> None:
-        make_iso(folder, files, menu, ("ldlinux.c32",))
-
-    return cache.entry("iso", key, build) / "image.iso"

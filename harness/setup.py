@@ -9,6 +9,7 @@ from typing import Any
 
 from harness import (
     bochs,
+    boot,
     builds,
     cpus,
     emulator,
@@ -113,8 +114,10 @@ class Bench:
             self._memio: Path = made["memio"]
         else:
             self.bochs = made["bochs"]
-            self._iso = rootfs.iso(self.cache, base.bzimage)
         self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
+        if self.lab is None:
+            modules = [path for made in self._modules.values() for path in (made.kvm, made.kvm_intel)]
+            self._boot = boot.boot(self.cache, base.bzimage, [self.probe, *modules])
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
@@ -188,7 +191,7 @@ class Bench:
         return EmulatedHost(
             self.cache,
             bochs=self.bochs,
-            iso=self._iso,
+            boot=self._boot,
             cpu_model=CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC,
             name=name,
         )

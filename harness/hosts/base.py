@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ import paramiko
 from harness.console import Warn
 from harness.errors import HostError, InputError
 
+SILENCE: Final = 30.0  # seconds in which a machine has to take a command
 PIECE: Final = 32768  # bytes of one read from a channel
 FILES: Final = "/tmp/kvmirror"  # folder on the host
 PARAM: Final = "enable_pt_guest_exec_control"
@@ -187,10 +188,35 @@ class Host(ABC):
             raise HostError(f"{self.name} is not connected: it was not started, or its SSH connection broke")
         return transport
 
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[paramiko.Transport]:
+        """The connection; closed when the machine dies or is silent for SILENCE, since paramiko waits for ever."""
+        transport = self._transport
+        done = threading.Event()
+
+        def watch() -> None:
+            deadline = time.monotonic() + SILENCE
+            while not done.wait(0.5):
+                try:
+                    self.check()
+                    dead = time.monotonic() > deadline
+                except HostError:
+                    dead = True
+                if dead:
+                    transport.close()
+                    return
+
+        threading.Thread(target=watch, name="awake", daemon=True).start()
+        try:
+            yield transport
+        finally:
+            done.set()
+
     def _channel(self, command: str) -> paramiko.Channel:
         try:
-            channel = self._transport.open_session(timeout=30)
-            channel.exec_command(command)
+            with self._awake() as transport:
+                channel = transport.open_session(timeout=SILENCE)
+                channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.check()
             raise HostError(f"{self.name} did not take the command {command[:80]!r}: {error}") from error
@@ -262,12 +288,11 @@ class Host(ABC):
 
     def deliver(self, path: Path, *, mode: int = 0o644) -> str:
         """The path on the host of a copy of the local file, sent once: a level's modules are loaded many times."""
-        data = path.read_bytes()
-        there = f"{FILES}/{hashlib.sha256(data).hexdigest()[:12]}-{path.name}"
+        there = place(path)
         if there not in self._kept:
             if not self._kept:
                 self.run(f"mkdir -p {FILES}", check=True)
-            self.put(data, there, mode=mode)
+            self.put(path.read_bytes(), there, mode=mode)
             self._kept.add(there)
         return there
 
@@ -317,6 +342,11 @@ class Host(ABC):
             raise HostError(
                 f"{self.name}: KVM's modules cannot be removed: {done.stderr.strip()} (does a QEMU still run there?)"
             )
+
+
+def place(path: Path) -> str:
+    """Where on a host the copy of a local file lies: its contents and its name say it."""
+    return f"{FILES}/{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{path.name}"
 
 
 def _tunnel(channel: paramiko.Channel, end: Callable[[], None]) -> socket.socket:
@@ -387,6 +417,8 @@ def open_client(
     def transport(sock: socket.socket, **_: object) -> paramiko.Transport:
         # Curve25519 costs the emulator a tenth of what the post-quantum exchanges do; the line is local.
         made = paramiko.Transport(sock)
+        # Each message is waited for: held back for more to come, it costs 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.get_security_options().kex = [
             k for k in made.get_security_options().kex if "curve25519" in k and "mlkem" not in k
         ]

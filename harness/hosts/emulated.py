@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import proc, rootfs
+from harness.boot import BLOCK, Boot
 from harness.cache import Cache
 from harness.console import Console, Warn
 from harness.errors import HostError
@@ -48,7 +49,7 @@ def free_port() -> int:
 class EmulatedHost(Host):
     """Bochs with our image.
 
-    ``bochs`` and ``iso`` are paths; ``cpu_model`` a name of Bochs' CPU database. ``log_folder``: where the working
+    ``bochs`` is a path, ``boot`` what it is switched on with, ``cpu_model`` a name of Bochs' CPU database. The working
     folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always.
     """
 
@@ -57,7 +58,7 @@ class EmulatedHost(Host):
         cache: Cache,
         *,
         bochs: Path,
-        iso: Path,
+        boot: Boot,
         cpu_model: str = CPU_WITH_MBEC,
         memory_mib: int = MEMORY_MIB,
         name: str = "emulated host",
@@ -67,7 +68,7 @@ class EmulatedHost(Host):
         super().__init__()
         self.cache = cache
         self.bochs = bochs
-        self.iso = iso
+        self.boot = boot
         self.cpu_model = cpu_model
         self.memory_mib = memory_mib
         self.name = name
@@ -84,7 +85,7 @@ class EmulatedHost(Host):
         """Boot. HostError (with the console's and Bochs' last lines) when it does not come up."""
         for path, mend in (
             (self.bochs, "build it, or give another with --bochs"),
-            (self.iso, "build the image again"),
+            (self.boot.bzimage, "build it again"),
             (BIOS, "install bochsbios"),
             (VGABIOS, "install vgabios"),
         ):
@@ -113,6 +114,7 @@ class EmulatedHost(Host):
         self._descriptors = [ours, theirs]  # both stay open: a pty whose last user closes it loses what was written
         slirp = self.folder / "slirp.conf"
         slirp.write_text(rootfs.render("slirp.conf.j2", port=self.port))
+        medium = self.boot.make(self.folder)
         rc = self.folder / "bochsrc"
         rc.write_text(
             rootfs.render(
@@ -123,7 +125,9 @@ class EmulatedHost(Host):
                 cpu_model=self.cpu_model,
                 ips=IPS,
                 slirp_conf=slirp,
-                iso=self.iso,
+                iso=medium.iso,
+                memory=medium.memory,
+                block_kib=BLOCK >> 10,
                 console=os.ttyname(theirs),
                 log=self.folder / "bochs.log",
             )
@@ -145,6 +149,7 @@ class EmulatedHost(Host):
             host_key=rootfs.keys(self.cache).host_public,
             timeout=30,
         )
+        self._kept.update(file.there for file in self.boot.fitting)
         self.boot_seconds = time.monotonic() - began
 
     def _wait_ready(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import rootfs
+from harness.boot import Boot
 from harness.cache import Cache
 from harness.errors import HostError, InputError
 from harness.hosts.base import Parameters, open_client
@@ -33,28 +34,33 @@ def need_firmware() -> None:
         pytest.skip("the emulator's firmware is not installed")
 
 
+def medium(folder: Path) -> Boot:
+    """Something to switch on with, for an emulator that is none."""
+    for name in ("bzimage", "initramfs"):
+        (folder / name).write_bytes(b"0")
+    return Boot(folder / "bzimage", folder / "initramfs")
+
+
 def test_templates_render_and_refuse_gaps() -> None:
     assert rootfs.render("slirp.conf.j2", port=4711).splitlines()[0] == "# slirp config"
     assert "127.0.0.1:4711-10.0.2.15:22" in rootfs.render("slirp.conf.j2", port=4711)
     menu = rootfs.render("isolinux.cfg.j2", multiboot=(), command_line="console=ttyS0")
-    assert "INITRD initrd" in menu and "APPEND console=ttyS0" in menu
+    assert "KERNEL bzimage" in menu and "APPEND console=ttyS0" in menu
     bare = rootfs.render("isolinux.cfg.j2", multiboot=("probe.elf", "batch.bin"), command_line="")
-    assert "APPEND probe.elf --- batch.bin" in bare and "INITRD" not in bare
+    assert "APPEND probe.elf --- batch.bin" in bare and "bzimage" not in bare
     with pytest.raises(Exception, match="port"):
         rootfs.render("slirp.conf.j2")
 
 
 def test_a_missing_emulator_is_named(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"no-such-bochs is missing: .*--bochs"):
-        EmulatedHost(cache, bochs=tmp_path / "no-such-bochs", iso=Path("/dev/null")).start()
+        EmulatedHost(cache, bochs=tmp_path / "no-such-bochs", boot=medium(tmp_path)).start()
 
 
 def test_an_emulator_that_ends_says_why(cache: Cache, tmp_path: Path) -> None:
     need_firmware()
-    image = tmp_path / "image.iso"
-    image.write_bytes(b"")
     fake = script(tmp_path / "bochs", "echo '00000000000p[      ] >>PANIC<< bochsrc:8: cpu: unknown model'; exit 1")
-    host = EmulatedHost(cache, bochs=fake, iso=image)
+    host = EmulatedHost(cache, bochs=fake, boot=medium(tmp_path))
     with pytest.raises(HostError, match=r"ended with status 1: .*unknown model") as raised:
         host.start()
     folder = Path(str(raised.value).rsplit("kept in ", 1)[1].rstrip(")"))
@@ -64,19 +70,15 @@ def test_an_emulator_that_ends_says_why(cache: Cache, tmp_path: Path) -> None:
 
 def test_a_boot_that_never_gets_ready_ends_and_leaves_no_process(cache: Cache, tmp_path: Path) -> None:
     need_firmware()
-    image = tmp_path / "image.iso"
-    image.write_bytes(b"")
     fake = script(tmp_path / "bochs", f"echo $$ >{tmp_path}/pid; exec sleep 1000")
     with pytest.raises(HostError, match="did not get ready within 1 s"):
-        EmulatedHost(cache, bochs=fake, iso=image, boot_timeout=1.2).start()
+        EmulatedHost(cache, bochs=fake, boot=medium(tmp_path), boot_timeout=1.2).start()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_panic_on_the_line_is_reported(cache: Cache, tmp_path: Path) -> None:
     need_firmware()
-    image = tmp_path / "image.iso"
-    image.write_bytes(b"")
     # The last argument is the bochsrc, which names the line.
     fake = script(
         tmp_path / "bochs",
@@ -84,7 +86,7 @@ def test_a_panic_on_the_line_is_reported(cache: Cache, tmp_path: Path) -> None:
         'echo "[ 1.0] Kernel panic - not syncing: VFS: no root" >"$tty"; exec sleep 1000',
     )
     with pytest.raises(HostError, match=r"panicked: Kernel panic - not syncing: VFS: no root"):
-        EmulatedHost(cache, bochs=fake, iso=image).start()
+        EmulatedHost(cache, bochs=fake, boot=medium(tmp_path)).start()
 
 
 def test_ssh_refused() -> None:

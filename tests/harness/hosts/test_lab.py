@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, emulator, kernel, probe, rootfs
+from harness import boot, cli, emulator, kernel, probe, rootfs
 from harness.cache import Cache
 from harness.errors import HostError, InputError
 from harness.hosts import address, cpuinfo
@@ -155,7 +155,7 @@ def test_nobody_there_is_said_by_doctor(capsys: pytest.CaptureFixture[str]) -> N
 def test_an_emulated_host_in_the_place_of_a_lab_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache()
     base = kernel.base(cache)
-    with EmulatedHost(cache, bochs=emulator.build(cache), iso=rootfs.iso(cache, base.bzimage)) as emulated:
+    with EmulatedHost(cache, bochs=emulator.build(cache), boot=boot.boot(cache, base.bzimage)) as emulated:
         known = tmp_path / "known_hosts"
         known.write_text(f"[127.0.0.1]:{emulated.port} {rootfs.keys(cache).host_public}\n")
         url = f"ssh://root@127.0.0.1:{emulated.port}"
