@@ -39,7 +39,7 @@ def carried(cache: Cache, path: Path) -> Carried:
         plain = folder / "archive"
         with rootfs.Cpio(plain) as archive:
             archive.folder(FILES.lstrip("/"))
-            archive.file(there.lstrip("/"), path.read_bytes())
+            archive.file(there.lstrip("/"), path.read_bytes(), 0o755)
         rootfs.pack(plain, folder / "archive.lz4")
 
     return Carried(there, cache.entry("carried", {"there": there, "sha256": sha256(path)}, build) / "archive.lz4")

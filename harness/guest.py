@@ -42,6 +42,9 @@ _ACCESS: Final = {
     Access.WALK: _C["ACCESS_WALK"],
     Access.WALKA: _C["ACCESS_WALKA"],
     Access.WALKD: _C["ACCESS_WALKD"],
+    Access.EMUREAD: _C["ACCESS_EMUREAD"],
+    Access.EMUWRITE: _C["ACCESS_EMUWRITE"],
+    Access.EMUFETCH: _C["ACCESS_EMUFETCH"],
 }
 _PAGING: Final = {
     Paging.OFF: _C["PAGING_OFF"],
@@ -161,6 +164,8 @@ def _access_record(v: AccessVector) -> Fields:
         raise InputError(f"{v.id}: 32-bit paging has no execute-disable bit; use pgpae or pg64, or 'x' in gp and gu")
     if v.access.is_walk and v.paging is Paging.OFF:
         raise InputError(f"{v.id}: with paging off there is no page walk; use pg32, pgpae or pg64")
+    if v.access.is_emulated and (v.paging is not Paging.LONG or v.smap or v.upper_level == 4):
+        raise InputError(f"{v.id}: the MOVS is asked with pg64 and smap0, the second entry at level 2 or 3")
     return {
         "kind": _C["KIND_ACCESS"],
         "access": _ACCESS[v.access],
@@ -350,6 +355,8 @@ def _place(address: int, o: Observation) -> Place:
 def _linear(address: int, o: Observation) -> Place:
     if address // PAGE == o.target_gla // PAGE:
         return Place("target", address % PAGE)
+    if address == _C["GLA_MMIO"]:
+        return Place("mmio")
     return Place("linear", address)
 
 

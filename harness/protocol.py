@@ -178,6 +178,10 @@ CONSTANTS: Final[dict[str, int]] = {
     "ACCESS_WALK": 4,  # the entries under test map the guest leaf table; a data read
     "ACCESS_WALKA": 5,  # the same; the guest leaf entry has A clear
     "ACCESS_WALKD": 6,  # the same; a data write, the guest leaf entry has D clear
+    "ACCESS_EMUREAD": 7,  # MOVS from the page to MMIO
+    "ACCESS_EMUWRITE": 8,  # MOVS from MMIO to the page
+    "ACCESS_EMUFETCH": 9,  # MOVS in the page, from MMIO to MMIO
+    "GLA_MMIO": 0x402020,  # L2's linear address without memory: in L1's first such page the HPET's interrupt status
     "PAGING_OFF": 0,
     "PAGING_32": 1,
     "PAGING_PAE": 2,

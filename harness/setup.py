@@ -52,7 +52,7 @@ class Bench:
         self._kernel: kernel.BaseKernel | None = None
         self.bochs = Path()
         self.probe = Path()
-        self.client = b""
+        self.client = Path()
         self.lab = lab
         self._lab_cpu: Cpu | None = None
         self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
@@ -109,7 +109,7 @@ class Bench:
         base: kernel.BaseKernel = made["kernel"]
         self._kernel = base
         self.probe = made["probe"]
-        self.client = made["client"].read_bytes()
+        self.client = made["client"]
         if self.lab:
             self._memio: Path = made["memio"]
         else:
@@ -117,7 +117,7 @@ class Bench:
         self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
         if self.lab is None:
             modules = [path for made in self._modules.values() for path in (made.kvm, made.kvm_intel)]
-            self._boot = boot.boot(self.cache, base.bzimage, [self.probe, *modules])
+            self._boot = boot.boot(self.cache, base.bzimage, [self.probe, self.client, *modules])
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""

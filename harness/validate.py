@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Final
 
 from harness import proc, summary
@@ -89,9 +88,9 @@ def _expected(work: Work, options: Options) -> int:
 def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
     """What one host asks in a row, in the order in which the shares are taken.
 
-    A level's modules are sent to one host only, and a CPU without MBEC is one more boot; where that makes too few
-    shares for all hosts, a level's parameter values and environments go apart. Long shares and that CPU's come first,
-    so that no host is left alone with one at the end.
+    A level's modules are loaded by one host only, and a CPU without MBEC is one more boot; where that makes too few
+    shares for all hosts, a level's parameter values and environments go apart. The longest share comes first, so that
+    no host is left alone with one at the end.
     """
     works = list(works)
     for depth in (2, 3, 4):
@@ -104,8 +103,7 @@ def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
         if len(parts) >= 2 * options.jobs:
             break
     sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
-    usual = median(sizes.values()) if sizes else 0
-    return [parts[key] for key in sorted(parts, key=lambda key: key[0] is True and sizes[key] <= 1.25 * usual)]
+    return [parts[key] for key in sorted(parts, key=lambda key: -sizes[key])]
 
 
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:

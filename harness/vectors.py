@@ -34,6 +34,7 @@ from kvmodel.vector import (
 DATA = (Access.READ, Access.WRITE, Access.RMW)
 ACCESSES = (*DATA, Access.FETCH)
 WALKS = (Access.WALK, Access.WALKA, Access.WALKD)
+EMULATED = (Access.EMUREAD, Access.EMUWRITE, Access.EMUFETCH)
 SWX = GuestPerm(False, True, True)
 
 
@@ -196,6 +197,15 @@ def evmcs() -> Iterator[Vector]:
         yield AccessVector(Mbec.ON, ev=Evmcs.USED, leaf=leaf, access=access, ad=ad, cpl=3)
 
 
+def emulated() -> Iterator[Vector]:
+    """A MOVS between the page and an address without memory: KVM emulates it and reaches the page by L1's entries."""
+    for mbec, leaf, gp, access in product((Mbec.ON, Mbec.OFF), Perm.all(), (UWX, SWX), EMULATED):
+        for cpl in (0, 3) if gp.u else (0,):
+            yield AccessVector(mbec, leaf=leaf, access=access, gp=gp, cpl=cpl)
+    for mbec, upper, access in product((Mbec.ON, Mbec.OFF), Perm.all(), EMULATED):
+        yield AccessVector(mbec, upper=upper, access=access, ad=True)
+
+
 CORE: dict[str, Callable[[], Iterator[Vector]]] = {
     part.__name__: part
     for part in (
@@ -218,7 +228,12 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 
 
 # What is asked beyond the core, part by part.
-BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {evmcs.__name__: evmcs, **SEQUENCES, **CLIENT}
+BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
+    evmcs.__name__: evmcs,
+    emulated.__name__: emulated,
+    **SEQUENCES,
+    **CLIENT,
+}
 
 # What KVM's tracepoints answer.
 TRACED: dict[str, Callable[[], Iterator[Vector]]] = {

@@ -18,7 +18,7 @@ from kvmodel.machine_vcpu import DONE, GPT, RAM_GFNS, TARGET, Run, l1_trouble, l
 from kvmodel.mmu_roots import kvm_mmu_free_roots, mmu_alloc_shadow_roots
 from kvmodel.mmu_track import write_guest_table
 from kvmodel.nested import handle_invept, nested_release_vmcs12, nested_vmx_run, vmcs12_eptp
-from kvmodel.outcome import Kind, Outcome, Prediction, Step, of_turns
+from kvmodel.outcome import Kind, Outcome, Place, Prediction, Step, of_turns
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
@@ -34,6 +34,7 @@ from kvmodel.vmx_h import (
     VMX_EPT_EXECUTE_ONLY_BIT,
     VMX_EPTP_AD_ENABLE_BIT,
 )
+from kvmodel.x86_emulate import kvm_fetch_guest_virt, vcpu_mmio_gva_to_gpa
 
 # Where the probe's things lie in this model; any address does, none of them 2 MiB-aligned but the large leaves.
 _GPA: Final = 1 << 30 | 2 << 21 | 11 << 12 | 0x18  # the L2-physical address under test, or of the entry under test
@@ -43,7 +44,10 @@ _FULL: Final = 0x407 | 0x300  # the scaffold's leaf entries: R, W, X, bit 10, A,
 _NONLEAF: Final = 0x407 | 0x100  # the scaffold's upper entries: R, W, X, bit 10, A
 _SCAFFOLD: Final = 0x0100_0000  # the probe's code and guest paging structures, L2-physical as L1-physical
 _SCAFFOLD_TABLES: Final = {2: 0x16000, 1: 0x17000}  # EPT12 below the level-3 table, which the page under test shares
+_MMIO_PAGE: Final = 2  # of the scaffold's pages, the one that L1 maps to an address without memory
 _EVMCS_GPA: Final = 0x0900_0000
+
+MMIO: Final = Place("mmio")  # the linear address of the operand without memory
 
 FRAME: Final = "the probe's own"  # how the note of an outcome begins that the access under test never came to
 
@@ -263,11 +267,31 @@ def _l2(guest: Guest, v: AccessVector, linear: Linear, fault: guest_paging.PageF
         if guest.vcpu.steps is not None:
             guest.vcpu.steps.append(Step("CPU", f"guest paging: #PF({fault.error:#x}), {fault.rule}"))
         return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=TARGET)
+    if access.is_emulated:
+        return _emulated(guest, v, linear)
     if not walk:
         return run.access(_GPA, FINAL_USE[access], linear, TARGET)
     if access is Access.WALK:
         return None
     return run.access(_GPA, Use.UPDATE, linear, GPT)
+
+
+def _emulated(guest: Guest, v: AccessVector, linear: Linear) -> Outcome | None:
+    """A MOVS of which KVM makes the access to the page, once the CPU has come as far as the operand without memory.
+
+    In the CPU's order: a MOVS in the page is fetched first, and the source is read before the destination is written.
+    """
+    run, vcpu = guest.run, guest.vcpu
+    if v.access is not Access.EMUWRITE and (trouble := run.access(_GPA, FINAL_USE[v.access], linear, TARGET)):
+        return trouble
+    use = Use.WRITE if v.access is Access.EMUREAD else Use.READ
+    if trouble := run.access(_SCAFFOLD + (_MMIO_PAGE << 12), use, Linear(), MMIO):
+        return replace(trouble, gpa=None, gla=None, note=f"{FRAME} {use.value} of MMIO: {trouble.note}")
+    if v.access is Access.EMUFETCH:
+        reached = kvm_fetch_guest_virt(vcpu, _GPA, v.cpl)
+    else:
+        reached = vcpu_mmio_gva_to_gpa(vcpu, _GPA, v.cpl, v.access is Access.EMUWRITE)
+    return None if reached else run.told_l1(TARGET, MMIO)
 
 
 def access(context: Context, v: AccessVector, want_steps: bool) -> Prediction:
@@ -282,10 +306,19 @@ def access(context: Context, v: AccessVector, want_steps: bool) -> Prediction:
     linear, fault = _view(v)
     steps: list[Step] | None = list(guest.entry) if want_steps else None
     guest.reset(_ept12(v.leaf_level, _leaf_bits(v), v.upper_level, _upper_bits(v)), steps)
+    if v.access.is_emulated:
+        _map_scaffold(guest.vcpu, _MMIO_PAGE, RAM_GFNS << 12 | _FULL)
     if guest.vcpu.trace is not None:
         _scaffold(guest, v)
     outcome = _l2(guest, v, linear, fault) or DONE
     return Prediction(outcome, tuple(steps or ()), guest.run.exits)
+
+
+def _map_scaffold(vcpu: Vcpu, page: int, entry: int) -> None:
+    """EPT12 for a page of the probe's own: its leaf ``entry``, and the tables on the way to it."""
+    vcpu.memory[_TABLES[3]] = _SCAFFOLD_TABLES[2] | _NONLEAF
+    vcpu.memory[_SCAFFOLD_TABLES[2] + (_SCAFFOLD >> 21) * 8] = _SCAFFOLD_TABLES[1] | _NONLEAF
+    vcpu.memory[_SCAFFOLD_TABLES[1] + page * 8] = entry
 
 
 def _scaffold(guest: Guest, v: AccessVector) -> None:
@@ -296,12 +329,10 @@ def _scaffold(guest: Guest, v: AccessVector) -> None:
     vcpu = guest.vcpu
     if v.upper_level == 4 and v.paging is Paging.LONG and guest.run.cpu.maxphyaddr > 39:
         return
-    vcpu.memory[_TABLES[3]] = _SCAFFOLD_TABLES[2] | _NONLEAF
-    vcpu.memory[_SCAFFOLD_TABLES[2] + (_SCAFFOLD >> 21) * 8] = _SCAFFOLD_TABLES[1] | _NONLEAF
     trace, vcpu.trace = vcpu.trace, None
     off = v.paging is Paging.OFF
     for page, use, linear in ((0, Use.FETCH, Linear(user=off or v.cpl == 3)), (1, Use.WALK, Linear())):
-        vcpu.memory[_SCAFFOLD_TABLES[1] + page * 8] = _SCAFFOLD + (page << 12) | _FULL | 6 << 3
+        _map_scaffold(vcpu, page, _SCAFFOLD + (page << 12) | _FULL | 6 << 3)
         if use is Use.FETCH or not off:
             guest.run.access(_SCAFFOLD + (page << 12), use, linear, TARGET)
     vcpu.trace = trace

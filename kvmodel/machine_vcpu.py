@@ -146,13 +146,8 @@ class Run:
             if r < 0:
                 return Outcome(Kind.HOST, code=-r, defined=0, note=f"KVM_RUN fails with errno {-r}")
             if vcpu.injected is not None:
-                reason, qualification, _ = vcpu.injected
-                if reason == EXIT_REASON_EPT_VIOLATION:
-                    undefined = ~walked.defined & 7 if isinstance(walked, sdm_ept.Violation) else 0
-                    return Outcome(
-                        Kind.VIOLATION, qualification, gpa=place, gla=TARGET, defined=GENMASK(63, 0) & ~undefined
-                    )
-                return Outcome(Kind.MISCONFIG, gpa=place)
+                undefined = ~walked.defined & 7 if isinstance(walked, sdm_ept.Violation) else 0
+                return self.told_l1(place, TARGET, undefined)
             if r == EMULATE:
                 if steps is not None:
                     steps.append(Step("x86.c x86_emulate_instruction", "KVM emulates the access", 0))
@@ -160,6 +155,14 @@ class Run:
             if vcpu.version == before:
                 note = "the same exit again and again, no SPTE changes"
                 return Outcome(Kind.LIVELOCK, note=note)
+
+    def told_l1(self, gpa: Place, gla: Place, undefined: int = 0) -> Outcome:
+        """The exit that KVM gave L1; ``undefined``: qualification bits that the CPU's own exit left open."""
+        assert self.vcpu.injected is not None
+        reason, qualification, _ = self.vcpu.injected
+        if reason == EXIT_REASON_EPT_VIOLATION:
+            return Outcome(Kind.VIOLATION, qualification, gpa=gpa, gla=gla, defined=GENMASK(63, 0) & ~undefined)
+        return Outcome(Kind.MISCONFIG, gpa=gpa)
 
     def _set_accessed_dirty(self, gpa: int, after: tuple[tuple[int, int], ...]) -> None:
         for (sp, index, spte), (_, entry) in zip(tuple(shadow_walk(self.vcpu, gpa)), after, strict=True):

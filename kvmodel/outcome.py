@@ -1,7 +1,8 @@
 """The answer: what L1 or L2 saw, in one form for all three voices, and how two answers are compared.
 
 Addresses are given as a place and an offset, since where the probe put its tables is not part of the
-question: ``target`` (the page L2 accesses), ``gpt`` (the guest paging structure whose EPT entries are under test).
+question: ``target`` (the page L2 accesses), ``gpt`` (the guest paging structure whose EPT entries are under test),
+``mmio`` (the other operand of an instruction that KVM emulates).
 """
 
 from __future__ import annotations

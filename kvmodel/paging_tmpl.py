@@ -301,6 +301,17 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
     return False
 
 
+def gva_to_gpa(vcpu: Vcpu, mmu: kvm_mmu, addr: int, access: int, exception: x86_exception) -> int | None:
+    """mmu/paging_tmpl.h gva_to_gpa: L1's guest-physical address of L2's ``addr``; None with ``exception`` filled."""
+    walker = guest_walker()
+    if walk_addr_generic(walker, vcpu, mmu, addr, access):
+        return walker.gfn << PAGE_SHIFT | addr & (1 << PAGE_SHIFT) - 1
+    fault = walker.fault
+    exception.error_code, exception.exit_qualification = fault.error_code, fault.exit_qualification
+    exception.address = fault.address
+    return None
+
+
 def prefetch_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -> bool:
     """mmu/paging_tmpl.h prefetch_gpte: whether an SPTE was made."""
     if prefetch_invalid_gpte(vcpu, sp, index, gpte):

@@ -33,11 +33,19 @@ class Access(Enum):
     WALK = "walk"  # a data read whose guest PTE has A set: the walk only reads the entry
     WALKA = "walka"  # a data read whose guest PTE has A clear: the walk sets A
     WALKD = "walkd"  # a data write whose guest PTE has A set and D clear: the walk sets D
+    EMUREAD = "emuread"  # a MOVS from the page to an address without memory: a hypervisor under L1 emulates it
+    EMUWRITE = "emuwrite"  # a MOVS from there into the page
+    EMUFETCH = "emufetch"  # a MOVS that lies in the page, between two such addresses
 
     @property
     def is_walk(self) -> bool:
         """Whether the EPT entries under test map the guest page table, not the page accessed."""
         return self in (Access.WALK, Access.WALKA, Access.WALKD)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether KVM's emulator makes the access (again), because the instruction's other operand is MMIO."""
+        return self in (Access.EMUREAD, Access.EMUWRITE, Access.EMUFETCH)
 
 
 class Mbec(Enum):

@@ -19,7 +19,7 @@ class CountingSession(Session):
     """Loads instrumented modules and adds their counters to ``setup`` and ``vectors``, whenever they are removed."""
 
     def __init__(
-        self, host: Host, modules: Instrumented, client: bytes, probe: Path, setup: Counters, vectors: Counters
+        self, host: Host, modules: Instrumented, client: Path, probe: Path, setup: Counters, vectors: Counters
     ) -> None:
         super().__init__(host, lambda _: modules, client, probe)
         self._setup, self._vectors = setup, vectors

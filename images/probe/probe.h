@@ -32,16 +32,21 @@
 #define L2_DATA		(SCAFFOLD + 10 * PAGE)	/* the page accessed where the walk is under test */
 #define EPT_PD		(SCAFFOLD + 16 * PAGE)	/* EPT12 tables of the scaffold itself, shared by all vectors */
 #define EPT_PT		(SCAFFOLD + 17 * PAGE)
+#define L2_MMIO		(SCAFFOLD + 511 * PAGE)	/* L2-physical only: what L1 maps there has no memory */
 #define VMXON_REGION	(SCAFFOLD + 20 * PAGE)
 #define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* two, then two enlightened ones */
 #define ASSIST_PAGE	(SCAFFOLD + 25 * PAGE)	/* Hyper-V's VP assist page */
 #define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
 #define POOL_PAGES	512
 
-/* L2-linear: a supervisor and a user alias of the code page, and the page under test */
+/* L2-linear: a supervisor and a user alias of the code page (GLA_MMIO is behind them), and the page under test */
 #define GLA_CODE	0x00400000ull
 #define GLA_CODE_USER	0x00401000ull
 #define GLA_TARGET	0x00800000ull
+
+/* L1-physical, without memory: two pages, the first the HPET's where there is one */
+#define MMIO		0xfed00000ull
+#define MMIO_OFFSET	(GLA_MMIO & (PAGE - 1))
 
 /* offsets in the code page: each access, followed by VMCALL */
 #define CODE_READ	0x00
@@ -50,6 +55,9 @@
 #define CODE_FETCH	0x30
 #define CODE_IDLE	0x40
 #define CODE_SPIN	0x50
+#define CODE_MOVS	0x60
+#define CODE_JUMP	0x70
+#define MOVSD		0xa5
 
 /* guest paging-structure bits */
 #define PTE_P		0x1ull
@@ -94,10 +102,11 @@ struct setting {
 	uint64_t test_size;
 	uint8_t leaf_level, upper_level, paging, walk;
 	uint8_t valid;
+	uint32_t mmio;		/* what is read at the MMIO address that L2 sees */
 };
 
 struct l2_registers {
-	uint64_t rax, rdi;
+	uint64_t rax, rdi, rsi;
 };
 
 /* platform.c */

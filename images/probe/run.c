@@ -2,19 +2,21 @@
 /* One vector: its memory, its entry into L2, and what came of it. */
 #include "probe.h"
 
-#define MMIO_ADDRESS	0xfed00020ull	/* HPET: interrupt status, where writing zeroes does nothing */
 #define MMIO_TIMES	4		/* the first access faults the mapping in, the others use it */
 #define ROUNDS		3		/* deadlines in a row that an L2 without progress outlasts */
 #define EARLY_LIMIT	4		/* timer interrupts left over from before, per vector */
 #define VMCALL_BYTES	0x00c1010full	/* what lies at the start of the page accessed: VMCALL, and room for a mark */
 #define ADDEND		0x01000000u	/* changes the mark, not the VMCALL */
+#define MOVS_BYTES	0xc1010fa5u	/* what lies there when the access is a MOVS in the page: MOVS, VMCALL */
 
 static struct setting setting;
 static uint32_t mark;
 
 /* the page's first four bytes for this vector: VMCALL and a mark that changes */
-static uint32_t planted(void)
+static uint32_t planted(uint8_t access)
 {
+	if (access == ACCESS_EMUFETCH)
+		return MOVS_BYTES;
 	return (uint32_t)VMCALL_BYTES | mark << 24;
 }
 
@@ -28,6 +30,11 @@ static uint32_t code_offset(uint8_t access)
 		return CODE_RMW;
 	case ACCESS_FETCH:
 		return CODE_FETCH;
+	case ACCESS_EMUREAD:
+	case ACCESS_EMUWRITE:
+		return CODE_MOVS;
+	case ACCESS_EMUFETCH:
+		return CODE_JUMP;
 	default:
 		return CODE_READ;
 	}
@@ -40,7 +47,13 @@ static uint32_t entry_offset(const struct kvm_vector *v)
 
 static uint32_t code_length(uint32_t offset)
 {
-	return offset == CODE_RMW ? 3 : 2;
+	return offset == CODE_RMW ? 3 : offset == CODE_MOVS ? 1 : 2;
+}
+
+/* Whether L2 has left the probe's code for the page accessed. */
+static int in_page_itself(uint8_t access)
+{
+	return access == ACCESS_FETCH || access == ACCESS_EMUFETCH;
 }
 
 static uint64_t code_gla(const struct kvm_vector *v)
@@ -94,26 +107,33 @@ static void judge_done(const struct kvm_vector *v, const struct setting *s, cons
 		       struct kvm_observation *o, uint64_t access_rip)
 {
 	uint32_t offset = code_offset(v->access);
-	uint32_t now = *(volatile uint32_t *)s->data, want_now, want_read = planted();
+	uint32_t was = planted(v->access), want_now = was, want_read = was;
+	uint32_t now = *(volatile uint32_t *)s->data;
 	uint64_t want_rip = access_rip + code_length(offset);
 
 	o->verdict = VERDICT_DONE;
 	o->value = (uint32_t)r->rax;
 	switch (offset) {
 	case CODE_WRITE:
-		want_now = want_read = planted() + ADDEND;
+		want_now = want_read = was + ADDEND;
 		break;
 	case CODE_RMW:
-		want_now = planted() + ADDEND;
+		want_now = was + ADDEND;
 		want_read = ADDEND;
 		break;
 	case CODE_FETCH:
-		want_now = planted();
-		want_read = (uint32_t)(planted() + ADDEND);
+		want_read = was + ADDEND;
 		want_rip = s->target_gla;
 		break;
+	case CODE_MOVS:
+		want_now = v->access == ACCESS_EMUWRITE ? s->mmio : was;
+		want_read = (uint32_t)r->rax;
+		break;
+	case CODE_JUMP:
+		want_read = (uint32_t)r->rax;
+		want_rip = s->target_gla + 1;
+		break;
 	default:
-		want_now = planted();
 		break;
 	}
 	if (o->rip != want_rip) {
@@ -148,7 +168,7 @@ static void judge(const struct kvm_vector *v, const struct setting *s, const str
 	}
 	o->verdict = VERDICT_EXIT;
 	o->qualification = vmread(EXIT_QUALIFICATION);
-	at_access = o->rip == (v->access == ACCESS_FETCH ? s->target_gla : access_rip);
+	at_access = o->rip == (in_page_itself(v->access) ? s->target_gla : access_rip);
 	in_test = 0;
 	if (o->reason == REASON_EXCEPTION) {
 		info = (uint32_t)vmread(EXIT_INTR_INFO);
@@ -163,6 +183,24 @@ static void judge(const struct kvm_vector *v, const struct setting *s, const str
 	}
 	if (!at_access && !in_test)
 		o->verdict = VERDICT_SCAFFOLD;
+}
+
+/* What each piece of code in tables.c works on. */
+static void set_registers(struct l2_registers *r, const struct setting *s, uint8_t access)
+{
+	r->rax = access == ACCESS_RMW ? ADDEND : (uint32_t)(planted(access) + ADDEND);
+	r->rdi = s->target_gla;
+	r->rsi = 0;
+	if (access < ACCESS_EMUREAD)
+		return;
+	r->rsi = GLA_MMIO;
+	if (access == ACCESS_EMUREAD) {
+		r->rsi = s->target_gla;
+		r->rdi = GLA_MMIO;
+	} else if (access == ACCESS_EMUFETCH) {
+		r->rax = s->target_gla;
+		r->rdi = GLA_MMIO;
+	}
 }
 
 static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
@@ -183,9 +221,8 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 	o->gpt_gpa = s->gpt_gpa;
 	o->leaf_address = (uint64_t)s->leaf;
 	mark++;
-	*(volatile uint32_t *)s->data = planted();
-	r.rdi = s->target_gla;
-	r.rax = code_offset(v->access) == CODE_RMW ? ADDEND : (uint32_t)(planted() + ADDEND);
+	*(volatile uint32_t *)s->data = planted(v->access);
+	set_registers(&r, s, v->access);
 
 	vmx_load(v, s, rip);
 	if (v->ept & EPT_ENABLE && !(v->flags & FLAG_NO_INVEPT))
@@ -215,7 +252,7 @@ static void run_msr(const struct kvm_vector *v, struct kvm_observation *o)
 
 static void run_mmio(const struct kvm_vector *v, struct kvm_observation *o)
 {
-	volatile uint32_t *at = (volatile uint32_t *)MMIO_ADDRESS;
+	volatile uint32_t *at = (volatile uint32_t *)(MMIO + MMIO_OFFSET);
 	uint32_t value = 0;
 
 	for (int i = 0; i < MMIO_TIMES; i++) {

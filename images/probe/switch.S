@@ -6,7 +6,7 @@
 
 /*
  * int vm_enter(struct l2_registers *r, int resume)
- * Loads RAX and RDI from *r, clears the rest, enters L2. Returns 0 after a VM exit (r->rax is L2's RAX),
+ * Loads RAX, RDI and RSI from *r, clears the rest, enters L2. Returns 0 after a VM exit (r->rax is L2's RAX),
  * 1 when VMLAUNCH/VMRESUME failed with a current VMCS (ZF), 2 without one (CF).
  */
 	.globl vm_enter
@@ -21,11 +21,11 @@ vm_enter:
 	mov	%rsp, saved_rsp
 	test	%esi, %esi
 	mov	0(%rdi), %rax
+	mov	16(%rdi), %rsi
 	mov	8(%rdi), %rdi
 	mov	$0, %ebx
 	mov	$0, %ecx
 	mov	$0, %edx
-	mov	$0, %esi
 	mov	$0, %ebp
 	mov	$0, %r8d
 	mov	$0, %r9d

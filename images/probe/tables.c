@@ -46,6 +46,8 @@ static void write_code(void)
 	static const uint8_t rmw[] = { 0xf0, 0x01, 0x07 };	/* lock add %eax, (%rdi) */
 	static const uint8_t fetch[] = { 0xff, 0xe7 };		/* jmp *%rdi */
 	static const uint8_t spin[] = { 0xeb, 0xfe };		/* jmp . */
+	static const uint8_t movs[] = { MOVSD };		/* movsl (%rsi), (%rdi) */
+	static const uint8_t jump[] = { 0xff, 0xe0 };		/* jmp *%rax */
 
 	place(CODE_READ, read, sizeof(read));
 	place(CODE_WRITE, write, sizeof(write));
@@ -53,6 +55,8 @@ static void write_code(void)
 	place(CODE_FETCH, fetch, sizeof(fetch));
 	place(CODE_IDLE, NULL, 0);
 	place(CODE_SPIN, spin, sizeof(spin));
+	place(CODE_MOVS, movs, sizeof(movs));
+	place(CODE_JUMP, jump, sizeof(jump));
 }
 
 void tables_init(const struct kvm_batch *batch)
@@ -69,6 +73,7 @@ void tables_init(const struct kvm_batch *batch)
 	table(L2_PD)[GLA_CODE >> 21] = L2_PT_CODE | PTE_ALL;
 	table(L2_PT_CODE)[0] = L2_CODE | PTE_P | PTE_W | PTE_A | PTE_D;
 	table(L2_PT_CODE)[1] = L2_CODE | PTE_ALL | PTE_D;
+	table(L2_PT_CODE)[2] = L2_MMIO | PTE_ALL | PTE_D;
 	((uint32_t *)L2_PD32)[GLA_CODE >> 22] = (uint32_t)(L2_PT32_CODE | PTE_ALL);
 	((uint32_t *)L2_PT32_CODE)[0] = (uint32_t)(L2_CODE | PTE_P | PTE_W | PTE_A | PTE_D);
 	((uint32_t *)L2_PT32_CODE)[1] = (uint32_t)(L2_CODE | PTE_ALL | PTE_D);
@@ -185,19 +190,31 @@ static void set_guest_entries(struct setting *s, const struct kvm_vector *v)
 }
 
 /*
+ * The address without memory that L2 sees: another one each time. A hypervisor under us that remembers the last one
+ * finds the entry changed, and takes the exit of an entry that it has not made yet.
+ */
+static void map_mmio(struct setting *s)
+{
+	uint64_t address = MMIO + (sequence & 1) * PAGE;
+
+	table(EPT_PT)[L2_MMIO >> 12 & 511] = address | EPT_RWXU | EPT_A | EPT_D;
+	s->mmio = *(volatile uint32_t *)(address + MMIO_OFFSET);
+}
+
+/*
  * L2's memory for one vector. 0, or why there is none. The page under test rotates through the pool; in it,
  * offset 0 is what L2 accesses, and a guest entry under test lies in its upper half.
  */
 int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxphyaddr)
 {
-	int walk = v->access >= ACCESS_WALK;
+	int walk = v->access >= ACCESS_WALK && v->access <= ACCESS_WALKD;
 	uint64_t size = v->paging == PAGING_32 ? 4 : 8;
 	uint64_t slot, place_of_page, gpt_page;
 
-	if (v->access > ACCESS_WALKD || v->paging > PAGING_64)
+	if (v->access > ACCESS_EMUFETCH || v->paging > PAGING_64)
 		return REFUSED_KIND;
 	if (v->flags & FLAG_CONTINUE) {
-		if (!s->valid || s->leaf_level != v->leaf_level || s->upper_level != v->upper_level ||
+		if (v->access >= ACCESS_EMUREAD || !s->valid || s->leaf_level != v->leaf_level || s->upper_level != v->upper_level ||
 		    s->walk != walk || s->paging != v->paging)
 			return REFUSED_SEQUENCE;
 		set_entries(s, v);
@@ -212,6 +229,8 @@ int tables_prepare(struct setting *s, const struct kvm_vector *v, uint32_t maxph
 	if (!build_ept(s, v, maxphyaddr))
 		return REFUSED_ADDRESS;
 
+	if (v->access >= ACCESS_EMUREAD)
+		map_mmio(s);
 	s->walk = (uint8_t)walk;
 	s->paging = v->paging;
 	s->page = POOL + (8 + sequence % (POOL_PAGES - 8)) * PAGE;	/* not among the neighbours of a large leaf's base */

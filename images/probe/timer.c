@@ -19,7 +19,7 @@
 #define TSC_DEADLINE	(2u << 17)
 #define BASE_ENABLE	(1u << 11)
 #define BASE_X2APIC	(1u << 10)
-#define DEFAULT_US	150	/* of guest time: a few times what the slowest vector takes on the emulated host */
+#define DEFAULT_US	60	/* of guest time: a few times what the slowest vector takes on the emulated host */
 #define PIT_HZ		1193182u
 #define CALIBRATE_US	1000u
 #define CALIBRATE_TICKS	(PIT_HZ / (1000000u / CALIBRATE_US))	/* under a hypervisor each look at the PIT is an exit */

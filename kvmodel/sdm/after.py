@@ -43,6 +43,6 @@ def flags(vector: AccessVector, seen: Outcome) -> tuple[Flags, Flags]:
     )
     if not used:
         return Flags(0, ACCESSED), Flags(0, ACCESSED)
-    wrote = vector.access.is_walk or vector.access in (Access.WRITE, Access.RMW)
+    wrote = vector.access.is_walk or vector.access in (Access.WRITE, Access.RMW, Access.EMUWRITE)
     leaf = ACCESSED | DIRTY if wrote else ACCESSED
     return Flags(leaf, leaf), Flags(ACCESSED, ACCESSED)

@@ -43,6 +43,9 @@ FINAL_USE = {  # what is made of the page or the guest entry itself
     Access.WALK: Use.READ,
     Access.WALKA: Use.READ,
     Access.WALKD: Use.WRITE,
+    Access.EMUREAD: Use.READ,
+    Access.EMUWRITE: Use.WRITE,
+    Access.EMUFETCH: Use.FETCH,
 }
 
 

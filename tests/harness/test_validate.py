@@ -110,8 +110,6 @@ def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
     # What is long goes first: the levels that offer L1 the control, and the CPU that wants a boot of its own.
     assert {load.level for load in first if load.env.cpu_mbec} == {16, 17, 18}
     assert sum(not load.env.cpu_mbec for load in first) == 1
-    levels = [share[0].load.level for share in found[4:]]
-    assert levels == sorted(levels)
 
 
 def test_few_levels_go_to_all_hosts() -> None:
