@@ -8,8 +8,8 @@ every other one puts a rule on the way. The cause is sought among the last, then
 
 It is sought where the fewest patches take part, step by step as far as the departure still shows: of a sequence's
 turn with the access alone, without an enlightened VMCS, with L2 paging at CPL 0 (else the probe's own code in L2 is
-user-mode), with the parameter off, and at the lowest level of the unbroken row of levels that show it. So the levels
-and the histories of a run do not change what it finds.
+user-mode), with an L1 that leaves the control off, with the parameter off, and at the lowest level of the unbroken
+row of levels that show it. So the levels and the histories of a run do not change what it finds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from harness.cpus import Under
 from harness.departures import STALE, Departure, Symptom, symptom, symptom_of
 from kvmodel import machine, machine_l2, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome, Step
+from kvmodel.outcome import Kind, NotApplicable, Outcome, Step
 from kvmodel.sequence import SequenceVector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, Evmcs, Paging, Vector, parse
+from kvmodel.vector import AccessVector, Evmcs, Mbec, Paging, Vector, parse
 
 # The mirrored functions that decide what an entry or a set of controls means; the others carry it out.
 DECIDES: Final = (
@@ -41,6 +41,8 @@ DECIDES: Final = (
     "nested_vmx_check_eptp",
     "nested_evmcs_check_controls",
 )
+# The mirrored function by which KVM's emulator comes to L1's entries: what is wrong of such an exit is of its making.
+EMULATES: Final = "translate_nested_gpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,15 @@ def _shows(asked: _Asked, level: int, param: bool | None) -> bool:
 _PLAINER: Final[tuple[Callable[[AccessVector], AccessVector], ...]] = (
     lambda vector: replace(vector, ev=Evmcs.ABSENT),
     lambda vector: replace(vector, cpl=0, paging=Paging.LONG),
+    lambda vector: replace(vector, mbec=Mbec.OFF) if vector.mbec is Mbec.ON else vector,
 )
+
+
+def _with(asked: _Asked, vector: AccessVector, level: int, param: bool | None) -> _Asked:
+    """The same question of another vector, beside what the manual allows that one."""
+    answers = sdm.allowed(machine.virtual_cpu(level, param, asked.cpu, vector.machine), vector)
+    legal = asked.legal if isinstance(answers, NotApplicable) else tuple(a.outcome for a in answers)
+    return replace(asked, vector=vector, legal=legal)
 
 
 def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
@@ -166,7 +176,7 @@ def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
             asked = alone
     for plainer in _PLAINER:
         if isinstance(asked.vector, AccessVector):
-            plain = replace(asked, vector=plainer(asked.vector))
+            plain = _with(asked, plainer(asked.vector), level, param)
             if _shows(plain, level, param):
                 asked = plain
     if param is not False and _shows(asked, level, False):
@@ -183,7 +193,7 @@ def _cause(asked: _Asked, level: int, param: bool | None) -> Cause:
     """The cause of a departure that shows at this level with this parameter."""
     cpu, vector = asked.cpu, asked.vector
     prediction = machine.predict(level, param, cpu, vector, steps=True)
-    place = _place(prediction.steps)
+    place = _place(prediction.steps, asked.what)
     if level == 0:
         return Cause(place=place, in_base=True)
     needed = []
@@ -218,9 +228,8 @@ def _is_offer(level: int, param: bool | None, cpu: Cpu, vector: Vector, patch: i
     )
 
 
-def _place(steps: tuple[Step, ...]) -> str:
-    for step in reversed(steps):
-        function = step.where.rpartition(" ")[2]
-        if function in DECIDES:
-            return function
-    return ""
+def _place(steps: tuple[Step, ...], what: Symptom) -> str:
+    functions = [step.where.rpartition(" ")[2] for step in reversed(steps)]
+    if what.wrong and EMULATES in functions:
+        return EMULATES
+    return next((function for function in functions if function in DECIDES), "")

@@ -362,7 +362,8 @@ class _L1:
         sequence, which cannot be marked in the trace.
         """
         together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector)]
-        found = self._watched(qemu, together, trace.DEADLINE) if together else set()
+        brief = trace.DEADLINE if self._machine.env.cpu_mbec else SLOW_DEADLINE
+        found = self._watched(qemu, together, brief) if together else set()
         for i in chosen:
             found |= set() if i in found else self._watched(qemu, [i], LONG_DEADLINE)
         return found

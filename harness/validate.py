@@ -27,6 +27,7 @@ from kvmodel.vector import Machine, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 START: Final = 600  # a start of QEMU takes as long as so many vectors
+LONG: Final = 3  # a share of so many times the usual length comes first
 SEAL: Final = "load"  # the cell that is written when all others of a load are
 
 
@@ -88,22 +89,24 @@ def _expected(work: Work, options: Options) -> int:
 def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
     """What one host asks in a row, in the order in which the shares are taken.
 
-    A level's modules are loaded by one host only, and a CPU without MBEC is one more boot; where that makes too few
-    shares for all hosts, a level's parameter values and environments go apart. The longest share comes first, so that
-    no host is left alone with one at the end.
+    A level with one value of the parameter is one host's, and a CPU without MBEC is one more boot; where that makes too
+    few shares for all hosts, the environments go apart. What is far longer than the others comes first, so that no host
+    is left alone with it at the end; the others come level by level, as the table shows them.
     """
     works = list(works)
-    for depth in (2, 3, 4):
+    for depth in (3, 4):
         parts: dict[tuple[object, ...], list[Work]] = {}
         for work in works:
             load = work.load
             mbec = load.env.cpu_mbec
-            key = (mbec, load.level if mbec else -1, load.param, load.env.name)[:depth]
+            level = load.level if mbec else -1
+            key = (mbec, level, load.param if mbec or depth > 3 else None, load.env.name)[:depth]
             parts.setdefault(key, []).append(work)
         if len(parts) >= 2 * options.jobs:
             break
     sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
-    return [parts[key] for key in sorted(parts, key=lambda key: -sizes[key])]
+    far = LONG * sum(sizes.values()) / max(1, len(sizes))
+    return [parts[key] for key in sorted(parts, key=lambda key: -sizes[key] if sizes[key] > far else 0)]
 
 
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:

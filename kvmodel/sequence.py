@@ -128,6 +128,8 @@ class SequenceVector:
             shared = replace(turn.access, **{name: getattr(first.access, name) for name in CHANGEABLE})
             if shared != first.access:
                 raise VectorError(f"{turn.access.id!r} differs from the first turn in what all turns share")
+            if turn.access.access.is_emulated:
+                raise VectorError(f"{turn.access.access.value} is asked alone, not in a sequence")
             if turn.access.access.is_walk is not first.access.access.is_walk:
                 raise VectorError("a page walk under test and a plain access do not share their page")
             if (turn.access.mbec is Mbec.NA) is not (first.access.mbec is Mbec.NA):

@@ -78,6 +78,19 @@ def test_an_enlightened_vmcs_is_another_way_to_the_same_cause() -> None:
     assert find_cause(departure(18, "1", used)) == find_cause(departure(18, "1", vector))
 
 
+def test_an_l1_that_turns_the_control_on_is_another_way_to_the_same_cause() -> None:
+    """The emulator's walk names the wrong address and is a read too, whatever L1 asks for."""
+    found = []
+    for level, mbec in ((0, Mbec.OFF), (16, Mbec.ON)):
+        vector = AccessVector(mbec, leaf=Perm(False, False, False, False), access=Access.EMUWRITE)
+        answers = sdm.allowed(machine.virtual_cpu(level, level >= 3 or None, CPU, vector.machine), vector)
+        assert isinstance(answers, tuple)
+        d = departure(level, "1" if level else "unset", vector, tuple(a.outcome for a in answers))
+        found.append(find_cause(d))
+    assert found[0] == found[1]
+    assert found[0].in_base and found[0].place == "translate_nested_gpa"
+
+
 def test_what_the_mirror_does_not_show_has_no_known_cause() -> None:
     d = Departure(PLAIN.id, (0, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", DONE)
     assert find_cause(d) is NOT_SHOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,19 @@ def test_livelock_and_scaffold_say_what_is_known() -> None:
     assert refused.kind is Kind.SCAFFOLD and "MAXPHYADDR" in refused.note
     broken = guest.outcome(AccessVector(), seen(verdict=C["VERDICT_SCAFFOLD"], reason=2, rip=0x40_0000))
     assert broken.kind is Kind.SCAFFOLD and "0x400000" in broken.note
+
+
+def test_the_operand_without_memory_is_a_place_of_its_own() -> None:
+    at = guest.outcome(
+        AccessVector(), seen(verdict=C["VERDICT_EXIT"], reason=48, qualification=0x80, gla=C["GLA_MMIO"])
+    )
+    assert at.gla == Place("mmio")
+
+
+@pytest.mark.parametrize("more", [{"paging": Paging.PAE}, {"smap": True}, {"upper_level": 4}])
+def test_an_emulated_access_has_its_setting(more: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the MOVS is asked with pg64"):
+        guest.pack([AccessVector(access=Access.EMUWRITE, **more)])
 
 
 def test_unknown_verdict_is_a_broken_guest() -> None:

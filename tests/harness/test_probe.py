@@ -118,6 +118,21 @@ def test_bare_cpu_answers_each_kind(emulator: tuple[Path, Path]) -> None:
         (AccessVector(leaf=Perm.parse("----"), access=Access.WALK), Kind.VIOLATION, Place("gpt")),
         (AccessVector(access=Access.READ, smap=True), Kind.EXCEPTION, None),
         *(
+            (
+                AccessVector(leaf=Perm.parse(leaf), access=access),
+                kind,
+                Place("target") if kind is not Kind.DONE else None,
+            )
+            for access, leaf, kind in (
+                (Access.EMUREAD, "r---", Kind.DONE),
+                (Access.EMUREAD, "--x-", Kind.VIOLATION),
+                (Access.EMUWRITE, "rw--", Kind.DONE),
+                (Access.EMUWRITE, "r-x-", Kind.VIOLATION),
+                (Access.EMUFETCH, "r--u", Kind.DONE),
+                (Access.EMUFETCH, "rw--", Kind.VIOLATION),
+            )
+        ),
+        *(
             (AccessVector(access=access, paging=paging), Kind.DONE, None)
             for access in (Access.READ, Access.WRITE, Access.RMW, Access.FETCH)
             for paging in Paging

@@ -66,6 +66,42 @@ def test_a_forbidden_write_of_a_bit_10_entry_ends_kvm_run(k: int, kind: Kind) ->
         assert got.matches(Outcome(Kind.HOST, note="anything"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "leaf", "code"),
+    [
+        (Access.EMUREAD, "r---", None),
+        (Access.EMUREAD, "--x-", 0x1A1),  # the CPU itself reads the page first
+        (Access.EMUWRITE, "rw--", None),
+        (Access.EMUFETCH, "r-x-", None),
+        (Access.EMUFETCH, "r---", 0x18C),  # the CPU itself fetches first
+    ],
+)
+def test_the_emulator_acting_for_l2_as_the_manual_has_it(kind: Access, leaf: str, code: int | None) -> None:
+    got = access(0, leaf, kind)
+    assert got == (
+        Outcome(Kind.DONE) if code is None
+        else Outcome(Kind.VIOLATION, code, gpa=Place("target"), gla=Place("target"), defined=got.defined)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "leaf", "code"),
+    [(Access.EMUWRITE, "----", 0x183), (Access.EMUWRITE, "r-x-", 0x1AB), (Access.EMUFETCH, "--x-", 0x1A5)],
+)
+def test_the_emulators_walks_are_reads_too_and_name_the_other_operand(kind: Access, leaf: str, code: int) -> None:
+    """translate_nested_gpa: "user" in the error code is "read" for EPT; vmcs12 gets the address of the CPU's exit."""
+    got = access(0, leaf, kind)
+    assert (got.kind, got.code, got.gpa, got.gla) == (Kind.VIOLATION, code, Place("target"), Place("mmio"))
+
+
+@pytest.mark.parametrize("k", [0, 10, 11, 18])
+def test_the_emulator_writes_what_l1_forbids_where_bit_10_is_set(k: int) -> None:
+    """The 8-bit rows of permission_fault have no bit for an access of 8 and more."""
+    got = access(k, "r--u", Access.EMUWRITE)
+    assert got.kind is (Kind.DONE if k >= 11 else Kind.VIOLATION)
+    assert access(k, "-w--", Access.EMUWRITE).kind is Kind.MISCONFIG
+
+
 def test_mbec_is_an_entry_failure_until_it_is_offered() -> None:
     for k in range(19):
         got = access(k, "rwxu", Access.READ, param=k >= 15 or None, mbec=Mbec.ON)

@@ -85,6 +85,7 @@ def test_turns_say_what_they_change() -> None:
         ("", "nothing that a turn"),
         ("l1=r---.l1=rw--", "write 'l1=rw--'"),
         ("walk", "do not share their page"),
+        ("emuread", "is asked alone"),
     ],
 )
 def test_ids_that_are_none(change: str, reason: str) -> None:

@@ -80,6 +80,7 @@ def test_the_question_about_huge_pages_runs_where_its_access_does() -> None:
 
 def test_walk_accesses_are_told_apart() -> None:
     assert [a for a in Access if a.is_walk] == [Access.WALK, Access.WALKA, Access.WALKD]
+    assert [a for a in Access if a.is_emulated] == [Access.EMUREAD, Access.EMUWRITE, Access.EMUFETCH]
 
 
 def test_changed_fields_names_what_differs() -> None:
