@@ -27,7 +27,7 @@ from kvmodel.vector import Machine, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 START: Final = 600  # a start of QEMU takes as long as so many vectors
-LONG: Final = 3  # a share of so many times the usual length comes first
+LONG: Final = 1.3  # a share of so many times the usual length comes first
 SEAL: Final = "load"  # the cell that is written when all others of a load are
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kvmodel.kvm_host import PG_LEVEL_4K, Vcpu, kvm_mmu_page
 from kvmodel.mmu_role import kvm_sync_page_check
 from kvmodel.mmu_spte import drop_parent_pte, drop_spte, get_spte, shadow_walk, spte_to_child_sp
-from kvmodel.mmu_unsync import unaccount_shadowed
+from kvmodel.mmu_unsync import kvm_mmu_slot_gfn_write_protect, unaccount_shadowed
 from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE, is_large_pte, is_last_spte, is_mmio_spte, is_shadow_present_pte
 
 _Path = tuple[tuple[kvm_mmu_page, int], ...]  # the entries that lead to a page, from the top
@@ -73,6 +73,8 @@ def mmu_pages_clear_parents(path: _Path) -> None:
 def mmu_sync_children(vcpu: Vcpu, parent: kvm_mmu_page) -> None:
     """mmu/mmu.c mmu_sync_children: every unsync page below ``parent`` is write-protected again and synced."""
     while found := mmu_unsync_walk(vcpu, parent):
+        for sp, _ in found:
+            kvm_mmu_slot_gfn_write_protect(vcpu, sp.gfn)
         for sp, path in found:
             sp.unsync = False
             kvm_sync_page(vcpu, sp)

@@ -155,7 +155,8 @@ def _tdp(s: Side) -> Mirror:
             if spte & SPTE_MMU_PRESENT_MASK and is_last_spte(spte, sp.level):
                 young = tdp_mmu.age_gfn(vcpu, sp, index)
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
-        return one & MASK64, two & MASK64, young, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True)
+        logged = max(vcpu.slot.dirty_bitmap, default=-1) + 1
+        return one & MASK64, two & MASK64, young, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True), logged
 
     return call
 

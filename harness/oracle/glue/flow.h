@@ -344,19 +344,21 @@ ENTRY(shadow_write, 13, 11)
 /*
  * L1 faults on KVM's own EPT; its pages may be aged; it faults again.
  * in: address, first error code, second error code, flag, host's page size, slot as above, age
- * out: first answer, second answer, aged; SPTEs of the walk in 4 words, tables made, digest
+ * out: first answer, second answer, aged; SPTEs of the walk in 4 words, tables made, digest, the page in the dirty log + 1
  */
-ENTRY(tdp_fault, 7, 9)
+ENTRY(tdp_fault, 7, 10)
 {
 	struct kvm_gfn_range range = { .slot = &oracle_slot, .start = in[0] >> PAGE_SHIFT };
 
 	flow_begin(in[4], in[5] & 1, in[5] & 2);
 	oracle_set_flag(oracle_vcpu, in[3]);
+	oracle_world.logged = 0;
 	mmu_alloc_direct_roots(oracle_vcpu);
 	out[0] = flow_fault(in[0], in[1]);
 	range.end = range.start + 1;
 	out[2] = in[6] ? kvm_tdp_mmu_age_gfn_range(oracle_kvm, &range) : 0;
 	out[1] = flow_fault(in[0], in[2]);
 	flow_dump(in[0], out + 3);
+	out[9] = oracle_world.logged;
 	flow_end();
 }

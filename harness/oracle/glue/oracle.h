@@ -38,6 +38,7 @@ struct oracle_surroundings {
 	u64 pfn_is_mmio;	/* e820: the page is not RAM */
 	u64 noncoherent_dma;	/* kvm_arch_has_noncoherent_dma() */
 	u64 marked_dirty;	/* calls of mark_page_dirty_in_slot() */
+	u64 logged;		/* the last page of a slot that logs which that was called for, + 1 */
 	u64 requests;		/* kvm_make_all_cpus_request(): the last request + 1 (KVM_BUG_ON) */
 	u64 rflags;		/* RFLAGS of the vCPU */
 	u64 next_table;		/* guest tables read so far in this walk */

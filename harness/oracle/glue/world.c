@@ -59,6 +59,8 @@ bool e820__mapped_raw_any(u64 start, u64 end, enum e820_type type)
 void mark_page_dirty_in_slot(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn)
 {
 	oracle_world.marked_dirty++;
+	if (slot && slot->flags & KVM_MEM_LOG_DIRTY_PAGES)
+		oracle_world.logged = gfn + 1;
 }
 
 int kernel_mmu_try_to_unsync_pages(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn,
