@@ -78,12 +78,17 @@ def _same_value(load: Load, session: Session, options: Options) -> bool:
 
 
 def _expected(work: Work, options: Options) -> int:
-    """How long a load is expected to take, in vectors: a guess for the order only, nothing is left out by it."""
+    """How long a load is expected to take, in vectors: a guess for order and progress, nothing is left out by it."""
     load = work.load
     left = Work(load, work.host, dict(work.batches))
     named = {value for level, value in options.values_named if level == load.level}
     collapse(left, same_value=load.param is None and len(named) == 2, offered=options.offered(load))
     return left.size + START * len(left.batches)
+
+
+def costs(works: Iterable[Work], options: Options) -> dict[Load, int]:
+    """What each load is expected to take, for the progress: what the rules leave out takes nothing."""
+    return {w.load: _expected(settled(w, options.values_named, options.twins)[0], options) for w in works}
 
 
 def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:

@@ -23,7 +23,7 @@ from harness.report import facts
 from harness.session import parameters
 from harness.setup import Bench
 from harness.traced import huge_pages
-from harness.validate import Done, Options, execute, finished, machine_name
+from harness.validate import Done, Options, costs, execute, finished, machine_name
 from harness.voices import Voices
 
 ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
@@ -213,10 +213,11 @@ def run(args: argparse.Namespace) -> int:
         began = time.monotonic()
         status = "interrupted"
         try:
-            with PROGRESS.task("vectors", total=sum(w.size for w in works)) as task:
+            expected = costs(works, options)
+            with PROGRESS.task("vectors", total=sum(expected.values())) as task:
 
                 def progress(done: Done) -> None:
-                    task.advance(sum(len(b.vectors) for b in done.batches.values()) + sum(done.collapsed.values()))
+                    task.advance(expected[done.load])
                     table.done(done)
 
                 execute(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.oracle.fingerprint import fingerprint
-from harness.oracle.spaces import MASK64, flat
+from harness.oracle.spaces import MASK64, flat, spread
 from harness.oracle.spec import Row, Spec, State, answers
 from harness.oracle.versions import Versions
 from harness.oracle.worker import EventKind, Image, Results, Worker
@@ -287,7 +287,7 @@ class Checker:
 
     def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Outcome) -> None:
         known: dict[tuple[object, ...], Answers] = {}
-        sample = rows[: max(1, SAMPLE // len(spec.states))]
+        sample = spread(len(rows), SAMPLE // len(spec.states))
         for levels in outcome.versions.values():
             start = time.perf_counter()
             batch = run_c(self.worker(levels[0]), spec, state, rows)
@@ -297,21 +297,22 @@ class Checker:
             for number in levels:
                 level = Level.of(number)
                 key = fingerprint(spec, batch, level)
-                asked = sample if key in known else rows
-                mirror = answers(spec, state.side(level), asked)
-                outcome.mirrored += len(asked)
-                wrong = set(differing(spec, mirror, batch))
-                known.setdefault(key, mirror)
-                if asked is sample and key not in compared:
-                    wrong.update(self._own(spec, level, batch, differing(spec, known[key], batch)))
+                if key not in known:
+                    known[key] = answers(spec, state.side(level), rows)
+                    outcome.mirrored += len(rows)
+                    wrong = differing(spec, known[key], batch)
+                else:
+                    suspects = set(sample)
+                    if key not in compared:
+                        suspects.update(differing(spec, known[key], batch))
+                    outcome.mirrored += len(suspects)
+                    wrong = self._own(spec, level, batch, sorted(suspects))
                 compared.add(key)
-                self._note(spec, level, batch, sorted(wrong), outcome)
+                self._note(spec, level, batch, wrong, outcome)
 
     def _own(self, spec: Spec, level: Level, batch: Batch, suspects: list[int]) -> list[int]:
         """Those of the cases in which the level's own answers differ: what a mirror consults once in a thousand cases
-        need not be in the fingerprint by which another level's answers stood for them."""
-        if not suspects:
-            return []
+        need not be in the fingerprint by which another level's answers stand for them."""
         width = len(batch.out) // len(batch.rows)
         out = array("Q", [word for n in suspects for word in batch.out[n * width : (n + 1) * width]])
         part = Batch(batch.state, [batch.rows[n] for n in suspects], out, bytearray(batch.status[n] for n in suspects))

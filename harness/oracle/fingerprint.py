@@ -1,6 +1,6 @@
 """What a mirror function's answers depend on at a level: when it is equal, so are the answers.
 
-The function runs over the first cases with recorders in the place of the level and of its headers. What was
+The function runs over some of the cases with recorders in the place of the level and of its headers. What was
 consulted (patches, constants, the role layout) is then read at any level and compared, with the state's masks.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from harness.oracle.spaces import spread
 from harness.oracle.spec import Row, Side, Spec, State
 from kvmodel.kvm_host import Kvm, kvm_mmu
 from kvmodel.series import Level
 
-PILOT = 500  # cases an ordinary function is watched over
+PILOT = 1000  # cases an ordinary function is watched over
 
 
 class HasRows(Protocol):
@@ -62,8 +63,8 @@ def consulted(spec: Spec, batch: HasRows, level: Level) -> frozenset[tuple[str, 
         kvm.roles = cast("type(kvm.roles)", _Watched(kvm.roles, "roles", seen))  # type: ignore[valid-type]
         side.level = cast(Level, asked)
         function = spec.mirror(side)
-        for row in batch.rows[: max(1, PILOT // spec.cost)]:
-            function(*row)
+        for number in spread(len(batch.rows), PILOT // spec.cost):
+            function(*batch.rows[number])
         _consulted[key] = frozenset(seen)
     return _consulted[key]
 

@@ -79,3 +79,8 @@ def flat(rows: Sequence[Sequence[int]]) -> array[int]:
 
 BOOL = (0, 1)
 ACCESS = tuple(range(16))
+
+
+def spread(count: int, wanted: int) -> range:
+    """The numbers of about ``wanted`` of ``count`` cases, at least one, evenly over all: a space has an order."""
+    return range(0, count, max(1, count // max(1, wanted)))

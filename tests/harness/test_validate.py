@@ -17,7 +17,7 @@ from harness.errors import HostError, InputError
 from harness.journal import Journal
 from harness.plan import Load, Work, plan, settled
 from harness.session import Seen
-from harness.validate import Done, Options, execute, shares
+from harness.validate import Done, Options, costs, execute, shares
 from harness.vectors import CORE, core, thin
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome
@@ -216,3 +216,13 @@ def test_a_resumed_run_takes_over_from_no_level_that_was_begun_before() -> None:
     works = list(plan(core(), [0, 1, 3, 4], [None]))
     left = [w for w in works if w.load != Load(3, None, w.load.env)]
     assert _untouched({1: 0, 4: 3}, works, left) == {1: 0}
+
+
+def test_what_rules_leave_out_takes_no_time() -> None:
+    works = list(plan(core(), [0, 1, 3], [None, False, True]))
+    options = Options(values_named=frozenset({(3, False), (3, True)}), twins={1: 0})
+    found = costs(works, options)
+    assert set(found) == {w.load for w in works}
+    by_level = {level: sum(c for load, c in found.items() if load.level == level) for level in (0, 1)}
+    assert by_level[1] < by_level[0] / 4
+    assert all(found[w.load] == 0 for w in works if w.load.param is None and w.load.level == 3 and not w.host)

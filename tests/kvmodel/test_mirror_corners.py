@@ -227,3 +227,22 @@ def test_a_page_of_the_same_role_is_found_again() -> None:
 def test_an_unknown_thing_is_no_vector() -> None:
     with pytest.raises(ValueError, match="is not a vector"):
         parse("nothing")
+
+
+def test_a_table_that_l2_is_given_is_write_protected_again() -> None:
+    """L2 may write its own last-level table until KVM brings the shadow of it back in step."""
+    vcpu = l2_at(0)
+    map_gpa(vcpu, PT | 7 | 6 << 3)
+
+    def writable() -> bool:
+        return bool(list(shadow_walk(vcpu, GPA))[-1][2] & 2)
+
+    mmu_fault.kvm_mmu_page_fault(vcpu, GPA, WRITE)
+    (table,) = vcpu.indirect[PT >> 12]
+    assert writable() and table.unsync
+    assert vcpu.mmu.root is not None
+    mmu_sync.mmu_sync_children(vcpu, vcpu.mmu.root)
+    assert not writable() and not table.unsync
+    before = vcpu.version
+    mmu_unsync.kvm_mmu_slot_gfn_write_protect(vcpu, PT >> 12)  # there is nothing left to protect
+    assert vcpu.version == before

@@ -100,6 +100,33 @@ def test_a_mirror_that_is_wrong_at_one_level_of_a_version_is_caught(image: Image
     assert {m.level for m in outcome.shown} == {"5"}
 
 
+def test_a_gate_at_the_end_of_a_space_is_not_overlooked(image: Image) -> None:
+    """Cases that are written out come in order: the first are all alike."""
+
+    def make(side: Side) -> Mirror:
+        return lambda word, off: right(word, off) if word < 5900 or not side.level.has(3) else (word + 1,)
+
+    wrong = Spec("masked", ("little.c masked",), Space((tuple(range(6000)), (0, 1))), make, (Still(),))
+    with Checker({0: image.path, 5: image.path}, 100_000) as checker:
+        outcome = checker.run(wrong)
+    assert outcome.exhaustive
+    assert (outcome.mismatches, {m.level for m in outcome.shown}) == (200, {"5"})
+
+
+def test_another_levels_answers_do_not_condemn(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is consulted was overlooked, the level's own answers are asked for before a difference is one."""
+    monkeypatch.setattr(check, "fingerprint", lambda *_: ("the same",))
+
+    def make(side: Side) -> Mirror:
+        return right if side.level.has(3) else lambda word, off: (word,)
+
+    wrong = Spec("masked", ("little.c masked",), Space((Bits(0xFFFF), BOOL)), make, (Still(),))
+    monkeypatch.setattr(Checker, "version", lambda _, __, level: str(level))
+    with Checker({0: image.path, 5: image.path}, 2000) as checker:
+        outcome = checker.run(wrong)
+    assert {m.level for m in outcome.shown} == {"0"}
+
+
 def test_the_seed_decides_the_cases() -> None:
     checked = spec(right)
     assert check.seeded(checked, 0, 1).random() == check.seeded(checked, 0, 1).random()
