@@ -199,10 +199,10 @@ def evmcs() -> Iterator[Vector]:
 
 def emulated() -> Iterator[Vector]:
     """A MOVS between the page and an address without memory: KVM emulates it and reaches the page by L1's entries."""
-    for mbec, leaf, gp, access in product((Mbec.ON, Mbec.OFF), Perm.all(), (UWX, SWX), EMULATED):
+    for access, mbec, leaf, gp in product(EMULATED, (Mbec.ON, Mbec.OFF), Perm.all(), (UWX, SWX)):
         for cpl in (0, 3) if gp.u else (0,):
             yield AccessVector(mbec, leaf=leaf, access=access, gp=gp, cpl=cpl)
-    for mbec, upper, access in product((Mbec.ON, Mbec.OFF), Perm.all(), EMULATED):
+    for access, mbec, upper in product(EMULATED, (Mbec.ON, Mbec.OFF), Perm.all()):
         yield AccessVector(mbec, upper=upper, access=access, ad=True)
 
 

@@ -322,7 +322,7 @@ SPECS: Final = (
             *_m("kvm_mmu_track_write", "detect_write_flooding", "mmu_page_zap_pte", "__kvm_mmu_prepare_zap_page"),
             *_m("unaccount_shadowed", "kvm_unsync_page", "mark_unsync", "kvm_mmu_mark_parents_unsync"),
             *_m("mmu_unsync_walk", "mmu_sync_children", "mmu_pages_clear_parents", "kvm_sync_page"),
-            *_m("kvm_mmu_sync_roots"),
+            *_m("kvm_mmu_sync_roots", "kvm_mmu_slot_gfn_write_protect", "spte_write_protect"),
         ),
         Space(
             (
