@@ -25,6 +25,7 @@ from harness import protocol
 from harness.console import Warn
 from harness.errors import GuestError, HostError
 from harness.hosts.base import FILES, Host, Remote
+from harness.memory import Memory
 from harness.qmp import Command, Event, Monitor
 from kvmodel.vector import Machine
 
@@ -34,16 +35,18 @@ SHM: Final = "/dev/shm/kvmirror-l1"
 HUGE: Final = "/mnt/kvmirror-huge"
 HUGE_PAGE: Final = 2 << 20  # bytes
 PID_FILE: Final = f"{FILES}/qemu.pid"
+# No PCI, no ACPI tables: both are made anew at each reset, and L1 wants neither. It powers itself off by pvpanic and
+# measures its timer by the PIT.
+MACHINE: Final = "microvm,acpi=off,rtc=off,pit=on,auto-kernel-cmdline=off"
 FIRMWARE: Final = "qboot.rom"  # starts a kernel within a few milliseconds of guest time; SeaBIOS takes a hundred
 START_TIMEOUT: Final = 60.0  # seconds from QEMU's start to its monitor
 RESET_TIMEOUT: Final = 20.0  # seconds
-PACKED_FROM: Final = 4096  # bytes; less is sent as it is
 LOOK_PERIOD: Final = 4.0  # seconds between looks at how far a batch is
 STALL: Final = 20.0  # seconds of wall time without a step to the next vector
 MONITORED: Final = ("-qmp", "stdio", "-S", "-action", "shutdown=pause,reboot=shutdown,panic=pause")
 UNATTENDED: Final = ("-action", "shutdown=poweroff,reboot=shutdown,panic=shutdown")
 HYPERV: Final = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-evmcs")  # hv-evmcs needs hv-vapic
-PROPERTIES: Final = ("vmx", "vmx-mbec", "vmx-ept", "vmx-ept-execonly", "vmx-eptad", "hv-evmcs", "smep", "smap")
+PROPERTIES: Final = ("vmx-mbec", "vmx-ept-execonly", "hv-evmcs")  # what machines differ in; L1 reads the rest
 COUNTERS: Final = (
     "exits", "pf_fixed", "pf_spurious", "pf_taken", "pf_fast", "pf_emulate", "pf_mmio_spte_created", "nested_run",
     "mmio_exits", "insn_emulation", "insn_emulation_fail", "invlpg", "irq_exits", "io_exits", "halt_exits",
@@ -69,7 +72,7 @@ class Run:
     """One run of a batch.
 
     ``memory`` is the batch as it was left (empty when it could not be read), ``current`` and ``state`` its header's
-    words as last seen, ``counters`` what KVM counted meanwhile, ``warnings`` the host kernel's WARNs meanwhile.
+    words as last seen, ``warnings`` the host kernel's WARNs meanwhile.
     """
 
     end: End
@@ -78,7 +81,6 @@ class Run:
     memory: bytes
     current: int
     state: int
-    counters: Mapping[str, int]
     warnings: tuple[Warn, ...]
 
 
@@ -125,7 +127,8 @@ def arguments(
         BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
         "-accel", "kvm",
         "-cpu", cpu_option(machine, model),
-        "-machine", "pc,memory-backend=l1,smm=off,vmport=off,hpet=off,usb=off,graphics=off",
+        "-machine", f"{MACHINE},memory-backend=l1",
+        "-device", "pvpanic",
         "-object", f"memory-backend-file,id=l1,size={memory},mem-path={path},share=on,prealloc=off",
         "-m", f"{memory >> 20}",
         "-smp", "1",
@@ -134,22 +137,6 @@ def arguments(
         "-kernel", kernel,
         *(MONITORED if monitored else UNATTENDED),
     ]  # fmt: skip
-
-
-def unpacked(packed: bytes, stride: int) -> bytes:
-    """What ``memio pack`` packed; shorter than what was asked for where ``packed`` is cut off."""
-    at, parts = 0, []
-    while at + 4 <= len(packed):
-        zeroes, literal = struct.unpack_from("<HH", packed, at)
-        parts += [bytes(zeroes), packed[at + 4 : at + 4 + literal]]
-        at += 4 + literal
-    changes = b"".join(parts)
-    found, record = [], 0
-    for begin in range(0, len(changes), stride):
-        change = changes[begin : begin + stride]
-        record ^= int.from_bytes(change.ljust(stride, b"\0"), "little")
-        found.append(record.to_bytes(stride, "little")[: len(change)])
-    return b"".join(found)
 
 
 def end_leftovers(host: Host) -> None:
@@ -179,11 +166,11 @@ class Qemu:
         self.model = model
         self.provenance = Provenance()
         self._path = SHM if machine.env.backing == "4k" else f"{HUGE}/l1"
+        self._memory = Memory(host, self._path)
         self._remote: Remote | None = None
         self._monitor: Monitor | None = None
         self._fresh = True  # not one instruction has run since the start or the last reset
         self._batch = b""  # what L1's memory holds, as far as it was written or read
-        self._counted: dict[str, int] = {}  # KVM's counters as they were last seen
 
     def __enter__(self) -> Self:
         self.start()
@@ -323,40 +310,21 @@ class Qemu:
 
     # memory
 
-    def write(self, data: bytes, offset: int = 0) -> None:
-        """Write into L1's memory, ``offset`` bytes behind BATCH_BASE (there the address is the file's offset)."""
-        self.host.feed(f"memio write {self._path} {protocol.BATCH_BASE + offset}", data)
-
-    def read(self, length: int, offset: int = 0) -> bytes:
-        """Read L1's memory, ``offset`` bytes behind BATCH_BASE."""
-        if not length:
-            return b""
-        where = f"{self._path} {protocol.BATCH_BASE + offset} {length}"
-        if length > PACKED_FROM:
-            stride = protocol.OBSERVATION.size
-            packed = self.host.run(f"memio pack {where} {stride}", timeout=300, check=True).data
-            data = unpacked(packed, stride)
-        else:
-            data = self.host.run(f"memio read {where}", timeout=300, check=True).data
-        if len(data) != length:
-            raise GuestError(f"L1's memory at {offset:#x} behind the batch's start gave {len(data)} of {length} bytes")
-        return data
-
     def _put(self, batch: bytes) -> None:
         """Make L1's memory hold the batch: of one that goes on behind a death only the header is new."""
         head = protocol.HEADER.size
         if self._batch[head:] == batch[head:]:
-            self.write(batch[:head])
+            self._memory.write(batch[:head])
         elif self._batch:
-            self.write(batch)
+            self._memory.write(batch)
         else:  # the memory of a new QEMU is all zero
-            self.write(batch.rstrip(b"\0") or batch[:head])
+            self._memory.write(batch.rstrip(b"\0") or batch[:head])
         self._batch = batch
 
     def _take(self) -> bytes:
         """The batch as L1 left it: the header, and the observations of the records that it was at, are read back."""
         size = protocol.HEADER.size
-        head = self.read(min(len(self._batch), size))
+        head = self._memory.read(min(len(self._batch), size))
         first = last = len(head)
         if len(head) == size:
             fields = protocol.HEADER.unpack(head)
@@ -365,7 +333,7 @@ class Qemu:
             begin, end = (at + n * protocol.OBSERVATION.size for n in (start, current + 1))
             if size <= begin < end <= len(self._batch):  # else it is none of ours: what L1 made of it is unknown
                 first, last = begin, end
-        seen = self.read(last - first, first)
+        seen = self._memory.read(last - first, first)
         self._batch = head + self._batch[len(head) : first] + seen + self._batch[last:]
         return self._batch
 
@@ -389,18 +357,13 @@ class Qemu:
         self.commands(("set-action", {"reboot": "shutdown"}), ("cont", None))
         end, detail = self._wait(began, deadline, stall)
         seconds = time.monotonic() - began
-        counters: dict[str, int] = {}
-        if end is not End.DIED:
-            if end in (End.HANG, End.DEADLINE):
-                self.command("stop")
-            after = self.counters()
-            counters = {name: value - self._counted.get(name, 0) for name, value in after.items()}
-            self._counted = after
+        if end in (End.HANG, End.DEADLINE):
+            self.command("stop")
         memory = self._take()
         header = protocol.HEADER.unpack(memory) if len(memory) >= protocol.HEADER.size else {}
         current, state = header.get("current", 0), header.get("state", 0)
         assert isinstance(current, int) and isinstance(state, int)
-        return Run(end, detail, seconds, memory, current, state, counters, tuple(self.host.warnings()[warned:]))
+        return Run(end, detail, seconds, memory, current, state, tuple(self.host.warnings()[warned:]))
 
     def _wait(self, began: float, deadline: float, stall: float) -> tuple[End, str]:
         assert self._monitor is not None and self._remote is not None
@@ -441,7 +404,9 @@ class Qemu:
 
     def _progress(self) -> str:
         """The header's ``current`` and ``state`` as they are in L1's memory now."""
-        return " ".join(str(word) for word in struct.unpack("<II", self.read(8, protocol.HEADER.offset("current"))))
+        return " ".join(
+            str(word) for word in struct.unpack("<II", self._memory.read(8, protocol.HEADER.offset("current")))
+        )
 
     def _reset(self) -> None:
         """Back to before the first instruction, of a QEMU that stands stopped."""
@@ -469,6 +434,7 @@ class Qemu:
 
     def quit(self) -> None:
         """End QEMU and free L1's memory. Never raises for a QEMU or host already gone."""
+        self._memory.close()
         with contextlib.suppress(HostError, GuestError):
             if self._monitor is not None and self._remote is not None and self._remote.status is None:
                 with contextlib.suppress(GuestError):

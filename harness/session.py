@@ -7,6 +7,7 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness import client, events, guest, removed, trace
 from harness.errors import GuestError
 from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import PLAIN, Load
-from harness.qemu import End, Qemu, Run, end_leftovers
+from harness.qemu import SERIAL, End, Qemu, Run, end_leftovers
 from kvmodel.cpu import Cpu
 from kvmodel.machine import text_value
 from kvmodel.outcome import Kind, Outcome, of_turns
@@ -239,6 +240,7 @@ class _L1:
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[Run] = []
+        self._counters: Counter[str] = Counter()  # KVM's own, of the QEMUs that ended well
         self._stuck = ""
         self._livelocks: dict[str, str] = {}
         self._again: dict[int, Sequence[guest.Observation]] = {}  # answers with more time, by vector
@@ -257,12 +259,8 @@ class _L1:
         seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
         seen.traced = list((self._told or {}).values())
         seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
-        counters: dict[str, int] = {}
-        for run in self._runs:
-            for name, value in run.counters.items():
-                counters[name] = counters.get(name, 0) + value
         seen.facts = self._facts | {
-            "counters": counters,
+            "counters": dict(self._counters),
             "l1_seconds": round(sum(run.seconds for run in self._runs), 3),
             "warnings": [w.text for run in self._runs for w in run.warnings],
             "deaths": [self._vectors[i].id for i in self._died],
@@ -275,42 +273,47 @@ class _L1:
         """Run until the end of the batch or of this QEMU; whether another one is needed."""
         with Qemu(self._host, self._machine, self._probe) as qemu:
             self._facts = qemu_facts(qemu)
-            while True:
-                run = self._run(qemu)
-                self._runs.append(run)
-                self._data = run.memory
-                header = guest.unpack_header(run.memory)
-                if header.refused:
-                    raise GuestError("the probe refused its batch: its L1 has no VMX, or it is of another build")
-                if header.done:
-                    self._confirm(qemu)
-                    return False
-                if not header.running:
-                    self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
-                    return False
-                # Behind a sequence of which L1 died comes the next vector: its turns rest on each other.
-                at = self._at[header.current]
-                behind: int = self._spans[at].stop
-                self._died[at] = run.end.value
-                self._died_at[at] = header.current - self._spans[at].start
-                if len(self._died) >= L1_DEATHS:
-                    self._stuck = f"L1 died {len(self._died)} times before this vector"
-                    return False
-                if run.end is End.DIED:
-                    self._data = guest.restart(run.memory, behind)
-                    return behind < len(self._at)
-                if behind >= len(self._at):
-                    self._confirm(qemu)
-                    return False
+            more = self._batch(qemu)
+            if self._runs[-1].end is not End.DIED:
+                self._counters.update(qemu.counters())
+            return more
+
+    def _batch(self, qemu: Qemu) -> bool:
+        """As much of the batch as this QEMU can do; whether another one is needed."""
+        while True:
+            run = self._run(qemu)
+            self._runs.append(run)
+            self._data = run.memory
+            header = guest.unpack_header(run.memory)
+            if header.done:
+                self._confirm(qemu)
+                return False
+            if not header.running:
+                self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
+                return False
+            # Behind a sequence of which L1 died comes the next vector: its turns rest on each other.
+            at = self._at[header.current]
+            behind: int = self._spans[at].stop
+            self._died[at] = run.end.value
+            self._died_at[at] = header.current - self._spans[at].start
+            if len(self._died) >= L1_DEATHS:
+                self._stuck = f"L1 died {len(self._died)} times before this vector"
+                return False
+            if run.end is End.DIED:
                 self._data = guest.restart(run.memory, behind)
+                return behind < len(self._at)
+            if behind >= len(self._at):
+                self._confirm(qemu)
+                return False
+            self._data = guest.restart(run.memory, behind)
 
     def _run(self, qemu: Qemu) -> Run:
         """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
         if self._told is not None:
-            return qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+            return _asked(qemu, self._data)
         self._told = {}
         events.arm(self._host)
-        run = qemu.run(self._data, stall=SILENCE, deadline=BATCH_DEADLINE)
+        run = _asked(qemu, self._data)
         text = events.disarm(self._host)
         log = events.warned(self._host.run("dmesg | grep WARNING:").stdout)
         observations = guest.unpack(run.memory).observations
@@ -336,7 +339,7 @@ class _L1:
         if self._looping(qemu, chosen) < set(chosen):
             asked = [self._vectors[i] for i in suspects]
             again = guest.pack(asked, deadline=LONG_DEADLINE)
-            answers = guest.unpack(qemu.run(again, stall=SILENCE, deadline=BATCH_DEADLINE).memory).observations
+            answers = guest.unpack(_asked(qemu, again).memory).observations
             self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
             chosen = self._sample([i for i in suspects if self._loops(i, self._again[i])])
             for i in set(chosen) - self._looping(qemu, chosen):
@@ -373,7 +376,7 @@ class _L1:
         marks = range(len(asked)) if len(asked) > 1 else ()
         batch = guest.pack([self._vectors[i] for i in asked], marks=marks, deadline=deadline)
         trace.arm(self._host, (*trace.EVENTS, events.MARKING) if marks else trace.EVENTS)
-        qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
+        _asked(qemu, batch)
         told = list(trace.parse(trace.disarm(self._host)))
         parts = {asked[one.index]: one.events for one in events.marked(told)} if marks else {asked[0]: told}
         found = set()
@@ -404,6 +407,17 @@ class _L1:
         if self._told is None or i not in self._told:
             return Outcome(Kind.BLOCKED, note="its tracepoints were not read")
         return events.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
+
+
+def _asked(qemu: Qemu, batch: bytes) -> Run:
+    """One run of a batch. GuestError where the probe refuses it."""
+    run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
+    if guest.unpack_header(run.memory).refused:
+        raise GuestError(
+            "the probe refused its batch: its L1 has no VMX or no PIT, or it is of another build; "
+            f"L1's last words are in {SERIAL} on the host"
+        )
+    return run
 
 
 def qemu_facts(qemu: Qemu) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 For each check the levels are grouped by version: the digest of the machine code under test with all it reaches
 (versions.py), and the state it starts from, as the set-up entries give it. The C of a version runs once and stands
-for its levels. The mirror runs once for all levels at which everything it consulted (patches, constants, masks:
-fingerprint.py) is the same, and over a sample at each of the others.
+for its levels. The mirror runs over all cases at one level of each version, and at the version's other levels over
+a spread of them; where it consulted (patches, constants, masks: fingerprint.py) what it consulted at an earlier level,
+that level's answers stand for all cases but a sample.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kvmodel.series import Level
 CASES: Final = 100_000  # for each function and version, where there are more
 THOROUGH: Final = 1_000_000
 SAMPLE: Final = 2_000  # at a level whose code and whose mirror are as at another
+OTHERS: Final = 10  # at a level whose code alone is another's, one case in so many
 SHOWN: Final = 3  # mismatches that are minimised and shown, of each check and level
 TRIES: Final = 400  # cases tried to make one mismatch smaller
 
@@ -131,10 +133,10 @@ def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
     return picked
 
 
-def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row]) -> Batch:
-    """Run the C of the image over ``rows`` in ``state``."""
+def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Batch:
+    """Run the C of the image over ``rows`` (``cases``: the same, flat) in ``state``."""
     setting(worker, state)
-    results = worker.call(spec.entry, flat(rows))
+    results = worker.call(spec.entry, flat(rows) if cases is None else cases)
     return Batch(state, rows, chosen(spec, results.out, results.words), results.status)
 
 
@@ -287,23 +289,25 @@ class Checker:
 
     def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Outcome) -> None:
         known: dict[tuple[object, ...], Answers] = {}
+        cases = flat(rows)
         sample = spread(len(rows), SAMPLE // len(spec.states))
+        others = spread(len(rows), max(len(sample), len(rows) // OTHERS))
         for levels in outcome.versions.values():
             start = time.perf_counter()
-            batch = run_c(self.worker(levels[0]), spec, state, rows)
+            batch = run_c(self.worker(levels[0]), spec, state, rows, cases)
             outcome.c_seconds += time.perf_counter() - start
             outcome.cases += len(rows)
             compared: set[tuple[object, ...]] = set()
             for number in levels:
                 level = Level.of(number)
                 key = fingerprint(spec, batch, level)
-                if key not in known:
+                if key not in known and not compared:
                     known[key] = answers(spec, state.side(level), rows)
                     outcome.mirrored += len(rows)
                     wrong = differing(spec, known[key], batch)
                 else:
-                    suspects = set(sample)
-                    if key not in compared:
+                    suspects = set(sample if key in known else others)
+                    if key in known and key not in compared:
                         suspects.update(differing(spec, known[key], batch))
                     outcome.mirrored += len(suspects)
                     wrong = self._own(spec, level, batch, sorted(suspects))

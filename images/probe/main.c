@@ -105,8 +105,10 @@ void probe_main(uint32_t magic, uint32_t info)
 	if (refused) {
 		platform_say("probe: no VMX, step", (uint64_t)refused);
 		*state = STATE_REFUSED;
+	} else if (!timer_init(b->deadline)) {
+		platform_say("probe: no PIT that counts, deadline", b->deadline);
+		*state = STATE_REFUSED;
 	} else {
-		timer_init(b->deadline);
 		run_batch(b);
 		*state = STATE_DONE;
 	}

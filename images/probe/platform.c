@@ -5,14 +5,8 @@
 #define COM1		0x3f8
 #define BOCHS_E9	0xe9
 #define BOCHS_SHUTDOWN	0x8900
-#define PCI_ADDRESS	0xcf8
-#define PCI_DATA	0xcfc
-#define PIIX4_PM	(1u << 11 | 3u << 8)	/* device 1, function 3 */
-#define PIIX4_PMBASE	0x40
-#define PIIX4_PMREGMISC	0x80
-#define PM1_CONTROL	4
-#define SLP_EN		0x2000	/* sleep type 0 is soft-off on PIIX4 */
-#define DEFAULT_PMBASE	0x600
+#define PVPANIC		0x505	/* QEMU's device by which a guest tells its end: what it knows is read there */
+#define PVPANIC_SHUTDOWN	(1u << 2)
 
 struct gate {
 	uint16_t low, selector;
@@ -134,32 +128,12 @@ void platform_emit(const struct kvm_batch *batch)
 	emit(&sum, sizeof(sum));
 }
 
-static uint32_t pci_read(uint32_t where, uint32_t reg)
-{
-	outl(PCI_ADDRESS, 0x80000000u | where | reg);
-	return inl(PCI_DATA);
-}
-
-static void pci_write(uint32_t where, uint32_t reg, uint32_t v)
-{
-	outl(PCI_ADDRESS, 0x80000000u | where | reg);
-	outl(PCI_DATA, v);
-}
-
 void platform_off(void)
 {
 	static const char word[] = "Shutdown";
 
-	if (pci_read(PIIX4_PM, 0) == 0x71138086u) {
-		uint32_t base = pci_read(PIIX4_PM, PIIX4_PMBASE) & 0xffc0u;
-
-		if (!base) {
-			base = DEFAULT_PMBASE;
-			pci_write(PIIX4_PM, PIIX4_PMBASE, base | 1);
-		}
-		pci_write(PIIX4_PM, PIIX4_PMREGMISC, pci_read(PIIX4_PM, PIIX4_PMREGMISC) | 1);
-		outw((uint16_t)(base + PM1_CONTROL), SLP_EN);
-	}
+	if (inb(PVPANIC) != 0xff)
+		outb(PVPANIC, PVPANIC_SHUTDOWN);
 	for (int i = 0; i < 8; i++)
 		outb(BOCHS_SHUTDOWN, (uint8_t)word[i]);
 	for (;;)

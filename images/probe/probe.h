@@ -120,7 +120,7 @@ void *memset(void *to, int c, size_t n);
 void *memmove(void *to, const void *from, size_t n);
 
 /* timer.c */
-void timer_init(uint32_t deadline_us);
+int timer_init(uint32_t deadline_us);
 void timer_arm(void);
 void timer_acknowledge(void);
 int timer_early(uint64_t since);

@@ -21,7 +21,13 @@
 #define BASE_X2APIC	(1u << 10)
 #define DEFAULT_US	60	/* of guest time: a few times what the slowest vector takes on the emulated host */
 #define PIT_HZ		1193182u
-#define CALIBRATE_US	1000u
+#define PIT_CHANNEL_0	0x40
+#define PIT_COMMAND	0x43
+#define PIT_ONCE	0x30	/* channel 0, both bytes, mode 0: counts down once */
+#define PIT_LATCH_STATUS	0xe2
+#define PIT_THROUGH	0x80
+#define PIT_SET		0x3f
+#define CALIBRATE_US	500u
 #define CALIBRATE_TICKS	(PIT_HZ / (1000000u / CALIBRATE_US))	/* under a hypervisor each look at the PIT is an exit */
 
 static int x2apic, deadline_mode;
@@ -42,18 +48,36 @@ static uint32_t apic_read(uint32_t reg)
 	return x2apic ? (uint32_t)rdmsr(MSR_X2APIC + reg) : mmio[reg * 4];
 }
 
-/* Waits CALIBRATE_US by the PIT's channel 2. CPUID's frequencies are not used: an emulator's TSC does not follow them. */
-static void pit_wait(void)
+/* The status of the PIT's channel 0: its output, high once the count is through, a flag, and how it was set. */
+static uint8_t pit_status(void)
 {
-	outb(0x61, (uint8_t)((inb(0x61) & ~2u) | 1u));
-	outb(0x43, 0xb0);
-	outb(0x42, CALIBRATE_TICKS & 0xff);
-	outb(0x42, CALIBRATE_TICKS >> 8);
-	for (uint32_t i = 0; i < 1u << 22 && !(inb(0x61) & 0x20); i++)
-		;
+	outb(PIT_COMMAND, PIT_LATCH_STATUS);
+	return inb(PIT_CHANNEL_0);
 }
 
-void timer_init(uint32_t deadline_us)
+/*
+ * Waits CALIBRATE_US by the PIT, which needs no port beside its own; 0 where there is none. CPUID's frequencies are not
+ * used: an emulator's TSC does not follow them.
+ */
+static int pit_wait(void)
+{
+	uint8_t status;
+
+	outb(PIT_COMMAND, PIT_ONCE);
+	outb(PIT_CHANNEL_0, CALIBRATE_TICKS & 0xff);
+	outb(PIT_CHANNEL_0, CALIBRATE_TICKS >> 8);
+	for (uint32_t i = 0; i < 1u << 22; i++) {
+		status = pit_status();
+		if ((status & PIT_SET) != PIT_ONCE)	/* a port without a device reads as ones */
+			return 0;
+		if (status & PIT_THROUGH)
+			return 1;
+	}
+	return 0;
+}
+
+/* Gets the timer ready to be armed for `deadline_us` (0: DEFAULT_US); 0 where there is nothing to measure it by. */
+int timer_init(uint32_t deadline_us)
 {
 	uint64_t us = deadline_us ? deadline_us : DEFAULT_US;
 	uint32_t r[4], apic_ticks;
@@ -75,7 +99,8 @@ void timer_init(uint32_t deadline_us)
 
 	tsc = rdtsc();
 	apic_ticks = apic_read(APIC_CURRENT);
-	pit_wait();
+	if (!pit_wait())
+		return 0;
 	tsc = rdtsc() - tsc;
 	apic_ticks -= apic_read(APIC_CURRENT);
 
@@ -83,6 +108,7 @@ void timer_init(uint32_t deadline_us)
 	period_apic = (uint32_t)((uint64_t)apic_ticks * us / CALIBRATE_US);
 	apic_write(APIC_INITIAL, 0);
 	apic_write(APIC_LVT_TIMER, VECTOR | (deadline_mode ? TSC_DEADLINE : 0));
+	return 1;
 }
 
 void timer_arm(void)

@@ -6,6 +6,8 @@
  *   memio pack FILE OFFSET LENGTH STRIDE    the same, each byte XORed with the one STRIDE before it, as runs: how
  *                                           many zeroes, how many other bytes (16 bits each, little-endian), those
  *   memio write FILE OFFSET                 standard input into the file
+ *   memio serve FILE                        small reads and writes until the end of standard input: for each a struct
+ *                                           request, a write's bytes behind it; the answer is the bytes read, or a zero
  *
  * The file is mapped, not read or written: hugetlbfs has no write(2), and QEMU has the same pages mapped
  * shared. Numbers are decimal or 0x-hexadecimal, in bytes. Exit status 1, with the reason on standard error, on any
@@ -65,6 +67,46 @@ static void pack(const unsigned char *at, size_t length, size_t stride)
 	}
 }
 
+struct request {
+	uint64_t offset;
+	uint32_t length, write;
+};
+
+/* Standard input's next bytes; 0 at its end, which may not come within them. */
+static int get(void *to, size_t left)
+{
+	unsigned char *at = to;
+
+	while (left) {
+		ssize_t n = read(0, at, left);
+
+		if (n == 0 && at == to)
+			return 0;
+		if (n <= 0)
+			die("standard input");
+		at += n;
+		left -= n;
+	}
+	return 1;
+}
+
+static void serve(unsigned char *map, size_t size)
+{
+	static const unsigned char done;
+	struct request r;
+
+	while (get(&r, sizeof(r))) {
+		if (r.offset > size || r.length > size - r.offset) {
+			errno = ERANGE;
+			die("a request");
+		}
+		if (!r.write)
+			put(map + r.offset, r.length);
+		else if (get(map + r.offset, r.length))
+			put(&done, 1);
+	}
+}
+
 static void take(unsigned char *at, size_t room)
 {
 	for (;;) {
@@ -93,19 +135,19 @@ int main(int argc, char **argv)
 	struct stat st;
 	unsigned char *map;
 	size_t offset, length;
-	int fd, writes;
+	int fd, writes, serves = argc == 3 && !strcmp(argv[1], "serve");
 
-	if (argc < 4 || (!strcmp(argv[1], "read") && argc != 5) ||
+	if ((argc < 4 && !serves) || (!strcmp(argv[1], "read") && argc != 5) ||
 	    (!strcmp(argv[1], "pack") && (argc != 6 || !strtoull(argv[5], NULL, 0)))) {
-		fputs("usage: memio read FILE OFFSET LENGTH | pack FILE OFFSET LENGTH STRIDE | write FILE OFFSET\n",
-		      stderr);
+		fputs("usage: memio read FILE OFFSET LENGTH | pack FILE OFFSET LENGTH STRIDE | write FILE OFFSET | "
+		      "serve FILE\n", stderr);
 		return 1;
 	}
-	writes = !strcmp(argv[1], "write");
+	writes = serves || !strcmp(argv[1], "write");
 	fd = open(argv[2], writes ? O_RDWR : O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
 		die(argv[2]);
-	offset = strtoull(argv[3], NULL, 0);
+	offset = serves ? 0 : strtoull(argv[3], NULL, 0);
 	length = writes ? (size_t)st.st_size - offset : argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
 	if (offset > (size_t)st.st_size || length > (size_t)st.st_size - offset || length == 0) {
 		errno = ERANGE;
@@ -116,7 +158,9 @@ int main(int argc, char **argv)
 		   fd, 0);
 	if (map == MAP_FAILED)
 		die(argv[2]);
-	if (writes)
+	if (serves)
+		serve(map, st.st_size);
+	else if (writes)
 		take(map + offset, length);
 	else if (!strcmp(argv[1], "read"))
 		put(map + offset, length);

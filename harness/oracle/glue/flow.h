@@ -111,7 +111,7 @@ static struct kvm_mmu_page *page_of(int n)
 	return (void *)page_private(&oracle_pool_page[n]);
 }
 
-/* What earlier cases left in the slot. */
+/* What the last case left in the slot and in the hash of shadow pages, found by the entries and pages it left. */
 static void flow_forget(void)
 {
 	for (int n = 0; n < pool_used; n++) {
@@ -119,9 +119,13 @@ static void flow_forget(void)
 
 		if (!sp || is_tdp_mmu_page(sp))
 			continue;
+		INIT_HLIST_HEAD(&oracle_kvm->arch.mmu_page_hash[kvm_page_table_hashfn(sp->gfn)]);
 		for (int i = 0; i < 512; i++) {
-			gfn_t gfn = kvm_mmu_page_get_gfn(sp, i);
+			gfn_t gfn;
 
+			if (sp->spt[i] == SHADOW_NONPRESENT_VALUE)
+				continue;
+			gfn = kvm_mmu_page_get_gfn(sp, i);
 			if (gfn >= RAM_GFNS || (!sp->role.direct && sp->shadowed_translation && !gfn))
 				continue;
 			rmap_4k[gfn].val = 0;
@@ -157,6 +161,9 @@ static void flow_begin(u64 host_level, bool readonly, bool dirty_track)
 	static int host_level_now = -1;
 
 	flow_forget();
+	if (tables_used)
+		memset(oracle_tables, 0, sizeof(oracle_tables));
+	tables_used = true;	/* until the end, which a case that traps does not reach */
 	if (host_level_now != host_level)
 		flow_host(host_level);
 	host_level_now = host_level;
@@ -183,7 +190,6 @@ static void flow_begin(u64 host_level, bool readonly, bool dirty_track)
 	INIT_LIST_HEAD(&kvm->arch.zapped_obsolete_pages);
 	INIT_LIST_HEAD(&kvm->arch.possible_nx_huge_pages);
 	INIT_LIST_HEAD(&kvm->arch.tdp_mmu_roots);
-	memset(kvm->arch.mmu_page_hash, 0, sizeof(kvm->arch.mmu_page_hash));
 	kvm->mmu_invalidate_in_progress = 0;
 	oracle_world.flow = true;
 	oracle_world.pfn_base = 1ul << 18;
@@ -237,8 +243,32 @@ static void flow_dump(u64 addr, u64 *out)
 	out[5] = h;
 }
 
-static void flow_end(void)
+static u64 *flow_entry(u64 addr, int n)
 {
+	return &oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
+}
+
+/* L1's tables for addr, 4 entries from the top; the others are zero before and after a case. */
+static void flow_tables(u64 addr, const u64 *entries)
+{
+	for (int n = 0; n < 4; n++)
+		*flow_entry(addr, n) = entries[n];
+}
+
+/* The entries around the leaf: the first of them, its index added to the address; 0 for none. */
+static void flow_neighbours(u64 addr, u64 first)
+{
+	u64 *around = &oracle_tables[3][(addr >> PAGE_SHIFT) & 511 & ~7];
+
+	for (int i = 0; i < 8; i++)
+		around[i] = first ? first + ((u64)i << PAGE_SHIFT) : 0;
+}
+
+static void flow_end(u64 addr)
+{
+	flow_neighbours(addr, 0);
+	flow_tables(addr, (const u64[4]){ 0 });
+	tables_used = false;
 	oracle_world.flow = false;
 	oracle_vcpu->arch.mmu->root.hpa = INVALID_PAGE;
 	oracle_vcpu->arch.hflags = 0;
@@ -255,24 +285,17 @@ static void flow_end(void)
 ENTRY(shadow_fault, 13, 17)
 {
 	const u64 addr = in[0];
-	u64 *leaf_table = oracle_tables[3];
-	int leaf = (addr >> PAGE_SHIFT) & 511;
 
 	flow_begin(in[4], in[5] & 1, in[5] & 2);
 	oracle_set_flag(oracle_vcpu, in[3]);
 	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
 	oracle_world.writable = ~0ull;
 	oracle_world.log_dirty_fails = 0;
-	for (int n = 0; n < ORACLE_TABLES; n++)
-		memset(oracle_tables[n], 0, PAGE_SIZE);
-	for (int i = 0; i < 8; i++)
-		if (in[12])
-			leaf_table[(leaf & ~7) + i] = in[12] + ((u64)i << PAGE_SHIFT);
-	for (int n = 0; n < 4; n++)
-		oracle_tables[n][(addr >> (39 - 9 * n)) & 511] = in[7 + n];
+	flow_neighbours(addr, in[12]);
+	flow_tables(addr, in + 7);
 	mmu_alloc_shadow_roots(oracle_vcpu);
 	out[0] = flow_fault(addr, in[1]);
-	leaf_table[leaf] = in[11];
+	*flow_entry(addr, 3) = in[11];
 	out[2] = 0;
 	if (in[6])
 		for (int n = 0; n < pool_used; n++)
@@ -284,11 +307,9 @@ ENTRY(shadow_fault, 13, 17)
 	out[5] = injected.exit_qualification;
 	out[6] = injected.address;
 	for (int n = 0; n < 4; n++)
-		out[7 + n] = oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
+		out[7 + n] = *flow_entry(addr, n);
 	flow_dump(addr, out + 11);
-	flow_end();
-	for (int n = 0; n < ORACLE_TABLES; n++)
-		memset(oracle_tables[n], 0, PAGE_SIZE);
+	flow_end(addr);
 }
 
 /* L1 writes an entry to the n-th table from the top: trapped where that is shadowed as an upper table. */
@@ -321,10 +342,7 @@ ENTRY(shadow_write, 13, 11)
 	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
 	oracle_world.writable = ~0ull;
 	oracle_world.log_dirty_fails = 0;
-	for (int n = 0; n < ORACLE_TABLES; n++)
-		memset(oracle_tables[n], 0, PAGE_SIZE);
-	for (int n = 0; n < 4; n++)
-		oracle_tables[n][(addr >> (39 - 9 * n)) & 511] = in[8 + n];
+	flow_tables(addr, in + 8);
 	mmu_alloc_shadow_roots(oracle_vcpu);
 	out[0] = flow_fault(addr, in[1]);
 	for (u64 n = 0; n < in[6]; n++)
@@ -336,9 +354,7 @@ ENTRY(shadow_write, 13, 11)
 	out[3] = injected.error_code;
 	out[4] = injected.exit_qualification;
 	flow_dump(addr, out + 5);
-	flow_end();
-	for (int n = 0; n < ORACLE_TABLES; n++)
-		memset(oracle_tables[n], 0, PAGE_SIZE);
+	flow_end(addr);
 }
 
 /*
@@ -360,5 +376,5 @@ ENTRY(tdp_fault, 7, 10)
 	out[1] = flow_fault(in[0], in[2]);
 	flow_dump(in[0], out + 3);
 	out[9] = oracle_world.logged;
-	flow_end();
+	flow_end(in[0]);
 }

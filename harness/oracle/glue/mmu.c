@@ -233,6 +233,8 @@ ENTRY(ept_protect_clean_gpte, 2, 1)
 	out[0] = access;
 }
 
+static bool tables_used;	/* there are entries of an earlier case in oracle_tables */
+
 /*
  * A walk of L1's EPT. in: L2 address, access (PFERR_*), flag, tables that are in no memslot (bit mask, the
  * first read is bit 0), tables the host lets KVM write (bit mask), write_log_dirty fails, 4 entries from
@@ -253,6 +255,7 @@ ENTRY(ept_walk_addr_generic, 10, 17)
 	oracle_world.marked_dirty = 0;
 	for (int n = 0; n < 4; n++)
 		oracle_tables[n][(addr >> (39 - 9 * n)) & 511] = in[6 + n];
+	tables_used = true;
 	memset(&walker, 0, sizeof(walker));
 	out[0] = ept_walk_addr_generic(&walker, oracle_vcpu, &oracle_vcpu->arch.guest_mmu, addr, in[1]);
 	out[1] = walker.level;
