@@ -60,7 +60,7 @@ validate: setup
 	[ $$code -le 1 ] || exit $$code
 
 test: setup
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

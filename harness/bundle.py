@@ -52,12 +52,14 @@ class Binaries:
 
 
 def _how(vector: Vector) -> str:
-    """Which part of the script asks ``vector``; InputError where only KVM's tracepoints tell its answer."""
+    """Which part of the script asks ``vector``; InputError where it cannot be asked there."""
     match vector:
         case NxVector() | HostVector(what="removed"):
             why = "what it shows is in KVM's tracepoints alone"
         case HostVector(what="taccess" | "tspte"):
             why = "it is the text of a tracepoint's format"
+        case HostVector(what="reload"):
+            why = "the script loads KVM's modules once"
         case HostVector():
             return "host"
         case ClientVector() | ClientSequence() | UserMsrVector():

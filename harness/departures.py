@@ -74,6 +74,8 @@ class Symptom:
             return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
         if self.seen == Kind.BYPASS.value:  # a rule of the host's own: there is no other answer to name
             return f"{self.severity}: {seen}"
+        if (self.seen, self.allowed) == (Kind.VALUE.value, Kind.DONE.value):
+            return f"{self.severity}: a module's parameter that is no longer what its user set"
         return f"{self.severity}: {seen} where the manual has {allowed}"
 
 
@@ -96,6 +98,8 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
             return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
         case Kind.DONE, Kind.DONE:
             return _wrong_tally(seen, allowed)
+        case Kind.VALUE, Kind.DONE:
+            return "host trouble"
         case Kind.VIOLATION, Kind.VIOLATION:
             return "wrong exit information"
         case Kind.DONE, Kind.EXCEPTION | Kind.VIOLATION | Kind.MISCONFIG:

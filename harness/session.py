@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from harness.hosts.base import Host, ModuleFiles, Parameters
 from harness.plan import PLAIN, Load
 from harness.qemu import SERIAL, End, Qemu, Run, end_leftovers
 from kvmodel.cpu import Cpu
-from kvmodel.machine import text_value
+from kvmodel.machine import parameter_lost, text_value
 from kvmodel.outcome import Kind, Outcome, of_turns
 from kvmodel.sequence import SequenceVector
 from kvmodel.vector import Access, AccessVector, ClientVector, HostVector, Machine, Mbec, NxVector, OnHost, Vector
@@ -133,9 +133,21 @@ class Session:
                 told[vector.id] = text_value(events.format_texts(self._host, vector.what))
             elif isinstance(vector, HostVector) and vector.what == "removed":
                 told[vector.id] = removed.ask(self._host, self.parameter == "Y")
+            elif isinstance(vector, HostVector) and vector.what == "reload":
+                told[vector.id] = self._ask_reload()
             elif isinstance(vector, HostVector):
                 (told[vector.id],) = host_outcomes(self.info, [vector])
         return [told[v.id] for v in asked]
+
+    def _ask_reload(self) -> Outcome:
+        """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
+        assert self._loaded is not None
+        modules, wanted, before = self._modules(self._loaded.level), parameters(self._loaded), self.parameter
+        self._host.load(modules, replace(wanted, ept=False))
+        self._host.reload_intel(modules, wanted)
+        after = self._host.run(f"cat {PARAM_FILE} 2>/dev/null").stdout.strip() or None
+        self._reload()
+        return Outcome(Kind.DONE) if after == before else parameter_lost(before == "Y", after == "Y")
 
     def l1_can_run(self) -> Outcome | None:
         """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""

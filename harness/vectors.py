@@ -137,6 +137,11 @@ def removed_tables() -> Iterator[Vector]:
         yield HostVector("removed", env)
 
 
+def reloaded_modules() -> Iterator[Vector]:
+    """What kvm.ko remembers of a kvm-intel.ko that was loaded with other parameters before."""
+    yield HostVector("reload")
+
+
 def nx_huge_pages() -> Iterator[Vector]:
     """What KVM installs where it is told to keep huge pages non-executable: it looks at the access when it maps one.
 
@@ -231,6 +236,7 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     evmcs.__name__: evmcs,
     emulated.__name__: emulated,
+    reloaded_modules.__name__: reloaded_modules,
     **SEQUENCES,
     **CLIENT,
 }

@@ -154,6 +154,12 @@ def text_value(texts: Iterable[str]) -> Outcome:
     return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
 
 
+def parameter_lost(before: bool, after: bool) -> Outcome:
+    """The answer to ``host.reload`` where the parameter is another behind it."""
+    note = f"{'NY'[before]} before, {'NY'[after]} behind"
+    return Outcome(Kind.VALUE, PARAM_Y if after else PARAM_N, note=note)
+
+
 def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Prediction:
     kvm = loaded(level, param, cpu, v.env)
     if v.what == "param":
@@ -192,6 +198,18 @@ def _removed(level: Level, param: bool | None, cpu: Cpu, v: HostVector, want_ste
     )
 
 
+def _reload(level: Level, param: bool | None, cpu: Cpu, v: HostVector, want_steps: bool) -> Prediction:
+    """kvm.ko's parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
+    if not level.has(3):
+        return Prediction(DONE)
+    before = loaded(level, param, cpu, v.env).enable_pt_guest_exec_control
+    left = loaded(level, param, cpu, "ept0").enable_pt_guest_exec_control
+    after = loaded(level, left, cpu, v.env).enable_pt_guest_exec_control
+    outcome = DONE if after == before else parameter_lost(before, after)
+    step = Step("vmx/vmx.c vmx_hardware_setup", f"with ept=0 it leaves the parameter {'NY'[left]} in kvm.ko", 6)
+    return Prediction(outcome, (step,) if want_steps and left != before else ())
+
+
 def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *, steps: bool = False) -> Prediction:
     """The mirror's answer to ``vector`` at ``level`` with the parameter unset, 0 or 1, on the CPU under KVM.
 
@@ -220,6 +238,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _user_msr(lv, param, cpu, vector, steps)
         case HostVector(what="removed"):
             return _removed(lv, param, cpu, vector, steps)
+        case HostVector(what="reload"):
+            return _reload(lv, param, cpu, vector, steps)
         case _:
             return _host(lv, param, cpu, vector)
 

@@ -362,8 +362,9 @@ class UserMsrVector:
 class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
     absent, Y or N), ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it), a tracepoint's format:
-    ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte), or ``removed``
-    (what KVM leaves in the entries of a page table that it takes down, in the last step of REMOVING)."""
+    ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte), ``removed``
+    (what KVM leaves in the entries of a page table that it takes down, in the last step of REMOVING), or ``reload``
+    (whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again)."""
 
     what: str = "param"
     env: str = "std"
@@ -423,7 +424,7 @@ _SEQUENCE_RE = re.compile(
 )
 _MSR_STEP = r"(?:[cs]\d\d?|kvm)"
 _USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
-_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed)\.env=(?P<env>\w+)")
+_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed|reload)\.env=(?P<env>\w+)")
 _SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
 

@@ -14,12 +14,22 @@ LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly or not any(item.get_closest_marker("live") for item in session.items):
-        return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
+def _build(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
         bench = Bench(Cache(), emulator=None, mended=True, linux=None, series=None)
         bench.build(LIVE_LEVELS)
         build.modules(bench.cache, bench.series, LIVE_LEVELS[-1])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """All tests, side by side: here is the terminal, which the workers have not."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        _build(config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly and any(item.get_closest_marker("live") for item in session.items):
+        _build(session.config)

@@ -330,6 +330,11 @@ class Host(ABC):
                 )
         self.loaded = (modules, parameters)
 
+    def reload_intel(self, modules: ModuleFiles, parameters: Parameters) -> None:
+        """Take kvm-intel.ko out and load it again, the kvm.ko that is there staying. HostError when it is refused."""
+        self.run(f"rmmod kvm_intel && insmod {self.deliver(modules.kvm_intel)} {parameters.kvm_intel}", check=True)
+        self.loaded = (modules, parameters)
+
     def unload(self) -> None:
         """Remove KVM's modules, if there are any. HostError when something still uses them (QEMU)."""
         done = self.run(

@@ -180,6 +180,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return tuple(_allowed(*client.taken(vector, *reading)) for reading in msrs.values(vector.msr))
         case HostVector(what="removed"):
             return (_allowed(DONE, "host-removed-entry"),)
+        case HostVector(what="reload"):
+            return (_allowed(DONE, "host-parameter-kept"),)
         case HostVector() if vector.what in _HOST_MSRS:
             return _readings(msrs.values(_HOST_MSRS[vector.what]))
         case _:

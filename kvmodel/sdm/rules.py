@@ -70,6 +70,12 @@ RULES: dict[str, Rule] = {
         "What KVM removes is not present for a CPU that walks the table before the TLBs are flushed: bits 2:0 are "
         "clear, and bit 10 where the CPU runs the guest with mode-based execute control.",
     ),
+    # --- the host's own rule on what its user set ---
+    "host-parameter-kept": Rule(
+        "Linux admin-guide/kernel-parameters",
+        "What a user sets of a module that stays loaded holds until the module goes: kvm.ko keeps its parameter "
+        "whatever kvm-intel.ko is loaded with meanwhile, as it does that of MMIO caching.",
+    ),
     # --- guest paging ---
     "guest-protection": Rule("4.6", "The guest's own paging forbids the access: #PF with P set."),
     "guest-reserved": Rule("4.7", "XD set with EFER.NXE clear is a reserved bit: #PF with RSVD and P set."),

@@ -54,6 +54,7 @@ def test_of_several_legal_answers_the_nearest_is_compared() -> None:
         (AccessVector(), Kind.VALUE, Kind.VALUE, "wrong answer"),
         (NxVector(), Kind.BYPASS, Kind.DONE, "mitigation bypassed"),
         (HostVector("removed"), Kind.BYPASS, Kind.DONE, "permission not enforced"),
+        (HostVector("reload"), Kind.VALUE, Kind.DONE, "host trouble"),
     ],
 )
 def test_severity_is_in_the_fields_terms(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvmodel import sdm
 from kvmodel.cpu import Cpu
 from kvmodel.machine import events, predict, virtual_cpu, warns
 from kvmodel.outcome import Kind, Outcome, Place
@@ -370,3 +371,17 @@ def test_what_is_left_in_a_table_that_goes(level: int, param: bool | None, env: 
     assert (told.outcome.kind, told.outcome.code) == (Kind.BYPASS if bits else Kind.DONE, bits)
     assert [step.patch for step in told.steps] == ([] if env == "ept0" else [6 if bits else 0, 0])
     assert predict(level, param, CPU, HostVector("removed", env)).outcome == told.outcome
+
+
+@pytest.mark.parametrize(
+    ("level", "param", "env", "kept"),
+    [(0, None, "std", True), (3, True, "std", True), (5, True, "std", True), (6, False, "std", True),
+     (6, True, "std", False), (17, None, "std", True), (18, None, "std", False), (18, True, "cpu0", True)],
+)  # fmt: skip
+def test_a_parameter_once_cleared_stays_so(level: int, param: bool | None, env: str, kept: bool) -> None:
+    """vmx_hardware_setup clears kvm.ko's own variable, which nothing sets again when kvm-intel.ko is loaded anew."""
+    told = predict(level, param, CPU, HostVector("reload", env), steps=True)
+    assert told.outcome.note == ("" if kept else "Y before, N behind")
+    assert [step.patch for step in told.steps] == ([] if kept else [6])
+    allowed = sdm.allowed(CPU, HostVector("reload", env))
+    assert [a.outcome == told.outcome for a in allowed] == [kept]  # type: ignore[union-attr]
