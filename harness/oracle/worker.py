@@ -27,7 +27,7 @@ from harness.oracle.elf import SHF_EXECINSTR, Elf
 SHM_BYTES: Final = 64 << 20
 EVENTS_MAX: Final = 1 << 10  # events of one batch that are told one by one
 TIMEOUT: Final = 60.0  # seconds for one batch
-_CONTROL: Final = struct.Struct("<17Q")
+_CONTROL: Final = struct.Struct("<18Q")
 _EVENT: Final = struct.Struct("<4Q")
 _ENTRY: Final = struct.Struct("<48sQII")
 _BUG: Final = struct.Struct("<iiHH")
@@ -83,6 +83,7 @@ class Image:
         self.symbols = address
         self.bugs = (address["__start___bug_table"], address["__stop___bug_table"])
         self.once = (address["__oracle_once_start"], address["__oracle_once_stop"])
+        self.trap = address["oracle_trap"]
         executable = {s.index for s in self.elf.sections if s.flags & SHF_EXECINSTR}
         functions = sorted((s.value, s.name) for s in self.elf.symbols if s.section in executable and s.size)
         self._starts = [value for value, _ in functions]
@@ -210,7 +211,7 @@ class Worker:
         shm = self._shm
         control = (entry.address, entry.words_in, entry.words_out, count, at_in, at_out, _CONTROL.size, EVENTS_MAX)
         shm[: _CONTROL.size] = _CONTROL.pack(
-            *control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once, at_status
+            *control, 0, 0, *image.bugs, STRAY_BASE, stray_stop, *image.once, at_status, image.trap
         )
         shm[at_in:at_out] = rows.tobytes()
         shm[at_out:end] = bytes(end - at_out)

@@ -1,10 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Included before every file of the image. Where struct page lies: the page tables of whole faults (flow.h) have
+ * Included before every file of the image.
+ *
+ * What would trap in a user's process, and costs a signal each: a WARN or BUG calls the runner, and interrupts, of which
+ * there are none, are neither disabled nor enabled.
+ *
+ * Where struct page lies: the page tables of whole faults (flow.h) have
  * physical addresses that no memory section covers, so they are looked up in the pool first.
  */
 #ifndef KVMIRROR_PAGES_H
 #define KVMIRROR_PAGES_H
+
+#include <linux/bug.h>
+
+#undef ASM_UD2
+#define ASM_UD2 "call oracle_ud2"
+asm(".macro cli\n\tnop\n.endm\n.macro sti\n\tnop\n.endm\n");
 
 #include <linux/kvm_host.h>
 

@@ -41,6 +41,7 @@ struct control {
 	uint64_t stray_start, stray_stop;	/* address space of missing symbols */
 	uint64_t once_start, once_stop;	/* the image's "once" flags, cleared before each case */
 	uint64_t status;	/* offset of one byte a case: its worst EVENT_*, 0 for none */
+	uint64_t trap;		/* the image's pointer to what a WARN or BUG calls */
 };
 
 /* One row of __bug_table with relative pointers and verbose file names. */
@@ -76,24 +77,22 @@ static const struct bug_entry *bug_at(uint64_t rip)
 	return NULL;
 }
 
+/* The image's WARNs and BUGs come here instead of trapping. */
+static void on_trap(uint64_t rip)
+{
+	const struct bug_entry *bug = bug_at(rip);
+
+	note(bug && bug->flags & 1 ? EVENT_WARN : bug ? EVENT_BUG : EVENT_FAULT, rip, 0);
+	if (!bug || !(bug->flags & 1))
+		siglongjmp(next_case, 1);
+}
+
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t rip = regs[REG_RIP], address = (uint64_t)info->si_addr;
-	const struct bug_entry *bug;
 
-	if (sig == SIGSEGV && !address && (*(uint8_t *)rip & 0xfe) == 0xfa) {
-		regs[REG_RIP]++;	/* cli, sti: no interrupts here */
-		return;
-	}
-	if (sig == SIGILL && (bug = bug_at(rip))) {
-		if (bug->flags & 1) {	/* a warning: the code goes on behind the trap */
-			note(EVENT_WARN, rip, 0);
-			regs[REG_RIP] += 2;
-			return;
-		}
-		note(EVENT_BUG, rip, 0);
-	} else if (address >= control->stray_start && address < control->stray_stop) {
+	if (address >= control->stray_start && address < control->stray_stop) {
 		/* A call of a missing function: the caller's address is on the stack. */
 		note(EVENT_STRAY, rip == address ? *(uint64_t *)regs[REG_RSP] : rip, address);
 	} else {
@@ -144,6 +143,7 @@ static void run_batch(void)
 	uint64_t wi = control->words_in, wo = control->words_out, n = control->count;
 	size_t once = control->once_stop - control->once_start;
 
+	*(uint64_t *)control->trap = (uint64_t)on_trap;
 	control->events_count = 0;
 	control->current = 0;
 	if (sigsetjmp(next_case, 0))

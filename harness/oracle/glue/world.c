@@ -16,6 +16,7 @@
 #include "vmx/nested.h"
 #include "vmx/x86_ops.h"
 #include "oracle.h"
+#include "trap.h"
 
 struct kvm_memory_slot oracle_slot;
 struct kvm_memslots oracle_memslots;

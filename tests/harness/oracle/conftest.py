@@ -11,7 +11,11 @@ import pytest
 from harness.oracle import build
 from harness.oracle.worker import Image, Worker
 
-SOURCE = r"""
+SOURCE = (
+    rf"""
+#include "{build.GLUE / "trap.h"}"
+"""
+    + r"""
 typedef unsigned long u64;
 typedef unsigned int u32;
 struct oracle_entry { char name[48]; u64 fn; u32 words_in, words_out; };
@@ -27,7 +31,7 @@ static char once __attribute__((section(".data..once"), used));
 
 static inline void warn(int flags)
 {
-    asm volatile("1: ud2\n.pushsection __bug_table, \"aw\"\n2: .long 1b - 2b\n.long file - .\n"
+    asm volatile("1: call oracle_ud2\n.pushsection __bug_table, \"aw\"\n2: .long 1b - 2b\n.long file - .\n"
              ".word 42\n.word %c0\n.popsection\n" : : "i"(flags));
 }
 asm(".section .rodata.str1.1, \"aMS\", @progbits, 1\nfile: .asciz \"some/file.c\"\n.text");
@@ -44,6 +48,7 @@ ENTRY(first, 1, 1) { out[0] = !once; once = 1; }
 ENTRY(hangs, 1, 1) { while (in[0]) asm volatile(""); out[0] = 1; }
 ENTRY(dies, 1, 1) { if (in[0]) asm volatile("syscall" : : "a"(231), "D"(3)); out[0] = 1; }
 """
+)
 
 FLAGS = (
     "-O2",
