@@ -136,6 +136,9 @@ class FakeQemu:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def counters(self) -> dict[str, int]:
+        return {}
+
     def run(self, data: bytes, **_: object) -> Run:
         header = protocol.HEADER.unpack(data)
         start, count, at = header["start"], header["count"], header["observations"]
@@ -152,7 +155,7 @@ class FakeQemu:
             memory[at + i * len(record) : at + (i + 1) * len(record)] = record
         header.update(state=state, current=current)
         memory[: protocol.HEADER.size] = protocol.HEADER.pack(**header)
-        return Run(end, "", 0.0, bytes(memory), current, state, {}, ())
+        return Run(end, "", 0.0, bytes(memory), current, state, ())
 
 
 def ask(
