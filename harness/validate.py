@@ -21,6 +21,7 @@ from harness.hosts.base import Host
 from harness.journal import CellKey, Journal, param_text
 from harness.plan import SAME_CODE, Load, Work, collapse, settled
 from harness.session import Deadly, Seen, Session
+from harness.traced import huge_pages
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome
 from kvmodel.vector import Machine, Vector
@@ -67,7 +68,7 @@ class Options:
     twins: Mapping[int, int] = field(default_factory=dict)  # levels that are the machine code of a lower one
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
-    traced: Callable[[Load, list[Vector]], list[Vector]] = lambda _, __: []  # which vectors' tracepoints are read
+    traced: Callable[[Load, list[Vector]], list[Vector]] = huge_pages  # which vectors' tracepoints are read
 
 
 def _same_value(load: Load, session: Session, options: Options) -> bool:

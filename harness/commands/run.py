@@ -13,7 +13,7 @@ from harness.events import Traced
 from harness.journal import Answer, param_text
 from harness.plan import Load, plan
 from harness.setup import Bench
-from harness.traced import Judged, huge_pages
+from harness.traced import Judged
 from harness.validate import Options, ask
 from harness.voices import Voices
 from kvmodel import machine
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     bench = Bench.of(args)
     bench.build([level])
     voices = Voices(bench.host_cpu)
-    options = Options(traced=_all_of if args.trace else huge_pages)
+    options = Options(traced=_all_of) if args.trace else Options()
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:

@@ -17,11 +17,11 @@ from harness.errors import HostError, InputError
 from harness.journal import Journal
 from harness.plan import Load, Work, plan, settled
 from harness.session import Seen
-from harness.validate import Done, Options, costs, execute, shares
+from harness.validate import Done, Options, ask, costs, execute, shares
 from harness.vectors import CORE, core, thin
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Vector
+from kvmodel.vector import AccessVector, NxVector, Vector
 
 NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (False, True)))
 
@@ -45,6 +45,7 @@ class FakeSession:
     def __init__(self, deadly: int | None = None) -> None:
         self.deadly = deadly
         self.loads: list[Load] = []
+        self.traced: list[str] = []
         self.parameter: str | None = None
         self.mbec_offered = False
 
@@ -61,7 +62,8 @@ class FakeSession:
     def ask_host(self, vectors: Iterable[Vector]) -> list[Outcome]:
         return [Outcome(Kind.DONE) for _ in vectors]
 
-    def ask_l1(self, machine: object, vectors: list[Vector], *_: object, **__: object) -> Seen:
+    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+        self.traced += [v.id for v in traced]
         return Seen([Outcome(Kind.DONE) for _ in vectors])
 
 
@@ -226,3 +228,11 @@ def test_what_rules_leave_out_takes_no_time() -> None:
     by_level = {level: sum(c for load, c in found.items() if load.level == level) for level in (0, 1)}
     assert by_level[1] < by_level[0] / 4
     assert all(found[w.load] == 0 for w in works if w.load.param is None and w.load.level == 3 and not w.host)
+
+
+def test_what_only_a_trace_answers_is_traced_without_being_told() -> None:
+    session = FakeSession()
+    nx, plain = NxVector(), AccessVector(env="hugenx")
+    (work,) = plan([nx, plain], [18], [True])
+    ask(session, work, Options())  # type: ignore[arg-type]
+    assert session.traced == [nx.id]
