@@ -28,6 +28,13 @@ class Mark(Flag):
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)
 
 
+def stands(section: str) -> str:
+    """Where a rule stands, as reports say it: a section of the SDM, one of the kernel's documents, or nowhere."""
+    if section == "-":
+        return "KVM's own promise"
+    return section if section.startswith("Linux ") else f"SDM {section}"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The marks of one vector at one level; ``rule`` names the contract's rule that was met or broken."""

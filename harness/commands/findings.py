@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import cpus, live, proc, selection, summary
 from harness.commands.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
+from harness.compare import stands
 from harness.cpus import Under
 from harness.errors import InputError
 from harness.findings import Finding, weight
@@ -137,7 +138,7 @@ def explanation(f: Finding, under: Under) -> list[str]:
         lines.append(f"              {f.confirmed}")
     for rule, section in f.rules:
         text = f": {RULES[rule].text}" if rule in RULES else ""
-        lines.append(f"  rule        {rule}, SDM {section}{text}")
+        lines.append(f"  rule        {rule}, {stands(section)}{text}")
     turn = f" (turn {smallest.turn + 1})" if "+" in smallest.vector else ""
     lines += [f"  manual      {smallest.allowed}", f"  seen        {smallest.seen}{turn}"]
     if smallest.predicted is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import cpus, selection
 from harness.commands.common import add_level, one_level
+from harness.compare import stands
 from harness.journal import param_text
 from kvmodel import machine, sdm
 from kvmodel.outcome import NotApplicable
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(contract, NotApplicable):
             allowed = [f"not applicable: {contract.rule} ({contract.reason})"]
         else:
-            allowed = [f"{a.outcome} ({a.rule}, SDM {a.section})" for a in contract]
+            allowed = [f"{a.outcome} ({a.rule}, {stands(a.section)})" for a in contract]
         if args.json:
             print(
                 json.dumps(

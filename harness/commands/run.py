@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import events, proc, selection
 from harness.commands.common import add_builds, add_host, add_level, one_level
-from harness.compare import Mark
+from harness.compare import Mark, stands
 from harness.events import Traced
 from harness.journal import Answer, param_text
 from harness.plan import Load, plan
@@ -52,7 +52,7 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
     if isinstance(contract, NotApplicable):
         allowed = [f"not applicable: {contract.rule}"]
     else:
-        allowed = [f"{a.outcome} ({a.rule}, SDM {a.section})" for a in contract or ()]
+        allowed = [f"{a.outcome} ({a.rule}, {stands(a.section)})" for a in contract or ()]
     marks = str(answer.verdict.marks).removeprefix("Mark.").lower()
     mirror = str(answer.predicted.outcome) if answer.predicted else "not asked"
     if as_json:

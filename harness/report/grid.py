@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness import summary
-from harness.compare import Mark
+from harness.compare import Mark, stands
 from harness.journal import Journal, outcome_of
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
@@ -114,7 +114,7 @@ def _contract(raw: str) -> list[Any]:
     body = json.loads(raw)
     if isinstance(body, dict):
         return [[plain(f"not applicable: {body['rule']}"), plain(body["reason"], 300), ""]]
-    return [[plain(outcome_of(o)), plain(rule), plain(section)] for o, rule, section in body]
+    return [[plain(outcome_of(o)), plain(rule), plain(stands(section))] for o, rule, section in body]
 
 
 def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Grid:

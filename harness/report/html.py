@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from harness.compare import stands
 from harness.journal import LEFT_OUT
 from harness.minimise import PROVENANCE as CONFIRMED
 from harness.report import pictures
@@ -45,9 +46,11 @@ def _final(value: Any) -> Any:
 
 
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, finalize=_final
     )
+    made.filters["stands"] = stands
+    return made
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

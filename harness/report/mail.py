@@ -10,6 +10,7 @@ from email.utils import parseaddr
 from hashlib import sha256
 from typing import Any, Final
 
+from harness.compare import stands
 from harness.errors import InputError
 from harness.mails import Mail
 from harness.report.facts import FindingView, Report, plural, ranges
@@ -167,7 +168,7 @@ def _finding_lines(view: FindingView) -> list[str]:
     lines = wrapped(f"{finding.name}{state}: {finding.title}")
     lines += wrapped(finding.whence, "    ", "  - ")
     lines += wrapped(f"levels {'; '.join(view.cell_texts)}; {plural(len(finding.vectors), 'vector')}", "    ", "  - ")
-    lines += wrapped(f"manual: {smallest.allowed} (SDM {smallest.section})", "    ", "  - ")
+    lines += wrapped(f"manual: {smallest.allowed} ({stands(smallest.section)})", "    ", "  - ")
     lines += wrapped(f"seen: {smallest.seen}", "    ", "  - ")
     if view.traces:
         lines += wrapped(f"KVM's tracepoints: {view.traces[0]}", "    ", "  - ")

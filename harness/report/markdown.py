@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.compare import stands
 from harness.report.facts import FindingView, Report, plural
 from harness.report.text import code, duration, markdown
 
@@ -16,7 +17,7 @@ def render(report: Report) -> str:
         f"## kvmirror: {'pass' if good else 'look at this'}",
         "",
         f"{markdown(report.verdict[0].upper() + report.verdict[1:])}. "
-        f"{report.answered}, from {len(report.rows)} pairs of level and parameter value{took}.",
+        f"{report.answered}, from {plural(len(report.rows), 'pair')} of level and parameter value{took}.",
         "",
     ]
     for title, views in (
@@ -62,7 +63,7 @@ def _finding(view: FindingView) -> list[str]:
         f"  - {markdown(finding.whence)}",
         f"  - levels {markdown('; '.join(view.cell_texts))}; {plural(len(finding.vectors), 'vector')}"
         + (f"; {markdown(finding.confirmed)}" if finding.confirmed else ""),
-        f"  - the manual: {markdown(smallest.allowed)} ({code(smallest.rule)}, SDM {markdown(smallest.section)});"
+        f"  - the manual: {markdown(smallest.allowed)} ({code(smallest.rule)}, {markdown(stands(smallest.section))});"
         f" seen: {markdown(smallest.seen)}",
     ]
     if view.moved:

@@ -1,6 +1,6 @@
 """A disagreement gets its name; a vector that never ran is never agreement."""
 
-from harness.compare import Mark, judge
+from harness.compare import Mark, judge, stands
 from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
 
 DONE = Outcome(Kind.DONE)
@@ -44,3 +44,9 @@ def test_entry_failures_are_counted_apart() -> None:
 def test_without_a_mirror_only_the_contract_speaks() -> None:
     assert judge(None, allows(DONE), LOOP).marks == Mark.FINDING
     assert judge(None, allows(DONE), DONE).marks == Mark.AGREE
+
+
+def test_where_a_rule_stands_is_said_in_its_own_terms() -> None:
+    assert stands("29.3.3") == "SDM 29.3.3"
+    assert stands("Linux admin-guide/hw-vuln/multihit") == "Linux admin-guide/hw-vuln/multihit"
+    assert stands("-") == "KVM's own promise"

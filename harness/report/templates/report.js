@@ -133,7 +133,7 @@
     const allowed = make("div", {}, make("b", {}, "contract (the manual)"));
     if (contract < 0) allowed.append("not asked");
     else for (const [text, rule, section] of D.contracts[contract])
-      allowed.append(make("div", {}, text), make("div", { class: "soft" }, section ? `${rule}, SDM ${section}` : rule));
+      allowed.append(make("div", {}, text), make("div", { class: "soft" }, section ? `${rule}, ${section}` : rule));
     return make("div", { class: "voices" },
       make("div", {}, make("b", {}, "mirror (this kernel)"), predicted < 0 ? "not asked" : D.texts[predicted]), allowed,
       make("div", {}, make("b", {}, "observation"), D.texts[seen]));
