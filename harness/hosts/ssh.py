@@ -21,6 +21,7 @@ from harness.progress import PROGRESS
 from kvmodel.cpu import Cpu
 
 TOOLS: Final = ("insmod", "rmmod", "gzip", "dmesg", "truncate", "mount", "dd")
+BOARD: Final = ("microvm", "pvpanic")  # of harness/qemu.py's command line
 PROGRAMS: Final = f"{FILES}/bin"  # what we bring along, in front of the machine's own PATH
 QEMU: Final = "qemu-system-x86_64"
 MODULES: Final = ("kvm_intel", "kvm", "irqbypass")
@@ -138,6 +139,12 @@ class SshHost(Host):
             f"{self.qemu} knows vmx-mbec" if known else f"{self.qemu} does not know vmx-mbec" if not listed.status
             else f"{self.qemu} does not run: {(listed.stderr or listed.stdout).strip()[-120:]}",
             "install a QEMU with that CPU property (Debian 12's 7.2 lacks it) and name it with --host-qemu",
+        )  # fmt: skip
+        offers = self.run(f"{shlex.quote(self.qemu)} -machine help; {shlex.quote(self.qemu)} -device help", timeout=60)
+        lacks = [name for name in BOARD if name not in offers.stdout] if known else []
+        yield Finding(
+            "QEMU's machine", not lacks, f"lacks {', '.join(lacks)}" if lacks else "all there",
+            "install a QEMU as upstream or Debian build it: some distributions leave out what L1 runs on",
         )  # fmt: skip
         words = self.run("df -k /dev/shm | tail -n 1").stdout.split()
         room = int(words[3]) >> 10 if len(words) > 3 and words[3].isdigit() else 0  # MiB

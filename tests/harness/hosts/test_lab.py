@@ -44,6 +44,7 @@ class Machine(SshHost):
             "cat /proc/cpuinfo": (0, CPUINFO),
             "uname -r": (0, "6.12.8\n"),
             "-cpu help": (0, "x86 host\nRecognized CPUID flags:\n  vmx-ept vmx-mbec\n"),
+            "-device help": (0, 'microvm              microvm (i386)\nname "pvpanic", bus ISA\n'),
             "df -k": (0, "tmpfs 4000000 0 4000000 0% /dev/shm\n"),
             "refcnt": (1, ""),
             "sig_enforce": (0, "N\n"),
@@ -51,7 +52,7 @@ class Machine(SshHost):
         names = {
             "user": "id -u", "cpu": "cat /proc/cpuinfo", "release": "uname -r", "qemu": "-cpu help", "shm": "df -k",
             "used": "refcnt", "enforce": "sig_enforce", "tool": "command -v rmmod", "inside": "initstate",
-            "trace": "tracing_on",
+            "trace": "tracing_on", "board": "-device help",
         }  # fmt: skip
         self.answers |= {names[name]: answer for name, answer in answers.items()}
         self.msrs = {0x48B: SECONDARY, 0x48C: CAPABILITY}
@@ -92,6 +93,7 @@ def test_a_machine_that_has_all_is_found_fit() -> None:
         ({"tool": (1, "")}, "tools: missing: rmmod"),
         ({"qemu": (0, "x86 host\n")}, "does not know vmx-mbec; install a QEMU"),
         ({"qemu": (127, "not found\n")}, "qemu-system-x86_64 does not run: not found"),
+        ({"board": (0, "pc   Standard PC (alias of pc-i440fx-rhel7.6.0)\n")}, "QEMU's machine: lacks microvm, pvpanic"),
         ({"shm": (0, "tmpfs 4000 0 4000 0% /dev/shm\n")}, "/dev/shm: 3 MiB free; 1024 MiB are needed"),
         ({"trace": (1, "")}, "mount -t tracefs"),
     ],
