@@ -11,7 +11,7 @@ from harness import bare, cpus, guest
 from harness.compare import judge
 from harness.hosts.emulated import IPS
 from harness.journal import Answer, CellKey
-from harness.session import virtual_cpu
+from harness.l1 import virtual_cpu
 from harness.setup import Bench
 from harness.summary import BARE_HOST
 from kvmodel import sdm

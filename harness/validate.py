@@ -19,8 +19,9 @@ from harness.compare import Mark
 from harness.errors import HostError, KvmirrorError
 from harness.hosts.base import Host
 from harness.journal import CellKey, Journal, param_text
+from harness.l1 import Seen
 from harness.plan import SAME_CODE, Load, Work, collapse, settled
-from harness.session import Deadly, Seen, Session
+from harness.session import Deadly, Session
 from harness.traced import huge_pages
 from harness.voices import Voices
 from kvmodel.outcome import Kind, Outcome

@@ -8,8 +8,9 @@ from functools import lru_cache
 from harness.compare import Contract, Mark, Verdict, judge
 from harness.cpus import Under
 from harness.journal import Answer
+from harness.l1 import Seen
 from harness.plan import Load
-from harness.session import Deadly, Seen
+from harness.session import Deadly
 from harness.traced import Judged, judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu

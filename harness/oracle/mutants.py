@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Final
 
 MODULES: Final = (
-    "capabilities", "hyperv", "kvm_host", "kvm_role", "mmu", "mmu_fault", "mmu_role", "mmu_roots", "mmu_sp", "mmu_spte",
-    "mmu_sync", "mmu_track",
-    "mmu_unsync", "mmutrace", "nested", "nested_ctls", "nested_evmcs", "paging_tmpl",
-    "spte", "spte_h", "tdp_mmu", "vmx", "vmx_ept", "vmx_h", "x86",
+    "capabilities", "hyperv", "kvm_host", "kvm_role", "memslot", "mmu", "mmu_fault", "mmu_role", "mmu_roots", "mmu_sp",
+    "mmu_spte", "mmu_sync", "mmu_track", "mmu_unsync", "mmutrace", "nested", "nested_ctls", "nested_evmcs",
+    "paging_tmpl", "spte", "spte_h", "tdp_mmu", "tdp_mmu_slot", "vmx", "vmx_ept", "vmx_h", "x86", "x86_emulate",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
 _TOLD: Final = frozenset({"steps", "trace"})

@@ -14,8 +14,8 @@ from harness.errors import HostError, InputError
 from harness.hosts.address import parse_all
 from harness.hosts.lab import Lab
 from harness.journal import Answer, CellKey, Journal
+from harness.l1 import Seen
 from harness.plan import Load
-from harness.session import Seen
 from harness.setup import Bench
 from kvmodel import machine, sdm
 from kvmodel.vector import Access, AccessVector, Mbec, Perm, Vector

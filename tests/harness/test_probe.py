@@ -15,8 +15,8 @@ from harness.cache import Cache
 from harness.compare import Mark, judge
 from harness.emulator import build as build_emulator
 from harness.errors import BuildError, GuestError
+from harness.l1 import virtual_cpu
 from harness.sequences import SEQUENCES
-from harness.session import virtual_cpu
 from kvmodel import sdm
 from kvmodel.outcome import Kind, Place
 from kvmodel.vector import (

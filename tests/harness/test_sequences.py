@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import bare, guest, protocol, session
+from harness import bare, guest, l1, protocol
 from harness.causes import find_cause, without_history
 from harness.compare import Mark, departing, judge
 from harness.departures import Departure, departures, symptom
@@ -162,10 +162,10 @@ def ask(
     monkeypatch: pytest.MonkeyPatch, vectors: list[Vector], deaths: dict[int, End]
 ) -> tuple[list[Outcome], list[int]]:
     log: list[int] = []
-    monkeypatch.setattr(session, "Qemu", FakeQemu(deaths, log))
-    monkeypatch.setattr(session, "qemu_facts", lambda _: {})
-    l1 = session._L1(None, READ.machine, Path(), vectors)  # type: ignore[arg-type]
-    return l1.run().outcomes, log
+    monkeypatch.setattr(l1, "Qemu", FakeQemu(deaths, log))
+    monkeypatch.setattr(l1, "qemu_facts", lambda _: {})
+    batch = l1.L1(None, READ.machine, Path(), vectors)  # type: ignore[arg-type]
+    return batch.run().outcomes, log
 
 
 @pytest.mark.parametrize("end", [End.DIED, End.INTERNAL_ERROR])

@@ -15,8 +15,8 @@ from harness.commands.validate import ASKED, _untouched, resumed, unfinished
 from harness.compare import Mark
 from harness.errors import HostError, InputError
 from harness.journal import Journal
+from harness.l1 import Seen
 from harness.plan import Load, Work, plan, settled
-from harness.session import Seen
 from harness.validate import Done, Options, ask, costs, execute, shares
 from harness.vectors import CORE, core, thin
 from harness.voices import Voices
