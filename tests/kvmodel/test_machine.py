@@ -385,3 +385,13 @@ def test_a_parameter_once_cleared_stays_so(level: int, param: bool | None, env: 
     assert [step.patch for step in told.steps] == ([] if kept else [6])
     allowed = sdm.allowed(CPU, HostVector("reload", env))
     assert [a.outcome.kind is told.outcome.kind for a in allowed] == [kept]  # type: ignore[union-attr]
+
+
+def test_the_emulators_walk_is_among_the_steps() -> None:
+    """KVM's emulator writes for L2: L1's leaf forbids it, and the walk that finds so is the emulator's, as a user."""
+    vector = AccessVector(Mbec.OFF, leaf=Perm(True, False, True, False), access=Access.EMUWRITE)
+    told = predict(0, None, CPU, vector, steps=True)
+    assert told.outcome.kind is Kind.VIOLATION
+    assert ("x86.c translate_nested_gpa", "the emulator walks EPT12, error code 0x6") in [
+        (step.where, step.what) for step in told.steps
+    ]
