@@ -63,15 +63,11 @@ class SpteH:
     )
 
     def __init__(self, level: Level) -> None:
-        self.ACC_ALL = ACC_EXEC_MASK | ACC_WRITE_MASK | ACC_USER_MASK
-        self.ACC_USER_EXEC_MASK = 0
-        if level.has(9):
-            self.ACC_USER_EXEC_MASK = BIT(3)
-            self.ACC_ALL |= self.ACC_USER_EXEC_MASK
+        self.ACC_USER_EXEC_MASK = BIT(3) if level.has(9) else 0
+        self.ACC_ALL = ACC_EXEC_MASK | ACC_WRITE_MASK | ACC_USER_MASK | self.ACC_USER_EXEC_MASK
         self.MMIO_SPTE_GEN_LOW_END = 9 if level.has(13) else 10
-        self.SPTE_MMIO_ALLOWED_MASK = BIT(63) | GENMASK(51, 12) | GENMASK(2, 0)
-        if level.has(13):
-            self.SPTE_MMIO_ALLOWED_MASK |= BIT(10)
+        user_exec = BIT(10) if level.has(13) else 0
+        self.SPTE_MMIO_ALLOWED_MASK = BIT(63) | GENMASK(51, 12) | user_exec | GENMASK(2, 0)
         self.MMIO_SPTE_GEN_LOW_MASK = GENMASK(self.MMIO_SPTE_GEN_LOW_END, MMIO_SPTE_GEN_LOW_START)
         self.MMIO_SPTE_GEN_HIGH_MASK = GENMASK(MMIO_SPTE_GEN_HIGH_END, MMIO_SPTE_GEN_HIGH_START)
         low_bits = self.MMIO_SPTE_GEN_LOW_END - MMIO_SPTE_GEN_LOW_START + 1

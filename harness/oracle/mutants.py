@@ -185,12 +185,12 @@ class _Sites(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def _bits(self, node: ast.stmt, name: str, value: ast.expr) -> ast.expr:
-        """Flip each set bit of a constant, and the one above."""
+        """Flip each set bit of a constant, and the one above where 64 bits have one."""
         known = self.values.get(name)
         if known is None or isinstance(known, bool):
             return value
-        bits = [1 << n for n in range(BITS_MAX) if abs(known) >> n & 1]
-        for bit in (*bits, 1 << abs(known).bit_length()):
+        above = min(abs(known).bit_length(), BITS_MAX - 1)
+        for bit in [1 << n for n in range(BITS_MAX) if abs(known) >> n & 1 or n == above]:
             if self._site(node, "constant", f"{name}: bit {bit.bit_length() - 1} flipped"):
                 return ast.copy_location(ast.BinOp(value, ast.BitXor(), ast.Constant(bit)), value)
         return value
@@ -198,6 +198,12 @@ class _Sites(ast.NodeTransformer):
     def _assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign, target: ast.expr) -> ast.AST:
         name = _upper(target)
         in_class = len(self._function) == 2 and self._function[1] == "__init__"
+        if isinstance(node, ast.AugAssign) and name and in_class:
+            # Flipped in what comes of it: a bit that the target has already is not changed by what is ORed to it.
+            read = ast.copy_location(ast.parse(ast.unparse(target), mode="eval").body, target)
+            whole = ast.copy_location(ast.BinOp(read, node.op, self.visit(node.value)), node.value)
+            flipped = self._bits(node, name, whole)
+            return node if flipped is whole else ast.copy_location(ast.Assign([target], flipped), node)
         if node.value is not None and name and (not self._function or in_class):
             node.value = self._bits(node, name, self.visit(node.value) if in_class else node.value)
             return node
