@@ -13,7 +13,9 @@ from typing import Final
 NAMES: Final = (
     r"VMX_EPT_\w+|EPT_VIOLATION_\w+|PFERR_\w+|ACC_\w+|\w*SPTE_\w+|SHADOW_\w+|SECONDARY_EXEC_\w+|EVMCS1_\w+"
     r"|CPU_BASED_\w+|KVM_(?:REQUIRED|OPTIONAL)_VMX_\w+|PT_\w+_MASK|PT64_\w+|RET_PF_\w+|PG_LEVEL_\w+"
-    r"|EXIT_REASON_EPT_\w+|X86_CR[04]_\w+|VMXERR_\w+|VMX_(?:EPTP|BASIC|FEATURE)_\w+|EPT_MISCONFIG\w*|MSR_IA32_VMX_\w+"
+    r"|EXIT_REASON_\w+|X86_CR[04]_\w+|VMXERR_\w+|VMX_(?:EPTP|BASIC|FEATURE|VPID)_\w+|EPT_MISCONFIG\w*"
+    r"|MSR_IA32_VMX_\w+|PIN_BASED_\w+|VM_(?:EXIT|ENTRY)_\w+|GUEST_INTR_STATE_\w+|INTR_INFO_\w+|EFER_\w+"
+    r"|KVM_MAX_NR_ADDRESS_SPACES"
 )
 
 # Where they are looked for. The first group is included by the generated file, in this order.

@@ -36,7 +36,7 @@ from kvmodel.series import LAST, Level
 from kvmodel.vector import Vector
 
 CASES: Final = 10_000  # for each check and level
-LEVELS: Final = (LAST, 0, 11, 13, 15)  # beside those a gate belongs to
+LEVELS: Final = (LAST, 0, 10, 11, 13, 15)  # beside those a gate belongs to
 TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that hangs is caught
 FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
@@ -336,10 +336,10 @@ class Judge:
         return list(dict.fromkeys([*own, *self._levels]))
 
     def reach(self) -> dict[int, Functions]:
-        """The functions that each check calls, at the first or the last of the levels."""
+        """The functions that each check calls, at any of the levels."""
         if self._reach is None:
             self._reach = {}
-            for level in {max(self._levels), min(self._levels)}:
+            for level in self._levels:
                 for number, functions in reach(self._recorded(level), level).items():
                     self._reach[number] = self._reach.get(number, frozenset()) | functions
         return self._reach

@@ -225,8 +225,9 @@ def _walk(s: Side) -> Mirror:
     vcpu = s.vcpu
     vcpu.ram_gfns = 1 << 52
 
-    def call(addr: int, access: int, flag: int, _inv: int, _wr: int, _log: int, *entries: int) -> tuple[int, ...]:
+    def call(addr: int, access: int, flag: int, _inv: int, _wr: int, full: int, *entries: int) -> tuple[int, ...]:
         s.set_flag(flag)
+        vcpu.write_log_dirty = (lambda *_: bool(full)) if full else None
         tables = vcpu.memory = _Tables(entries)
         walker = paging_tmpl.guest_walker()
         ok = paging_tmpl.walk_addr_generic(walker, vcpu, vcpu.guest_mmu, addr, access)
@@ -234,7 +235,7 @@ def _walk(s: Side) -> Mirror:
         return (
             ok,
             walker.level,
-            walker.gfn if ok else 0,
+            walker.gfn,
             walker.pte_access,
             fault.error_code,
             fault.exit_qualification,
@@ -289,7 +290,13 @@ SPECS: Final = (
     Spec(
         "permission_fault",
         ("mmu.h permission_fault",),
-        Space((ACCESS, tuple(a | p | i for a in ACCESSES for p in BOOL for i in (0, 1 << 48)), (0, 1 << 18, 1 << 9))),
+        Space(
+            (
+                ACCESS,
+                tuple(a | p | i for a in ACCESSES for p in BOOL for i in (0, 1 << 48, 1 << 32)),
+                (0, 1 << 18, 1 << 9),
+            )
+        ),
         lambda s: lambda access, code, flags: (mmu_role.permission_fault(s.vcpu.guest_mmu, access, code, flags),),
         SHADOW,
     ),
@@ -363,7 +370,7 @@ SPECS: Final = (
     Spec(
         "ept_walk_addr_generic",
         WALK,
-        Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), (0,), GOOD, GOOD, LEAVES, LEAVES)),
+        Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), BOOL, GOOD, GOOD, LEAVES, LEAVES)),
         _walk,
         SHADOW,
         outputs=tuple(range(12)),
@@ -371,7 +378,7 @@ SPECS: Final = (
     Spec(
         "ept_walk_addr_generic",
         WALK,
-        Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), (0,), ENTRY, ENTRY, LEAF, LEAF)),
+        Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), BOOL, ENTRY, ENTRY, LEAF, LEAF)),
         _walk,
         SHADOW,
         outputs=tuple(range(12)),
