@@ -229,7 +229,6 @@ class kvm_page_fault:
         "slot",
         "user",
         "write",
-        "write_fault_to_shadow_pgtable",
     )
 
     def __init__(self, addr: int, error_code: int, prefetch: bool, is_tdp: bool, nx_workaround: bool) -> None:
@@ -251,7 +250,6 @@ class kvm_page_fault:
         self.slot: kvm_memory_slot | None = None
         self.pfn = 0
         self.map_writable = False
-        self.write_fault_to_shadow_pgtable = False
 
 
 @dataclass(slots=True)

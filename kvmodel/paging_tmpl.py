@@ -360,8 +360,6 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
             link_shadow_page(vcpu, sp, index, child)
         else:
             child = spte_to_child_sp(vcpu, sp.spt[index])
-        if fault.write and table_gfn == fault.gfn:
-            fault.write_fault_to_shadow_pgtable = True
         sp = child
 
     kvm_mmu_hugepage_adjust(vcpu, fault)
