@@ -15,7 +15,8 @@ NAMES: Final = (
     r"|CPU_BASED_\w+|KVM_(?:REQUIRED|OPTIONAL)_VMX_\w+|PT_\w+_MASK|PT64_\w+|RET_PF_\w+|PG_LEVEL_\w+"
     r"|EXIT_REASON_\w+|X86_CR[04]_\w+|VMXERR_\w+|VMX_(?:EPTP|BASIC|FEATURE|VPID)_\w+|EPT_MISCONFIG\w*"
     r"|MSR_IA32_VMX_\w+|PIN_BASED_\w+|VM_(?:EXIT|ENTRY)_\w+|GUEST_INTR_STATE_\w+|INTR_INFO_\w+|EFER_\w+"
-    r"|KVM_MAX_NR_ADDRESS_SPACES"
+    r"|KVM_MAX_NR_ADDRESS_SPACES|KVM_MAX_HUGEPAGE_LEVEL|KVM_MMU_NUM_PREV_ROOTS|X86_EFLAGS_\w+|FROZEN_SPTE"
+    r"|KVM_EVMCS_VERSION|EVMPTR_\w+|HV_VMX_ENLIGHTENED_\w+|VMCS12_REVISION"
 )
 
 # Where they are looked for. The first group is included by the generated file, in this order.
@@ -29,6 +30,9 @@ HEADERS: Final = (
     "arch/x86/kvm/mmu/spte.h",
     "arch/x86/kvm/vmx/vmx.h",
     "arch/x86/kvm/vmx/hyperv_evmcs.h",
+    "arch/x86/kvm/vmx/hyperv.h",
+    "arch/x86/kvm/vmx/vmcs12.h",
+    "arch/x86/include/asm/hyperv-tlfs.h",
     "arch/x86/include/uapi/asm/processor-flags.h",
 )
 
@@ -46,6 +50,8 @@ _HEAD: Final = """\
 #include "vmcs_table.h"
 #include "vmx/vmx.h"
 #include "vmx/hyperv_evmcs.h"
+#include "vmx/hyperv.h"
+#include "vmx/vmcs12.h"
 #include "oracle.h"
 
 """

@@ -13,8 +13,10 @@ from kvmodel import (
     memslot,
     mmu,
     mmu_role,
+    mmu_roots,
     nested,
     nested_ctls,
+    nested_evmcs,
     paging_tmpl,
     spte,
     spte_h,
@@ -39,6 +41,8 @@ MODULES: tuple[ModuleType, ...] = (
     vmx_ept,
     nested,
     nested_ctls,
+    nested_evmcs,
+    mmu_roots,
     hyperv,
 )
 
