@@ -319,16 +319,23 @@ class Judge:
         self, recorded: Callable[[int], Recorded], asked: Sequence[Asked] = (), levels: Sequence[int] = LEVELS
     ) -> None:
         self._recorded = recorded
+        self._setting_up: dict[tuple[object, ...], Functions] = {}
         self._asked = [(one, self._of_vector(one)) for one in asked]
         self._levels = tuple(levels)
         self._reach: dict[int, Functions] | None = None
         self._readers: dict[str, Functions] = {}
 
-    @staticmethod
-    def _of_vector(one: Asked) -> Functions:
+    def _of_vector(self, one: Asked) -> Functions:
+        """What predicting a vector calls, with the setting up of its machine, which the mirror does once."""
+        key = (one.level, one.param, one.mbec, one.vector.machine, type(one.vector))
+        first = key not in self._setting_up
+        if first:
+            _forget()
         with called() as seen:
             machine.predict(one.level, one.param, Cpu(mbec=one.mbec), one.vector)
-        return frozenset(seen)
+        if first:
+            self._setting_up[key] = frozenset(seen)
+        return self._setting_up[key] | seen
 
     def levels(self, mutant: Mutant) -> list[int]:
         """Where ``mutant`` is tried: a gate's own level and the one below come first."""
