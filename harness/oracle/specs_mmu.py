@@ -206,6 +206,7 @@ class _Tables(dict[int, int]):
         super().__init__()
         self.entries = list(entries)
         self.read: list[int] = []  # addresses, in order
+        self.written = 0  # levels that were written, or passed over for good
 
     def get(self, address: int, default: int = 0) -> int:  # type: ignore[override]
         self.read.append(address)
@@ -213,10 +214,11 @@ class _Tables(dict[int, int]):
 
     def __setitem__(self, address: int, entry: int) -> None:
         # Two levels may read one address: the entry that is written is the one that only lacks what is added,
-        # accessed and dirty, and levels are written in the order in which they were read.
-        for n, at in enumerate(self.read):
-            if at == address and self.entries[n] != entry and entry & ~0x300 == self.entries[n] & ~0x300:
-                self.entries[n] = entry
+        # accessed and dirty, and levels are written once, in the order in which they were read.
+        for n in range(self.written, len(self.read)):
+            added = entry ^ self.entries[n]
+            if self.read[n] == address and added and not added & ~(entry & 0x300):
+                self.entries[n], self.written = entry, n + 1
                 return
         raise AssertionError(f"the walk writes {entry:#x}, which is none of the entries it read with A and D added")
 
