@@ -33,6 +33,7 @@ from kvmodel.spte import (
     mark_spte_for_access_track,
 )
 from kvmodel.spte_h import (
+    FROZEN_SPTE,
     SPTE_MMU_PRESENT_MASK,
     is_accessed_spte,
     is_last_spte,
@@ -66,8 +67,22 @@ def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
     vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)
 
 
+def handle_removed_pt(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
+    """mmu/tdp_mmu.c handle_removed_pt: the table's entries go, and what they counted for."""
+    if sp.possible_nx_huge_page:
+        vcpu.count("nx_lpage_splits", -1)
+    for index, spte in sp.spt.items():
+        if is_shadow_present_pte(spte):
+            if is_last_spte(spte, sp.level):
+                kvm_update_page_stats(vcpu, sp.level, -1)
+            else:
+                handle_removed_pt(vcpu, spte_to_child_sp(vcpu, spte))
+        sp.spt[index] = FROZEN_SPTE
+    del vcpu.pages[sp.pa]
+
+
 def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int) -> None:
-    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic, and handle_changed_spte's tracepoint and page statistics."""
+    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic and handle_changed_spte: a table that is linked no longer is removed."""
     old_spte = get_spte(sp, index)
     if vcpu.trace is not None:
         vcpu.trace.append(("kvm_tdp_mmu_spte_changed", (0, gfn, sp.level, old_spte, new_spte)))
@@ -77,6 +92,8 @@ def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int)
         kvm_update_page_stats(vcpu, sp.level, 1 if is_leaf else -1)
     sp.spt[index] = new_spte
     vcpu.version += 1
+    if is_shadow_present_pte(old_spte) and not was_leaf and (is_leaf or not is_shadow_present_pte(new_spte)):
+        handle_removed_pt(vcpu, spte_to_child_sp(vcpu, old_spte))
 
 
 def tdp_mmu_map_handle_target_level(vcpu: Vcpu, fault: kvm_page_fault, sp: kvm_mmu_page, index: int, gfn: int) -> int:

@@ -16,7 +16,6 @@ from kvmodel.mmu import kvm_mmu_max_mapping_level
 from kvmodel.mmu_spte import get_spte, spte_to_child_sp
 from kvmodel.spte import kvm_mmu_page_ad_need_write_protect
 from kvmodel.spte_h import (
-    FROZEN_SPTE,
     SHADOW_NONPRESENT_VALUE,
     is_large_pte,
     is_last_spte,
@@ -26,7 +25,6 @@ from kvmodel.spte_h import (
 from kvmodel.tdp_mmu import (
     _set_spte,
     age_gfn,
-    kvm_update_page_stats,
     tdp_mmu_alloc_sp,
     tdp_mmu_child_role,
     tdp_mmu_split_huge_page,
@@ -114,20 +112,6 @@ def kvm_tdp_mmu_try_split_huge_pages(vcpu: Vcpu, slot: kvm_memory_slot, target_l
             tdp_mmu_split_huge_page(vcpu, sp, index, gfn, child)
 
 
-def handle_removed_pt(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/tdp_mmu.c handle_removed_pt: the table's entries go, and what they counted for."""
-    if sp.possible_nx_huge_page:
-        vcpu.count("nx_lpage_splits", -1)
-    for index, spte in sp.spt.items():
-        if is_shadow_present_pte(spte):
-            if is_last_spte(spte, sp.level):
-                kvm_update_page_stats(vcpu, sp.level, -1)
-            else:
-                handle_removed_pt(vcpu, spte_to_child_sp(vcpu, spte))
-        sp.spt[index] = FROZEN_SPTE
-    del vcpu.pages[sp.pa]
-
-
 def kvm_tdp_mmu_zap_collapsible_sptes(vcpu: Vcpu, slot: kvm_memory_slot) -> None:
     """mmu/tdp_mmu.c kvm_tdp_mmu_zap_collapsible_sptes: tables go that a huge page may replace."""
     for sp, index in for_each_tdp_pte(vcpu, slot, PG_LEVEL_2M):
@@ -139,6 +123,4 @@ def kvm_tdp_mmu_zap_collapsible_sptes(vcpu: Vcpu, slot: kvm_memory_slot) -> None
             continue
         if kvm_mmu_max_mapping_level(vcpu, slot, gfn, 5) < sp.level:
             continue
-        child = spte_to_child_sp(vcpu, spte)
         _set_spte(vcpu, sp, index, gfn, SHADOW_NONPRESENT_VALUE)
-        handle_removed_pt(vcpu, child)

@@ -16,7 +16,7 @@ NAMES: Final = (
     r"|EXIT_REASON_\w+|X86_CR[04]_\w+|VMXERR_\w+|VMX_(?:EPTP|BASIC|FEATURE|VPID)_\w+|EPT_MISCONFIG\w*"
     r"|MSR_IA32_VMX_\w+|PIN_BASED_\w+|VM_(?:EXIT|ENTRY)_\w+|GUEST_INTR_STATE_\w+|INTR_INFO_\w+|EFER_\w+"
     r"|KVM_MAX_NR_ADDRESS_SPACES|KVM_MAX_HUGEPAGE_LEVEL|KVM_MMU_NUM_PREV_ROOTS|X86_EFLAGS_\w+|FROZEN_SPTE"
-    r"|KVM_EVMCS_VERSION|EVMPTR_\w+|HV_VMX_ENLIGHTENED_\w+|VMCS12_REVISION"
+    r"|KVM_PFN_NOSLOT|KVM_EVMCS_VERSION|EVMPTR_\w+|HV_VMX_ENLIGHTENED_\w+|VMCS12_REVISION"
 )
 
 # Where they are looked for. The first group is included by the generated file, in this order.
@@ -24,6 +24,7 @@ HEADERS: Final = (
     "arch/x86/include/asm/vmx.h",
     "arch/x86/include/uapi/asm/vmx.h",
     "arch/x86/include/asm/kvm_host.h",
+    "include/linux/kvm_host.h",
     "arch/x86/include/asm/msr-index.h",
     "arch/x86/kvm/mmu.h",
     "arch/x86/kvm/mmu/mmu_internal.h",

@@ -103,7 +103,7 @@ class State:
             vcpu.mmu = vcpu.guest_mmu
         kvm.warns.clear()  # the set-up's own; the checks of these functions compare them
         vcpu.warns.clear()
-        return Side(level, kvm, vcpu)
+        return Side(level, kvm, vcpu, self)
 
 
 @dataclass(slots=True)
@@ -113,6 +113,7 @@ class Side:
     level: Level
     kvm: Kvm
     vcpu: Vcpu
+    state: State
     store: dict[object, object] = field(default_factory=dict)
 
     def set_flag(self, on: int) -> None:

@@ -6,11 +6,23 @@ import itertools
 from typing import Final
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
-from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmu_track, mmutrace, tdp_mmu, x86
-from kvmodel.kvm_host import PAGE_SHIFT, PT_PAGE_SIZE_MASK, Vcpu, kvm_memory_slot, x86_exception
+from harness.oracle.spec import EPTP, Mirror, Side, Spec, State
+from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmu_track, mmutrace, tdp_mmu, tdp_mmu_slot, x86
+from kvmodel.kvm_host import (
+    PAGE_SHIFT,
+    PG_LEVEL_1G,
+    PG_LEVEL_2M,
+    PG_LEVEL_4K,
+    PT_PAGE_SIZE_MASK,
+    Vcpu,
+    kvm_memory_slot,
+    kvm_mmu,
+    kvm_mmu_page,
+    x86_exception,
+)
 from kvmodel.mmu_spte import shadow_walk
 from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK, is_last_spte
+from kvmodel.vmx_h import VMX_EPTP_AD_ENABLE_BIT
 
 RAM_GFNS: Final = 1 << 19  # flow.h
 TABLES: Final = (0x1000, 0x12000, 0x13000, 0x15000)  # from the top
@@ -31,7 +43,7 @@ def digest(vcpu: Vcpu, tdp: bool) -> int:
                 if translation.get(index):
                     words.append(translation[index])
         if not tdp:
-            words.append(int(sp.unsync))
+            words += int(sp.unsync), len(sp.unsync_child_bitmap), sp.write_flooding_count
         for word in words:
             h = (h ^ word) * PRIME & MASK64
     return h
@@ -104,24 +116,43 @@ def _shadow(s: Side) -> Mirror:
 def _written(s: Side) -> Mirror:
     vcpu = s.vcpu
     caught: list[x86_exception] = []
+    execonly, huge, l1_ad = s.state.l1_execonly, s.state.l1_huge, s.state.l1_ad
 
     def inject(_: Vcpu, fault: x86_exception) -> None:
         caught.append(fault)
 
-    def call(
-        addr: int, first: int, second: int, flag: int, host: int, table: int, writes: int, sync: int, *entries: int
-    ) -> tuple[int, ...]:
-        *tables, after = entries
+    def switch(other: bool) -> None:
+        eptp = EPTP ^ (VMX_EPTP_AD_ENABLE_BIT if other else 0)
+        mmu_fault.kvm_init_shadow_ept_mmu(vcpu, execonly, huge, l1_ad is not other, eptp)
+        mmu_roots.kvm_mmu_reload(vcpu)
+
+    def write(places: list[int], table: int, times: int, entry: int) -> None:
+        for _ in range(times):
+            mmu_track.write_guest_table(vcpu, places[table], entry)
+
+    def call(addr: int, first: int, second: int, flag: int, host: int, *rest: int) -> tuple[int, ...]:
+        beside, other, *writes, sync, top, upper, lower, leaf = rest
         s.set_flag(flag)
         _begin(vcpu, host, 0, True)
         caught.clear()
         places = [place + (addr >> 39 - 9 * n & 511) * 8 for n, place in enumerate(TABLES)]
-        vcpu.memory = dict(zip(places, tables, strict=True))
+        vcpu.memory = dict(zip(places, (top, upper, lower, leaf), strict=True))
         vcpu.mmu.inject_page_fault = inject
+        mmu_roots.kvm_mmu_free_roots(vcpu.mmu)
+        vcpu.mmu.pgd = EPTP
         mmu_roots.mmu_alloc_shadow_roots(vcpu)
+        if beside:
+            vcpu.memory[TABLES[1] + (addr + BESIDE >> 30 & 511) * 8] = beside
+            mmu_fault.kvm_mmu_page_fault(vcpu, addr + BESIDE, first)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
-        for _ in range(writes):
-            mmu_track.write_guest_table(vcpu, places[table], after)
+        if other:
+            switch(True)
+            mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+        write(places, *writes[:3])
+        if other:
+            switch(False)
+        write(places, *writes[3:])
+        mmu_roots.kvm_mmu_reload(vcpu)
         if sync:
             mmu_roots.kvm_mmu_sync_roots(vcpu)
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
@@ -144,9 +175,15 @@ def _written(s: Side) -> Mirror:
 def _tdp(s: Side) -> Mirror:
     vcpu = s.vcpu
 
-    def call(addr: int, first: int, second: int, flag: int, host: int, slot: int, age: int) -> tuple[int, ...]:
+    guests_table = kvm_mmu_page(0, 0, s.kvm.roles.make(level=PG_LEVEL_2M), s.kvm.roles)
+
+    def call(
+        addr: int, first: int, second: int, flag: int, host: int, slot: int, age: int, tracked: int
+    ) -> tuple[int, ...]:
         s.set_flag(flag)
         _begin(vcpu, host, slot, False)
+        if tracked and addr >> PAGE_SHIFT < RAM_GFNS:
+            vcpu.indirect = {addr >> PAGE_SHIFT: [guests_table]}
         tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
         young = False
@@ -157,6 +194,66 @@ def _tdp(s: Side) -> Mirror:
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
         logged = max(vcpu.slot.dirty_bitmap, default=-1) + 1
         return one & MASK64, two & MASK64, young, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True), logged
+
+    return call
+
+
+MASKED: Final = 3  # flow.h enum slot_work
+SPLIT: Final = 4
+
+
+def _work(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[int]) -> bool:
+    match work:
+        case 0:
+            return tdp_mmu_slot.kvm_tdp_mmu_age_gfn_range(vcpu, slot)
+        case 1:
+            return tdp_mmu_slot.kvm_tdp_mmu_wrprot_slot(vcpu, slot, level)
+        case 2:
+            return tdp_mmu_slot.kvm_tdp_mmu_clear_dirty_slot(vcpu, slot)
+        case 3:
+            tdp_mmu_slot.kvm_tdp_mmu_clear_dirty_pt_masked(vcpu, slot, gfns, level > PG_LEVEL_4K)
+        case 4:
+            tdp_mmu_slot.kvm_tdp_mmu_try_split_huge_pages(vcpu, slot, level)
+        case _:
+            tdp_mmu_slot.kvm_tdp_mmu_zap_collapsible_sptes(vcpu, slot)
+    return False
+
+
+def _slot(s: Side) -> Mirror:
+    vcpu = s.vcpu
+
+    def call(addr: int, second: int, *rest: int) -> tuple[int, ...]:
+        *codes, host, before, after, work, level, mask, base, pages = rest
+        s.set_flag(0)
+        _begin(vcpu, host, 2 if before else 0, False)
+        tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
+        mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[0])
+        mmu_fault.kvm_mmu_page_fault(vcpu, second, codes[1])
+        slot = kvm_memory_slot(host)
+        # A mask's pages are all of the slot, by the kernel's own word.
+        slot.base_gfn, slot.npages = (base, pages) if work != MASKED else (0, RAM_GFNS)
+        first = addr >> PAGE_SHIFT & ~63
+        gave = _work(vcpu, work, slot, level, {first + n for n in range(64) if mask >> n & 1})
+        vcpu.slot.dirty_track = bool(after)
+        last = mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[2])
+        return gave, last & MASK64, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True)
+
+    return call
+
+
+def _switched(s: Side) -> Mirror:
+    mmu = kvm_mmu()
+
+    def call(*words: int) -> tuple[int, ...]:
+        roots, pgds, roles = words[:4], words[4:8], words[8:12]
+        pages = [kvm_mmu_page(0, 0, role, s.kvm.roles) for role in roles]
+        held = [(pgds[n - 1], pages[n - 1]) if n else None for n in roots]
+        mmu.root_pgd, mmu.root = held[0] or (0, None)
+        mmu.prev_roots = held[1:]
+        mmu.root_role = words[13]
+        found = mmu_roots.fast_pgd_switch(mmu, words[12])
+        after = (mmu.root, *(root[1] if root else None for root in mmu.prev_roots))
+        return found, *(next((n for n, page in enumerate(pages, 1) if page is root), 0) for root in after)
 
     return call
 
@@ -258,6 +355,12 @@ UPPER: Final = (
 )
 # The leaf: what it was, or what L1 makes of it.
 LEAF: Final = (*leaves(PAGES), 0, 0x4567_8000)
+CHANGED: Final = (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0)
+# Where the page at 0 is one huge page, the last two of these are its pages with the two lower tables.
+WRITTEN: Final = (0x40403018, 0x40403018, 0x40013018, 0x40015018)
+BESIDE: Final = 1 << 30  # from an address to the other one
+PGDS: Final = (0x101E, 0x105E, 0x201E)
+ROOT_ROLES: Final = (4, 4 | 1 << 16)  # two role words: levels, and a bit that tells them apart
 HOSTS: Final = tuple(
     State(ad=ad, xo=xo, ux=True, param=True, flag=False, nx=nx, shadow=True, maxphyaddr=WIDE, l1_ad=l1_ad, pml=pml)
     for ad, xo, nx, l1_ad, pml in itertools.product((False, True), repeat=5)
@@ -266,6 +369,37 @@ DIRECT: Final = tuple(
     State(ad=ad, xo=xo, ux=ux, param=ux, nx=nx, maxphyaddr=WIDE, huge=huge)
     for ad, xo, ux, nx, huge in itertools.product(*((False, True),) * 4, (1, 2, 3))
 )
+# A page of 1 GiB in pieces of 4 KiB is more tables than the image has room for.
+SMALLER: Final = tuple(state for state in DIRECT if state.huge < PG_LEVEL_1G)
+GIANT: Final = tuple(state for state in DIRECT if state.huge == PG_LEVEL_1G)
+DIRECT_THROUGH: Final = ("init_kvm_tdp_mmu",)
+SLOT: Final = (
+    *_t("kvm_tdp_mmu_age_gfn_range", "kvm_tdp_mmu_wrprot_slot", "kvm_tdp_mmu_clear_dirty_slot"),
+    *_t("kvm_tdp_mmu_clear_dirty_pt_masked", "kvm_tdp_mmu_try_split_huge_pages", "handle_removed_pt"),
+    *_t("kvm_tdp_mmu_zap_collapsible_sptes", "tdp_root_for_each_leaf_pte", "tdp_mmu_need_write_protect"),
+    "mmu/tdp_iter.h for_each_tdp_pte_min_level",
+)
+
+
+def slot_space(works: tuple[int, ...], levels: tuple[int, ...]) -> Space:
+    """What may be done to a slot, at these levels."""
+    return Space(
+        (
+            (0x4020_3000, 0x4020_3000, 0x7FE0_0000),
+            (0x4020_4000, 0x4000_0000, 0x4040_0000, 0x4024_3000),
+            *((0, 2, 2, 16, 3),) * 3,
+            (1, 2, 3),
+            BOOL,
+            BOOL,
+            works,
+            levels,
+            Bits(0xFF, base=0x80),
+            (0, 0x40000, 0x40200, 0x40203),
+            (RAM_GFNS, 0x40000, 0x200, 1),
+        )
+    )
+
+
 TRACED: Final = tuple(
     State(ad=True, xo=xo, ux=ux, param=ux, nx=False) for xo, ux in itertools.product((False, True), repeat=2)
 )
@@ -326,23 +460,34 @@ SPECS: Final = (
         ),
         Space(
             (
-                ADDRESSES[:1],
+                WRITTEN,
                 CODES,
                 CODES,
                 BOOL,
                 (1, 2, 3),
-                (1, 2, 3),
-                (1, 1, 2, 3),
+                (0, 0, *tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD)),
+                BOOL,
+                (1, 2, 3, 3, 0),
+                (0, 1, 1, 2, 3),
+                CHANGED,
+                (1, 2, 3, 0),
+                (0, 1, 2, 3, 3),
+                CHANGED,
                 BOOL,
                 *UPPER,
                 LEAF,
-                (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0),
             )
         ),
         _written,
         HOSTS,
         cost=FAULT,
         through=("kvm_init_shadow_ept_mmu",),
+    ),
+    Spec(
+        "fast_pgd_switch",
+        _m("fast_pgd_switch", "is_root_usable"),
+        Space(((0, 1), (0, 2), (0, 3), (0, 4), *(PGDS,) * 4, *(ROOT_ROLES,) * 4, PGDS, ROOT_ROLES)),
+        _switched,
     ),
     Spec(
         "tdp_fault",
@@ -354,12 +499,26 @@ SPECS: Final = (
             *_t("tdp_mmu_alloc_sp", "tdp_mmu_init_child_sp", "kvm_tdp_mmu_alloc_root", "tdp_mmu_set_spte_atomic"),
             *_t("age_gfn_range"),
         ),
-        Space(((0x4020_3000, 0x5000, 0x1_2345_6000, 0x7FE0_0000), CODES, CODES, BOOL, (1, 2, 3), (0, 0, 1, 2), BOOL)),
+        Space(
+            (
+                (0x4020_3000, 0x5000, 0x1_2345_6000, 0x7FE0_0000, 1 << WIDE | 0x5000),
+                CODES,
+                CODES,
+                BOOL,
+                (1, 2, 3),
+                (0, 0, 1, 2),
+                BOOL,
+                (0, 0, 1),
+            )
+        ),
         _tdp,
         DIRECT,
         cost=FAULT,
-        through=("init_kvm_tdp_mmu",),
+        through=DIRECT_THROUGH,
     ),
+    Spec("tdp_slot", SLOT, slot_space((0, 1, 2, MASKED, 5), (1, 2)), _slot, DIRECT, cost=FAULT, through=DIRECT_THROUGH),
+    Spec("tdp_slot", SLOT, slot_space((SPLIT,), (1, 2)), _slot, SMALLER, cost=FAULT, through=DIRECT_THROUGH),
+    Spec("tdp_slot", SLOT, slot_space((SPLIT,), (2,)), _slot, GIANT, cost=FAULT, through=DIRECT_THROUGH),
     Spec(
         "mmutrace",
         ("mmutrace.h kvm_mmu_set_spte",),

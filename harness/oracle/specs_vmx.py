@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 from unittest import mock
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import capabilities, hyperv, nested, spte, vmx, vmx_ept
-from kvmodel.kvm_host import Vcpu, kvm_mmu, nested_vmx_msrs, vmcs12, vmcs_config, vmx_capability, x86_exception
+from kvmodel import capabilities, hyperv, nested, nested_ctls, nested_evmcs, spte, vmx, vmx_ept
+from kvmodel.kvm_host import (
+    Vcpu,
+    hv_enlightened_vmcs,
+    hv_vp_assist_page,
+    kvm_mmu,
+    nested_vmx_msrs,
+    vmcs12,
+    vmcs_config,
+    vmx_capability,
+    x86_exception,
+)
 
 U32: Final = Bits((1 << 32) - 1)
 U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)
@@ -24,23 +35,37 @@ FEW: Final = Bits(MBEC | EPT | VPID | UNRESTRICTED | VMFUNC | 1 | 1 << 17 | 1 <<
 FLAGS: Final = (State(),)
 
 
+def _noting(asked: list[tuple[int, int]]) -> Callable[[Vcpu, int, int], int]:
+    """As in the image, a fault handler that only notes what it is asked."""
+
+    def handler(_vcpu: Vcpu, gpa: int, code: int) -> int:
+        asked.append((gpa, code))
+        return 1
+
+    return handler
+
+
 def _violation(s: Side) -> Mirror:
-    def call(qualification: int, gpa: int, flag: int, _idt: int, _vnmi: int) -> tuple[int, ...]:
+    kvm, vcpu = s.kvm, s.vcpu
+    asked: list[tuple[int, int]] = []
+    handler = _noting(asked)
+
+    def call(qualification: int, gpa: int, flag: int, idt: int, vnmi: int) -> tuple[int, ...]:
+        asked.clear()
         s.set_flag(flag)
-        return 1, gpa, vmx.ept_violation_error_code(s.vcpu, qualification)
+        vcpu.idt_vectoring_valid, kvm.enable_vnmi, vcpu.interruptibility = bool(idt), bool(vnmi), 0
+        with mock.patch.object(vmx, "kvm_mmu_page_fault", handler):
+            vmx.handle_ept_violation(vcpu, gpa, qualification)
+        return len(asked), *asked[0], vcpu.interruptibility
 
     return call
 
 
 def _misconfig(s: Side) -> Mirror:
     asked: list[tuple[int, int]] = []
-
-    def handler(_vcpu: Vcpu, gpa: int, code: int) -> int:
-        asked.append((gpa, code))
-        return 1
+    handler = _noting(asked)
 
     def call(gpa: int, guest: int, device: int) -> tuple[int, ...]:
-        # As in the image, the fault handler only notes what it was asked.
         asked.clear()
         s.vcpu.guest_mode = bool(guest)
         with mock.patch.object(vmx, "kvm_mmu_page_fault", handler):
@@ -134,7 +159,8 @@ def _secondary(s: Side) -> Mirror:
 def _hardware(s: Side) -> Mirror:
     kvm = s.kvm
 
-    def call(secondary: int, caps: int, ept: int, ad: int, param: int, on: int) -> tuple[int, ...]:
+    def call(secondary: int, caps: int, ept: int, ad: int, param: int, on: int, gbpages: int) -> tuple[int, ...]:
+        kvm.boot_cpu_has_gbpages = bool(gbpages)
         kvm.enable_ept, kvm.enable_ept_ad_bits, kvm.nested = bool(ept), bool(ad), bool(on)
         kvm.enable_unrestricted_guest = kvm.enable_vpid = kvm.enable_pml = kvm.flexpriority_enabled = True
         kvm.cpu_dirty_log_size = 512
@@ -166,6 +192,9 @@ def _hardware(s: Side) -> Mirror:
             kvm.shadow_accessed_mask,
             kvm.shadow_acc_track_mask,
             kvm.shadow_mmio_value,
+            kvm.tdp_mmu_enabled,
+            kvm.max_tdp_level,
+            kvm.max_huge_page_level,
         )
 
     return call
@@ -288,6 +317,66 @@ def _controls(s: Side) -> Mirror:
     return call
 
 
+def _ctls(s: Side) -> Mirror:
+    def call(pin: int, cpu: int, leave: int, entry: int, apicv: int) -> tuple[int, ...]:
+        s.kvm.enable_apicv = bool(apicv)
+        msrs = nested_vmx_msrs()
+        nested_ctls.nested_vmx_setup_ctls_msrs(s.kvm, nested_ctls.HostCtls(pin, cpu, leave, entry), msrs)
+        return (
+            msrs.pinbased_ctls_low,
+            msrs.pinbased_ctls_high,
+            msrs.procbased_ctls_low,
+            msrs.procbased_ctls_high,
+            msrs.exit_ctls_low,
+            msrs.exit_ctls_high,
+            msrs.entry_ctls_low,
+            msrs.entry_ctls_high,
+        )
+
+    return call
+
+
+def _apicv(_: Side) -> Mirror:
+    def call(pin: int, cpu: int, ctrl: int) -> tuple[int]:
+        v12 = vmcs12(ctrl, 0, cpu, pin)
+        return (nested.nested_vmx_check_apicv_controls(v12) & MASK64,)
+
+    return call
+
+
+def _vmptrld(s: Side) -> Mirror:
+    vcpu = s.vcpu
+    hv = vcpu.hv
+
+    def call(launch: int, offered: int, asked: int, named: int, used: int, *rest: int) -> tuple[int, ...]:
+        revision, clean, pin, cpu, ctrl, leave, entry, eptp, vpid, before = rest
+        vcpu.guest_cpuid_has_evmcs = bool(offered)
+        hv.vp_assist_page = hv_vp_assist_page(bool(asked), VMPTRS[named])
+        page = hv_enlightened_vmcs(revision, ctrl, eptp, cpu, pin, leave, entry, vpid, clean)
+        other = hv_enlightened_vmcs(0, cpu_based_vm_exec_control=0)
+        hv.pages = {VMPTRS[n]: page if n == (named or 1) else other for n in (1, 2)}
+        hv.hv_evmcs, hv.hv_evmcs_vmptr = (hv.pages[VMPTRS[used]] if used else None), VMPTRS[used]
+        vcpu.vmcs12 = vmcs12(before, before, before, before, before, before, 0, before & 0xFFFF)
+        status = nested_evmcs.nested_vmx_handle_enlightened_vmptrld(vcpu, bool(launch))
+        if hv.hv_evmcs is not None:
+            nested_evmcs.copy_enlightened_to_vmcs12(vcpu, hv.hv_evmcs)
+        v12 = vcpu.vmcs12
+        return (
+            status.value,
+            hv.hv_evmcs_vmptr & MASK64,
+            page.hv_clean_fields,
+            v12.pin_based_vm_exec_control,
+            v12.cpu_based_vm_exec_control,
+            v12.secondary_vm_exec_control,
+            v12.vm_exit_controls,
+            v12.vm_entry_controls,
+            v12.ept_pointer,
+            v12.virtual_processor_id,
+        )
+
+    return call
+
+
 def _vmcs02(s: Side) -> Mirror:
     def call(ours: int, theirs: int, active: int, _config: int) -> tuple[int]:
         s.vcpu.vmcs01_secondary = ours
@@ -309,8 +398,8 @@ def _inject(s: Side) -> Mirror:
 
 
 def _vmx_msr(_: Side) -> Mirror:
-    def call(msr: int, high: int, ept: int, vpid: int, vmfunc: int) -> tuple[int, ...]:
-        data = nested.vmx_get_vmx_msr(nested_vmx_msrs(0, high, ept, vpid, vmfunc), msr)
+    def call(msr: int, *halves: int) -> tuple[int, ...]:
+        data = nested.vmx_get_vmx_msr(nested_vmx_msrs(*halves), msr)
         return 0, data if data is not None else 0
 
     return call
@@ -382,6 +471,7 @@ def _e(*names: str) -> tuple[str, ...]:
 
 
 CTLS2: Final = 0x48B
+VMPTRS: Final = (nested_evmcs.EVMPTR_INVALID, 0x5000, 0x6000)  # the image's two pages
 ACTIVATE: Final = 1 << 31
 REQUIRED: Final = 0xFFFFFFFF << 32
 TPR_SHADOW: Final = 1 << 21 + 32
@@ -420,14 +510,12 @@ SPECS: Final = (
         _v("handle_ept_violation"),
         Space((Bits(), Bits(((1 << 46) - 1) & -8), BOOL, (0,), (1,))),
         _violation,
-        outputs=(0, 1, 2),
     ),
     Spec(
         "handle_ept_violation",
         _v("handle_ept_violation"),
         Space((Bits(0x1FFF), (0x5000,), BOOL, BOOL, BOOL)),
         _violation,
-        outputs=(0, 1, 2),
     ),
     Spec(
         "handle_ept_misconfig",
@@ -480,10 +568,10 @@ SPECS: Final = (
                 BOOL,
                 BOOL,
                 BOOL,
+                BOOL,
             )
         ),
         _hardware,
-        outputs=tuple(range(20)),
     ),
     Spec("init_vmcs", _v("init_vmcs"), Space((U32, BOOL, BOOL, BOOL, BOOL)), _init_vmcs),
     Spec(
@@ -548,6 +636,43 @@ SPECS: Final = (
         _controls,
     ),
     Spec(
+        "nested_vmx_check_apicv_controls",
+        _n("nested_vmx_check_apicv_controls"),
+        Space((Bits(0x69), Bits(ACTIVATE | 1 << 21 | 1), Bits(0x311 | EPT))),
+        _apicv,
+    ),
+    Spec(
+        "nested_vmx_setup_ctls_msrs",
+        _n(*(f"nested_vmx_setup_{kind}_ctls" for kind in ("pinbased", "cpubased", "exit", "entry"))),
+        Space((U32, U32, U32, U32, BOOL)),
+        _ctls,
+    ),
+    Spec(
+        "enlightened_vmptrld",
+        (
+            *_n("nested_vmx_handle_enlightened_vmptrld", "copy_enlightened_to_vmcs12", "nested_release_evmcs"),
+            *_e("nested_get_evmptr"),
+        ),
+        Space(
+            (
+                *(BOOL, (0, 1, 1, 1), (0, 1, 1, 1), (0, 1, 1, 2), (0, 1, 2)),
+                (1, 1, 1, 0x11E57ED0, 2),
+                Bits(0xFFFF),
+                *(U32,) * 5,
+                Bits(),
+                Bits(0xFFFF),
+                U32,
+            )
+        ),
+        _vmptrld,
+    ),
+    Spec(
+        "nested_ept_root_matches",
+        _n("nested_ept_root_matches"),
+        Space((Bits(0xFFF | 1 << 51 | 1 << 12 | 1 << 52), Bits(1 << 51 | 1 << 12 | 1 << 6))),
+        lambda s: lambda root, eptp: (nested.nested_ept_root_matches(root, eptp),),
+    ),
+    Spec(
         "prepare_vmcs02_early",
         _n("prepare_vmcs02_early"),
         Space((U32, U32, BOOL, (0,))),
@@ -589,7 +714,7 @@ SPECS: Final = (
     Spec(
         "vmx_get_vmx_msr",
         _n("vmx_get_vmx_msr", "vmx_control_msr"),
-        Space(((0x48B, 0x48C, 0x491), U32, U32, U32, U32)),
+        Space(((*range(0x481, 0x485), *range(0x48D, 0x492), 0x48B, 0x48C), *(U32,) * 13)),
         _vmx_msr,
     ),
     Spec(

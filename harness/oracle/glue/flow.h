@@ -65,6 +65,23 @@ void kmem_cache_free(struct kmem_cache *cache, void *object)
 			set_page_private(&oracle_pool_page[n], 0);
 }
 
+/* A huge page is split into a table that comes from the allocator itself. */
+void *kmem_cache_alloc_noprof(struct kmem_cache *cache, gfp_t flags)
+{
+	return memset(&pool_head[heads_used++], 0, sizeof(pool_head[0]));
+}
+
+unsigned long get_zeroed_page_noprof(gfp_t flags)
+{
+	return (unsigned long)memset(oracle_pool[pool_used++], 0, PAGE_SIZE);
+}
+
+/* A table that is removed is seen by nobody else: it goes at once. */
+void call_rcu(struct rcu_head *head, rcu_callback_t function)
+{
+	kmem_cache_free(NULL, container_of(head, struct kvm_mmu_page, rcu_head));
+}
+
 int gfn_to_page_many_atomic(struct kvm_memory_slot *slot, gfn_t gfn, struct page **pages, int nr)
 {
 	int n;
@@ -111,6 +128,39 @@ static struct kvm_mmu_page *page_of(int n)
 	return (void *)page_private(&oracle_pool_page[n]);
 }
 
+/*
+ * in: number of the current root (1 to 4, 0 for none), those of the three before it; pgd of each of the four pages;
+ *     role word of each; the new pgd and role word
+ * out: found; number of the current root and of the three before it, afterwards
+ */
+ENTRY(fast_pgd_switch, 14, 5)
+{
+	static struct kvm_mmu_page roots[4];
+	static struct kvm_mmu mmu;
+	struct kvm_mmu_root_info none = KVM_MMU_ROOT_INFO_INVALID, *root[4] = { &mmu.root };
+
+	for (int n = 0; n < 4; n++) {
+		if (n)
+			root[n] = &mmu.prev_roots[n - 1];
+		memset(&roots[n], 0, sizeof(roots[n]));
+		roots[n].role.word = in[8 + n];
+		roots[n].root_count = 1;
+		set_page_private(&oracle_pool_page[n], (unsigned long)&roots[n]);
+		*root[n] = none;
+		if (in[n]) {
+			root[n]->hpa = __pa(oracle_pool[in[n] - 1]);
+			root[n]->pgd = in[4 + in[n] - 1];
+		}
+	}
+	mmu.root_role.word = in[13];
+	out[0] = fast_pgd_switch(oracle_kvm, &mmu, in[12], mmu.root_role);
+	for (int n = 0; n < 4; n++)
+		out[1 + n] = VALID_PAGE(root[n]->hpa) ? page_number(root[n]->hpa) + 1 : 0;
+	memset(oracle_pool_page, 0, sizeof(oracle_pool_page));
+}
+
+static gfn_t tracked;	/* a guest table's page that a case of tdp_fault has beside the four */
+
 /* What the last case left in the slot and in the hash of shadow pages, found by the entries and pages it left. */
 static void flow_forget(void)
 {
@@ -136,6 +186,8 @@ static void flow_forget(void)
 	for (int n = 0; n < 4; n++)
 		rmap_4k[table_gfn[n]].val = write_track[table_gfn[n]] = 0;
 	lpage_2m[0].disallow_lpage = lpage_1g[0].disallow_lpage = 0;
+	write_track[tracked] = 0;
+	lpage_2m[tracked >> 9].disallow_lpage = lpage_1g[tracked >> 18].disallow_lpage = 0;
 	memset(oracle_pool_page, 0, sizeof(oracle_pool_page));
 	pool_used = heads_used = infos_used = descs_used = 0;
 }
@@ -237,7 +289,7 @@ static void flow_dump(u64 addr, u64 *out)
 				h = mix(h, sp->shadowed_translation[i]);
 		}
 		if (!is_tdp_mmu_page(sp))
-			h = mix(h, sp->unsync);
+			h = mix(mix(mix(h, sp->unsync), sp->unsync_children), atomic_read(&sp->write_flooding_count));
 	}
 	out[4] = pages;
 	out[5] = h;
@@ -326,49 +378,100 @@ static void flow_write(int n, int index, u64 entry)
 	kvm_mmu_track_write(oracle_vcpu, gfn_to_gpa(gfn) + index * sizeof(u64), (const u8 *)&entry, sizeof(entry));
 }
 
+/* What KVM does before it enters the guest again: a root that was zapped goes, and another is made and synchronised. */
+static void flow_enter(void)
+{
+	struct kvm_mmu *mmu = oracle_vcpu->arch.mmu;
+
+	kvm_mmu_free_obsolete_roots(oracle_vcpu);
+	if (!VALID_PAGE(mmu->root.hpa)) {
+		mmu_alloc_shadow_roots(oracle_vcpu);
+		kvm_mmu_sync_roots(oracle_vcpu);
+	}
+}
+
+/* L1 enters its guest by an EPT pointer that differs in enabling accessed/dirty bits, or by the first one again. */
+static void flow_switch(bool other)
+{
+	oracle_pgd = l1_ept[3] ^ (other ? VMX_EPTP_AD_ENABLE_BIT : 0);
+	kvm_init_shadow_ept_mmu(oracle_vcpu, l1_ept[0], l1_ept[1], l1_ept[2] ^ other, oracle_pgd);
+	flow_enter();
+}
+
+static void flow_writes(u64 addr, const u64 *write)
+{
+	for (u64 n = 0; n < write[1]; n++)
+		flow_write(write[0], (addr >> (39 - 9 * write[0])) & 511, write[2]);
+	kvm_mmu_free_obsolete_roots(oracle_vcpu);
+}
+
 /*
- * L2 faults; L1 writes an entry of one of its tables, once or several times; all may be synchronised; L2 faults again.
- * in: address, first error code, second error code, flag, host's page size (level), table (0: the top), writes,
- *     synchronise, 4 entries from the top, the entry written
+ * L2 may fault on another address, 1 GiB further, then on this one; L1 may let another EPT pointer fault there too;
+ * it writes an entry of one of its tables, once or several times, goes back to the first pointer, writes another
+ * entry; all may be synchronised; L2 faults again.
+ * in: address, first error code, second error code, flag, host's page size (level), the other address' entry of the
+ *     second table (0: no such fault), another pointer; table (0: the top), writes, the entry written; the same again;
+ *     synchronise, 4 entries from the top
  * out: first answer, second answer, faults injected, error code and qualification of the last; SPTEs of the walk in
  *      4 words, tables there, digest
  */
-ENTRY(shadow_write, 13, 11)
+ENTRY(shadow_write, 18, 11)
 {
-	const u64 addr = in[0];
+	const u64 addr = in[0], other = addr + (1ul << 30);
+	struct kvm_mmu *mmu = oracle_vcpu->arch.mmu;
 
 	flow_begin(in[4], false, false);
 	oracle_set_flag(oracle_vcpu, in[3]);
 	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
 	oracle_world.writable = ~0ull;
 	oracle_world.log_dirty_fails = 0;
-	flow_tables(addr, in + 8);
+	flow_tables(addr, in + 14);
 	mmu_alloc_shadow_roots(oracle_vcpu);
+	if (in[5]) {
+		*flow_entry(other, 1) = in[5];
+		flow_fault(other, in[1]);
+	}
 	out[0] = flow_fault(addr, in[1]);
-	for (u64 n = 0; n < in[6]; n++)
-		flow_write(in[5], (addr >> (39 - 9 * in[5])) & 511, in[12]);
-	if (in[7])
+	if (in[6]) {
+		flow_switch(true);
+		flow_fault(addr, in[1]);
+	}
+	flow_writes(addr, in + 7);
+	if (in[6])
+		flow_switch(false);
+	flow_writes(addr, in + 10);
+	flow_enter();
+	if (in[13])
 		kvm_mmu_sync_roots(oracle_vcpu);
 	out[1] = flow_fault(addr, in[2]);
 	out[2] = injections;
 	out[3] = injected.error_code;
 	out[4] = injected.exit_qualification;
 	flow_dump(addr, out + 5);
+	*flow_entry(other, 1) = 0;
+	for (int n = 0; n < KVM_MMU_NUM_PREV_ROOTS; n++)
+		mmu->prev_roots[n] = KVM_MMU_ROOT_INFO_INVALID;
 	flow_end(addr);
 }
 
 /*
  * L1 faults on KVM's own EPT; its pages may be aged; it faults again.
- * in: address, first error code, second error code, flag, host's page size, slot as above, age
+ * in: address, first error code, second error code, flag, host's page size, slot as above, age, the page holds a
+ *     guest's table that is shadowed
  * out: first answer, second answer, aged; SPTEs of the walk in 4 words, tables made, digest, the page in the dirty log + 1
  */
-ENTRY(tdp_fault, 7, 10)
+ENTRY(tdp_fault, 8, 10)
 {
 	struct kvm_gfn_range range = { .slot = &oracle_slot, .start = in[0] >> PAGE_SHIFT };
 
 	flow_begin(in[4], in[5] & 1, in[5] & 2);
 	oracle_set_flag(oracle_vcpu, in[3]);
 	oracle_world.logged = 0;
+	tracked = range.start < RAM_GFNS ? range.start : 0;
+	if (in[7] && range.start < RAM_GFNS) {
+		write_track[tracked] = 1;
+		kvm_mmu_gfn_disallow_lpage(&oracle_slot, tracked);
+	}
 	mmu_alloc_direct_roots(oracle_vcpu);
 	out[0] = flow_fault(in[0], in[1]);
 	range.end = range.start + 1;
@@ -376,5 +479,58 @@ ENTRY(tdp_fault, 7, 10)
 	out[1] = flow_fault(in[0], in[2]);
 	flow_dump(in[0], out + 3);
 	out[9] = oracle_world.logged;
+	flow_end(in[0]);
+}
+
+enum slot_work { SLOT_AGE, SLOT_WRPROT, SLOT_CLEAR_DIRTY, SLOT_CLEAR_DIRTY_MASKED, SLOT_SPLIT, SLOT_ZAP_COLLAPSIBLE };
+
+static u64 slot_work(enum slot_work work, struct kvm_memory_slot *slot, int level, u64 gfn, u64 mask)
+{
+	struct kvm_gfn_range range = { .slot = slot, .start = slot->base_gfn, .end = slot->base_gfn + slot->npages };
+
+	switch (work) {
+	case SLOT_AGE:
+		return kvm_tdp_mmu_age_gfn_range(oracle_kvm, &range);
+	case SLOT_WRPROT:
+		return kvm_tdp_mmu_wrprot_slot(oracle_kvm, slot, level);
+	case SLOT_CLEAR_DIRTY:
+		return kvm_tdp_mmu_clear_dirty_slot(oracle_kvm, slot);
+	case SLOT_CLEAR_DIRTY_MASKED:
+		kvm_tdp_mmu_clear_dirty_pt_masked(oracle_kvm, slot, gfn, mask, level > PG_LEVEL_4K);
+		return 0;
+	case SLOT_SPLIT:
+		kvm_tdp_mmu_try_split_huge_pages(oracle_kvm, slot, range.start, range.end, level, false);
+		return 0;
+	default:
+		kvm_tdp_mmu_zap_collapsible_sptes(oracle_kvm, slot);
+		return 0;
+	}
+}
+
+/*
+ * L1 faults twice on KVM's own EPT; something is done to all of a slot; it faults again.
+ * in: two addresses, three error codes (the third at the first address), host's page size, dirty logging before and
+ *     after; what is done (enum slot_work), its level (a write-protecting mask: above 1), its mask from the first
+ *     address' 64 pages on, the slot's first gfn and its pages
+ * out: what it gave, last answer; SPTEs of the first address' walk in 4 words, tables there, digest
+ */
+ENTRY(tdp_slot, 13, 8)
+{
+	struct kvm_memory_slot slot;
+
+	flow_begin(in[5], false, in[6]);
+	oracle_set_flag(oracle_vcpu, false);
+	mmu_alloc_direct_roots(oracle_vcpu);
+	flow_fault(in[0], in[2]);
+	flow_fault(in[1], in[3]);
+	slot = oracle_slot;
+	slot.base_gfn = in[11];
+	slot.npages = in[12];
+	write_lock(&oracle_kvm->mmu_lock);
+	out[0] = slot_work(in[8], &slot, in[9], in[0] >> PAGE_SHIFT & ~63ull, in[10]);
+	write_unlock(&oracle_kvm->mmu_lock);
+	oracle_slot.flags = in[7] ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+	out[1] = flow_fault(in[0], in[4]);
+	flow_dump(in[0], out + 2);
 	flow_end(in[0]);
 }

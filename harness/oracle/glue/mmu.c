@@ -46,17 +46,20 @@ ENTRY(role_layout, 1, 22)
 #undef EXT
 }
 
-/* in: tdp_enabled, forced root level, max TDP level, max huge page level, host has 1 GiB pages */
-ENTRY(kvm_configure_mmu, 5, 2)
+void oracle_configured(u64 *out)
 {
-	if (in[4])
-		boot_cpu_data.x86_capability[X86_FEATURE_GBPAGES / 32] |= BIT(X86_FEATURE_GBPAGES % 32);
-	else
-		boot_cpu_data.x86_capability[X86_FEATURE_GBPAGES / 32] &= ~BIT(X86_FEATURE_GBPAGES % 32);
+	out[0] = tdp_mmu_enabled;
+	out[1] = max_tdp_level;
+	out[2] = max_huge_page_level;
+}
+
+/* in: tdp_enabled, forced root level, max TDP level, max huge page level, host has 1 GiB pages */
+ENTRY(kvm_configure_mmu, 5, 3)
+{
+	__assign_bit(X86_FEATURE_GBPAGES, (unsigned long *)boot_cpu_data.x86_capability, in[4]);
 	tdp_mmu_allowed = true;
 	kvm_configure_mmu(in[0], in[1], in[2], in[3]);
-	out[0] = tdp_mmu_enabled;
-	out[1] = max_huge_page_level;
+	oracle_configured(out);
 }
 
 static void forget_roots(struct kvm_mmu *mmu)
@@ -70,6 +73,7 @@ static void forget_roots(struct kvm_mmu *mmu)
 }
 
 static u64 oracle_pgd;
+static u64 l1_ept[4];	/* execonly, huge_page_level, accessed_dirty, EPTP of the nested guest */
 
 static unsigned long oracle_get_guest_pgd(struct kvm_vcpu *vcpu)
 {
@@ -100,6 +104,7 @@ ENTRY(kvm_init_shadow_ept_mmu, 5, 28)
 	oracle_vcpu->arch.reserved_gpa_bits = in[4];
 	mmu->get_guest_pgd = oracle_get_guest_pgd;
 	oracle_pgd = in[3];
+	memcpy(l1_ept, in, sizeof(l1_ept));
 	kvm_init_shadow_ept_mmu(oracle_vcpu, in[0], in[1], in[2], in[3]);
 	out[0] = mmu->cpu_role.base.word;
 	out[1] = mmu->cpu_role.ext.word;

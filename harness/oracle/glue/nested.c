@@ -48,6 +48,35 @@ ENTRY(nested_vmx_setup_secondary_ctls, 8, 5)
 	out[4] = msrs.vmfunc_controls;
 }
 
+/*
+ * in: the host's pin-based, primary, exit and entry controls, enable_apicv
+ * out: low and high halves of the pin-based, primary, exit and entry controls' MSRs
+ */
+ENTRY(nested_vmx_setup_ctls_msrs, 5, 8)
+{
+	static struct vmcs_config config;
+	struct nested_vmx_msrs msrs = { 0 };
+
+	config.pin_based_exec_ctrl = in[0];
+	config.cpu_based_exec_ctrl = in[1];
+	config.vmexit_ctrl = in[2];
+	config.vmentry_ctrl = in[3];
+	enable_apicv = in[4];
+	nested_vmx_setup_pinbased_ctls(&config, &msrs);
+	nested_vmx_setup_cpubased_ctls(&config, &msrs);
+	nested_vmx_setup_exit_ctls(&config, &msrs);
+	nested_vmx_setup_entry_ctls(&config, &msrs);
+	enable_apicv = false;
+	out[0] = msrs.pinbased_ctls_low;
+	out[1] = msrs.pinbased_ctls_high;
+	out[2] = msrs.procbased_ctls_low;
+	out[3] = msrs.procbased_ctls_high;
+	out[4] = msrs.exit_ctls_low;
+	out[5] = msrs.exit_ctls_high;
+	out[6] = msrs.entry_ctls_low;
+	out[7] = msrs.entry_ctls_high;
+}
+
 /* in: control, low half, high half of its MSR */
 ENTRY(vmx_control_verify, 3, 1)
 {
@@ -84,6 +113,97 @@ ENTRY(nested_vmx_check_controls, 7, 3)
 	out[0] = nested_vmx_check_mode_based_ept_exec_controls(oracle_vcpu, vmcs12);
 	out[1] = nested_check_vm_execution_controls(oracle_vcpu, vmcs12);
 	out[2] = nested_vmx_check_controls(oracle_vcpu, vmcs12);
+}
+
+/* in: vmcs12's pin-based, primary and secondary controls; out: 0 or a negative errno */
+ENTRY(nested_vmx_check_apicv_controls, 3, 1)
+{
+	struct vmcs12 *vmcs12 = &oracle_l1_vmcs12;
+
+	vmx_of_case();
+	memset(vmcs12, 0, sizeof(*vmcs12));
+	vmcs12->pin_based_vm_exec_control = in[0];
+	vmcs12->cpu_based_vm_exec_control = in[1];
+	vmcs12->secondary_vm_exec_control = in[2];
+	out[0] = nested_vmx_check_apicv_controls(oracle_vcpu, vmcs12);
+}
+
+/* Two pages in which L1 may have an enlightened VMCS, by their gfn. */
+#define EVMCS_GFN 5
+static struct hv_enlightened_vmcs oracle_evmcs[2];
+
+int kvm_vcpu_map(struct kvm_vcpu *vcpu, gfn_t gfn, struct kvm_host_map *map)
+{
+	map->gfn = gfn;
+	map->hva = &oracle_evmcs[gfn - EVMCS_GFN];
+	return 0;
+}
+
+void kvm_vcpu_unmap(struct kvm_vcpu *vcpu, struct kvm_host_map *map, bool dirty)
+{
+	map->hva = NULL;
+}
+
+/*
+ * L1 enters its guest by an enlightened VMCS, or does not.
+ * in: by VMLAUNCH, eVMCS offered, the VP assist page asks for it, the page it names and the one in use (1 or 2,
+ *     0 for none); the named one's revision, clean fields, pin-based, primary, secondary, exit and entry controls,
+ *     EPT pointer, VPID; what every control of vmcs12 was before
+ * out: status, page in use, clean fields; vmcs12's controls in that order, EPT pointer, VPID
+ */
+ENTRY(enlightened_vmptrld, 15, 10)
+{
+	static struct kvm_vcpu_hv hv;
+	struct vcpu_vmx *vmx = vmx_of_case();
+	struct vmcs12 *vmcs12 = &oracle_l1_vmcs12;
+	struct hv_enlightened_vmcs *evmcs;
+	const u64 vmptr[3] = { EVMPTR_INVALID, EVMCS_GFN << PAGE_SHIFT, (EVMCS_GFN + 1) << PAGE_SHIFT };
+
+	memset(vmcs12, 0, sizeof(*vmcs12));
+	memset(oracle_evmcs, 0, sizeof(oracle_evmcs));
+	memset(&hv, 0, sizeof(hv));
+	hv.vp_assist_page.enlighten_vmentry = in[2];
+	hv.vp_assist_page.current_nested_vmcs = vmptr[in[3]];
+	hv.cpuid_cache.nested_eax = ~0u;
+	oracle_vcpu->arch.hyperv = &hv;
+	oracle_vcpu->arch.hyperv_enabled = in[1];
+	vmx->nested.enlightened_vmcs_enabled = in[1];
+	vmx->nested.hv_evmcs_vmptr = vmptr[in[4]];
+	vmx->nested.hv_evmcs = in[4] ? &oracle_evmcs[in[4] - 1] : NULL;
+	evmcs = &oracle_evmcs[in[3] ? in[3] - 1 : 0];
+	evmcs->revision_id = in[5];
+	evmcs->hv_clean_fields = in[6];
+	evmcs->pin_based_vm_exec_control = in[7];
+	evmcs->cpu_based_vm_exec_control = in[8];
+	evmcs->secondary_vm_exec_control = in[9];
+	evmcs->vm_exit_controls = in[10];
+	evmcs->vm_entry_controls = in[11];
+	evmcs->ept_pointer = in[12];
+	evmcs->virtual_processor_id = in[13];
+	vmcs12->pin_based_vm_exec_control = vmcs12->cpu_based_vm_exec_control = in[14];
+	vmcs12->secondary_vm_exec_control = vmcs12->vm_exit_controls = vmcs12->vm_entry_controls = in[14];
+	vmcs12->ept_pointer = in[14];
+	vmcs12->virtual_processor_id = in[14];
+	out[0] = nested_vmx_handle_enlightened_vmptrld(oracle_vcpu, in[0]);
+	if (nested_vmx_is_evmptr12_valid(vmx))
+		copy_enlightened_to_vmcs12(vmx, vmx->nested.hv_evmcs->hv_clean_fields);
+	out[1] = vmx->nested.hv_evmcs_vmptr;
+	out[2] = evmcs->hv_clean_fields;
+	out[3] = vmcs12->pin_based_vm_exec_control;
+	out[4] = vmcs12->cpu_based_vm_exec_control;
+	out[5] = vmcs12->secondary_vm_exec_control;
+	out[6] = vmcs12->vm_exit_controls;
+	out[7] = vmcs12->vm_entry_controls;
+	out[8] = vmcs12->ept_pointer;
+	out[9] = vmcs12->virtual_processor_id;
+	vmx->nested.hv_evmcs_vmptr = EVMPTR_INVALID;
+	vmx->nested.hv_evmcs = NULL;
+}
+
+/* in: EPT pointers of a cached root and of L1; out: whether the root is one of that pointer's table */
+ENTRY(nested_ept_root_matches, 2, 1)
+{
+	out[0] = nested_ept_root_matches(PAGE_SIZE, in[0], in[1]);
 }
 
 /*
@@ -139,15 +259,29 @@ ENTRY(nested_ept_inject_page_fault, 6, 3)
 	out[2] = oracle_l1_vmcs12.guest_physical_address;
 }
 
-/* in: MSR, secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls; out: returned value, MSR value */
-ENTRY(vmx_get_vmx_msr, 5, 2)
+/*
+ * in: MSR; low and high halves of the secondary controls, ept_caps, vpid_caps, vmfunc_controls; low and high halves
+ *     of the pin-based, primary, exit and entry controls
+ * out: returned value, MSR value
+ */
+ENTRY(vmx_get_vmx_msr, 14, 2)
 {
-	struct nested_vmx_msrs msrs = { 0 };
+	struct nested_vmx_msrs msrs = {
+		.secondary_ctls_low = in[1],
+		.secondary_ctls_high = in[2],
+		.ept_caps = in[3],
+		.vpid_caps = in[4],
+		.vmfunc_controls = in[5],
+		.pinbased_ctls_low = in[6],
+		.pinbased_ctls_high = in[7],
+		.procbased_ctls_low = in[8],
+		.procbased_ctls_high = in[9],
+		.exit_ctls_low = in[10],
+		.exit_ctls_high = in[11],
+		.entry_ctls_low = in[12],
+		.entry_ctls_high = in[13],
+	};
 
-	msrs.secondary_ctls_high = in[1];
-	msrs.ept_caps = in[2];
-	msrs.vpid_caps = in[3];
-	msrs.vmfunc_controls = in[4];
 	out[0] = vmx_get_vmx_msr(&msrs, in[0], &out[1]);
 }
 

@@ -62,6 +62,9 @@ struct oracle_surroundings {
 /* What x86_emulate_instruction() gives: 100 more than RET_PF_EMULATE. */
 #define ORACLE_EMULATED 102
 
+/* What kvm_configure_mmu() left: tdp_mmu_enabled, max_tdp_level, max_huge_page_level. */
+void oracle_configured(u64 *out);
+
 /* What a tracepoint prints (text.c). */
 #define ORACLE_TEXT 1024
 extern char oracle_text[ORACLE_TEXT];

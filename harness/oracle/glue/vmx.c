@@ -219,13 +219,14 @@ ENTRY(vmx_get_msr, 6, 2)
 /*
  * Loading kvm-intel.ko. It ends where memory for the host's VMCSs would be allocated (what it decided stands
  * by then), or before, because it refuses the CPU.
- * in: MSR 0x48B, MSR 0x48C, module parameters ept and eptad, param, nested
+ * in: MSR 0x48B, MSR 0x48C, module parameters ept and eptad, param, nested, the host has 1 GiB pages
  * out: refused; enable_ept, enable_ept_ad_bits, enable_unrestricted_guest, enable_vpid, enable_pml,
  *      param, flexpriority_enabled, cpu_dirty_log_size; vmcs_config's secondary controls; nested
  *      secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls; shadow_x_mask, shadow_ux_mask,
- *      shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value
+ *      shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value; tdp_mmu_enabled,
+ *      max_tdp_level, max_huge_page_level
  */
-ENTRY(vmx_hardware_setup, 6, 20)
+ENTRY(vmx_hardware_setup, 7, 23)
 {
 	extern void kvm_mmu_reset_all_pte_masks(void);
 	extern u64 shadow_x_mask, shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value;
@@ -244,6 +245,7 @@ ENTRY(vmx_hardware_setup, 6, 20)
 	pt_mode = PT_MODE_SYSTEM;
 	vt_x86_ops.cpu_dirty_log_size = PML_ENTITY_NUM;
 	__set_bit(X86_FEATURE_NX, (unsigned long *)boot_cpu_data.x86_capability);
+	__assign_bit(X86_FEATURE_GBPAGES, (unsigned long *)boot_cpu_data.x86_capability, in[6]);
 #ifdef ORACLE_HAS_PARAM
 	enable_pt_guest_exec_control = in[4];
 #endif
@@ -282,6 +284,7 @@ ENTRY(vmx_hardware_setup, 6, 20)
 	out[17] = shadow_accessed_mask;
 	out[18] = shadow_acc_track_mask;
 	out[19] = shadow_mmio_value;
+	oracle_configured(out + 20);
 }
 
 /*

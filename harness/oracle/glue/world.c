@@ -240,6 +240,21 @@ void *memcpy(void *to, const void *from, size_t count)
 	return to;
 }
 
+#undef memmove
+void *memmove(void *to, const void *from, size_t count)
+{
+	char *at = to;
+	const char *source = from;
+
+	if (at <= source)
+		for (size_t n = 0; n < count; n++)
+			at[n] = source[n];
+	else
+		for (size_t n = count; n > 0; n--)
+			at[n - 1] = source[n - 1];
+	return to;
+}
+
 /* lib/getuser.S: address in rax; value in rdx, error in rax, nothing else touched. */
 asm(".text\n"
     ".globl __get_user_nocheck_8\n"
@@ -331,6 +346,12 @@ struct kvm_cpuid_entry2 *kvm_find_cpuid_entry(struct kvm_vcpu *vcpu, u32 functio
 int kvm_io_bus_write(struct kvm_vcpu *vcpu, enum kvm_bus bus_idx, gpa_t addr, int len, const void *val)
 {
 	return oracle_world.fast_mmio ? 0 : -EOPNOTSUPP;
+}
+
+/* A VP assist page of Hyper-V's is what the case put into the vCPU. */
+int kvm_hv_get_assist_page(struct kvm_vcpu *vcpu)
+{
+	return 0;
 }
 
 int kvm_skip_emulated_instruction(struct kvm_vcpu *vcpu)
