@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from harness.errors import InputError
 from harness.oracle.mutants import MODULES, source
-
-M = TypeVar("M")
-V = TypeVar("V")
 
 
 class Kept:
@@ -40,17 +35,15 @@ class Kept:
                 identity, by, caught = json.loads(line)
                 self._known[identity] = (by, caught)
 
-    def verdict(self, identity: str, mutant: M, judge: Callable[[], V], make: Callable[[M, str, str], V]) -> V:
-        """The verdict on ``mutant``: the kept one, else that of ``judge``, kept where something noticed."""
-        if identity in self._known:
-            by, caught = self._known[identity]
-            return make(mutant, by, caught)
-        verdict = judge()
-        by, caught = str(getattr(verdict, "by", "")), str(getattr(verdict, "caught", ""))
+    def known(self, identity: str) -> tuple[str, str] | None:
+        """Who caught it in an earlier run, and by what."""
+        return self._known.get(identity)
+
+    def keep(self, identity: str, by: str, caught: str) -> None:
+        """Note a verdict; a survivor's is not kept, it is tried again."""
         if self._path is not None and by:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([identity, by, caught]) + "\n")
-        return verdict
 
 
 def _digest() -> str:

@@ -9,27 +9,26 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from harness import proc, series_io
+from harness import kernel, proc, series_io
 from harness.cache import Cache
 from harness.errors import InputError
-from harness.journal import Journal
-from harness.oracle import images, mutants, mutation, observed, patch_mutants
+from harness.oracle import hands, images, mutants, mutate_hand, mutation, observed, patch_mutants
 from harness.oracle.equivalent import EQUIVALENT
 from harness.oracle.kept import Kept
-from harness.oracle.mutation import Judge, Live, Verdict
+from harness.oracle.mutants import Mutant
+from harness.oracle.mutation import Live, Verdict
 from harness.oracle.patch_mutants import PatchVerdict
+from harness.progress import Task
 
 SCHEMA: Final = 1
 WHAT: Final = ("mirror", "patches")
 
 T = TypeVar("T")
-M = TypeVar("M")
-V = TypeVar("V")
 
 EPILOG = """\
 A mutant of the mirror drops or forces a patch's gate, inverts a branch or flips a bit of a mask; one of the series
@@ -38,7 +37,8 @@ has it, by a vector whose answer a run recorded (--journal), because it fails, o
 
 examples:
   kvmirror mutate --sample 50                       a quick look, half of it mutants of the series
-  kvmirror mutate --journal run.sqlite              all, with what that run saw
+  kvmirror mutate --journal core.sqlite --journal full.sqlite
+                                                    all, with what two runs saw
   kvmirror mutate --what mirror --only spte,nested  two modules of the mirror
   kvmirror mutate --resume verdicts                 goes on where an interrupted run with that file was
 """
@@ -58,10 +58,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn by --seed")
     parser.add_argument("--seed", type=int, default=1, help="of the sample and of the cases (default 1)")
     parser.add_argument("--cases", type=int, default=mutation.CASES, help="a check and level (default %(default)s)")
-    parser.add_argument("--journal", metavar="FILE", help="a validate run whose answers measure the mirror as well")
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a validate run whose answers measure the mirror as well; may be given again",
+    )
     parser.add_argument(
         "--resume", metavar="FILE", help="keep verdicts there; those caught in an earlier run are not tried again"
     )
+    parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.set_defaults(run=run)
 
@@ -74,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     modules = args.only.split(",") if args.only else list(mutants.MODULES)
     if unknown := [m for m in modules if m not in mutants.MODULES]:
         raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(mutants.MODULES)}")
-    for name in ("sample", "cases"):
+    for name in ("sample", "cases", "jobs"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise InputError(f"--{name} {value}: give 1 or more")
     proc.interruptible()
@@ -94,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     def image(level: int) -> Path:
         return images.levels(cache, series, [level])[level]
 
+    levels = sorted({level for mutant in made for level in mutation.levels(mutant)})
     with contextlib.ExitStack() as stack:
 
         @remembered
@@ -102,26 +110,25 @@ def run(args: argparse.Namespace) -> int:
 
         seen = None
         if args.journal and made:
-            with Journal(_existing(args.journal)) as journal, cache.progress.task("what the run saw") as task:
-                levels = {level for m in made for level in Judge(recorded).levels(m)}
+            with cache.progress.task("what the runs saw") as task:
                 task.note = f"{len(levels)} levels"
-                seen = observed.read(journal, levels)
+                seen = observed.read([_existing(name) for name in args.journal], levels)
         kept = Kept(Path(args.resume) if args.resume else None, prepared.pristine)
-        judge = Judge(recorded, seen.asked if seen else ())
-        verdicts = _each(
-            cache, "mutants of the mirror", made, lambda m: kept.verdict(m.identity, m, lambda: judge.judge(m), Verdict)
-        )
-        altered = _each(
-            cache,
-            "mutants of the series",
-            wrong,
-            lambda m: kept.verdict(
-                m.identity,
-                m,
-                lambda: patch_mutants.judge(cache, prepared, m, image(m.level), recorded(m.level)),
-                PatchVerdict,
-            ),
-        )
+        with cache.progress.task("mutants of the mirror", total=len(made)) as task:
+            found = {level: image(level) for level in levels}
+            told = mutate_hand.setting(found, args.cases, args.seed, modules, seen.asked if seen else ())
+            verdicts = _mirror(cache, made, told, args.jobs or kernel.jobs(), kept, task)
+        altered = []
+        with cache.progress.task("mutants of the series", total=len(wrong)) as task:
+            for mutant in wrong:
+                task.note = str(mutant).split(": ")[0]
+                if known := kept.known(mutant.identity):
+                    altered.append(PatchVerdict(mutant, *known))
+                else:
+                    level = mutant.level
+                    altered.append(patch_mutants.judge(cache, prepared, mutant, image(level), recorded(level)))
+                    kept.keep(mutant.identity, altered[-1].by, altered[-1].caught)
+                task.advance()
     report = summary(verdicts, altered, seen, args, time.monotonic() - started)
     if args.json:
         json.dump(report, sys.stdout, indent=1)
@@ -144,15 +151,22 @@ def _drawn(found: Sequence[T], count: int, seed: int) -> list[T]:
     return [found[n] for n in sorted(random.Random(seed).sample(range(len(found)), count))]
 
 
-def _each(cache: Cache, title: str, found: Sequence[M], judge: Callable[[M], V]) -> list[V]:
-    verdicts: list[V] = []
-    if found:
-        with cache.progress.task(title, total=len(found)) as task:
-            for mutant in found:
-                task.note = str(mutant).split(": ")[0]
-                verdicts.append(judge(mutant))
-                task.advance()
-    return verdicts
+def _mirror(
+    cache: Cache, made: Sequence[Mutant], told: dict[str, Any], jobs: int, kept: Kept, task: Task
+) -> list[Verdict]:
+    """The verdicts on mutants of the mirror, which ``jobs`` children share."""
+    verdicts = {m.identity: Verdict(m, *known) for m in made if (known := kept.known(m.identity))}
+    task.advance(len(verdicts))
+    waiting = [m for m in made if m.identity not in verdicts]
+    names = [m.identity for m in waiting]
+    answers = hands.shared("harness.oracle.mutate_hand", told, names, jobs, lambda n: cache.log(f"mutate-{n}"))
+    for number, (by, caught) in answers:
+        mutant = waiting[number]
+        verdicts[mutant.identity] = Verdict(mutant, by, caught)
+        kept.keep(mutant.identity, by, caught)
+        task.note = str(mutant).split(": ")[0]
+        task.advance()
+    return [verdicts[m.identity] for m in made]
 
 
 def summary(
@@ -191,7 +205,7 @@ def summary(
         "cases": args.cases,
         "journal": None
         if seen is None
-        else {"run": seen.run, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
+        else {"runs": seen.runs, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
         "mirror": _score(Counter(v.by for v in mirror), rows) | {"survivors": rows},
         "patches": _score(Counter(v.by for v in patches), altered)
         | {
@@ -223,7 +237,7 @@ def show(report: dict[str, Any]) -> None:
     if report["journal"]:
         j = report["journal"]
         print(
-            f"run {j['run']}: {j['vectors']} vectors stand for {j['rows']} answers "
+            f"run {', '.join(map(str, j['runs']))}: {j['vectors']} vectors stand for {j['rows']} answers "
             f"({j['drift']} the mirror gets wrong today measure nothing)"
         )
     for name, title in (("mirror", "mutants of the mirror"), ("patches", "mutants of the series")):

@@ -2,7 +2,7 @@
 
 The C of a level runs once over a bounded set of cases. A mutant within a function is that function's code exchanged,
 one of a module's constants is the mirror imported anew. It meets the checks and vectors that reach what it changes,
-a few cases of each before all of them, until it gives a wrong answer or fails.
+a few cases of each check, then the vectors, then all cases, until it gives a wrong answer or fails.
 """
 
 from __future__ import annotations
@@ -312,6 +312,12 @@ def _mentions(tree: ast.AST, names: Collection[str]) -> bool:
     )
 
 
+def levels(mutant: Mutant, others: Sequence[int] = LEVELS) -> list[int]:
+    """Where ``mutant`` is tried: a gate's own level and the one below come first."""
+    own = [mutant.patch, mutant.patch - 1] if mutant.patch else []
+    return list(dict.fromkeys([*own, *others]))
+
+
 class Judge:
     """Holds mutants against what was recorded; ``asked``: vectors with what a run saw."""
 
@@ -336,11 +342,6 @@ class Judge:
         if first:
             self._setting_up[key] = frozenset(seen)
         return self._setting_up[key] | seen
-
-    def levels(self, mutant: Mutant) -> list[int]:
-        """Where ``mutant`` is tried: a gate's own level and the one below come first."""
-        own = [mutant.patch, mutant.patch - 1] if mutant.patch else []
-        return list(dict.fromkeys([*own, *self._levels]))
 
     def reach(self) -> dict[int, Functions]:
         """The functions that each check calls, at any of the levels."""
@@ -370,7 +371,7 @@ class Judge:
         vectors = [one for one, functions in self._asked if touched is None or touched & functions]
         try:
             with changed(mutant):
-                by, caught = self._caught(self.levels(mutant), work, vectors)
+                by, caught = self._caught(levels(mutant, self._levels), work, vectors)
         except _Late:
             by, caught = "failure", f"it does not end within {TIMEOUT:.0f} s"
         except Exception as error:
@@ -380,7 +381,7 @@ class Judge:
     def _work(self, mutant: Mutant, numbers: Collection[int]) -> Iterator[tuple[int, Key]]:
         """Batches with their level. What C answers as at another level is asked once, but for a gate."""
         seen = set()
-        for level in self.levels(mutant):
+        for level in levels(mutant, self._levels):
             for key in self._recorded(level).asked():
                 if key[0] in numbers:
                     answer = key, self._recorded(level).digest(key)
@@ -399,6 +400,8 @@ class Judge:
             if wrong:
                 return "constant", f"{wrong[0].name} at level {level}"
         for first in (FIRST, None):
+            if first is None and (by := self._vectors(levels, vectors)) != ("", ""):
+                return by
             for level, key in work:
                 spec, batch = catalogue.SPECS[key[0]], self._recorded(level).batch(key)
                 if first is None and len(batch.rows) <= FIRST:
@@ -409,7 +412,7 @@ class Judge:
                 if wrong:
                     row = ", ".join(f"{w:#x}" for w in batch.rows[wrong[0]])
                     return "check", f"{spec.entry}({row}) at level {level}"
-        return self._vectors(levels, vectors)
+        return "", ""
 
     @staticmethod
     def _vectors(levels: Collection[int], vectors: Sequence[Asked]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""What a validate run saw, as a measure for mutants: few vectors that take every way the mirror knows.
+"""What validate runs saw, as a measure for mutants: few vectors that take every way the mirror knows.
 
-Read from a journal. Vectors whose prediction takes the same steps (numbers aside) to the same kind of answer stand
+Read from journals. Vectors whose prediction takes the same steps (numbers aside) to the same kind of answer stand
 for each other; a few of each way are kept.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from harness import cpus
@@ -27,34 +28,41 @@ _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """``asked``: the vectors kept; ``rows``: answers of the run at those levels; ``drift``: those the mirror as it
+    """``asked``: the vectors kept; ``rows``: answers of the runs at those levels; ``drift``: those the mirror as it
     is gets wrong, which measure nothing."""
 
-    run: int
+    runs: tuple[int, ...]
     asked: tuple[Asked, ...]
     rows: int
     drift: int
 
 
-def read(journal: Journal, levels: Collection[int]) -> Observed:
-    """The newest run's answers at ``levels`` on KVM. InputError where the journal holds no run."""
-    run = journal.latest(KVM)
+def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
+    """The answers at ``levels`` on KVM of each journal's newest run. InputError where one holds no run."""
+    runs: list[int] = []
     kept: list[Asked] = []
     ways: Counter[object] = Counter()
     rows = drift = 0
+    for path in journals:
+        with Journal(path) as journal:
+            runs.append(journal.latest(KVM))
+            for one in _asked(journal, runs[-1], levels):
+                rows += 1
+                said = machine.predict(one.level, one.param, cpus.emulated(one.mbec), one.vector, steps=True)
+                if judge(said, None, one.seen).marks & Mark.DRIFT:
+                    drift += 1
+                    continue
+                steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
+                way = (one.level, one.param, one.vector.machine.env.name, one.seen.kind, steps)
+                ways[way] += 1
+                if ways[way] <= EACH:
+                    kept.append(one)
+    return Observed(tuple(runs), tuple(kept), rows, drift)
+
+
+def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Asked]:
+    """A run's answers at ``levels`` on KVM."""
     for level in sorted(levels):
         for row in journal.results(run, level=level, host=KVM):
-            rows += 1
             vector = parse(row["vector"])
-            param = PARAM_VALUES[row["param"]]
-            mbec = vector.machine.env.cpu_mbec
-            said = machine.predict(level, param, cpus.emulated(mbec), vector, steps=True)
-            if judge(said, None, row["seen"]).marks & Mark.DRIFT:
-                drift += 1
-                continue
-            steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
-            way = (level, param, vector.machine.env.name, row["seen"].kind, steps)
-            ways[way] += 1
-            if ways[way] <= EACH:
-                kept.append(Asked(level, param, mbec, vector, row["seen"]))
-    return Observed(run, tuple(kept), rows, drift)
+            yield Asked(level, PARAM_VALUES[row["param"]], vector.machine.env.cpu_mbec, vector, row["seen"])

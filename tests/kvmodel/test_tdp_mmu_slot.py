@@ -65,6 +65,17 @@ def test_a_gigabyte_is_split_level_by_level_and_zapped_as_a_whole() -> None:
     assert (vcpu.stat["pages_1g"], vcpu.stat["pages_2m"], vcpu.stat["pages_4k"]) == (0, 0, 0)
 
 
+def test_a_huge_page_mapped_over_a_table_removes_it() -> None:
+    vcpu, slot = vcpu_on(2)
+    slot.dirty_track = True
+    kvm_mmu_page_fault(vcpu, 5 << 12, PFERR_WRITE_MASK)
+    assert vcpu.stat["pages_4k"] == 1
+    slot.dirty_track = False
+    kvm_mmu_page_fault(vcpu, 6 << 12, PFERR_WRITE_MASK)
+    assert (vcpu.stat["pages_2m"], vcpu.stat["pages_4k"]) == (1, 0)
+    assert not [sp for sp in vcpu.pages.values() if sp.level == 1]
+
+
 def test_tables_that_only_overlap_the_slot_stay() -> None:
     vcpu, slot = vcpu_on(2, gfns=512, base=512)
     for gfn in (0, 512):

@@ -11,8 +11,6 @@ from harness.errors import InfraError, InputError
 from harness.oracle import kept
 from harness.oracle.hands import shared
 from harness.oracle.kept import Kept
-from harness.oracle.mutants import Mutant
-from harness.oracle.mutation import Verdict
 
 ECHO = "tests.harness.oracle.echo_hand"
 
@@ -35,21 +33,12 @@ def test_a_child_that_ends_is_told_with_what_it_said(tmp_path: Path) -> None:
         list(shared(ECHO, 0, [13], 1, lambda n: tmp_path / f"{n}.log"))
 
 
-MUTANT = Mutant("spte", 3, 10, "make_spte", "branch", "inverted: x")
-
-
 def test_verdicts_are_kept_but_for_survivors(tmp_path: Path) -> None:
     file = tmp_path / "verdicts"
-    asked = []
-
-    def judge(by: str) -> Verdict:
-        asked.append(by)
-        return Verdict(MUTANT, by, "make_spte(0x1)" if by else "")
-
-    for by in ("", "check", "never asked"):
-        found = Kept(file).verdict("spte:3", MUTANT, lambda by=by: judge(by), Verdict)  # type: ignore[misc]
-    assert asked == ["", "check"]
-    assert found == Verdict(MUTANT, "check", "make_spte(0x1)")
+    Kept(file).keep("spte:3", "", "")
+    assert Kept(file).known("spte:3") is None
+    Kept(file).keep("spte:3", "check", "make_spte(0x1)")
+    assert Kept(file).known("spte:3") == ("check", "make_spte(0x1)")
 
 
 def test_half_a_line_is_no_verdict(tmp_path: Path) -> None:
@@ -57,8 +46,10 @@ def test_half_a_line_is_no_verdict(tmp_path: Path) -> None:
     Kept(file)
     with file.open("a") as lines:
         lines.write('["spte:3", "che')
-    assert Kept(file).verdict("spte:3", MUTANT, lambda: Verdict(MUTANT, "check", "x"), Verdict).by == "check"
-    assert Kept(file).verdict("spte:3", MUTANT, lambda: Verdict(MUTANT, "", ""), Verdict).by == "check"
+    kept_now = Kept(file)
+    assert kept_now.known("spte:3") is None
+    kept_now.keep("spte:3", "check", "x")
+    assert Kept(file).known("spte:3") == ("check", "x")
 
 
 def test_verdicts_of_another_mirror_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +62,5 @@ def test_verdicts_of_another_mirror_are_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_a_file_nothing_is_kept() -> None:
-    assert Kept(None).verdict("spte:3", MUTANT, lambda: Verdict(MUTANT, "check", "x"), Verdict).by == "check"
+    Kept(None).keep("spte:3", "check", "x")
+    assert Kept(None).known("spte:3") is None

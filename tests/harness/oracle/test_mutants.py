@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from harness.oracle import mutants, mutation, patch_mutants
+from harness.oracle import mutants, mutate_hand, mutation, patch_mutants
 from harness.oracle.check import Batch, differing
 from harness.oracle.equivalent import EQUIVALENT
 from harness.oracle.mutants import Mutant
@@ -120,6 +122,25 @@ def test_a_drift_today_measures_nothing() -> None:
     assert Judge(lambda _: Recorded(), wrong, (0,)).judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
 
 
+class Nothing(Recorded):
+    """An image that is asked nothing."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_hand_judges_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutate_hand, "Live", Nothing)
+    images = {level: Path("nowhere") for level in mutation.LEVELS}
+    told = json.loads(json.dumps(mutate_hand.setting(images, 10, 1, ["spte", "paging_tmpl"], asked())))
+    judge = mutate_hand.make(told)
+    assert judge(find("paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
+    assert judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")
+
+
 DIFF = """\
 diff --git a/f.c b/f.c
 --- a/f.c
@@ -155,8 +176,7 @@ def test_an_added_line_is_made_wrong() -> None:
 
 
 def test_levels_of_a_gate_come_first() -> None:
-    judge = Judge(lambda _: Recorded(), (), (18, 0))
-    assert judge.levels(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")) == [12, 11, 18, 0]
+    assert mutation.levels(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte"), (18, 0)) == [12, 11, 18, 0]
     assert Level.of(12).has(12)
 
 
