@@ -169,6 +169,12 @@ def page_fault_handle_page_track(vcpu: Vcpu, fault: kvm_page_fault) -> bool:
     return kvm_gfn_is_write_tracked(vcpu, fault.gfn)
 
 
+def shadow_page_table_clear_flood(vcpu: Vcpu, addr: int) -> None:
+    """mmu/mmu.c shadow_page_table_clear_flood: the tables on the walk for ``addr`` are in use."""
+    for sp, _, _ in shadow_walk(vcpu, addr):
+        sp.write_flooding_count = 0
+
+
 # ---- fast page faults (KVM's own EPT only) ----------------------------------------------------------------------
 
 

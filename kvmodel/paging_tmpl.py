@@ -36,6 +36,7 @@ from kvmodel.mmu import (
     kvm_mmu_hugepage_adjust,
     kvm_vcpu_gfn_to_memslot,
     page_fault_handle_page_track,
+    shadow_page_table_clear_flood,
     sync_mmio_spte,
 )
 from kvmodel.mmu_role import (
@@ -402,6 +403,7 @@ def page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
     fault.max_level = walker.level
     fault.slot = kvm_vcpu_gfn_to_memslot(vcpu, fault.gfn)
     if page_fault_handle_page_track(vcpu, fault):
+        shadow_page_table_clear_flood(vcpu, fault.addr)
         return RET_PF_WRITE_PROTECTED
     r = kvm_faultin_pfn(vcpu, fault)
     if r != RET_PF_CONTINUE:

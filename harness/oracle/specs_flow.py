@@ -382,20 +382,21 @@ SLOT: Final = (
 
 
 def slot_space(works: tuple[int, ...], levels: tuple[int, ...]) -> Space:
-    """What may be done to a slot, at these levels."""
+    """What may be done to a slot, at these levels. Splitting, which makes 512 entries, has few cases, all taken."""
+    split = works == (SPLIT,)
     return Space(
         (
-            (0x4020_3000, 0x4020_3000, 0x7FE0_0000),
-            (0x4020_4000, 0x4000_0000, 0x4040_0000, 0x4024_3000),
-            *((0, 2, 2, 16, 3),) * 3,
+            (0x4020_3000,) if split else (0x4020_3000, 0x4020_3000, 0x7FE0_0000),
+            (0x4000_0000, 0x4040_0000) if split else (0x4020_4000, 0x4000_0000, 0x4040_0000, 0x4024_3000),
+            *(((0, 2, 16), (2,), (2,)) if split else ((0, 2, 2, 16, 3),) * 3),
             (1, 2, 3),
-            BOOL,
-            BOOL,
+            (0,) if split else BOOL,
+            BOOL if split else (0, 0, 0, 0, 1),
             works,
             levels,
-            Bits(0xFF, base=0x80),
-            (0, 0x40000, 0x40200, 0x40203),
-            (RAM_GFNS, 0x40000, 0x200, 1),
+            (1,) if split else Bits(0xFF, base=0x80),
+            (0, 0x40200) if split else (0, 0x40000, 0x40200, 0x40203),
+            (RAM_GFNS, 0x200) if split else (RAM_GFNS, 0x40000, 0x200, 1),
         )
     )
 
@@ -454,7 +455,13 @@ SPECS: Final = (
         "shadow_write",
         (
             *_m("kvm_mmu_track_write", "detect_write_flooding", "mmu_page_zap_pte", "__kvm_mmu_prepare_zap_page"),
-            *_m("unaccount_shadowed", "kvm_unsync_page", "mark_unsync", "kvm_mmu_mark_parents_unsync"),
+            *_m(
+                "shadow_page_table_clear_flood",
+                "unaccount_shadowed",
+                "kvm_unsync_page",
+                "mark_unsync",
+                "kvm_mmu_mark_parents_unsync",
+            ),
             *_m("mmu_unsync_walk", "mmu_sync_children", "mmu_pages_clear_parents", "kvm_sync_page"),
             *_m("kvm_mmu_sync_roots", "kvm_mmu_slot_gfn_write_protect", "spte_write_protect"),
         ),

@@ -192,9 +192,7 @@ def _hardware(s: Side) -> Mirror:
             kvm.shadow_accessed_mask,
             kvm.shadow_acc_track_mask,
             kvm.shadow_mmio_value,
-            kvm.tdp_mmu_enabled,
-            kvm.max_tdp_level,
-            kvm.max_huge_page_level,
+            *((0, 0, 0) if ret else (kvm.tdp_mmu_enabled, kvm.max_tdp_level, kvm.max_huge_page_level)),
         )
 
     return call

@@ -224,7 +224,7 @@ ENTRY(vmx_get_msr, 6, 2)
  *      param, flexpriority_enabled, cpu_dirty_log_size; vmcs_config's secondary controls; nested
  *      secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls; shadow_x_mask, shadow_ux_mask,
  *      shadow_present_mask, shadow_accessed_mask, shadow_acc_track_mask, shadow_mmio_value; tdp_mmu_enabled,
- *      max_tdp_level, max_huge_page_level
+ *      max_tdp_level, max_huge_page_level (0 where it refused)
  */
 ENTRY(vmx_hardware_setup, 7, 23)
 {
@@ -284,7 +284,10 @@ ENTRY(vmx_hardware_setup, 7, 23)
 	out[17] = shadow_accessed_mask;
 	out[18] = shadow_acc_track_mask;
 	out[19] = shadow_mmio_value;
-	oracle_configured(out + 20);
+	if (out[0])
+		memset(out + 20, 0, 3 * sizeof(u64));
+	else
+		oracle_configured(out + 20);
 }
 
 /*
