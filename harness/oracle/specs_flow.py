@@ -369,9 +369,11 @@ DIRECT: Final = tuple(
     State(ad=ad, xo=xo, ux=ux, param=ux, nx=nx, maxphyaddr=WIDE, huge=huge)
     for ad, xo, ux, nx, huge in itertools.product(*((False, True),) * 4, (1, 2, 3))
 )
-# A page of 1 GiB in pieces of 4 KiB is more tables than the image has room for.
-SMALLER: Final = tuple(state for state in DIRECT if state.huge < PG_LEVEL_1G)
-GIANT: Final = tuple(state for state in DIRECT if state.huge == PG_LEVEL_1G)
+# What is done to a slot does not ask for the NX workaround. A page of 1 GiB in pieces of 4 KiB is more tables than the
+# image has room for.
+SLOTS: Final = tuple(state for state in DIRECT if not state.nx)
+SMALLER: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_2M)
+GIANT: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_1G)
 DIRECT_THROUGH: Final = ("init_kvm_tdp_mmu",)
 SLOT: Final = (
     *_t("kvm_tdp_mmu_age_gfn_range", "kvm_tdp_mmu_wrprot_slot", "kvm_tdp_mmu_clear_dirty_slot"),
@@ -388,10 +390,10 @@ def slot_space(works: tuple[int, ...], levels: tuple[int, ...]) -> Space:
         (
             (0x4020_3000,) if split else (0x4020_3000, 0x4020_3000, 0x7FE0_0000),
             (0x4000_0000, 0x4040_0000) if split else (0x4020_4000, 0x4000_0000, 0x4040_0000, 0x4024_3000),
-            *(((0, 2, 16), (2,), (2,)) if split else ((0, 2, 2, 16, 3),) * 3),
+            *(((2, 16), (2,), (2,)) if split else ((0, 2, 2, 16, 3),) * 3),
             (1, 2, 3),
             (0,) if split else BOOL,
-            BOOL if split else (0, 0, 0, 0, 1),
+            BOOL if split else (0,) * 29 + (1,),  # a huge page that is split costs much
             works,
             levels,
             (1,) if split else Bits(0xFF, base=0x80),
@@ -473,7 +475,7 @@ SPECS: Final = (
                 BOOL,
                 (1, 2, 3),
                 (0, 0, *tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD)),
-                BOOL,
+                (0, 0, 0, 1),
                 (1, 2, 3, 3, 0),
                 (0, 1, 1, 2, 3),
                 CHANGED,
@@ -523,7 +525,7 @@ SPECS: Final = (
         cost=FAULT,
         through=DIRECT_THROUGH,
     ),
-    Spec("tdp_slot", SLOT, slot_space((0, 1, 2, MASKED, 5), (1, 2)), _slot, DIRECT, cost=FAULT, through=DIRECT_THROUGH),
+    Spec("tdp_slot", SLOT, slot_space((0, 1, 2, MASKED, 5), (1, 2)), _slot, SLOTS, cost=FAULT, through=DIRECT_THROUGH),
     Spec("tdp_slot", SLOT, slot_space((SPLIT,), (1, 2)), _slot, SMALLER, cost=FAULT, through=DIRECT_THROUGH),
     Spec("tdp_slot", SLOT, slot_space((SPLIT,), (2,)), _slot, GIANT, cost=FAULT, through=DIRECT_THROUGH),
     Spec(

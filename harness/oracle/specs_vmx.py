@@ -705,7 +705,7 @@ SPECS: Final = (
     Spec(
         "nested_ept_init_mmu_context",
         _n("nested_ept_init_mmu_context", "nested_ept_new_eptp"),
-        Space((CAPS, tuple(e for e in EPTPS if e >> 3 & 7 != 2))),
+        Space((Bits(0x1 | 1 << 6 | 3 << 16 | 3 << 20 | 1 << 25), tuple(e for e in EPTPS if e >> 3 & 7 != 2))),
         _context,
         (State(shadow=True),),
     ),
