@@ -33,6 +33,7 @@ class Mutant:
     kind: str  # gate, branch, mask, constant
     what: str
     patch: int = 0  # whose gate
+    nth: int = 1  # of those in the function with the same words
 
     @property
     def place(self) -> str:
@@ -42,7 +43,8 @@ class Mutant:
     @property
     def key(self) -> str:
         """How the table of equivalent mutants calls it: no line, so that it survives edits elsewhere."""
-        return f"{self.module}.{self.function}: {self.what}" if self.function else f"{self.module}: {self.what}"
+        place = f"{self.module}.{self.function}" if self.function else self.module
+        return f"{place}: {self.what}" + (f" ({self.nth})" if self.nth > 1 else "")
 
     @property
     def identity(self) -> str:
@@ -96,7 +98,8 @@ class _Sites(ast.NodeTransformer):
     def _site(self, node: ast.expr | ast.stmt, kind: str, what: str, patch: int = 0) -> bool:
         number = len(self.found)
         function = ".".join(self._function)
-        self.found.append(Mutant(self.module, number, node.lineno, function, kind, what, patch))
+        nth = 1 + sum(m.function == function and m.what == what for m in self.found)
+        self.found.append(Mutant(self.module, number, node.lineno, function, kind, what, patch, nth))
         return number == self.apply
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:

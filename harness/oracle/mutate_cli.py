@@ -206,7 +206,11 @@ def summary(
         "journal": None
         if seen is None
         else {"runs": seen.runs, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
-        "mirror": _score(Counter(v.by for v in mirror), rows) | {"survivors": rows},
+        "mirror": _score(Counter(v.by for v in mirror), rows)
+        | {
+            "survivors": rows,
+            "explained_yet_caught": [v.mutant.key for v in mirror if v.by and v.mutant.key in EQUIVALENT],
+        },
         "patches": _score(Counter(v.by for v in patches), altered)
         | {
             "survivors": altered,
@@ -253,4 +257,6 @@ def show(report: dict[str, Any]) -> None:
             f"  {part['explained']} survivors change nothing, {part['unexplained']} are not explained: "
             f"score {part['score']} %"
         )
+    for key in report["mirror"]["explained_yet_caught"]:
+        print(f"equivalent.toml says that this changes nothing, and it was caught: {key}")
     print(f"{report['seconds']} s")

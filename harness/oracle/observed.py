@@ -53,7 +53,8 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
                     drift += 1
                     continue
                 steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
-                way = (one.level, one.param, one.vector.machine.env.name, one.seen.kind, steps)
+                asked = steps or _NUMBER.sub("#", one.vector.id)  # what takes no steps is known by its name
+                way = (one.level, one.param, one.vector.machine.env.name, one.seen.kind, asked)
                 ways[way] += 1
                 if ways[way] <= EACH:
                     kept.append(one)

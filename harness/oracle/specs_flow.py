@@ -25,7 +25,7 @@ from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK, is_la
 from kvmodel.vmx_h import VMX_EPTP_AD_ENABLE_BIT
 
 RAM_GFNS: Final = 1 << 19  # flow.h
-TABLES: Final = (0x1000, 0x12000, 0x13000, 0x15000)  # from the top
+TABLES: Final = (0x1000, 0x12000, 0x13000, 0x21_5000)  # from the top
 PRIME: Final = 0x100000001B3
 
 WIDE: Final = 48  # bits: the image's tables have physical addresses of 47
@@ -71,10 +71,17 @@ def _shadow(s: Side) -> Mirror:
     def inject(_: Vcpu, fault: x86_exception) -> None:
         caught.append(fault)
 
+    def synced() -> int:
+        gave = 0
+        for sp in list(vcpu.pages.values()):
+            if sp.level == PG_LEVEL_4K and not sp.direct:
+                gave = sync_page(vcpu, sp)
+        return gave
+
     def call(
         addr: int, first: int, second: int, flag: int, host: int, slot: int, sync: int, *entries: int
     ) -> tuple[int, ...]:
-        *tables, after, neighbour = entries
+        *tables, after, neighbour, later = entries
         s.set_flag(flag)
         _begin(vcpu, host, slot, True)
         caught.clear()
@@ -89,11 +96,10 @@ def _shadow(s: Side) -> Mirror:
         mmu_roots.mmu_alloc_shadow_roots(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
         memory[places[3]] = after
-        flushed = 0
-        if sync:
-            for sp in list(vcpu.pages.values()):
-                if sp.level == 1 and not sp.direct:
-                    flushed = sync_page(vcpu, sp)
+        flushed = synced() if sync else 0
+        if sync > 1:
+            memory[places[3]] = later
+            flushed = synced()
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
         fault = caught[-1] if caught else x86_exception()
         return (
@@ -329,7 +335,7 @@ PERMISSIONS: Final = tuple(p | u for p in range(8) for u in (0, 0x400))
 AD: Final = (0, 0x100, 0x300)
 # The neighbours of a leaf map pages of their own: two entries of one page would make KVM free a chain of its own.
 # Where an entry of L1 points: plain memory, the tables themselves, no memory.
-PAGES: Final = (0x4567_8000, 0x4567_8000, 0x6543_2000, 0x15000, 0x13000, 0x1_2345_6000)
+PAGES: Final = (0x4567_8000, 0x4567_8000, 0x6543_2000, 0x21_5000, 0x13000, 0x1_2345_6000)
 LARGE: Final = (0x4020_0000, 0x6000_0000, 0x1_4000_0000, 0x20_0000)
 HUGE: Final = (0x4000_0000, 0x1_4000_0000, 0)
 GOOD: Final = (0x7, 0x407, 0x5, 0x405, 0x3, 0x403, 0x1, 0x401, 0x404, 0x4, 0x400)
@@ -357,7 +363,7 @@ UPPER: Final = (
 LEAF: Final = (*leaves(PAGES), 0, 0x4567_8000)
 CHANGED: Final = (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0)
 # Where the page at 0 is one huge page, the last two of these are its pages with the two lower tables.
-WRITTEN: Final = (0x40403018, 0x40403018, 0x40013018, 0x40015018)
+WRITTEN: Final = (0x40403018, 0x40403018, 0x40013018, 0x40215018)
 BESIDE: Final = 1 << 30  # from an address to the other one
 PGDS: Final = (0x101E, 0x105E, 0x201E)
 ROOT_ROLES: Final = (4, 4 | 1 << 16)  # two role words: levels, and a bit that tells them apart
@@ -365,6 +371,9 @@ HOSTS: Final = tuple(
     State(ad=ad, xo=xo, ux=True, param=True, flag=False, nx=nx, shadow=True, maxphyaddr=WIDE, l1_ad=l1_ad, pml=pml)
     for ad, xo, nx, l1_ad, pml in itertools.product((False, True), repeat=5)
 )
+# A leaf table that two upper tables link, because the walks through both permit the same.
+SHARED_LEAF: Final = (0x4567_8437, 0x4567_8435, 0x4567_8033)
+SHARING: Final = tuple(state for state in HOSTS if not state.nx and not state.pml and state.xo)
 DIRECT: Final = tuple(
     State(ad=ad, xo=xo, ux=ux, param=ux, nx=nx, maxphyaddr=WIDE, huge=huge)
     for ad, xo, ux, nx, huge in itertools.product(*((False, True),) * 4, (1, 2, 3))
@@ -441,11 +450,12 @@ SPECS: Final = (
                 BOOL,
                 (1, 2, 3),
                 (0, 0, 0, 1, 2),
-                BOOL,
+                (0, 0, 1, 1, 2),
                 *UPPER,
                 LEAF,
                 LEAF,
                 (0, 0x6548_0737, 0x6548_0135, 0x1_2345_0737),
+                LEAF,
             )
         ),
         _shadow,
@@ -489,6 +499,28 @@ SPECS: Final = (
         ),
         _written,
         HOSTS,
+        cost=FAULT,
+        through=("kvm_init_shadow_ept_mmu",),
+    ),
+    Spec(
+        "shadow_write",
+        (*_m("kvm_mmu_find_shadow_page", "kvm_mmu_new_pgd"),),
+        Space(
+            (
+                *((0x40403018,), (0, 2), (0, 2, 16), BOOL, (1,)),
+                tuple(TABLES[2] | permissions for permissions in (0x407, 0x405, 0x403, 0x5)),
+                (0, 1),
+                *((2, 3), (1,), SHARED_LEAF),
+                *((1, 2), (1, 3), (TABLES[2] | 0x407, TABLES[2] | 0x5)),
+                BOOL,
+                (TABLES[1] | 0x407,),
+                (TABLES[2] | 0x407, TABLES[2] | 0x7),
+                tuple(TABLES[3] | permissions for permissions in (0x405, 0x5, 0x407, 0x401)),
+                SHARED_LEAF,
+            )
+        ),
+        _written,
+        SHARING,
         cost=FAULT,
         through=("kvm_init_shadow_ept_mmu",),
     ),

@@ -19,7 +19,7 @@ ACCESSES: Final = tuple(w | u | f for w in (0, 2) for u in (0, 4) for f in (0, F
 ENTRY: Final = Bits((0xFFF | 0xFF << 12 | 1 << 40 | 1 << 45 | 1 << 46 | 1 << 51 | 0xFFF << 52) & ~0x80)
 LEAF: Final = Bits(0xFFF | 0xFF << 12 | 1 << 40 | 1 << 46 | 1 << 51 | 0xFFF << 52)
 GOOD: Final = tuple(p | u | m for p in (1, 3, 5, 7, 4, 0, 2) for u in (0, 1 << 10) for m in (0, 0x300, 0x100))
-LEAVES: Final = tuple(g | t for g in GOOD for t in (0x30, 0x30 | 0x80, 0, 0x10))
+LEAVES: Final = tuple(g | t for g in GOOD for t in (0x30, 0x30 | 0x80, 0, 0x10, 0x50))
 
 SHADOW: Final = tuple(
     State(xo=True, ux=True, param=True, flag=False, shadow=True, l1_execonly=xo, l1_ad=ad, l1_huge=huge)

@@ -354,7 +354,8 @@ def _vmptrld(s: Side) -> Mirror:
         other = hv_enlightened_vmcs(0, cpu_based_vm_exec_control=0)
         hv.pages = {VMPTRS[n]: page if n == (named or 1) else other for n in (1, 2)}
         hv.hv_evmcs, hv.hv_evmcs_vmptr = (hv.pages[VMPTRS[used]] if used else None), VMPTRS[used]
-        vcpu.vmcs12 = vmcs12(before, before, before, before, before, before, 0, before & 0xFFFF)
+        short = before & 0xFFFF
+        vcpu.vmcs12 = vmcs12(before, before, before, before, before, before, before, short, short)
         status = nested_evmcs.nested_vmx_handle_enlightened_vmptrld(vcpu, bool(launch))
         if hv.hv_evmcs is not None:
             nested_evmcs.copy_enlightened_to_vmcs12(vcpu, hv.hv_evmcs)
@@ -370,6 +371,8 @@ def _vmptrld(s: Side) -> Mirror:
             v12.vm_entry_controls,
             v12.ept_pointer,
             v12.virtual_processor_id,
+            v12.vm_function_control,
+            v12.guest_pml_index,
         )
 
     return call

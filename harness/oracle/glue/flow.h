@@ -24,7 +24,8 @@ static u16 write_track[RAM_GFNS];
 static u64 host_tables[3][512] __aligned(PAGE_SIZE);
 static struct mm_struct host_mm;
 
-static const gfn_t table_gfn[4] = { 0x1, 0x12, 0x13, 0x15 };	/* from the top */
+/* From the top. The last lies in 2 MiB of its own, which a huge page may map before it is shadowed. */
+static const gfn_t table_gfn[4] = { 0x1, 0x12, 0x13, 0x215 };
 static struct x86_exception injected;
 static u64 injections;
 
@@ -183,9 +184,11 @@ static void flow_forget(void)
 			rmap_1g[gfn >> 18].val = 0;
 		}
 	}
-	for (int n = 0; n < 4; n++)
+	for (int n = 0; n < 4; n++) {
 		rmap_4k[table_gfn[n]].val = write_track[table_gfn[n]] = 0;
-	lpage_2m[0].disallow_lpage = lpage_1g[0].disallow_lpage = 0;
+		lpage_2m[table_gfn[n] >> 9].disallow_lpage = 0;
+	}
+	lpage_1g[0].disallow_lpage = 0;
 	write_track[tracked] = 0;
 	lpage_2m[tracked >> 9].disallow_lpage = lpage_1g[tracked >> 18].disallow_lpage = 0;
 	memset(oracle_pool_page, 0, sizeof(oracle_pool_page));
@@ -326,15 +329,27 @@ static void flow_end(u64 addr)
 	oracle_vcpu->arch.hflags = 0;
 }
 
+/* The leaf tables that are shadowed, as __kvm_sync_page() brings them in step; its last answer, 0 for none. */
+static u64 flow_sync(void)
+{
+	u64 gave = 0;
+
+	for (int n = 0; n < pool_used; n++)
+		if (page_of(n)->role.level == PG_LEVEL_4K && !page_of(n)->role.direct)
+			gave = __kvm_sync_page(oracle_vcpu, page_of(n));
+	return gave;
+}
+
 /*
- * L2 faults; L1 changes its leaf entry; the leaf table may be synchronised; L2 faults again.
+ * L2 faults; L1 changes its leaf entry; the leaf table may be synchronised, then or once more after another change;
+ * L2 faults again.
  * in: address, first error code, second error code, flag, host's page size (level), slot: 1 read-only 2 dirty
- *     logging, synchronise; 4 entries from the top; the leaf entry afterwards; the entry of the leaf's neighbours
- *     (their index is added to the address)
- * out: first answer, second answer, what the synchronisation gave, faults injected, error code, qualification
+ *     logging, times to synchronise; 4 entries from the top; the leaf entry afterwards; the entry of the leaf's
+ *     neighbours (their index is added to the address); the leaf entry after the first synchronising
+ * out: first answer, second answer, what synchronising gave last, faults injected, error code, qualification
  *      and address of the last; 4 entries afterwards; SPTEs of the walk in 4 words, tables made, digest
  */
-ENTRY(shadow_fault, 13, 17)
+ENTRY(shadow_fault, 14, 17)
 {
 	const u64 addr = in[0];
 
@@ -348,11 +363,11 @@ ENTRY(shadow_fault, 13, 17)
 	mmu_alloc_shadow_roots(oracle_vcpu);
 	out[0] = flow_fault(addr, in[1]);
 	*flow_entry(addr, 3) = in[11];
-	out[2] = 0;
-	if (in[6])
-		for (int n = 0; n < pool_used; n++)
-			if (page_of(n)->role.level == PG_LEVEL_4K && !page_of(n)->role.direct)
-				out[2] = __kvm_sync_page(oracle_vcpu, page_of(n));
+	out[2] = in[6] ? flow_sync() : 0;
+	if (in[6] > 1) {
+		*flow_entry(addr, 3) = in[13];
+		out[2] = flow_sync();
+	}
 	out[1] = flow_fault(addr, in[2]);
 	out[3] = injections;
 	out[4] = injected.error_code;

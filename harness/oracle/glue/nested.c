@@ -149,9 +149,10 @@ void kvm_vcpu_unmap(struct kvm_vcpu *vcpu, struct kvm_host_map *map, bool dirty)
  * in: by VMLAUNCH, eVMCS offered, the VP assist page asks for it, the page it names and the one in use (1 or 2,
  *     0 for none); the named one's revision, clean fields, pin-based, primary, secondary, exit and entry controls,
  *     EPT pointer, VPID; what every control of vmcs12 was before
- * out: status, page in use, clean fields; vmcs12's controls in that order, EPT pointer, VPID
+ * out: status, page in use, clean fields; vmcs12's controls in that order, EPT pointer, VPID, VM-function controls,
+ *      PML index
  */
-ENTRY(enlightened_vmptrld, 15, 10)
+ENTRY(enlightened_vmptrld, 15, 12)
 {
 	static struct kvm_vcpu_hv hv;
 	struct vcpu_vmx *vmx = vmx_of_case();
@@ -182,8 +183,8 @@ ENTRY(enlightened_vmptrld, 15, 10)
 	evmcs->virtual_processor_id = in[13];
 	vmcs12->pin_based_vm_exec_control = vmcs12->cpu_based_vm_exec_control = in[14];
 	vmcs12->secondary_vm_exec_control = vmcs12->vm_exit_controls = vmcs12->vm_entry_controls = in[14];
-	vmcs12->ept_pointer = in[14];
-	vmcs12->virtual_processor_id = in[14];
+	vmcs12->ept_pointer = vmcs12->vm_function_control = in[14];
+	vmcs12->virtual_processor_id = vmcs12->guest_pml_index = in[14];
 	out[0] = nested_vmx_handle_enlightened_vmptrld(oracle_vcpu, in[0]);
 	if (nested_vmx_is_evmptr12_valid(vmx))
 		copy_enlightened_to_vmcs12(vmx, vmx->nested.hv_evmcs->hv_clean_fields);
@@ -196,6 +197,8 @@ ENTRY(enlightened_vmptrld, 15, 10)
 	out[7] = vmcs12->vm_entry_controls;
 	out[8] = vmcs12->ept_pointer;
 	out[9] = vmcs12->virtual_processor_id;
+	out[10] = vmcs12->vm_function_control;
+	out[11] = vmcs12->guest_pml_index;
 	vmx->nested.hv_evmcs_vmptr = EVMPTR_INVALID;
 	vmx->nested.hv_evmcs = NULL;
 }

@@ -52,7 +52,9 @@ def test_telling_steps_is_not_mutated() -> None:
 
 
 def test_explained_mutants_exist() -> None:
-    keys = {m.key for m in mutants.mutants()}
+    found = [m.key for m in mutants.mutants()]
+    keys = set(found)
+    assert len(found) == len(keys)
     assert not [key for key in EQUIVALENT if key not in keys]
     assert all(EQUIVALENT.values())
 
