@@ -372,7 +372,7 @@ HOSTS: Final = tuple(
     for ad, xo, nx, l1_ad, pml in itertools.product((False, True), repeat=5)
 )
 # A leaf table that two upper tables link, because the walks through both permit the same.
-SHARED_LEAF: Final = (0x4567_8437, 0x4567_8435, 0x4567_8033)
+SHARED_LEAF: Final = (0x4567_8437, 0x4567_8033)
 SHARING: Final = tuple(state for state in HOSTS if not state.nx and not state.pml and state.xo)
 DIRECT: Final = tuple(
     State(ad=ad, xo=xo, ux=ux, param=ux, nx=nx, maxphyaddr=WIDE, huge=huge)
@@ -507,15 +507,15 @@ SPECS: Final = (
         (*_m("kvm_mmu_find_shadow_page", "kvm_mmu_new_pgd"),),
         Space(
             (
-                *((0x40403018,), (0, 2), (0, 2, 16), BOOL, (1,)),
-                tuple(TABLES[2] | permissions for permissions in (0x407, 0x405, 0x403, 0x5)),
-                (0, 1),
+                *((0x40403018,), (0, 2), (0, 2), (0,), (1,)),
+                (TABLES[2] | 0x405, TABLES[2] | 0x403),
+                (0,),
                 *((2, 3), (1,), SHARED_LEAF),
-                *((1, 2), (1, 3), (TABLES[2] | 0x407, TABLES[2] | 0x5)),
+                *((1,), (1, 3), (TABLES[2] | 0x407, TABLES[2] | 0x5)),
                 BOOL,
                 (TABLES[1] | 0x407,),
                 (TABLES[2] | 0x407, TABLES[2] | 0x7),
-                tuple(TABLES[3] | permissions for permissions in (0x405, 0x5, 0x407, 0x401)),
+                (TABLES[3] | 0x405, TABLES[3] | 0x401),
                 SHARED_LEAF,
             )
         ),
