@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from harness import client, trace
+from harness.errors import HostError
 from harness.hosts.base import Host
 from kvmodel.outcome import Kind, Outcome
 from kvmodel.sdm.host import left_behind
@@ -20,7 +21,10 @@ from kvmodel.vector import REMOVING
 EVENT: Final = "kvm_tdp_mmu_spte_changed"
 BUFFER: Final = 4096  # KiB: a line an entry
 SHADOW_PRESENT: Final = 1 << 11  # KVM's own mark of an entry that it takes for present (SPTE_MMU_PRESENT_MASK)
+DUMP: Final = "/sys/module/kvm_intel/parameters/dump_invalid_vmcs"
+MBEC: Final = 1 << 22  # of the secondary controls: mode-based execute control (SDM 25.6.2)
 _CHANGED = re.compile(r"level (\d) old_spte ([0-9a-f]+) new_spte ([0-9a-f]+)")
+_SECONDARY = re.compile(r"SecondaryExec=0x([0-9a-f]+)")
 
 
 def removed(events: Iterable[trace.Event]) -> Iterator[tuple[int, int]]:
@@ -32,8 +36,26 @@ def removed(events: Iterable[trace.Event]) -> Iterator[tuple[int, int]]:
                 yield int(match[1]), new
 
 
-def ask(host: Host, mbec: bool) -> Outcome:
-    """Run the guest and look; ``mbec``: KVM runs its guests with mode-based execute control."""
+def secondary_controls(host: Host) -> int:
+    """The 32 secondary controls with which KVM runs a guest, from the VMCS that it writes to its log.
+
+    A parameter tells what was asked for, and nothing else on the host shows what KVM made of it. HostError where the
+    log has no VMCS.
+    """
+    before = host.run(f"cat {DUMP}", check=True).stdout.strip()
+    try:
+        host.run(f"echo Y > {DUMP} && {client.PATH} refused", timeout=60, check=True)
+    finally:
+        host.run(f"echo {before} > {DUMP}", check=True)
+    found = _SECONDARY.findall(host.run("dmesg | grep SecondaryExec=", timeout=60).stdout)
+    if not found:
+        raise HostError(f"{host.name}: KVM wrote no VMCS to its log for a guest that cannot be entered")
+    return int(found[-1], 16)
+
+
+def ask(host: Host) -> Outcome:
+    """Run the guest and look."""
+    mbec = secondary_controls(host) & MBEC != 0
     trace.arm(host, (f"kvmmmu/{EVENT}",), BUFFER)
     host.run(f"{client.PATH} run", input=f"{client.request(REMOVING)}\n".encode(), timeout=60, check=True)
     found = list(removed(trace.parse(trace.disarm(host))))

@@ -95,7 +95,7 @@ class Session:
             if isinstance(vector, HostVector) and vector.what in events.FORMATS:
                 told[vector.id] = text_value(events.format_texts(self._host, vector.what))
             elif isinstance(vector, HostVector) and vector.what == "removed":
-                told[vector.id] = removed.ask(self._host, self.parameter == "Y")
+                told[vector.id] = removed.ask(self._host)
             elif isinstance(vector, HostVector) and vector.what == "reload":
                 told[vector.id] = self._ask_reload()
             elif isinstance(vector, HostVector):

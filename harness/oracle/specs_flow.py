@@ -371,6 +371,8 @@ HOSTS: Final = tuple(
     State(ad=ad, xo=xo, ux=True, param=True, flag=False, nx=nx, shadow=True, maxphyaddr=WIDE, l1_ad=l1_ad, pml=pml)
     for ad, xo, nx, l1_ad, pml in itertools.product((False, True), repeat=5)
 )
+# An L2 that writes to L1's tables: KVM emulates it, and takes the tables on its way for tables in use.
+ONTO_TABLES: Final = tuple(page | p for page in TABLES for p in (0x433, 0x437))
 # A leaf table that two upper tables link, because the walks through both permit the same.
 SHARED_LEAF: Final = (0x4567_8437, 0x4567_8033)
 SHARING: Final = tuple(state for state in HOSTS if not state.nx and not state.pml and state.xo)
@@ -468,7 +470,6 @@ SPECS: Final = (
         (
             *_m("kvm_mmu_track_write", "detect_write_flooding", "mmu_page_zap_pte", "__kvm_mmu_prepare_zap_page"),
             *_m(
-                "shadow_page_table_clear_flood",
                 "unaccount_shadowed",
                 "kvm_unsync_page",
                 "mark_unsync",
@@ -517,6 +518,24 @@ SPECS: Final = (
                 (TABLES[2] | 0x407, TABLES[2] | 0x7),
                 (TABLES[3] | 0x405, TABLES[3] | 0x401),
                 SHARED_LEAF,
+            )
+        ),
+        _written,
+        SHARING,
+        cost=FAULT,
+        through=("kvm_init_shadow_ept_mmu",),
+    ),
+    Spec(
+        "shadow_write",
+        _m("shadow_page_table_clear_flood"),
+        Space(
+            (
+                *((0x40403018,), (0,), (1, 3), (0,), (1,), (0,), (0,)),
+                *((0, 1, 2), (1, 2), tuple(table | 0x407 for table in TABLES[1:])),
+                *((1, 2), (0, 1), (TABLES[2] | 0x407, TABLES[3] | 0x405)),
+                (0,),
+                *((table | 0x407,) for table in TABLES[1:]),
+                ONTO_TABLES,
             )
         ),
         _written,

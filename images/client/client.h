@@ -35,6 +35,9 @@ void watch_warnings(void);
 const char *warned(void);
 int has_warned(void);
 
+/* refused.c */
+int refused(int kvm);
+
 /* sequence.c */
 int sequence(int kvm, const char *mode, const char *page, const char *size, char *steps, int ms);
 

@@ -6,6 +6,7 @@
  *   kvmclient seq MODE PAGE SIZE STEPS [MS]    accesses and host actions, as in "seq long u 2m read+age+fetch"
  *   kvmclient msr NUMBER STEPS                 user space writes a vCPU's MSR, as in "msr 48b c54+kvm"
  *   kvmclient run                              such requests from standard input, one a line
+ *   kvmclient refused                          a vCPU that cannot be entered (refused.c)
  *
  * MODE real, prot (paging off) or long; PAGE u or s, its U/S; SIZE 4k or 2m, how the host maps the guest's memory.
  * STEPS of seq: read write rmw fetch, mread mwrite (no memory there: MMIO); age, log, unlog (dirty logging), sync (the
@@ -138,7 +139,7 @@ static int user_msr(int kvm, const char *number, char *steps)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: kvmclient info | run | seq real|prot|long u|s 4k|2m STEP+STEP.. [MS] | msr HEX STEP+STEP..\n");
+	fprintf(stderr, "usage: kvmclient info | run | refused | seq real|prot|long u|s 4k|2m STEP+STEP.. [MS] | msr HEX STEP+STEP..\n");
 	return 2;
 }
 
@@ -186,6 +187,8 @@ int main(int argc, char **argv)
 		print_info(kvm);
 		return 0;
 	}
+	if (argc == 2 && !strcmp(argv[1], "refused"))
+		return refused(kvm);
 	watch_warnings();
 	if (argc == 2 && !strcmp(argv[1], "run"))
 		return requests(kvm);

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from harness import client, removed, trace
+from harness.errors import HostError
 from harness.hosts.base import Host, Result
 from kvmodel.outcome import Kind
 
@@ -23,20 +24,36 @@ AGED = line(2, 1, "8610000040008877", "8750000040008870")
 CHANGED = line(3, 1, "8000000000000000", "80000000000005a0")  # never was present
 
 
-class FakeHost:
-    """Keeps what it is told, and gives the trace."""
+DUMPED = """[    3.1] CPUBased=0xb5a06dfa SecondaryExec=0x001010ab TertiaryExec=0x0000000000000000
+[    4.1] CPUBased=0xb5a06dfa SecondaryExec=0x{:08x} TertiaryExec=0x0000000000000000
+"""
+CONTROLS = {False: 0x1010AB, True: 0x5010AB}
 
-    def __init__(self, *lines: str) -> None:
-        self.lines, self.said = lines, list[str]()
+
+class FakeHost:
+    """Keeps what it is told, and gives the trace and the log."""
+
+    name = "fake"
+
+    def __init__(self, log: str, *lines: str) -> None:
+        self.log, self.lines, self.said = log, lines, list[str]()
+        self.dump = "N"
 
     def run(self, command: str, *, input: bytes = b"", **_: object) -> Result:
         self.said.append(command + input.decode())
+        if command.startswith("dmesg"):
+            return Result(0, self.log.encode(), "")
+        if command == f"cat {removed.DUMP}":
+            return Result(0, f"{self.dump}\n".encode(), "")
+        if f"> {removed.DUMP}" in command:
+            self.dump = command.split()[1]
+            return Result(0, b"", "")
         return Result(0, "\n".join(self.lines).encode(), "")
 
 
 def ask(mbec: bool, *lines: str) -> tuple[FakeHost, Kind, int]:
-    host = FakeHost(*lines)
-    found = removed.ask(cast(Host, host), mbec)
+    host = FakeHost(DUMPED.format(CONTROLS[mbec]), *lines)
+    found = removed.ask(cast(Host, host))
     return host, found.kind, found.code
 
 
@@ -62,3 +79,15 @@ def test_bit_10_of_a_mark_matters_where_guests_run_with_the_control(mark: int, m
 
 def test_a_trace_without_a_removal_says_nothing() -> None:
     assert ask(True, MAPPED, AGED)[1] is Kind.BLOCKED
+
+
+def test_the_controls_are_those_of_the_latest_vmcs_in_the_log_and_dumping_is_off_again() -> None:
+    host = FakeHost(DUMPED.format(0x5010AB))
+    assert removed.secondary_controls(cast(Host, host)) == 0x5010AB
+    assert f"echo Y > {removed.DUMP} && {client.PATH} refused" in host.said
+    assert host.dump == "N"
+
+
+def test_a_log_without_a_vmcs_is_the_hosts_trouble() -> None:
+    with pytest.raises(HostError, match="fake: KVM wrote no VMCS"):
+        removed.secondary_controls(cast(Host, FakeHost("")))
