@@ -404,7 +404,7 @@ def slot_space(works: tuple[int, ...], levels: tuple[int, ...]) -> Space:
             *(((2, 16), (2,), (2,)) if split else ((0, 2, 2, 16, 3),) * 3),
             (1, 2, 3),
             (0,) if split else BOOL,
-            BOOL if split else (0,) * 29 + (1,),  # a huge page that is split costs much
+            (1,) if split else (0,) * 29 + (1,),  # a huge page that is split costs much
             works,
             levels,
             (1,) if split else Bits(0xFF, base=0x80),
