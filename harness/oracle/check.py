@@ -27,7 +27,7 @@ from kvmodel.series import Level
 
 CASES: Final = 100_000  # for each function and version, where there are more
 THOROUGH: Final = 1_000_000
-SAMPLE: Final = 2_000  # at a level whose code and whose mirror are as at another
+SAMPLE: Final = 2_000  # ordinary cases at a level whose code and whose mirror are as at another
 OTHERS: Final = 10  # at a level whose code alone is another's, one case in so many
 SHOWN: Final = 3  # mismatches that are minimised and shown, of each check and level
 TRIES: Final = 400  # cases tried to make one mismatch smaller
@@ -290,7 +290,7 @@ class Checker:
     def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Outcome) -> None:
         known: dict[tuple[object, ...], Answers] = {}
         cases = flat(rows)
-        sample = spread(len(rows), SAMPLE // len(spec.states))
+        sample = spread(len(rows), SAMPLE // (len(spec.states) * spec.cost))
         others = spread(len(rows), max(len(sample), len(rows) // OTHERS))
         for levels in outcome.versions.values():
             start = time.perf_counter()

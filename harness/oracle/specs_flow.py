@@ -239,7 +239,8 @@ def _slot(s: Side) -> Mirror:
         # A mask's pages are all of the slot, by the kernel's own word.
         slot.base_gfn, slot.npages = (base, pages) if work != MASKED else (0, RAM_GFNS)
         first = addr >> PAGE_SHIFT & ~63
-        gave = _work(vcpu, work, slot, level, {first + n for n in range(64) if mask >> n & 1})
+        gfns = {first + n for n in range(64) if mask >> n & 1} if work == MASKED else set[int]()
+        gave = _work(vcpu, work, slot, level, gfns)
         vcpu.slot.dirty_track = bool(after)
         last = mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[2])
         return gave, last & MASK64, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True)
@@ -486,7 +487,7 @@ SPECS: Final = (
                 BOOL,
                 (1, 2, 3),
                 (0, 0, *tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD)),
-                (0, 0, 0, 1),
+                (0,) * 7 + (1,),
                 (1, 2, 3, 3, 0),
                 (0, 1, 1, 2, 3),
                 CHANGED,
