@@ -121,6 +121,15 @@ class Side:
         self.vcpu.pt_guest_exec_control = bool(on) and self.level.has(5)
 
 
+def functions_of(file: str) -> Callable[..., tuple[str, ...]]:
+    """Names C functions of ``file`` as ``Spec.functions`` has them."""
+
+    def named(*names: str) -> tuple[str, ...]:
+        return tuple(f"{file} {name}" for name in names)
+
+    return named
+
+
 def _every(_: Level) -> bool:
     return True
 

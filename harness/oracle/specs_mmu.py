@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from harness.oracle.spaces import ACCESS, BOOL, MASK64, Bits, Space
-from harness.oracle.spec import EPTP, Mirror, Side, Spec, State
+from harness.oracle.spec import EPTP, Mirror, Side, Spec, State, functions_of
 from kvmodel import mmu, mmu_fault, mmu_role, paging_tmpl
 from kvmodel.kvm_host import kvm_mmu, kvm_mmu_page, kvm_page_fault, rsvd_bits_validate
 from kvmodel.kvm_role import kvm_mmu_extended_role
@@ -249,14 +249,8 @@ def _walk(s: Side) -> Mirror:
     return call
 
 
-def _m(*names: str) -> tuple[str, ...]:
-    return tuple(f"mmu/mmu.c {n}" for n in names)
-
-
-def _p(*names: str) -> tuple[str, ...]:
-    return tuple(f"mmu/paging_tmpl.h {n}" for n in names)
-
-
+_m: Final = functions_of("mmu/mmu.c")
+_p: Final = functions_of("mmu/paging_tmpl.h")
 WALK: Final = _p("walk_addr_generic", "update_accessed_dirty_bits", "gpte_to_gfn_lvl")
 ADDRESS: Final = Bits(((1 << 48) - 1) & -4096)
 

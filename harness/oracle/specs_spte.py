@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from harness.oracle.spaces import ACCESS, BOOL, MASK64, Bits, Space
-from harness.oracle.spec import Mirror, Side, Spec, State
+from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
 from kvmodel import spte, spte_h
 from kvmodel.kvm_host import Kvm, kvm_memory_slot, kvm_mmu_page
 
@@ -191,14 +191,8 @@ def _predicates(s: Side) -> Mirror:
     return call
 
 
-def _f(*names: str) -> tuple[str, ...]:
-    return tuple(f"mmu/spte.c {n}" for n in names)
-
-
-def _h(*names: str) -> tuple[str, ...]:
-    return tuple(f"mmu/spte.h {n}" for n in names)
-
-
+_f: Final = functions_of("mmu/spte.c")
+_h: Final = functions_of("mmu/spte.h")
 WIDTHS: Final = tuple(State(maxphyaddr=n, mmio_caching=c) for n in range(36, 53) for c in (False, True)) + tuple(
     State(maxphyaddr=w, l1tf=True, cache_bits=c) for w in (36, 39, 46) for c in (36, 44, 46, 47, 52)
 )

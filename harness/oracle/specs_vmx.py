@@ -8,7 +8,7 @@ from typing import Final
 from unittest import mock
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
-from harness.oracle.spec import Mirror, Side, Spec, State
+from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
 from kvmodel import capabilities, hyperv, nested, nested_ctls, nested_evmcs, spte, vmx, vmx_ept
 from kvmodel.kvm_host import (
     Vcpu,
@@ -459,18 +459,9 @@ def _context(s: Side) -> Mirror:
     return call
 
 
-def _v(*names: str) -> tuple[str, ...]:
-    return tuple(f"vmx/vmx.c {n}" for n in names)
-
-
-def _n(*names: str) -> tuple[str, ...]:
-    return tuple(f"vmx/nested.c {n}" for n in names)
-
-
-def _e(*names: str) -> tuple[str, ...]:
-    return tuple(f"vmx/hyperv.c {n}" for n in names)
-
-
+_v: Final = functions_of("vmx/vmx.c")
+_n: Final = functions_of("vmx/nested.c")
+_e: Final = functions_of("vmx/hyperv.c")
 CTLS2: Final = 0x48B
 VMPTRS: Final = (nested_evmcs.EVMPTR_INVALID, 0x5000, 0x6000)  # the image's two pages
 ACTIVATE: Final = 1 << 31

@@ -423,9 +423,10 @@ static void flow_writes(u64 addr, const u64 *write)
 /*
  * L2 may fault on another address, 1 GiB further, then on this one; L1 may let another EPT pointer fault there too;
  * it writes an entry of one of its tables, once or several times, goes back to the first pointer, writes another
- * entry; all may be synchronised; L2 faults again.
+ * entry, and may go to the other pointer once more; all may be synchronised; L2 faults again.
  * in: address, first error code, second error code, flag, host's page size (level), the other address' entry of the
- *     second table (0: no such fault), another pointer; table (0: the top), writes, the entry written; the same again;
+ *     second table (0: no such fault), another pointer (0: none, 1: at first, 2: in the end as well); table (0: the
+ *     top), writes, the entry written; the same again;
  *     synchronise, 4 entries from the top
  * out: first answer, second answer, faults injected, error code and qualification of the last; SPTEs of the walk in
  *      4 words, tables there, digest
@@ -455,6 +456,8 @@ ENTRY(shadow_write, 18, 11)
 	if (in[6])
 		flow_switch(false);
 	flow_writes(addr, in + 10);
+	if (in[6] == 2)
+		flow_switch(true);
 	flow_enter();
 	if (in[13])
 		kvm_mmu_sync_roots(oracle_vcpu);
@@ -463,6 +466,8 @@ ENTRY(shadow_write, 18, 11)
 	out[3] = injected.error_code;
 	out[4] = injected.exit_qualification;
 	flow_dump(addr, out + 5);
+	if (in[6] == 2)
+		flow_switch(false);
 	*flow_entry(other, 1) = 0;
 	for (int n = 0; n < KVM_MMU_NUM_PREV_ROOTS; n++)
 		mmu->prev_roots[n] = KVM_MMU_ROOT_INFO_INVALID;
