@@ -25,8 +25,9 @@ from typing import Any, Final
 from harness.compare import Mark, judge
 from harness.oracle.catalogue import SPECS
 from harness.oracle.check import Batch, differing, run_c, seeded
-from harness.oracle.coverage import called
+from harness.oracle.coverage import called, mirrored
 from harness.oracle.mutants import MODULES, Mutant, mutated, source
+from harness.oracle.spaces import spread
 from harness.oracle.spec import answers
 from harness.oracle.worker import Image, Worker
 from kvmodel import machine
@@ -42,7 +43,7 @@ FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
 KEPT: Final = ("kvmodel.bits", "kvmodel.cpu", "kvmodel.outcome", "kvmodel.sdm", "kvmodel.series", "kvmodel.vector")
-RENEWED: Final = ("harness.oracle.spec", "harness.oracle.catalogue", "harness.oracle.constants_check")
+RENEWED: Final = tuple(f"harness.oracle.{n}" for n in ("spec", "flow", "catalogue", "constants_check"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +260,16 @@ Functions = frozenset[tuple[str, str]]
 
 
 def reach(recorded: Recorded, level: int) -> dict[int, Functions]:
-    """The functions that the batches of each check call, in any state."""
+    """The functions that the batches of each check call, in any state, and those that it says it reaches."""
     found: dict[int, set[tuple[str, str]]] = {}
+    python = mirrored()
     for key in recorded.asked():
         spec, rows = SPECS[key[0]], recorded.batch(key).rows
         with called() as seen:
-            answers(spec, spec.states[key[1]].side(Level.of(level)), rows[:WATCHED])
-        found.setdefault(key[0], set()).update(seen)
+            side = spec.states[key[1]].side(Level.of(level))
+            answers(spec, side, [rows[n] for n in spread(len(rows), WATCHED)])
+        named = (python[name].rpartition(".") for name in spec.functions if name in python)
+        found.setdefault(key[0], set()).update(seen, ((module, name) for module, _, name in named))
     return {number: frozenset(seen) for number, seen in found.items()}
 
 
