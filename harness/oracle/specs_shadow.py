@@ -241,7 +241,7 @@ SPECS: Final = (
         SOME,
         *(ADDRESS, (0, 2), (0,), (0,), (1,), (0, 2), (1, 2)),
         *(*OPEN, SAME_PAGE),
-        *((*SAME_PAGE, ANOTHER_PAGE, 0), (0, 0x6548_0337), SAME_PAGE),
+        *((*SAME_PAGE, ANOTHER_PAGE, 0), (0x6548_0337,), SAME_PAGE),
     ),
     _writes(
         (

@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from harness.oracle.flow import CODES, FAULT, FAULTS, RAM_GFNS, SHARED, WIDE, begin, digest, mmu_c, walked
-from harness.oracle.spaces import BOOL, MASK64, Bits, Space
+from harness.oracle.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
 from kvmodel import mmu_fault, tdp_mmu, tdp_mmu_slot
 from kvmodel.kvm_host import PAGE_SHIFT, PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K, Vcpu, kvm_memory_slot, kvm_mmu_page
@@ -101,24 +101,8 @@ SLOT: Final = (
 )
 
 
-def slot_space(works: tuple[int, ...], levels: tuple[int, ...]) -> Space:
-    """What may be done to a slot, at these levels. Splitting, which makes 512 entries, has few cases, all taken."""
-    split = works == (SPLIT,)
-    return Space(
-        (
-            (0x4020_3000,) if split else (0x4020_3000, 0x4020_3000, 0x7FE0_0000),
-            (0x4000_0000, 0x4040_0000) if split else (0x4020_4000, 0x4000_0000, 0x4040_0000, 0x4024_3000),
-            *(((2, 16), (2,), (2,)) if split else ((0, 2, 2, 16, 3),) * 3),
-            (1, 2, 3),
-            (0,) if split else BOOL,
-            (1,) if split else (0,) * 29 + (1,),  # a huge page that is split costs much
-            works,
-            levels,
-            (1,) if split else Bits(0xFF, base=0x80),
-            (0, 0x40200) if split else (0, 0x40000, 0x40200, 0x40203),
-            (RAM_GFNS, 0x200) if split else (RAM_GFNS, 0x40000, 0x200, 1),
-        )
-    )
+def _slots(states: tuple[State, ...], *columns: Column) -> Spec:
+    return Spec("tdp_slot", SLOT, Space(columns), _slot, states, cost=FAULT, through=DIRECT_THROUGH)
 
 
 SPECS: Final = (
@@ -149,7 +133,28 @@ SPECS: Final = (
         cost=FAULT,
         through=DIRECT_THROUGH,
     ),
-    Spec("tdp_slot", SLOT, slot_space((0, 1, 2, MASKED, 5), (1, 2)), _slot, SLOTS, cost=FAULT, through=DIRECT_THROUGH),
-    Spec("tdp_slot", SLOT, slot_space((SPLIT,), (1, 2)), _slot, SMALLER, cost=FAULT, through=DIRECT_THROUGH),
-    Spec("tdp_slot", SLOT, slot_space((SPLIT,), (2,)), _slot, GIANT, cost=FAULT, through=DIRECT_THROUGH),
+    # A slot of all memory, of one huge page or less, is aged, write-protected, cleaned or made ready for huge pages.
+    _slots(
+        SLOTS,
+        *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (2,), (0, 2, 3)),
+        *((1, 2, 3), BOOL, (0,)),
+        *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200), (RAM_GFNS, 1)),
+    ),
+    # So are some of 64 pages.
+    _slots(
+        SLOTS,
+        *((0x4020_3000,), (0x4020_4000, 0x4000_0000), (0, 2), (2,), (0, 2, 3)),
+        *((1, 2, 3), BOOL, (0,)),
+        *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,)),
+    ),
+    # Splitting makes 512 entries of one.
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4000_0000, 0x4040_0000), (2,), (2,), (2,)),
+            *((1, 2, 3), (0,), (1,)),
+            *((SPLIT,), levels, (0,), (0, 0x40200), (RAM_GFNS, 0x200)),
+        )
+        for states, levels in ((SMALLER, (1, 2)), (GIANT, (2,)))
+    ),
 )
