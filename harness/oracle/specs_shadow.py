@@ -187,6 +187,7 @@ CHANGED: Final = (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0)
 # Where the page at 0 is one huge page, the last two of these are its pages with the two lower tables.
 WRITTEN: Final = (*ADDRESS * 2, 0x40013018, 0x40215018)
 BESIDE: Final = 1 << 30  # from an address to the other one
+BESIDES: Final = (*tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD))  # how L1 maps that
 PGDS: Final = (0x101E, 0x105E, 0x201E)
 ROOT_ROLES: Final = (4, 4 | 1 << 16)  # two role words: levels, and a bit that tells them apart
 HOSTS: Final = tuple(
@@ -239,7 +240,7 @@ SPECS: Final = (
     _faults(
         mmu_c("mmu_spte_update", "kvm_mmu_page_set_access", "__kvm_sync_page"),
         SOME,
-        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0, 2), (1, 2)),
+        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (1, 2)),
         *(*OPEN, SAME_PAGE),
         *((*SAME_PAGE, ANOTHER_PAGE, 0), (0x6548_0337,), SAME_PAGE),
     ),
@@ -252,7 +253,7 @@ SPECS: Final = (
         ),
         HOSTS,
         *(WRITTEN, CODES, CODES, BOOL, (1, 2, 3)),
-        *((0, 0, *tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD)), (*(0,) * 7, 1)),
+        *((*(0,) * len(BESIDES), *BESIDES), (*(0,) * 7, 1)),
         *((1, 2, 3, 3, 0), (0, 1, 1, 2, 3), CHANGED),
         *((1, 2, 3, 0), (0, 1, 2, 3, 3), CHANGED),
         *(BOOL, *UPPER, LEAF),

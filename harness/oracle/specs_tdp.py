@@ -92,6 +92,11 @@ DIRECT: Final = tuple(
 SLOTS: Final = tuple(state for state in DIRECT if not state.nx)
 SMALLER: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_2M)
 GIANT: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_1G)
+# Pages of the host that are larger than KVM's largest are as good as those.
+PAGES: Final = tuple(
+    (tuple(state for state in SLOTS if (state.huge == PG_LEVEL_1G) is giant), (2, 3) if giant else (1, 2))
+    for giant in (False, True)
+)
 DIRECT_THROUGH: Final = ("init_kvm_tdp_mmu",)
 SLOT: Final = (
     *_t("kvm_tdp_mmu_age_gfn_range", "kvm_tdp_mmu_wrprot_slot", "kvm_tdp_mmu_clear_dirty_slot"),
@@ -134,18 +139,24 @@ SPECS: Final = (
         through=DIRECT_THROUGH,
     ),
     # A slot of all memory, of one huge page or less, is aged, write-protected, cleaned or made ready for huge pages.
-    _slots(
-        SLOTS,
-        *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (2,), (0, 2, 3)),
-        *((1, 2, 3), BOOL, (0,)),
-        *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200), (RAM_GFNS, 1)),
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (2,), (0, 2, 3)),
+            *(hosts, BOOL, (0,)),
+            *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200), (RAM_GFNS, 1)),
+        )
+        for states, hosts in PAGES
     ),
     # So are some of 64 pages.
-    _slots(
-        SLOTS,
-        *((0x4020_3000,), (0x4020_4000, 0x4000_0000), (0, 2), (2,), (0, 2, 3)),
-        *((1, 2, 3), BOOL, (0,)),
-        *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,)),
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4020_4000, 0x4000_0000), (0, 2), (2,), (0, 2, 3)),
+            *(hosts, BOOL, (0,)),
+            *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,)),
+        )
+        for states, hosts in PAGES
     ),
     # Splitting makes 512 entries of one.
     *(
