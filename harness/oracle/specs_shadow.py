@@ -262,7 +262,7 @@ SPECS: Final = (
     _writes(
         mmu_c("kvm_mmu_find_shadow_page", "kvm_mmu_new_pgd"),
         SOME,
-        *(ADDRESS, (0, 2), (0, 2), (0,), (1,)),
+        *(ADDRESS, (0, 2), (2,), (0,), (1,)),
         *((TABLES[2] | 0x405, TABLES[2] | 0x403), (0,)),
         *((2, 3), (1,), SHARED_LEAF),
         *((1,), (1, 3), (TABLES[2] | 0x407, TABLES[2] | 0x5)),
@@ -273,7 +273,7 @@ SPECS: Final = (
     _writes(
         mmu_c("shadow_page_table_clear_flood"),
         SOME,
-        *(ADDRESS, (0,), (1, 3), (0,), (1,), (0,), (0,)),
+        *(ADDRESS, (0,), (3,), (0,), (1,), (0,), (0,)),
         *((0, 1, 2), (1, 2), tuple(table | 0x407 for table in TABLES[1:])),
         *((1, 2), (0, 1), (TABLES[2] | 0x407, TABLES[3] | 0x405)),
         *((0,), *OPEN, TO_TABLES),
@@ -291,7 +291,7 @@ SPECS: Final = (
     _writes(
         mmu_c("__kvm_mmu_prepare_zap_page", "kvm_mmu_new_pgd"),
         SOME,
-        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), (0, 1, 2)),
+        *(ADDRESS, (2,), (0,), (0,), (1,), (0,), (0, 1, 2)),
         *((0, 1), (1, 2, 3), (TABLES[1] | 0x405,)),
         *((0, 1), (0, 1, 2, 3), (TABLES[1] | 0x403, TABLES[2] | 0x407)),
         *((0,), *OPEN, SAME_PAGE[3:4]),
