@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from harness import kernel, proc, series_io
 from harness.cache import Cache
-from harness.errors import InputError
+from harness.errors import InputError, KvmirrorError
 from harness.oracle import hands, images, mutants, mutate_hand, mutation, observed, patch_mutants
 from harness.oracle.equivalent import EQUIVALENT
 from harness.oracle.kept import Kept
@@ -138,6 +138,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def control(by: str, caught: str) -> None:
+    """KvmirrorError where the mirror as it is was caught, by ``by`` with ``caught``."""
+    if by:
+        raise KvmirrorError(
+            f"the mirror without a mutation, imported anew, is caught ({by}: {caught}): the measure is wrong, and no "
+            "verdict of this run counts; please report it"
+        )
+
+
 def _existing(name: str) -> Path:
     path = Path(name)
     if not path.is_file():
@@ -157,11 +166,14 @@ def _mirror(
     """The verdicts on mutants of the mirror, which ``jobs`` children share."""
     verdicts = {m.identity: Verdict(m, *known) for m in made if (known := kept.known(m.identity))}
     task.advance(len(verdicts))
-    waiting = [m for m in made if m.identity not in verdicts]
-    names = [m.identity for m in waiting]
+    waiting = {m.identity: m for m in made if m.identity not in verdicts}
+    names = [mutate_hand.CONTROL, *waiting] if waiting else []
     answers = hands.shared("harness.oracle.mutate_hand", told, names, jobs, lambda n: cache.log(f"mutate-{n}"))
     for number, (by, caught) in answers:
-        mutant = waiting[number]
+        if names[number] == mutate_hand.CONTROL:
+            control(by, caught)
+            continue
+        mutant = waiting[names[number]]
         verdicts[mutant.identity] = Verdict(mutant, by, caught)
         kept.keep(mutant.identity, by, caught)
         task.note = str(mutant).split(": ")[0]

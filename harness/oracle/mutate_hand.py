@@ -6,13 +6,15 @@ import atexit
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.journal import outcome_json, outcome_of
 from harness.oracle.hands import serve
 from harness.oracle.mutants import mutants
 from harness.oracle.mutation import Asked, Judge, Live
 from kvmodel.vector import parse
+
+CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, which nobody may catch
 
 
 def setting(
@@ -44,6 +46,8 @@ def make(told: dict[str, Any]) -> Callable[[str], tuple[str, str]]:
     made = {mutant.identity: mutant for mutant in mutants(told["modules"])}
 
     def answer(identity: str) -> tuple[str, str]:
+        if identity == CONTROL:
+            return judge.control()
         verdict = judge.judge(made[identity])
         return verdict.by, verdict.caught
 

@@ -42,7 +42,7 @@ TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that ha
 FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
-KEPT: Final = ("kvmodel.bits", "kvmodel.cpu", "kvmodel.outcome", "kvmodel.sdm", "kvmodel.series", "kvmodel.vector")
+KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "outcome", "sdm", "sequence", "series", "vector"))
 RENEWED: Final = tuple(f"harness.oracle.{n}" for n in ("spec", "flow", "catalogue", "constants_check"))
 
 
@@ -373,14 +373,30 @@ class Judge:
         numbers = {n for n, functions in self.reach().items() if touched is None or touched & functions}
         work = list(self._work(mutant, numbers))
         vectors = [one for one, functions in self._asked if touched is None or touched & functions]
-        try:
-            with changed(mutant):
-                by, caught = self._caught(levels(mutant, self._levels), work, vectors)
-        except _Late:
-            by, caught = "failure", f"it does not end within {TIMEOUT:.0f} s"
-        except Exception as error:
-            by, caught = "failure", f"{type(error).__name__}: {error}"
+        by, caught = self._tried(changed(mutant), levels(mutant, self._levels), work, vectors)
         return Verdict(mutant, by, caught)
+
+    def control(self) -> tuple[str, str]:
+        """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""
+        level = self._levels[0]
+        work = [(level, key) for key in self._recorded(level).asked()]
+        anew = swapped("kvm_host", ast.parse(source("kvm_host").read_text(encoding="utf-8")))
+        return self._tried(anew, self._levels, work, [one for one, _ in self._asked])
+
+    def _tried(
+        self,
+        mirror: contextlib.AbstractContextManager[None],
+        levels: Sequence[int],
+        work: Sequence[tuple[int, Key]],
+        vectors: Sequence[Asked],
+    ) -> tuple[str, str]:
+        try:
+            with mirror:
+                return self._caught(levels, work, vectors)
+        except _Late:
+            return "failure", f"it does not end within {TIMEOUT:.0f} s"
+        except Exception as error:
+            return "failure", f"{type(error).__name__}: {error}"
 
     def _work(self, mutant: Mutant, numbers: Collection[int]) -> Iterator[tuple[int, Key]]:
         """Batches with their level. What C answers as at another level is asked once, but for a gate."""
