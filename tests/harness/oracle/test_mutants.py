@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.oracle import mutants, mutate_hand, mutation, patch_mutants
+from harness import vectors
+from harness.errors import KvmirrorError
+from harness.oracle import mutants, mutate_cli, mutate_hand, mutation, patch_mutants
 from harness.oracle.check import Batch, differing
 from harness.oracle.equivalent import EQUIVALENT
 from harness.oracle.mutants import Mutant
@@ -105,6 +107,28 @@ def test_a_mutant_that_fails_is_caught() -> None:
     judge = Judge(lambda _: Recorded(), asked(), (18,))
     verdict = judge.judge(find("mmu_fault", "inverted: mmu.root_direct"))
     assert verdict.by in ("failure", "vector")
+
+
+def of_every_kind() -> list[Asked]:
+    """A vector of each part of the space, answered as the mirror answers it."""
+    parts = (vectors.CORE | vectors.BEYOND | vectors.TRACED).values()
+    found = [next(iter(part())) for part in parts]
+    return [Asked(18, True, True, v, machine.predict(18, True, Cpu(mbec=True), v).outcome) for v in found]
+
+
+def test_the_mirror_imported_anew_is_not_caught() -> None:
+    asked = of_every_kind()
+    assert {"AccessVector", "SequenceVector", "HostVector"} <= {type(one.vector).__name__ for one in asked}
+    assert Judge(lambda _: Recorded(), asked, (18,)).control() == ("", "")
+    mutate_cli.control("", "")
+
+
+def test_a_measure_that_catches_the_mirror_as_it_is_ends_the_run() -> None:
+    wrong = [Asked(18, True, True, parse(ID.format("read")), Outcome(Kind.LIVELOCK))]
+    by, caught = Judge(lambda _: Recorded(), wrong, (18,)).control()
+    assert by == "vector"
+    with pytest.raises(KvmirrorError, match="without a mutation"):
+        mutate_cli.control(by, caught)
 
 
 def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
