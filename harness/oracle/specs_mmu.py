@@ -19,6 +19,7 @@ ACCESSES: Final = tuple(w | u | f for w in (0, 2) for u in (0, 4) for f in (0, F
 ENTRY: Final = Bits((0xFFF | 0xFF << 12 | 1 << 40 | 1 << 45 | 1 << 46 | 1 << 51 | 0xFFF << 52) & ~0x80)
 LEAF: Final = Bits(0xFFF | 0xFF << 12 | 1 << 40 | 1 << 46 | 1 << 51 | 0xFFF << 52)
 GOOD: Final = tuple(p | u | m for p in (1, 3, 5, 7, 4, 0, 2) for u in (0, 1 << 10) for m in (0, 0x300, 0x100))
+EACH_BIT: Final = tuple(0x3B7 | 1 << n for n in range(12, 64))  # a leaf in either of the lower tables
 LEAVES: Final = tuple(g | t for g in GOOD for t in (0x30, 0x30 | 0x80, 0, 0x10, 0x50))
 
 SHADOW: Final = tuple(
@@ -377,6 +378,14 @@ SPECS: Final = (
         Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), BOOL, ENTRY, ENTRY, LEAF, LEAF)),
         _walk,
         SHADOW,
+        outputs=tuple(range(12)),
+    ),
+    Spec(
+        "ept_walk_addr_generic",
+        _p("gpte_to_gfn_lvl"),
+        Space(((0x4040_3000,), (0,), (0,), (0,), (0xF,), (0,), (0x307,), (0x307,), (0x307, *EACH_BIT), EACH_BIT)),
+        _walk,
+        (State(shadow=True, maxphyaddr=52),),
         outputs=tuple(range(12)),
     ),
 )

@@ -8,7 +8,7 @@ from typing import Final
 from unittest import mock
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
-from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
+from harness.oracle.spec import EPTP, Mirror, Side, Spec, State, functions_of
 from kvmodel import capabilities, hyperv, nested, nested_ctls, nested_evmcs, spte, vmx, vmx_ept
 from kvmodel.kvm_host import (
     Vcpu,
@@ -661,7 +661,7 @@ SPECS: Final = (
     Spec(
         "nested_ept_root_matches",
         _n("nested_ept_root_matches"),
-        Space((Bits(0xFFF | 1 << 51 | 1 << 12 | 1 << 52), Bits(1 << 51 | 1 << 12 | 1 << 6))),
+        Space(((0, EPTP), (0, EPTP, *(EPTP ^ 1 << n for n in range(64))))),
         lambda s: lambda root, eptp: (nested.nested_ept_root_matches(root, eptp),),
     ),
     Spec(
@@ -693,7 +693,7 @@ SPECS: Final = (
     Spec(
         "nested_vmx_write_pml_buffer",
         _n("nested_vmx_write_pml_buffer"),
-        Space(((*range(514), 0xFFFF), BOOL, BOOL)),
+        Space(((*range(514), *(1 << n for n in range(10, 16)), 0xFFFF), BOOL, BOOL)),
         _pml,
     ),
     Spec(
