@@ -158,6 +158,13 @@ SPECS: Final = (
         )
         for states, hosts in PAGES
     ),
+    # A huge page is written to, after that, while the log is on.
+    _slots(
+        tuple(state for state in SMALLER if state.xo and state.ux),
+        *((0x4020_3000,), (0x4040_0000,), (2,), (2,), (2, 3)),
+        *((2,), (0,), (1,)),
+        *((0, 1), (1, 2), (0,), (0,), (RAM_GFNS,)),
+    ),
     # Splitting makes 512 entries of one.
     *(
         _slots(
