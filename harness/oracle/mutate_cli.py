@@ -218,12 +218,12 @@ def summary(
         "journal": None
         if seen is None
         else {"runs": seen.runs, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
-        "mirror": _score(Counter(v.by for v in mirror), rows)
+        "mirror": score(Counter(v.by for v in mirror), rows)
         | {
             "survivors": rows,
             "explained_yet_caught": [v.mutant.key for v in mirror if v.by and v.mutant.key in EQUIVALENT],
         },
-        "patches": _score(Counter(v.by for v in patches), altered)
+        "patches": score(Counter(v.by for v in patches), altered)
         | {
             "survivors": altered,
             "caught": [
@@ -234,7 +234,8 @@ def summary(
     }
 
 
-def _score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, Any]:
+def score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """How many of the mutants were caught, and the share of those that change something, in per cent."""
     total = by.total()
     explained = sum(bool(row["reason"]) for row in survivors)
     caught = total - len(survivors)
@@ -244,7 +245,8 @@ def _score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, A
         "by": {name: count for name, count in sorted(by.items()) if name not in ("", "identity")},
         "explained": explained,
         "unexplained": len(survivors) - explained,
-        "score": round(100 * caught / (total - explained), 1) if total > explained else None,
+        # rounded down: 100 % means all
+        "score": 1000 * caught // (total - explained) / 10 if total > explained else None,
     }
 
 

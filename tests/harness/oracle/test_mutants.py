@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,9 @@ def test_a_batch_that_differs_catches() -> None:
     verdict = judge.judge(mutant)
     assert verdict.by == "check"
     assert verdict.caught.startswith("make_nonleaf_spte(")
+
+
+def test_a_hundred_per_cent_is_all_of_them() -> None:
+    score = mutate_cli.score(Counter({"check": 2224, "": 66}), [{"reason": "none"}] * 65 + [{"reason": ""}])
+    assert (score["caught"], score["unexplained"], score["score"]) == (2224, 1, 99.9)
+    assert mutate_cli.score(Counter({"check": 3, "": 1}), [{"reason": "none"}])["score"] == 100.0
