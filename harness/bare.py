@@ -16,8 +16,8 @@ from harness import guest, proc
 from harness.errors import GuestError, HostError
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
 from harness.rootfs import make_iso, render
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
 MEMORY_MIB: Final = 1024  # L1 is the machine itself

@@ -27,9 +27,9 @@ from harness.findings import Finding
 from harness.hosts.base import PARAM, Parameters
 from harness.series_io import Patch, Series
 from harness.trace import LIVELOCK_EXITS
-from kvmodel import tally
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import ClientSequence, ClientVector, HostVector, MsrVector, NxVector, UserMsrVector, Vector
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MsrVector, NxVector, UserMsrVector, Vector
 
 TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
 SCRIPT: Final = "run.sh"

@@ -22,12 +22,13 @@ from typing import Final
 from harness import cpus, selection
 from harness.cpus import Under
 from harness.departures import STALE, Departure, Symptom, symptom, symptom_of
-from kvmodel import machine, machine_l2, sdm
+from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, NotApplicable, Outcome, Step
-from kvmodel.sequence import SequenceVector
+from kvmodel.machine import l2
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Step
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Evmcs, Mbec, Paging, Vector, parse
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, Evmcs, Mbec, Paging, Vector, parse
 
 # The mirrored functions that decide what an entry or a set of controls means; the others carry it out.
 DECIDES: Final = (
@@ -200,7 +201,7 @@ def _cause(asked: _Asked, level: int, param: bool | None) -> Cause:
     for left_out in range(1, level + 1):
         outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
         # Where L1, or the probe's own part of L2, cannot run without the patch, that says nothing of the departure.
-        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(machine_l2.FRAME)
+        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(l2.FRAME)
         if not silent and not asked.looks_so(outcome):
             needed.append(left_out)
     switches = [n for n in needed if _is_switch(level, param, n)]

@@ -9,9 +9,9 @@ from typing import Any, Final
 from harness.errors import HostError
 from harness.hosts.base import Host
 from harness.trace import LIVELOCK_EXITS
-from kvmodel import tally
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import ClientSequence, ClientVector, UserMsrVector
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
 
 PATH: Final = "/tmp/kvmclient"
 REFUSED: Final = 64  # the bit of a UserMsrVector's answer where its refused writes begin

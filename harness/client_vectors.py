@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import permutations, product
 from typing import Final
 
-from kvmodel.vector import ClientSequence, UserMsrVector, Vector
+from kvmodel.question.vector import ClientSequence, UserMsrVector, Vector
 
 MODES: Final = (("real", "u"), ("prot", "u"), ("long", "u"), ("long", "s"))
 PAGING: Final = MODES[2:]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from kvmodel.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Prediction
 
 Contract = tuple[Allowed, ...] | NotApplicable
 

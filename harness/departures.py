@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from harness.compare import Mark, departing
 from harness.journal import outcome_of
-from kvmodel import sdm, tally
+from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Allowed, Kind, Outcome
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector, parse
+from kvmodel.question import tally
+from kvmodel.question.outcome import Allowed, Kind, Outcome
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector, parse
 
 Cell = tuple[int, str]  # level, parameter text
 STALE: Final = "stale translation"

@@ -17,8 +17,8 @@ from harness import protocol
 from harness.guest import PAGE, Observation
 from harness.hosts.base import Host
 from harness.trace import EPT_MISCONFIG, EPT_VIOLATION, TRACING, Event
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import AccessVector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import AccessVector
 
 RULES: Final = {
     "addresses": "tables, pages and frames lie elsewhere in the model: an address of one stands for the same address "

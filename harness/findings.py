@@ -16,9 +16,9 @@ from functools import lru_cache
 
 from harness.causes import NOT_ASKED, Cause
 from harness.departures import Cell, Departure, Symptom, departing_access, symptom
-from kvmodel.sequence import SequenceVector
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
 from kvmodel.series import LAST, Level
-from kvmodel.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
 
 Key = tuple[Symptom, str, str, str]
 

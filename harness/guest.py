@@ -12,9 +12,9 @@ from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from kvmodel.outcome import Kind, Outcome, Place, of_turns
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import (
+from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import (
     Access,
     AccessVector,
     Common,

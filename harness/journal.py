@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from harness.compare import UNHEARD, Contract, Mark, Verdict
 from harness.errors import InputError
-from kvmodel.outcome import Kind, NotApplicable, Outcome, Place, Prediction
-from kvmodel.vector import Vector
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, Prediction
+from kvmodel.question.vector import Vector
 
 USER_VERSION: Final = 1
 LEFT_OUT: Final = "left_out"  # in a run's provenance, by a patch's hash: what changes when it is left out

@@ -17,9 +17,9 @@ from harness.errors import GuestError
 from harness.hosts.base import Host
 from harness.qemu import SERIAL, End, Qemu, Run
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome, of_turns
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Machine, Mbec, NxVector, Vector
+from kvmodel.question.outcome import Kind, Outcome, of_turns
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Machine, Mbec, NxVector, Vector
 
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C

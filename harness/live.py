@@ -14,7 +14,7 @@ from harness.session import Session
 from harness.setup import Bench
 from harness.validate import Options, ask
 from harness.voices import Voices
-from kvmodel.vector import Vector
+from kvmodel.question.vector import Vector
 
 Say = Callable[[str], None]
 

@@ -21,8 +21,8 @@ from harness.errors import InputError
 from harness.findings import Finding, group
 from harness.guest import pack
 from harness.journal import Answer, contract_json, outcome_json, outcome_of
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Vector, VectorError, changed_fields, parse
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields, parse
 
 TIMES: Final = 3
 PROVENANCE: Final = "confirmed"  # where a run's provenance keeps what was done, by the cause's hash

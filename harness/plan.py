@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
 
 PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
 

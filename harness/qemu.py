@@ -27,7 +27,7 @@ from harness.errors import GuestError, HostError
 from harness.hosts.base import FILES, Host, Remote
 from harness.memory import Memory
 from harness.qmp import Command, Event, Monitor
-from kvmodel.vector import Machine
+from kvmodel.question.vector import Machine
 
 BINARY: Final = "qemu-system-x86_64"
 SERIAL: Final = f"{FILES}/l1-serial"

@@ -14,9 +14,9 @@ from typing import Final
 from harness import client, trace
 from harness.errors import HostError
 from harness.hosts.base import Host
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import REMOVING
 from kvmodel.sdm.host import left_behind
-from kvmodel.vector import REMOVING
 
 EVENT: Final = "kvm_tdp_mmu_spte_changed"
 BUFFER: Final = 4096  # KiB: a line an entry

@@ -9,7 +9,7 @@ from harness import vectors
 from harness.client_vectors import CLIENT
 from harness.errors import InputError
 from harness.sequences import SEQUENCES
-from kvmodel.vector import Vector, VectorError, parse
+from kvmodel.question.vector import Vector, VectorError, parse
 
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import product
 from typing import Final
 
-from kvmodel.sequence import SequenceVector, sequence
-from kvmodel.vector import RWXU, Access, AccessVector, GuestPerm, Mbec, Perm
+from kvmodel.question.sequence import SequenceVector, sequence
+from kvmodel.question.vector import RWXU, Access, AccessVector, GuestPerm, Mbec, Perm
 
 SEED: Final = 20250313  # the day the series was posted
 SWX: Final = GuestPerm(False, True, True)

@@ -19,8 +19,8 @@ from harness.l1 import L1, MSR_PROCBASED_CTLS2, Seen
 from harness.plan import PLAIN, Load
 from harness.qemu import end_leftovers
 from kvmodel.machine import parameter_lost, text_value
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
 PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
 MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22

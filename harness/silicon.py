@@ -16,7 +16,7 @@ from harness.setup import Bench
 from harness.summary import BARE_HOST
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.vector import Vector
+from kvmodel.question.vector import Vector
 
 KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
 

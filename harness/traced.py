@@ -12,8 +12,8 @@ from harness.events import Traced
 from harness.plan import Load
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind
-from kvmodel.vector import RWXU, UWX, AccessVector, NxVector, Paging, Vector
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import RWXU, UWX, AccessVector, NxVector, Paging, Vector
 
 LIMIT: Final = 24  # vectors traced of one machine's batch; those that ask about huge pages come on top
 LIVELOCKS: Final = 2  # of them, at most: each fills the trace until its deadline

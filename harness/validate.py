@@ -24,8 +24,8 @@ from harness.plan import SAME_CODE, Load, Work, collapse, settled
 from harness.session import Deadly, Session
 from harness.traced import huge_pages
 from harness.voices import Voices
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Machine, Vector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Machine, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 START: Final = 600  # a start of QEMU takes as long as so many vectors

@@ -12,7 +12,7 @@ from itertools import product
 
 from harness.client_vectors import CLIENT
 from harness.sequences import SEQUENCES
-from kvmodel.vector import (
+from kvmodel.question.vector import (
     RWXU,
     UWX,
     Access,

@@ -14,9 +14,9 @@ from harness.session import Deadly
 from harness.traced import Judged, judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Prediction
-from kvmodel.sequence import SequenceVector
-from kvmodel.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
+from kvmodel.question.outcome import Kind, Prediction
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
 
 # The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)

@@ -21,7 +21,7 @@ import pytest
 
 from harness import cli, kernel, series_io
 from harness.cache import Cache
-from kvmodel.vector import Access, AccessVector, Mbec, Perm
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

@@ -8,8 +8,8 @@ import pytest
 from harness import cli, summary
 from harness.compare import Mark
 from harness.journal import Journal
-from kvmodel.outcome import Kind
-from kvmodel.vector import Access, AccessVector, Mbec, Perm
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 
 pytestmark = pytest.mark.live
 

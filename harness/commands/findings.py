@@ -21,7 +21,7 @@ from harness.progress import PROGRESS
 from harness.report import facts
 from harness.setup import Bench
 from kvmodel import machine
-from kvmodel.outcome import Outcome
+from kvmodel.question.outcome import Outcome
 from kvmodel.sdm.rules import RULES
 
 

@@ -11,7 +11,7 @@ from harness.commands.common import add_level, one_level
 from harness.compare import stands
 from harness.journal import param_text
 from kvmodel import machine, sdm
-from kvmodel.outcome import NotApplicable
+from kvmodel.question.outcome import NotApplicable
 
 EXAMPLES = """\
 example:

@@ -18,8 +18,8 @@ from harness.validate import Options, ask
 from harness.voices import Voices
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import NotApplicable
-from kvmodel.vector import AccessVector, NxVector, Vector
+from kvmodel.question.outcome import NotApplicable
+from kvmodel.question.vector import AccessVector, NxVector, Vector
 
 EXAMPLES = """\
 example:

@@ -12,7 +12,7 @@ from harness.errors import HostError
 from harness.plan import Work
 from harness.setup import Bench
 from harness.validate import Options, ask
-from kvmodel.outcome import Kind
+from kvmodel.question.outcome import Kind
 
 
 @dataclass(slots=True)

@@ -6,32 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from kvmodel import (
-    hyperv,
-    kvm_host,
-    kvm_role,
-    memslot,
-    mmu,
-    mmu_role,
-    mmu_roots,
-    nested,
-    nested_ctls,
-    nested_evmcs,
-    paging_tmpl,
-    spte,
-    spte_h,
-    vmx,
-    vmx_ept,
-    vmx_h,
-)
-from kvmodel.kvm_host import Kvm
+from kvmodel.include.asm import kvm_host, kvm_role, vmx_h
+from kvmodel.include.asm.kvm_host import Kvm
+from kvmodel.mmu import mmu, mmu_page, mmu_role, paging_tmpl, spte, spte_h
 from kvmodel.series import Level
+from kvmodel.virt import kvm_main
+from kvmodel.vmx import hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_ept
 
 MODULES: tuple[ModuleType, ...] = (
     vmx_h,
     kvm_host,
     kvm_role,
-    memslot,
+    kvm_main,
     spte_h,
     spte,
     mmu,
@@ -42,7 +28,7 @@ MODULES: tuple[ModuleType, ...] = (
     nested,
     nested_ctls,
     nested_evmcs,
-    mmu_roots,
+    mmu_page,
     hyperv,
 )
 

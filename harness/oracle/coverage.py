@@ -20,26 +20,32 @@ from harness.oracle.spec import Spec
 from harness.plan import PARAM_FROM
 from harness.selection import PARAM_VALUES
 from kvmodel import machine
+from kvmodel.question.vector import AccessVector, NxVector, Vector
 from kvmodel.series import LAST
-from kvmodel.vector import AccessVector, NxVector, Vector
 
 EACH: Final = 12  # vectors of a part of the core that are predicted
 BEYOND: Final = 40  # of a part beyond it: sequences differ more
 LEVELS: Final = (0, 11, LAST)
+KVMODEL: Final = Path(next(iter(kvmodel.__path__)))
 _ORIGIN: Final = re.compile(r"((?:include/|kvm/|virt/|asm/|vmx/|mmu/)?[\w/.-]+\.[chS]) ([A-Za-z_]\w*)")
 
 
 def origins(package: Path | None = None) -> list[tuple[str, str, str]]:
     """Every Python function that mirrors a C function (``mmu/spte.c make_spte``): that, its module and its name."""
-    folder = package or Path(next(iter(kvmodel.__path__)))
+    folder = package or KVMODEL
     found = []
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (match := _ORIGIN.match(ast.get_docstring(node) or "")):
                 file = match[1].removeprefix("kvm/")
                 name = f"{'mmu/mmu.c' if file == 'mmu.c' else file} {match[2]}"
-                found.append((name, path.stem, node.name))
+                found.append((name, module_of(path, folder), node.name))
     return found
+
+
+def module_of(file: Path, folder: Path = KVMODEL) -> str:
+    """The module that ``file`` is, as seen from the package in ``folder``: ``mmu.spte``."""
+    return ".".join(file.relative_to(folder).with_suffix("").parts)
 
 
 def mirrored(package: Path | None = None) -> dict[str, str]:
@@ -73,7 +79,8 @@ def called() -> Iterator[set[tuple[str, str]]]:
         yield seen
     finally:
         sys.settrace(before)
-        seen.update((Path(c.co_filename).stem, c.co_name) for c in codes if "/kvmodel/" in c.co_filename)
+        files = {c: Path(c.co_filename) for c in codes}
+        seen.update((module_of(f), c.co_name) for c, f in files.items() if f.is_relative_to(KVMODEL))
 
 
 def by_vectors(levels: Sequence[int] = LEVELS) -> set[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from harness.oracle.spaces import spread
 from harness.oracle.spec import Row, Side, Spec, State
-from kvmodel.kvm_host import Kvm, kvm_mmu
+from kvmodel.include.asm.kvm_host import Kvm, kvm_mmu
 from kvmodel.series import Level
 
 PILOT = 1000  # cases an ordinary function is watched over

@@ -6,9 +6,9 @@ from typing import Final
 
 from harness.oracle.spaces import MASK64
 from harness.oracle.spec import functions_of
-from kvmodel.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
-from kvmodel.mmu_spte import shadow_walk
-from kvmodel.spte_h import SHADOW_NONPRESENT_VALUE
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
+from kvmodel.mmu.mmu_sync import shadow_walk
+from kvmodel.mmu.spte_h import SHADOW_NONPRESENT_VALUE
 
 RAM_GFNS: Final = 1 << 19  # flow.h
 PRIME: Final = 0x100000001B3

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.errors import InputError
+
 MODULES: Final = (
-    "capabilities", "hyperv", "kvm_host", "kvm_role", "memslot", "mmu", "mmu_fault", "mmu_role", "mmu_roots", "mmu_sp",
-    "mmu_spte", "mmu_sync", "mmu_track", "mmu_unsync", "mmutrace", "nested", "nested_ctls", "nested_evmcs",
-    "paging_tmpl", "spte", "spte_h", "tdp_mmu", "tdp_mmu_slot", "vmx", "vmx_ept", "vmx_h", "x86", "x86_emulate",
+    "include.asm.kvm_host", "include.asm.kvm_role", "include.asm.vmx_h",
+    "mmu.mmu", "mmu.mmu_fault", "mmu.mmu_page", "mmu.mmu_role", "mmu.mmu_sync", "mmu.mmutrace", "mmu.paging_tmpl",
+    "mmu.spte", "mmu.spte_h", "mmu.tdp_mmu",
+    "virt.kvm_main",
+    "vmx.capabilities", "vmx.hyperv", "vmx.nested", "vmx.nested_ctls", "vmx.nested_evmcs", "vmx.vmx", "vmx.vmx_ept",
+    "x86", "x86_emulate",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
 _TOLD: Final = frozenset({"steps", "trace"})
@@ -38,7 +43,7 @@ class Mutant:
     @property
     def place(self) -> str:
         """File and line."""
-        return f"kvmodel/{self.module}.py:{self.line}"
+        return f"kvmodel/{self.module.replace('.', '/')}.py:{self.line}"
 
     @property
     def key(self) -> str:
@@ -60,6 +65,17 @@ def source(module: str) -> Path:
     file = importlib.import_module(f"kvmodel.{module}").__file__
     assert file is not None
     return Path(file)
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or its last part (``spte``).
+
+    Raises InputError for a name that the mirror does not have.
+    """
+    known = {short: module for module in MODULES for short in (module, module.rpartition(".")[2])}
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(MODULES)}")
+    return [known[name] for name in names]
 
 
 def _tells(node: ast.AST) -> bool:
@@ -248,7 +264,7 @@ def values(module: str) -> dict[str, int]:
     loaded = importlib.import_module(f"kvmodel.{module}")
     found = {n: v for n, v in vars(loaded).items() if isinstance(v, int)}
     for factory in ("vmx_h", "spte_h"):
-        if module == factory:
+        if module.rpartition(".")[2] == factory:
             header = getattr(loaded, factory)(Level.of(LAST))
             found |= {n: v for n in type(header).__slots__ if isinstance(v := getattr(header, n, None), int)}
     return found

@@ -78,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
     kinds = args.what.split(",")
     if unknown := [k for k in kinds if k not in WHAT]:
         raise InputError(f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches")
-    modules = args.only.split(",") if args.only else list(mutants.MODULES)
-    if unknown := [m for m in modules if m not in mutants.MODULES]:
-        raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(mutants.MODULES)}")
+    modules = mutants.named(args.only.split(",")) if args.only else list(mutants.MODULES)
     for name in ("sample", "cases", "jobs"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise InputError(f"--{name} {value}: give 1 or more")

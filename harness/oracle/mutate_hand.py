@@ -12,7 +12,7 @@ from harness.journal import outcome_json, outcome_of
 from harness.oracle.hands import serve
 from harness.oracle.mutants import mutants
 from harness.oracle.mutation import Asked, Judge, Live
-from kvmodel.vector import parse
+from kvmodel.question.vector import parse
 
 CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, which nobody may catch
 

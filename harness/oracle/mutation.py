@@ -32,9 +32,9 @@ from harness.oracle.spec import answers
 from harness.oracle.worker import Image, Worker
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Outcome
+from kvmodel.question.outcome import Outcome
+from kvmodel.question.vector import Vector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import Vector
 
 CASES: Final = 10_000  # for each check and level
 LEVELS: Final = (LAST, 0, 10, 11, 13, 15)  # beside those a gate belongs to
@@ -42,7 +42,7 @@ TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that ha
 FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
-KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "outcome", "sdm", "sequence", "series", "vector"))
+KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "question", "sdm", "series"))
 RENEWED: Final = tuple(f"harness.oracle.{n}" for n in ("spec", "flow", "catalogue", "constants_check"))
 
 
@@ -298,7 +298,7 @@ def readers(name: str) -> Functions:
 
 
 def _modules() -> list[str]:
-    return [*MODULES, "machine", "machine_vcpu", "machine_l2", "machine_client", "memslot", "tdp_mmu_slot", "trace_h"]
+    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace_h"]
 
 
 def _made(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:

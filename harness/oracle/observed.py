@@ -19,7 +19,7 @@ from harness.journal import Journal
 from harness.oracle.mutation import Asked
 from harness.selection import PARAM_VALUES
 from kvmodel import machine
-from kvmodel.vector import parse
+from kvmodel.question.vector import parse
 
 KVM: Final = "kvm"  # the journal's name of the host that runs KVM
 EACH: Final = 4  # vectors kept of one way

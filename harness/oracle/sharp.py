@@ -24,8 +24,8 @@ from harness.selection import PARAM_VALUES
 from harness.series_io import Series, level_state
 from kvmodel import machine
 from kvmodel.cpu import Cpu
+from kvmodel.question.vector import Vector
 from kvmodel.series import LAST, Level
-from kvmodel.vector import Vector
 
 CASES: Final = 2_000  # for each check
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from harness.oracle.spaces import MASK64, Space
-from kvmodel import mmu_fault
-from kvmodel.kvm_host import Kvm, Vcpu
+from kvmodel.include.asm.kvm_host import Kvm, Vcpu
+from kvmodel.include.asm.vmx_h import vmx_h
+from kvmodel.mmu import mmu_fault
+from kvmodel.mmu.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
+from kvmodel.mmu.spte_h import spte_h
 from kvmodel.series import Level
-from kvmodel.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
-from kvmodel.spte_h import spte_h
-from kvmodel.vmx import kvm_configure_mmu
-from kvmodel.vmx_h import vmx_h
+from kvmodel.vmx.vmx import kvm_configure_mmu
 
 Row = tuple[int, ...]
 Call = tuple[str, Row]

@@ -7,9 +7,9 @@ from typing import Final
 
 from harness.oracle.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.spec import EPTP, Mirror, Side, Spec, State, functions_of
-from kvmodel import mmu, mmu_fault, mmu_role, paging_tmpl
-from kvmodel.kvm_host import kvm_mmu, kvm_mmu_page, kvm_page_fault, rsvd_bits_validate
-from kvmodel.kvm_role import kvm_mmu_extended_role
+from kvmodel.include.asm.kvm_host import kvm_mmu, kvm_mmu_page, kvm_page_fault, rsvd_bits_validate
+from kvmodel.include.asm.kvm_role import kvm_mmu_extended_role
+from kvmodel.mmu import mmu, mmu_fault, mmu_role, paging_tmpl
 
 PFERR: Final = Bits(0x7)  # present, write, user
 FETCH: Final = 1 << 4

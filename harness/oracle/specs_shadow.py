@@ -8,9 +8,17 @@ from typing import Final
 from harness.oracle.flow import CODES, FAULT, FAULTS, SHARED, WIDE, begin, digest, mmu_c, walked
 from harness.oracle.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.spec import EPTP, Mirror, Side, Spec, State, functions_of
-from kvmodel import mmu_fault, mmu_roots, mmu_sync, mmu_track
-from kvmodel.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, PT_PAGE_SIZE_MASK, Vcpu, kvm_mmu, kvm_mmu_page, x86_exception
-from kvmodel.vmx_h import VMX_EPTP_AD_ENABLE_BIT
+from kvmodel.include.asm.kvm_host import (
+    PAGE_SHIFT,
+    PG_LEVEL_4K,
+    PT_PAGE_SIZE_MASK,
+    Vcpu,
+    kvm_mmu,
+    kvm_mmu_page,
+    x86_exception,
+)
+from kvmodel.include.asm.vmx_h import VMX_EPTP_AD_ENABLE_BIT
+from kvmodel.mmu import mmu_fault, mmu_page, mmu_sync
 
 TABLES: Final = (0x1000, 0x12000, 0x13000, 0x21_5000)  # from the top, flow.h
 
@@ -45,7 +53,7 @@ def _shadow(s: Side) -> Mirror:
         memory.update(zip(places, tables, strict=True))
         vcpu.memory = memory
         vcpu.mmu.inject_page_fault = inject
-        mmu_roots.mmu_alloc_shadow_roots(vcpu)
+        mmu_page.mmu_alloc_shadow_roots(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
         memory[places[3]] = after
         flushed = synced() if sync else 0
@@ -82,11 +90,11 @@ def _written(s: Side) -> Mirror:
     def switch(other: bool) -> None:
         eptp = EPTP ^ (VMX_EPTP_AD_ENABLE_BIT if other else 0)
         mmu_fault.kvm_init_shadow_ept_mmu(vcpu, execonly, huge, l1_ad is not other, eptp)
-        mmu_roots.kvm_mmu_reload(vcpu)
+        mmu_page.kvm_mmu_reload(vcpu)
 
     def write(places: list[int], table: int, times: int, entry: int) -> None:
         for _ in range(times):
-            mmu_track.write_guest_table(vcpu, places[table], entry)
+            mmu_sync.write_guest_table(vcpu, places[table], entry)
 
     def call(addr: int, first: int, second: int, flag: int, host: int, *rest: int) -> tuple[int, ...]:
         beside, other, *writes, sync, top, upper, lower, leaf = rest
@@ -96,9 +104,9 @@ def _written(s: Side) -> Mirror:
         places = [place + (addr >> 39 - 9 * n & 511) * 8 for n, place in enumerate(TABLES)]
         vcpu.memory = dict(zip(places, (top, upper, lower, leaf), strict=True))
         vcpu.mmu.inject_page_fault = inject
-        mmu_roots.kvm_mmu_free_roots(vcpu.mmu)
+        mmu_page.kvm_mmu_free_roots(vcpu.mmu)
         vcpu.mmu.pgd = EPTP
-        mmu_roots.mmu_alloc_shadow_roots(vcpu)
+        mmu_page.mmu_alloc_shadow_roots(vcpu)
         if beside:
             vcpu.memory[TABLES[1] + (addr + BESIDE >> 30 & 511) * 8] = beside
             mmu_fault.kvm_mmu_page_fault(vcpu, addr + BESIDE, first)
@@ -112,9 +120,9 @@ def _written(s: Side) -> Mirror:
         write(places, *writes[3:])
         if other == 2:
             switch(True)
-        mmu_roots.kvm_mmu_reload(vcpu)
+        mmu_page.kvm_mmu_reload(vcpu)
         if sync:
-            mmu_roots.kvm_mmu_sync_roots(vcpu)
+            mmu_page.kvm_mmu_sync_roots(vcpu)
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
         fault = caught[-1] if caught else x86_exception()
         vcpu.pages = {pa: sp for pa, sp in vcpu.pages.items() if vcpu.hash.get((sp.gfn, sp.role)) is sp}
@@ -145,7 +153,7 @@ def _switched(s: Side) -> Mirror:
         mmu.root_pgd, mmu.root = held[0] or (0, None)
         mmu.prev_roots = held[1:]
         mmu.root_role = words[13]
-        found = mmu_roots.fast_pgd_switch(mmu, words[12])
+        found = mmu_page.fast_pgd_switch(mmu, words[12])
         after = (mmu.root, *(root[1] if root else None for root in mmu.prev_roots))
         return found, *(next((n for n, page in enumerate(pages, 1) if page is root), 0) for root in after)
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from harness.oracle.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
-from kvmodel import spte, spte_h
-from kvmodel.kvm_host import Kvm, kvm_memory_slot, kvm_mmu_page
+from kvmodel.include.asm.kvm_host import Kvm, kvm_memory_slot, kvm_mmu_page
+from kvmodel.mmu import spte, spte_h
 
 PRESENT: Final = 1 << 11
 HUGE: Final = 1 << 7

@@ -8,10 +8,18 @@ from typing import Final
 from harness.oracle.flow import CODES, FAULT, FAULTS, RAM_GFNS, SHARED, WIDE, begin, digest, mmu_c, walked
 from harness.oracle.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.spec import Mirror, Side, Spec, State, functions_of
-from kvmodel import mmu_fault, tdp_mmu, tdp_mmu_slot
-from kvmodel.kvm_host import PAGE_SHIFT, PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K, Vcpu, kvm_memory_slot, kvm_mmu_page
-from kvmodel.mmu_spte import shadow_walk
-from kvmodel.spte_h import SPTE_MMU_PRESENT_MASK, is_last_spte
+from kvmodel.include.asm.kvm_host import (
+    PAGE_SHIFT,
+    PG_LEVEL_1G,
+    PG_LEVEL_2M,
+    PG_LEVEL_4K,
+    Vcpu,
+    kvm_memory_slot,
+    kvm_mmu_page,
+)
+from kvmodel.mmu import mmu_fault, tdp_mmu
+from kvmodel.mmu.mmu_sync import shadow_walk
+from kvmodel.mmu.spte_h import SPTE_MMU_PRESENT_MASK, is_last_spte
 
 MASKED: Final = 3  # flow.h enum slot_work
 SPLIT: Final = 4
@@ -45,17 +53,17 @@ def _tdp(s: Side) -> Mirror:
 def _work(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[int]) -> bool:
     match work:
         case 0:
-            return tdp_mmu_slot.kvm_tdp_mmu_age_gfn_range(vcpu, slot)
+            return tdp_mmu.kvm_tdp_mmu_age_gfn_range(vcpu, slot)
         case 1:
-            return tdp_mmu_slot.kvm_tdp_mmu_wrprot_slot(vcpu, slot, level)
+            return tdp_mmu.kvm_tdp_mmu_wrprot_slot(vcpu, slot, level)
         case 2:
-            return tdp_mmu_slot.kvm_tdp_mmu_clear_dirty_slot(vcpu, slot)
+            return tdp_mmu.kvm_tdp_mmu_clear_dirty_slot(vcpu, slot)
         case 3:
-            tdp_mmu_slot.kvm_tdp_mmu_clear_dirty_pt_masked(vcpu, slot, gfns, level > PG_LEVEL_4K)
+            tdp_mmu.kvm_tdp_mmu_clear_dirty_pt_masked(vcpu, slot, gfns, level > PG_LEVEL_4K)
         case 4:
-            tdp_mmu_slot.kvm_tdp_mmu_try_split_huge_pages(vcpu, slot, level)
+            tdp_mmu.kvm_tdp_mmu_try_split_huge_pages(vcpu, slot, level)
         case _:
-            tdp_mmu_slot.kvm_tdp_mmu_zap_collapsible_sptes(vcpu, slot)
+            tdp_mmu.kvm_tdp_mmu_zap_collapsible_sptes(vcpu, slot)
     return False
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from harness.oracle.spaces import BOOL, Bits, Space
 from harness.oracle.spec import Mirror, Side, Spec, State
-from kvmodel import mmutrace, x86
+from kvmodel import x86
+from kvmodel.mmu import mmutrace
 
 
 def packed(text: str) -> tuple[int, ...]:

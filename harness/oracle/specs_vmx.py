@@ -9,8 +9,7 @@ from unittest import mock
 
 from harness.oracle.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.spec import EPTP, Mirror, Side, Spec, State, functions_of
-from kvmodel import capabilities, hyperv, nested, nested_ctls, nested_evmcs, spte, vmx, vmx_ept
-from kvmodel.kvm_host import (
+from kvmodel.include.asm.kvm_host import (
     Vcpu,
     hv_enlightened_vmcs,
     hv_vp_assist_page,
@@ -21,6 +20,8 @@ from kvmodel.kvm_host import (
     vmx_capability,
     x86_exception,
 )
+from kvmodel.mmu import spte
+from kvmodel.vmx import capabilities, hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_ept
 
 U32: Final = Bits((1 << 32) - 1)
 U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)

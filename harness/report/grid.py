@@ -18,8 +18,8 @@ from harness.journal import Journal, outcome_of
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
 from harness.vectors import SWX
-from kvmodel.outcome import Kind
-from kvmodel.vector import UWX, AccessVector, Paging, parse
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import UWX, AccessVector, Paging, parse
 
 DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOT_RUN: Final = -1

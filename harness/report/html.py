@@ -21,7 +21,7 @@ from harness.report import pictures
 from harness.report.facts import Report
 from harness.report.grid import Grid
 from harness.report.text import NAME_MAX, duration, plain
-from kvmodel.outcome import Kind
+from kvmodel.question.outcome import Kind
 
 ROW_TITLES: Final = (
     ("vectors", "vectors"),

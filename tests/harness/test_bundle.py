@@ -20,8 +20,8 @@ from harness.findings import Finding, group
 from harness.journal import Journal
 from harness.plan import Load
 from harness.setup import Bench
-from kvmodel.outcome import Kind, Outcome, Place
-from kvmodel.vector import (
+from kvmodel.question.outcome import Kind, Outcome, Place
+from kvmodel.question.vector import (
     ENVIRONMENTS,
     Access,
     AccessVector,

@@ -8,9 +8,9 @@ from harness.causes import NOT_ASKED, NOT_SHOWN, Cause, find_cause, find_errata
 from harness.departures import Departure
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, NotApplicable, Outcome
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome
+from kvmodel.question.vector import Access, AccessVector, ClientVector, Evmcs, Mbec, Perm, Vector
 from kvmodel.sdm.errata import LARGE_BIT12
-from kvmodel.vector import Access, AccessVector, ClientVector, Evmcs, Mbec, Perm, Vector
 
 CPU = Cpu()
 PLAIN = AccessVector(Mbec.OFF, leaf=Perm(True, True, True, False), access=Access.FETCH, cpl=3)

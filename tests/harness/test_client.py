@@ -11,9 +11,9 @@ from harness.errors import HostError
 from harness.findings import weight
 from harness.hosts.base import Result
 from harness.vectors import core, full
-from kvmodel import tally
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Access, ClientSequence, ClientVector, UserMsrVector, parse
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserMsrVector, parse
 
 SEQUENCE = ClientSequence("long", "s", "2m", ("read", "age", "log", "write"), "eptad0nx")
 

@@ -1,7 +1,7 @@
 """A disagreement gets its name; a vector that never ran is never agreement."""
 
 from harness.compare import Mark, judge, stands
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
 
 DONE = Outcome(Kind.DONE)
 VIOLATION = Outcome(Kind.VIOLATION, 0x184)

@@ -9,7 +9,7 @@ from harness.journal import Answer, CellKey, Journal
 from harness.report import facts
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.vector import Access, AccessVector, Mbec, Perm, Vector
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 
 LAB = Cpu(execonly=False, maxphyaddr=46)
 READ_USER = Perm(True, False, False, True)

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.departures import Departure, severity, symptom, symptom_of
-from kvmodel.outcome import Kind, Outcome, Place
-from kvmodel.vector import AccessVector, ClientVector, EntryVector, HostVector, MmioVector, NxVector
+from kvmodel.question.outcome import Kind, Outcome, Place
+from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, HostVector, MmioVector, NxVector
 
 DONE = Outcome(Kind.DONE)
 RIGHT = Outcome(Kind.VIOLATION, 0x18C, gpa=Place("target"), defined=~0x40)

@@ -11,8 +11,8 @@ from harness import events, guest, protocol, trace
 from harness.events import Exit, Marked
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind
-from kvmodel.vector import Access, AccessVector, Mbec, Perm
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 
 RECORDED = Path(__file__).parent / "recorded" / "events_level0.trace"
 WRITE = AccessVector(Mbec.OFF, access=Access.WRITE, cpl=3)

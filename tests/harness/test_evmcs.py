@@ -12,8 +12,8 @@ from harness import guest, proc, protocol, vectors
 from harness.cache import default_root
 from harness.probe import IMAGES
 from kvmodel.machine import predict
-from kvmodel.outcome import Kind
-from kvmodel.vector import Evmcs, parse
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import Evmcs, parse
 from tests.kvmodel.mirror import CPU
 
 # Every place of the table, printed: field encoding and byte offset.

@@ -9,8 +9,8 @@ from harness.departures import Departure
 from harness.findings import common, effective, group, weight
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, NotApplicable, Outcome
-from kvmodel.vector import Access, AccessVector, ClientVector, Mbec, Perm
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome
+from kvmodel.question.vector import Access, AccessVector, ClientVector, Mbec, Perm
 
 CPU = Cpu()
 LOOP = Outcome(Kind.LIVELOCK)

@@ -10,8 +10,8 @@ import pytest
 
 from harness import guest, protocol
 from harness.errors import GuestError, InputError
-from kvmodel.outcome import Kind, Outcome, Place
-from kvmodel.vector import (
+from kvmodel.question.outcome import Kind, Outcome, Place
+from kvmodel.question.vector import (
     Access,
     AccessVector,
     ClientVector,

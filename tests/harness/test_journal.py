@@ -8,8 +8,8 @@ import pytest
 from harness.compare import Mark, judge
 from harness.errors import InputError
 from harness.journal import Answer, CellKey, Journal, outcome_json, outcome_of
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place, Prediction
-from kvmodel.vector import AccessVector, HostVector, Vector
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place, Prediction
+from kvmodel.question.vector import AccessVector, HostVector, Vector
 
 DONE = Outcome(Kind.DONE)
 LOOP = Outcome(Kind.LIVELOCK, note="the same exit")

@@ -18,7 +18,7 @@ from harness.l1 import Seen
 from harness.plan import Load
 from harness.setup import Bench
 from kvmodel import machine, sdm
-from kvmodel.vector import Access, AccessVector, Mbec, Perm, Vector
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 
 LOOPS = AccessVector(Mbec.OFF, leaf=Perm.parse("--xu"), cpl=3, smep=True)
 DIES = AccessVector(Mbec.OFF, leaf=Perm.parse("r--u"), upper=Perm.parse("r--u"), access=Access.RMW)

@@ -13,9 +13,9 @@ from harness.journal import Answer, CellKey, Journal, contract_json
 from harness.minimise import PROVENANCE, Minimal, departure_of, minimise, row_of, simpler
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome, Prediction
-from kvmodel.sequence import sequence
-from kvmodel.vector import Access, AccessVector, ClientVector, Mbec, Paging, Perm, Vector
+from kvmodel.question.outcome import Kind, Outcome, Prediction
+from kvmodel.question.sequence import sequence
+from kvmodel.question.vector import Access, AccessVector, ClientVector, Mbec, Paging, Perm, Vector
 
 CPU = Cpu()
 FAR = AccessVector(

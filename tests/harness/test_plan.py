@@ -4,7 +4,7 @@ import pytest
 
 from harness.plan import SPREAD, Load, Work, collapse, plan, settled, twins
 from harness.vectors import core
-from kvmodel.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
+from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
 
 
 def test_every_vector_is_planned_once_a_cell() -> None:

@@ -18,8 +18,8 @@ from harness.errors import BuildError, GuestError
 from harness.l1 import virtual_cpu
 from harness.sequences import SEQUENCES
 from kvmodel import sdm
-from kvmodel.outcome import Kind, Place
-from kvmodel.vector import (
+from kvmodel.question.outcome import Kind, Place
+from kvmodel.question.vector import (
     Access,
     AccessVector,
     EntryVector,

@@ -13,7 +13,7 @@ from harness.errors import HostError
 from harness.hosts.base import Parameters
 from harness.qmp import Event
 from harness.setup import Bench
-from kvmodel.vector import ENVIRONMENTS, Environment, Machine
+from kvmodel.question.vector import ENVIRONMENTS, Environment, Machine
 
 
 def machine(mbec: bool = True, xo: bool = True, ev: bool = False, env: str = "std") -> Machine:

@@ -9,7 +9,7 @@ import pytest
 from harness import client, removed, trace
 from harness.errors import HostError
 from harness.hosts.base import Host, Result
-from kvmodel.outcome import Kind
+from kvmodel.question.outcome import Kind
 
 HEAD = "  kvmclient-71      [000] .....     7.5{n}: kvm_tdp_mmu_spte_changed: as id 0 gfn {n} level {level} "
 GONE = "8000000000000{mark:03x}"

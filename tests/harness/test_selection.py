@@ -6,7 +6,7 @@ import pytest
 
 from harness import selection
 from harness.errors import InputError
-from kvmodel.vector import AccessVector
+from kvmodel.question.vector import AccessVector
 
 
 def test_levels() -> None:

@@ -20,11 +20,12 @@ from harness.qemu import End, Run
 from harness.sequences import SEQUENCES
 from harness.vectors import CORE, full
 from harness.voices import Voices
-from kvmodel import machine, machine_l2, sdm
+from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import THEN, Allowed, Kind, Outcome, Prediction, of_turns
-from kvmodel.sequence import SequenceVector, sequence
-from kvmodel.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector, parse
+from kvmodel.machine import l2
+from kvmodel.question.outcome import THEN, Allowed, Kind, Outcome, Prediction, of_turns
+from kvmodel.question.sequence import SequenceVector, sequence
+from kvmodel.question.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector, parse
 
 C = protocol.CONSTANTS
 READ = AccessVector(mbec=Mbec.OFF)
@@ -281,7 +282,7 @@ def test_what_the_access_alone_shows_has_the_same_cause() -> None:
 def test_a_kvm_that_ignores_invept_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The space and the contract together notice what the series does not break: INVEPT without a sync."""
     cpu = Cpu(maxphyaddr=40)
-    monkeypatch.setattr(machine_l2, "handle_invept", lambda _: None)
+    monkeypatch.setattr(l2, "handle_invept", lambda _: None)
     rows = []
     for vector in SEQUENCES["sequence_permissions_without_mbec"]():
         told = machine.predict(0, None, cpu, vector).outcome

@@ -11,8 +11,8 @@ import pytest
 from harness.hosts.base import ModuleFiles, Parameters, Result
 from harness.plan import Load
 from harness.session import PARAM_FILE, Session
-from kvmodel.outcome import Kind
-from kvmodel.vector import ENVIRONMENTS, HostVector
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import ENVIRONMENTS, HostVector
 
 LOAD = Load(18, True, ENVIRONMENTS["std"])
 

@@ -9,8 +9,8 @@ from harness.events import Traced
 from harness.plan import Load
 from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind
-from kvmodel.vector import ENVIRONMENTS, Access, AccessVector, Mbec, MsrVector, NxVector, Perm
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import ENVIRONMENTS, Access, AccessVector, Mbec, MsrVector, NxVector, Perm
 
 CPU = Cpu()
 BASE = Load(0, None, ENVIRONMENTS["std"])

@@ -20,8 +20,8 @@ from harness.plan import Load, Work, plan, settled
 from harness.validate import Done, Options, ask, costs, execute, shares
 from harness.vectors import CORE, core, thin
 from harness.voices import Voices
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import AccessVector, NxVector, Vector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import AccessVector, NxVector, Vector
 
 NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (False, True)))
 

@@ -10,7 +10,7 @@ from harness.coverage.counters import Counters
 from harness.coverage.session import FILE, CountingSession
 from harness.hosts.base import Result
 from harness.plan import Load
-from kvmodel.vector import ENVIRONMENTS
+from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream
 
 INFO = {"info": {"parameter": "Y", "msrs": {}}}

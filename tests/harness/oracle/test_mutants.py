@@ -17,11 +17,12 @@ from harness.oracle.check import Batch, differing
 from harness.oracle.equivalent import EQUIVALENT
 from harness.oracle.mutants import Mutant
 from harness.oracle.mutation import Asked, Judge, Recorded
-from kvmodel import machine, spte
+from kvmodel import machine
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.mmu import spte
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import parse
 from kvmodel.series import Level
-from kvmodel.vector import parse
 
 ID = "e4k.l1=rwxu.l2=rwxu.mt6.xb0.ub0.{}.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"
 
@@ -43,11 +44,11 @@ def test_every_kind_of_mutant_is_made() -> None:
 
 
 def test_a_mutant_changes_its_line_only() -> None:
-    mutant = find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")
-    before = ast.unparse(ast.parse(mutants.source("spte").read_text())).splitlines()
+    mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    before = ast.unparse(ast.parse(mutants.source("mmu.spte").read_text())).splitlines()
     after = ast.unparse(mutants.mutated(mutant)).splitlines()
     assert [a for a, b in zip(after, before, strict=True) if a != b] == ["    if False:"]
-    assert mutant.place.startswith("kvmodel/spte.py:")
+    assert mutant.place.startswith("kvmodel/mmu/spte.py:")
 
 
 def test_telling_steps_is_not_mutated() -> None:
@@ -64,7 +65,7 @@ def test_explained_mutants_exist() -> None:
 
 def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
     before = {name: module for name, module in sys.modules.items() if name.startswith(("kvmodel", "harness.oracle"))}
-    mutant = find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
     with mutation.swapped("spte", mutants.mutated(mutant)):
         import kvmodel.spte as changed
 
@@ -77,15 +78,15 @@ def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
 
 def test_a_function_s_code_is_back_when_a_mutant_is_gone() -> None:
     before = spte.make_nonleaf_spte.__code__
-    with mutation.changed(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte")):
+    with mutation.changed(find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")):
         assert spte.make_nonleaf_spte.__code__.co_code != before.co_code
     assert spte.make_nonleaf_spte.__code__ is before
 
 
 def test_who_reads_a_constant_is_found_through_those_made_of_it() -> None:
     readers = mutation.readers("ACC_WRITE_MASK")
-    assert ("spte", "make_spte") in readers  # ACC_ALL is made of it
-    assert ("nested", "invept_type_valid") not in readers
+    assert ("mmu.spte", "make_spte") in readers  # ACC_ALL is made of it
+    assert ("vmx.nested", "invept_type_valid") not in readers
 
 
 def asked() -> list[Asked]:
@@ -97,16 +98,16 @@ def asked() -> list[Asked]:
 
 def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
     judge = Judge(lambda _: Recorded(), asked(), (18,))
-    survivor = judge.judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf"))
+    survivor = judge.judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf"))
     assert (survivor.by, survivor.caught) == ("", "")
-    caught = judge.judge(find("paging_tmpl", "inverted: r != RET_PF_CONTINUE"))
+    caught = judge.judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE"))
     assert caught.by == "vector"
     assert caught.caught.startswith("e4k.")
 
 
 def test_a_mutant_that_fails_is_caught() -> None:
     judge = Judge(lambda _: Recorded(), asked(), (18,))
-    verdict = judge.judge(find("mmu_fault", "inverted: mmu.root_direct"))
+    verdict = judge.judge(find("mmu.mmu_fault", "inverted: mmu.root_direct"))
     assert verdict.by in ("failure", "vector")
 
 
@@ -140,13 +141,15 @@ def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_constants_are_held_against_the_compiler_s() -> None:
     judge = Judge(lambda _: Recorded(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
-    verdict = judge.judge(find("vmx_h", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
+    verdict = judge.judge(find("include.asm.vmx_h", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
     assert (verdict.by, verdict.caught) == ("constant", "VMX_EPT_READABLE_MASK at level 18")
 
 
 def test_a_drift_today_measures_nothing() -> None:
     wrong = [Asked(a.level, a.param, a.mbec, a.vector, Outcome(Kind.EXIT)) for a in asked()]
-    assert Judge(lambda _: Recorded(), wrong, (0,)).judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
+    assert (
+        Judge(lambda _: Recorded(), wrong, (0,)).judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
+    )
 
 
 class Nothing(Recorded):
@@ -164,8 +167,8 @@ def test_a_hand_judges_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     images = {level: Path("nowhere") for level in mutation.LEVELS}
     told = json.loads(json.dumps(mutate_hand.setting(images, 10, 1, ["spte", "paging_tmpl"], asked())))
     judge = mutate_hand.make(told)
-    assert judge(find("paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
-    assert judge(find("spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")
+    assert judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
+    assert judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")
 
 
 DIFF = """\
@@ -203,7 +206,12 @@ def test_an_added_line_is_made_wrong() -> None:
 
 
 def test_levels_of_a_gate_come_first() -> None:
-    assert mutation.levels(find("spte", "dropped: gate of patch 12", "make_nonleaf_spte"), (18, 0)) == [12, 11, 18, 0]
+    assert mutation.levels(find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte"), (18, 0)) == [
+        12,
+        11,
+        18,
+        0,
+    ]
     assert Level.of(12).has(12)
 
 
@@ -220,7 +228,7 @@ def test_a_batch_that_differs_catches() -> None:
     batch = Batch(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
     assert not differing(spec, (batch.out, batch.status), batch)
     judge = Judge(lambda _: Recorded(batches={(number, 0): batch}), (), (18,))
-    mutant = find("spte", "inverted: ad_disabled", "make_nonleaf_spte")
+    mutant = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")
     verdict = judge.judge(mutant)
     assert verdict.by == "check"
     assert verdict.caught.startswith("make_nonleaf_spte(")

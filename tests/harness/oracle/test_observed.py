@@ -14,8 +14,8 @@ from harness.errors import InputError
 from harness.journal import Answer, CellKey, Journal
 from harness.oracle import observed
 from kvmodel import machine
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Access, AccessVector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, AccessVector
 
 SIMPLE = AccessVector()
 

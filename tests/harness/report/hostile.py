@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.journal import Journal
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Vector
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Vector
 from tests.harness.report import synthetic
 
 SCRIPT = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"

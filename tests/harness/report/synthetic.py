@@ -16,8 +16,8 @@ from harness.compare import judge
 from harness.journal import Answer, CellKey, Journal
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
-from kvmodel.vector import Access, AccessVector, Mbec, Vector
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.vector import Access, AccessVector, Mbec, Vector
 
 LOOP = Outcome(Kind.LIVELOCK, note="the same exit 16 times")
 BLOCKED = Outcome(Kind.BLOCKED, note="L1 did not come up")

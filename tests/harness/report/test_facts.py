@@ -11,8 +11,8 @@ from harness.journal import LEFT_OUT, Answer, CellKey, Journal
 from harness.report import facts
 from harness.report.series import patch_rows
 from kvmodel import series
-from kvmodel.outcome import Allowed, Kind, Outcome
-from kvmodel.vector import Access, AccessVector, Mbec, Perm, Vector
+from kvmodel.question.outcome import Allowed, Kind, Outcome
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 from tests.harness.report import synthetic
 
 

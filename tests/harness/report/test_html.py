@@ -202,7 +202,7 @@ def test_a_large_run_makes_a_small_page(tmp_path: Path) -> None:
 
 def test_every_colour_has_a_letter(source: str) -> None:
     from harness.report.pictures import LETTERS, MEANINGS
-    from kvmodel.outcome import Kind
+    from kvmodel.question.outcome import Kind
 
     assert set(LETTERS) == set(MEANINGS) == set(Kind)
     assert len(set(LETTERS.values())) == len(LETTERS)
