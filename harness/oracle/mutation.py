@@ -156,8 +156,8 @@ def swapped(module: str, tree: ast.Module) -> Iterator[None]:
         for name in [n for n in sys.modules if _renewed(n)]:
             del sys.modules[name]
             package, _, own = name.rpartition(".")
-            if own in vars(sys.modules[package]):
-                delattr(sys.modules[package], own)
+            if (above := sys.modules.get(package)) is not None and own in vars(above):
+                delattr(above, own)
 
     forget()
     sys.meta_path.insert(0, finder)
@@ -380,7 +380,7 @@ class Judge:
         """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""
         level = self._levels[0]
         work = [(level, key) for key in self._recorded(level).asked()]
-        anew = swapped("kvm_host", ast.parse(source("kvm_host").read_text(encoding="utf-8")))
+        anew = swapped("include.asm.kvm_host", ast.parse(source("include.asm.kvm_host").read_text(encoding="utf-8")))
         return self._tried(anew, self._levels, work, [one for one, _ in self._asked])
 
     def _tried(

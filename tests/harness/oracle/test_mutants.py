@@ -52,7 +52,7 @@ def test_a_mutant_changes_its_line_only() -> None:
 
 
 def test_telling_steps_is_not_mutated() -> None:
-    assert not [m for m in mutants.mutants(["spte", "paging_tmpl"]) if "steps is not None" in m.what]
+    assert not [m for m in mutants.mutants(["mmu.spte", "mmu.paging_tmpl"]) if "steps is not None" in m.what]
 
 
 def test_explained_mutants_exist() -> None:
@@ -66,7 +66,7 @@ def test_explained_mutants_exist() -> None:
 def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
     before = {name: module for name, module in sys.modules.items() if name.startswith(("kvmodel", "harness.oracle"))}
     mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
-    with mutation.swapped("spte", mutants.mutated(mutant)):
+    with mutation.swapped("mmu.spte", mutants.mutated(mutant)):
         import kvmodel.spte as changed
 
         assert changed is not spte
@@ -165,7 +165,7 @@ class Nothing(Recorded):
 def test_a_hand_judges_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutate_hand, "Live", Nothing)
     images = {level: Path("nowhere") for level in mutation.LEVELS}
-    told = json.loads(json.dumps(mutate_hand.setting(images, 10, 1, ["spte", "paging_tmpl"], asked())))
+    told = json.loads(json.dumps(mutate_hand.setting(images, 10, 1, ["mmu.spte", "mmu.paging_tmpl"], asked())))
     judge = mutate_hand.make(told)
     assert judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
     assert judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")

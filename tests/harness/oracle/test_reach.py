@@ -38,12 +38,13 @@ def test_no_mirrored_function_is_left_to_neither_check_nor_vector(by_checks: set
 
 
 def test_a_function_that_nothing_reaches_is_named(by_checks: set[tuple[str, str]], tmp_path: Path) -> None:
-    (tmp_path / "spte.py").write_text(
+    (tmp_path / "mmu").mkdir()
+    (tmp_path / "mmu" / "spte.py").write_text(
         'def make_spte():\n    """mmu/spte.c make_spte."""\n\n\n'
         'def kvm_never_called():\n    """mmu/spte.c kvm_never_called: mirrored, and asked by nobody."""\n\n\n'
         'def helper():\n    """No C function."""\n'
     )
-    assert coverage.nowhere(by_checks, tmp_path) == ["mmu/spte.c kvm_never_called (spte.kvm_never_called)"]
+    assert coverage.nowhere(by_checks, tmp_path) == ["mmu/spte.c kvm_never_called (mmu.spte.kvm_never_called)"]
 
 
 def test_what_a_check_says_it_reaches_is_mirrored() -> None:
