@@ -9,7 +9,7 @@ from harness.coverage.build import Instrumented
 from harness.coverage.counters import Counters
 from harness.coverage.session import FILE, CountingSession
 from harness.hosts.base import Result
-from harness.plan import Load
+from harness.questions.loads import Load
 from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.journal import Journal
+from harness.results.journal import Journal
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Vector
 from tests.harness.report import synthetic

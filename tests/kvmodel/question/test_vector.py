@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.vectors import core
+from harness.questions.core import core
 from kvmodel.question.vector import (
     Access,
     AccessVector,
