@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from harness import cli, cpus, selection, summary, vectors
+from harness import cli, cpus, selection, series_io, summary, vectors
 from harness.compare import Mark, Verdict, judge
-from harness.journal import Answer, CellKey, Journal, outcome_json, outcome_of
+from harness.findings import Finding
+from harness.journal import Answer, CellKey, Journal, default_path, outcome_json, outcome_of
 from kvmodel import machine, sdm
 from kvmodel.outcome import NotApplicable, Outcome
 from kvmodel.vector import AccessVector, Vector
@@ -100,94 +102,105 @@ def allowed(level: int, param: bool | None, asked: Vector) -> list[str]:
     return [f"{_outcome_text(one.outcome)} by {one.rule}, {one.section}" for one in found]
 
 
-def read_run(path: Path, run: int) -> dict[str, Any]:
-    """A run of a journal as data: what was observed, with the marks it got there."""
+def read_run(path: Path, run: int | None) -> dict[str, Any]:
+    """A run of a journal, the latest on KVM where ``run`` is None, as data: what was observed, with its marks."""
     with Journal(path) as journal:
-        info = journal.run_info(run)
-        cells = [
-            {
-                "level": k.level,
-                "param": k.param,
-                "host": k.host,
-                "machine": k.machine,
+        number = journal.latest(summary.KVM_HOST) if run is None else run
+        info = journal.run_info(number)
+        cells = {
+            key: {
+                "level": key.level,
+                "param": key.param,
+                "host": key.host,
+                "machine": key.machine,
                 "seconds": seconds,
                 "facts": facts,
+                "answers": [],
             }
-            for k, (_, seconds, facts) in journal.cells(run).items()
-        ]
-        rows = [
-            {
-                "cell": [row["level"], row["param"], row["host"], row["machine"]],
-                "vector": row["vector"],
-                "seen": json.loads(outcome_json(row["seen"])),
-                "predicted": None if row["predicted"] is None else json.loads(outcome_json(row["predicted"])),
-                "marks": row["marks"].value,
-                "rule": row["rule"],
-            }
-            for row in journal.results(run)
-        ]
+            for key, (_, seconds, facts) in journal.cells(number).items()
+        }
+        for row in journal.results(number):
+            key = CellKey(row["level"], row["param"], row["host"], row["machine"])
+            seen = json.loads(outcome_json(row["seen"]))
+            cells[key]["answers"].append([row["vector"], seen, row["marks"].value, row["rule"]])
+    about = {name: info[name] for name in ("argv", "provenance", "status", "begun", "ended")}
+    return {**about, "cells": list(cells.values())}
+
+
+def write_run(path: Path, run: dict[str, Any]) -> None:
+    """A journal with one run, as ``read_run`` gave it, at the times it had; mirror, contract and judge speak anew.
+
+    ValueError where an answer's marks or rule are no longer those that it had.
+    """
+    with Journal(path) as journal:
+        with mock.patch("time.time", return_value=run["begun"]):
+            number = journal.begin(run["argv"], run["provenance"])
+        for cell in run["cells"]:
+            (param,) = selection.params(cell["param"])
+            answers = [_judged(cell["level"], param, *answer) for answer in cell["answers"]]
+            key = CellKey(cell["level"], cell["param"], cell["host"], cell["machine"])
+            journal.record(number, key, answers, cell["seconds"], cell["facts"])
+        with mock.patch("time.time", return_value=run["ended"]):
+            journal.end(number, run["status"])
+
+
+def _judged(level: int, param: bool | None, name: str, body: dict[str, Any], marks: int, rule: str) -> Answer:
+    asked, seen, had = vector(name), outcome_of(json.dumps(body)), Mark(marks)
+    prediction = machine.predict(level, param, cpus.emulated(asked.machine.env.cpu_mbec), asked)
+    contract = _contract(level, param, asked)
+    now = judge(prediction, contract, seen)
+    if (now.marks | had & _GIVEN, now.rule) != (had, rule):
+        raise ValueError(
+            f"level {level}, parameter {param}, {name}: seen {seen}, was {had} by {rule!r}, is {now.marks} by "
+            f"{now.rule!r}; the mirror says {prediction.outcome}"
+        )
+    return Answer(asked, seen, prediction, contract, Verdict(had, rule))
+
+
+def marks(value: int) -> list[str]:
+    """The names of the marks that are set in a number of the journal's."""
+    return [str(mark.name) for mark in Mark(value)]
+
+
+def core_run(path: Path, run: int | None) -> dict[str, Any]:
+    """What a run on KVM found: totals, the table, and every finding with the vectors that meet it, cell by cell."""
+    with Journal(path) as journal:
+        number = journal.latest(summary.KVM_HOST) if run is None else run
+        body = summary.as_json(journal, number)
+        found = summary.findings(journal, number)
+    timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in body["levels"]]
     return {
-        **{name: info[name] for name in ("status", "begun", "ended", "argv", "provenance")},
-        "cells": cells,
-        "rows": rows,
+        "status": body["status"],
+        "totals": {name: value for name, value in body["totals"].items() if name != "seconds"},
+        "levels": [" ".join(f"{name}={value}" for name, value in row.items()) for row in timeless],
+        "findings": [summary.finding_json(f) | {"cells": _by_cell(f)} for f in found],
     }
 
 
-def write_run(
-    path: Path, argv: list[str], provenance: dict[str, Any], status: str, cells: list[dict[str, Any]]
-) -> None:
-    """A journal with one run in which each cell's ``answers`` were seen; mirror, contract and judge speak anew.
+def _by_cell(finding: Finding) -> dict[str, int]:
+    """How many vectors meet a finding in each cell, as ``15/unset``."""
+    cells: dict[tuple[int, str], set[str]] = {}
+    for d in finding.departures:
+        cells.setdefault(d.cell, set()).add(d.vector)
+    return {f"{level}/{param}": len(names) for (level, param), names in sorted(cells.items())}
 
-    An answer is (vector, what was seen as the journal has it, marks, rule). ValueError where an answer's marks or rule
-    are no longer those that it had.
-    """
-    values: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
+
+def plainest(path: Path, run: int | None, most: int) -> list[str]:
+    """Of every finding of a run on KVM: the ids of a few vectors that meet it where it first shows."""
     with Journal(path) as journal:
-        run = journal.begin(argv, provenance)
-        for cell in cells:
-            param = values[cell["param"]]
-            answers = []
-            for name, body, marks, rule in cell["answers"]:
-                asked, seen = vector(name), outcome_of(json.dumps(body))
-                cpu = cpus.emulated(asked.machine.env.cpu_mbec)
-                prediction = machine.predict(cell["level"], param, cpu, asked)
-                contract = _contract(cell["level"], param, asked)
-                verdict = judge(prediction, contract, seen)
-                had = Mark(marks)
-                if (verdict.marks | had & _GIVEN, verdict.rule) != (had, rule):
-                    raise ValueError(
-                        f"level {cell['level']}, parameter {cell['param']}, {name}: was {had} by {rule!r}, is "
-                        f"{verdict.marks} by {verdict.rule!r}; the mirror says {prediction.outcome}"
-                    )
-                answers.append(Answer(asked, seen, prediction, contract, Verdict(had, rule)))
-            key = CellKey(cell["level"], cell["param"], cell["host"], cell["machine"])
-            journal.record(run, key, answers, cell["seconds"], cell["facts"])
-        journal.end(run, status)
-
-
-def findings(path: Path, run: int) -> list[dict[str, Any]]:
-    """The findings of a run on KVM, as ``kvmirror findings --json`` prints them, with the vectors of each cell."""
-    with Journal(path) as journal:
-        found = summary.findings(journal, run)
-    out = []
+        found = summary.findings(journal, journal.latest(summary.KVM_HOST) if run is None else run)
+    names = []
     for f in found:
-        cells: dict[str, set[str]] = {}
-        for d in f.departures:
-            cells.setdefault(f"{d.cell[0]}/{d.cell[1]}", set()).add(d.vector)
-        out.append(
-            summary.finding_json(f)
-            | {
-                "cells": {
-                    cell: len(names)
-                    for cell, names in sorted(cells.items(), key=lambda item: (int(item[0].partition("/")[0]), item[0]))
-                }
-            }
-        )
-    return out
+        first = {d.vector for d in f.departures if d.cell[0] == f.first_level}
+        names += [name for name in f.vectors if name in first][:most]
+    return names
 
 
-def totals(path: Path, run: int) -> dict[str, Any]:
-    """A run's totals, without the seconds."""
-    with Journal(path) as journal:
-        found: dict[str, Any] = summary.as_json(journal, run)["totals"]
-    return {name: value for name, value in found.items() if name != "seconds"}
+def journal() -> Path:
+    """The user's own journal."""
+    return default_path()
+
+
+def patch_mail(number: int) -> bytes:
+    """A patch of our own series as it was mailed."""
+    return series_io.read().patches[number - 1].path.read_bytes()

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from tests.golden import doors
+from tests.golden import doors, stored
 
 HERE: Final = Path(__file__).parent
 IDS: Final = HERE / "ids.json"
@@ -228,6 +228,60 @@ def refusals() -> list[str]:
     return found
 
 
+# what is printed of the stored run
+
+OUTPUTS: Final = HERE / "outputs"
+CODES: Final = "exit-codes.txt"
+TESTER: Final = "--tester Tester<tester@example.org>"
+PRINTED: Final = {
+    "report.json": "report --json -",
+    "junit.xml": "report --junit -",
+    "ktap.txt": "report --ktap -",
+    "markdown.md": "report --markdown -",
+    "reply.eml": f"report --reply {TESTER}",
+    "findings.txt": "findings",
+    "findings.json": "findings --json",
+    "bare.txt": "findings --bare",
+    "verdict.txt": "report --exit-code",
+    "baseline.txt": "report --write-baseline known.json",
+    "known-verdict.txt": "report --baseline known.json --exit-code",
+    "known-junit.xml": "report --baseline known.json --junit -",
+    "unknown-finding.txt": "explain F99",
+}
+MAILED: Final = 16  # the patch that b4 asks about
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """What the command line prints of the stored run, by file, and how each command line ended."""
+    doors.write_run(folder / "stored.sqlite", stored.load())
+    found, codes = {}, []
+
+    def ask(name: str, text: str, stdin: bytes = b"") -> None:
+        words = text.split()
+        code, out, err = typed([words[0], "--journal", "stored.sqlite", *words[1:]], folder, stdin)
+        said = err.strip().splitlines()
+        codes.append(f"{code} {text}" + (f"\n    {said[-1]}" if said else ""))
+        if out:
+            found[name] = out
+
+    for name, text in PRINTED.items():
+        ask(name, text)
+    for finding in json.loads(found["findings.json"]):
+        ask(f"explain-{finding['name']}.txt", f"explain {finding['name']}")
+    for level in sorted({cell["level"] for cell in stored.load()["cells"]} - {0}):
+        ask(f"changes-{level:02}.txt", f"changes --patch {level}")
+    ask("b4-check.json", "report --b4-check", doors.patch_mail(MAILED))
+    found["known.json"] = (folder / "known.json").read_text(encoding="utf-8")
+    found[CODES] = "\n".join(codes) + "\n"
+    return found
+
+
+def _write_outputs() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in outputs(Path(folder)).items():
+            _put(OUTPUTS / name, text)
+
+
 # writing
 
 
@@ -247,6 +301,7 @@ PARTS: Final[dict[str, Callable[[], None]]] = {
     "predictions": _write_predictions,
     "help": _write_help,
     "refusals": lambda: _put(REFUSALS, "\n".join(refusals()) + "\n"),
+    "outputs": _write_outputs,
 }
 
 
