@@ -107,7 +107,7 @@ def read_run(path: Path, run: int | None) -> dict[str, Any]:
     with Journal(path) as journal:
         number = journal.latest(summary.KVM_HOST) if run is None else run
         info = journal.run_info(number)
-        cells = {
+        cells: dict[CellKey, dict[str, Any]] = {
             key: {
                 "level": key.level,
                 "param": key.param,

@@ -155,7 +155,8 @@ def typed(words: list[str], folder: Path, stdin: bytes = b"") -> tuple[int, str,
                 code = error.code if isinstance(error.code, int) else 1
     finally:
         sys.stdin = before
-    return code, *(one.getvalue().replace(str(folder), "FOLDER") for one in (out, err))
+    said, told = (one.getvalue().replace(str(folder), "FOLDER") for one in (out, err))
+    return code, said, told
 
 
 def help_file(command: str) -> Path:
