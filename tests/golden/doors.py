@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import cli, cpus, selection, series_io, summary, vectors
-from harness.compare import Mark, Verdict, judge
-from harness.findings import Finding
-from harness.journal import Answer, CellKey, Journal, default_path, outcome_json, outcome_of
+from harness.cli.main import main as main
+from harness.cli.main import parser
+from harness.findings import Finding, of_run
+from harness.questions import core, selection
+from harness.results import Answer, CellKey, Journal, Mark, Verdict, cpus, judge, outcome_json, outcome_of
+from harness.results.journal import default_path
+from harness.series import folder
 from kvmodel import machine, sdm
-from kvmodel.outcome import NotApplicable, Outcome
-from kvmodel.vector import AccessVector, Vector
-
-main = cli.main  # main(argv) -> exit code
+from kvmodel.question.outcome import NotApplicable, Outcome
+from kvmodel.question.vector import AccessVector, Vector
 
 # Marks that the judge does not give: they say how an answer was come by.
 _GIVEN = Mark.TRACED | Mark.EVENT_DRIFT | Mark.TAKEN
@@ -33,12 +34,12 @@ def commands() -> list[str]:
                 for name, child in action.choices.items():
                     yield from walk(child, f"{path} {name}".strip())
 
-    return list(walk(cli.parser(), ""))
+    return list(walk(parser(), ""))
 
 
 def parts() -> tuple[str, ...]:
     """The name of every part and whole space that a user may ask for."""
-    return vectors.NAMES
+    return core.NAMES
 
 
 def part(name: str) -> list[Vector]:
@@ -105,7 +106,7 @@ def allowed(level: int, param: bool | None, asked: Vector) -> list[str]:
 def read_run(path: Path, run: int | None) -> dict[str, Any]:
     """A run of a journal, the latest on KVM where ``run`` is None, as data: what was observed, with its marks."""
     with Journal(path) as journal:
-        number = journal.latest(summary.KVM_HOST) if run is None else run
+        number = journal.latest(of_run.KVM_HOST) if run is None else run
         info = journal.run_info(number)
         cells: dict[CellKey, dict[str, Any]] = {
             key: {
@@ -165,15 +166,15 @@ def marks(value: int) -> list[str]:
 def core_run(path: Path, run: int | None) -> dict[str, Any]:
     """What a run on KVM found: totals, the table, and every finding with the vectors that meet it, cell by cell."""
     with Journal(path) as journal:
-        number = journal.latest(summary.KVM_HOST) if run is None else run
-        body = summary.as_json(journal, number)
-        found = summary.findings(journal, number)
+        number = journal.latest(of_run.KVM_HOST) if run is None else run
+        body = of_run.as_json(journal, number)
+        found = of_run.findings(journal, number)
     timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in body["levels"]]
     return {
         "status": body["status"],
         "totals": {name: value for name, value in body["totals"].items() if name != "seconds"},
         "levels": [" ".join(f"{name}={value}" for name, value in row.items()) for row in timeless],
-        "findings": [summary.finding_json(f) | {"cells": _by_cell(f)} for f in found],
+        "findings": [of_run.finding_json(f) | {"cells": _by_cell(f)} for f in found],
     }
 
 
@@ -188,7 +189,7 @@ def _by_cell(finding: Finding) -> dict[str, int]:
 def plainest(path: Path, run: int | None, most: int) -> list[str]:
     """Of every finding of a run on KVM: the ids of a few vectors that meet it where it first shows."""
     with Journal(path) as journal:
-        found = summary.findings(journal, journal.latest(summary.KVM_HOST) if run is None else run)
+        found = of_run.findings(journal, journal.latest(of_run.KVM_HOST) if run is None else run)
     names = []
     for f in found:
         first = {d.vector for d in f.departures if d.cell[0] == f.first_level}
@@ -203,4 +204,4 @@ def journal() -> Path:
 
 def patch_mail(number: int) -> bytes:
     """A patch of our own series as it was mailed."""
-    return series_io.read().patches[number - 1].path.read_bytes()
+    return folder.read().patches[number - 1].path.read_bytes()
