@@ -11,7 +11,7 @@ import pytest
 
 from harness import bochs, builds, proc, toolbox
 from harness.cache import Cache
-from harness.errors import BuildError, FetchError, InputError
+from harness.errors import BuildError, InputError
 
 ROOT = Path(__file__).parents[2]
 OLD = "".join(f"line {n}\n" for n in range(1, 11))
@@ -73,11 +73,7 @@ def test_mends_are_in_order() -> None:
 
 
 def test_mends_apply_to_the_source(tmp_path: Path) -> None:
-    try:
-        archive = bochs.tarball(Cache())
-    except FetchError as error:
-        pytest.skip(str(error))
-    subprocess.run(["tar", "-xf", archive, "-C", tmp_path, "--strip-components=1"], check=True)
+    subprocess.run(["tar", "-xf", bochs.tarball(Cache()), "-C", tmp_path, "--strip-components=1"], check=True)
     before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
     for mend in bochs.mends():
         bochs.apply(mend, tmp_path)
