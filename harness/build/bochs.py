@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.build import fetch
-from harness.process import programs
-from harness.build.cache import (GIB, Cache, sha256)
+from harness.build.cache import GIB, Cache, sha256
+from harness.build.kernel import BUILD_ENV, NICE, jobs
 from harness.errors import BuildError, FetchError, InputError
-from harness.build.kernel import (BUILD_ENV, NICE, jobs)
+from harness.process import programs
 
 VERSION: Final = "3.0"
 SUITE: Final = "trixie"
@@ -122,7 +122,8 @@ def apply(patch: Path, src: Path) -> None:
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if re.search(r"FAILED|can't find|malformed|Reversed", line)]
         raise BuildError(
-            f"{patch} does not apply to Bochs {VERSION}: " + ("; ".join(lines) or programs.tail(done.stdout + done.stderr))
+            f"{patch} does not apply to Bochs {VERSION}: "
+            + ("; ".join(lines) or programs.tail(done.stdout + done.stderr))
         )
 
 

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from harness.process import programs
 from harness.errors import BuildError
-from harness.process import (PROGRESS, Progress, Task)
+from harness.process import PROGRESS, Progress, Task, programs
 
 ENVIRONMENT: Final = "KVMIRROR_CACHE"
 DIGEST: Final = 16  # hexadecimal digits of an entry's name

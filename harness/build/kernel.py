@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.build import fetch
-from harness.process import programs
-from harness.build.cache import (GIB, Cache, digest, sha256)
-from harness.series import pinned
+from harness.build.cache import GIB, Cache, digest, sha256
 from harness.errors import BuildError, CompileError, FetchError, InputError
+from harness.process import programs
+from harness.series import pinned
 
 SUITE: Final = "trixie"
 FRAGMENT: Final = Path(__file__).resolve().parents[2] / "images" / "kernel" / "config.fragment"

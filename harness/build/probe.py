@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from harness import protocol
-from harness.process import programs
-from harness.build.cache import (Cache, sha256)
+from harness.build.cache import Cache, sha256
 from harness.errors import BuildError
+from harness.process import programs
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 IMAGES: Final = ROOT / "images"
@@ -44,7 +44,15 @@ def build(cache: Cache) -> Path:
 
     def make(folder: Path) -> None:
         out = folder / "objects"
-        words: list[programs.Arg] = ["make", "-s", "-C", IMAGES / "probe", f"O={out}", f"PYTHON={sys.executable}", "CC=gcc"]
+        words: list[programs.Arg] = [
+            "make",
+            "-s",
+            "-C",
+            IMAGES / "probe",
+            f"O={out}",
+            f"PYTHON={sys.executable}",
+            "CC=gcc",
+        ]
         programs.run([*words, out / "probe.elf"], timeout=120)
         image = (out / "probe.elf").read_bytes()
         check_multiboot(image)
