@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from harness import fetch, proc
+from harness import fetch, places, proc
 from harness.cache import GIB, Cache, sha256
 from harness.errors import BuildError, FetchError, InputError
 from harness.kernel import BUILD_ENV, NICE, jobs
@@ -17,7 +17,7 @@ from harness.kernel import BUILD_ENV, NICE, jobs
 VERSION: Final = "3.0"
 SUITE: Final = "trixie"
 OLDEST: Final = (2, 8)  # the first release with mode-based execute control
-PATCHES: Final = Path(__file__).resolve().parent.parent / "images" / "bochs"
+PATCHES: Final = places.IMAGES / "bochs"
 LOG_LINES: Final = 1450  # lines of configure's and make's output, for the first estimate
 ROOM: Final = GIB  # bytes of disk for source, objects and binary
 

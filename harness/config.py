@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness import cache, journal, selection, vectors
+from harness import cache, journal, places, selection, vectors
 from harness.errors import InputError
 from harness.hosts import address
 
@@ -136,8 +136,7 @@ class Value:
 
 def user_file() -> Path:
     """Where a user keeps defaults for every folder."""
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "kvmirror" / "config.toml"
+    return places.user_config() / "config.toml"
 
 
 def files(named: Path | None) -> list[Path]:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import fetch, proc
+from harness import fetch, places, proc
 from harness.cache import GIB, Cache, digest, sha256
 from harness.errors import BuildError, CompileError, FetchError, InputError
 
 VERSION: Final = "6.12.8"
 SHA256: Final = "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"  # linux_6.12.8.orig.tar.xz
 SUITE: Final = "trixie"
-FRAGMENT: Final = Path(__file__).resolve().parent.parent / "images" / "kernel" / "config.fragment"
+FRAGMENT: Final = places.IMAGES / "kernel" / "config.fragment"
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 1  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare

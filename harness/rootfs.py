@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness import debs, fetch, proc, stubs
+from harness import debs, fetch, places, proc, stubs
 from harness.cache import Cache
 from harness.errors import BuildError
 
-IMAGES: Final = Path(__file__).resolve().parent.parent / "images"
+IMAGES: Final = places.IMAGES
 SUITE: Final = "sid"
 PACKAGES: Final = ("qemu-system-x86", "dropbear-bin")
 QEMU: Final = "usr/bin/qemu-system-x86_64"

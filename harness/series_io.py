@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from harness import mails, proc
+from harness import mails, places, proc
 from harness.errors import SeriesError
 from kvmodel import series as model
 from kvmodel.series import Claim
 
-FOLDER: Final = Path(__file__).resolve().parent.parent / "patches"
+FOLDER: Final = places.PATCHES
 INDEX: Final = "series.toml"
 SCHEMA: Final = 1
 OWN: Final = "mbec"  # the name of the series that kvmodel mirrors

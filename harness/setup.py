@@ -16,6 +16,7 @@ from harness import (
     identity,
     kernel,
     levels,
+    places,
     probe,
     proc,
     rootfs,
@@ -212,5 +213,7 @@ class Bench:
 
 def _commit() -> str:
     """The checkout's commit, ``-dirty`` where files differ from it; empty outside a checkout."""
-    found = proc.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, check=False)
+    if places.CHECKOUT is None:
+        return ""
+    found = proc.run(["git", "describe", "--always", "--dirty"], cwd=places.CHECKOUT, check=False)
     return found.stdout.strip() if found.returncode == 0 else ""

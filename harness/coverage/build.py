@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import kernel, levels, proc
+from harness import kernel, levels, places, proc
 from harness.cache import Cache
 from harness.errors import BuildError, CompileError
 from harness.kernel import BaseKernel
@@ -24,7 +24,7 @@ KIND: Final = "coverage"
 RECIPE: Final = 1  # counts changes of how they are built
 OLDEST: Final = 12  # gcc's version: older ones lay out their counters otherwise
 MODULE: Final = "kvmirror_coverage"
-SOURCE: Final = Path(__file__).resolve().parents[2] / "images" / "coverage" / f"{MODULE}.c"
+SOURCE: Final = places.IMAGES / "coverage" / f"{MODULE}.c"
 KVM: Final = "arch/x86/kvm"
 MAKEFILE: Final = f"{KVM}/Makefile"
 # As the kernel's own gcov build has them, a loop's counters not gathered in registers; and functions counted before
