@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import tomli_w
+
 from harness import mails, places, proc
 from harness.errors import SeriesError
 from kvmodel import series as model
@@ -355,23 +357,5 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
 
 def write(folder: Path, *, name: str, title: str, base: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
-    lines = [f"schema = {SCHEMA}", f"name = {_quoted(name)}", f"title = {_quoted(title)}", "", "[base]"]
-    lines += [f"{key} = {_quoted(value)}" for key, value in base.items()]
-    for row in rows:
-        lines += ["", "[[patch]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in row.items() if key != "visible"]
-        for seen in row.get("visible", ()):
-            lines.append("[[patch.visible]]")
-            lines += [f"{key} = {_toml(value)}" for key, value in seen.items()]
-    (folder / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return str(value) if isinstance(value, int) else _quoted(str(value))
+    body = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base), "patch": list(rows)}
+    (folder / INDEX).write_text(tomli_w.dumps(body), encoding="utf-8")
