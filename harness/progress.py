@@ -33,9 +33,9 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{second:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
-def harmless(text: str) -> str:
-    """``text`` with what would steer a terminal as its escape: some of it comes from hosts and compilers."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+def harmless(text: str, keep: str = "\n\t") -> str:
+    """``text`` with what would steer a terminal, but for ``keep``, as its escape: some comes from hosts and mails."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class Task:

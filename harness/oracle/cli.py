@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import kernel, proc, selection, series_io
+from harness import kernel, proc, selection, series_io, table
 from harness.cache import Cache, sha256
 from harness.errors import InputError
 from harness.journal import LEFT_OUT, Journal
@@ -174,11 +174,11 @@ def ranges(levels: list[int]) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """The run as text."""
-    print(f"{'check':32} {'cases':>10}  {'differ':>7}  versions of the code (levels)")
+    rows = [("check", "cases", "", "differ", "versions of the code (levels)")]
     for row in report["checks"]:
-        space = "all" if row["exhaustive"] else ""
         versions = " | ".join(ranges(levels) for levels in row["versions"].values())
-        print(f"{row['entry']:32} {row['cases']:>10} {space:3}{row['mismatches']:>6}  {versions}")
+        rows.append((row["entry"], row["cases"], "all" if row["exhaustive"] else "", row["mismatches"], versions))
+    print("\n".join(table.lines(rows, right=(1, 3))))
     for row in report["checks"]:
         for mismatch in row["shown"]:
             print(f"\n{mismatch}")
