@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import shtab
-
 from harness import selection, vectors
 from harness.commands.common import LAST_LEVEL
 
@@ -81,6 +79,8 @@ def _print(shell: str, parser: argparse.ArgumentParser) -> int:
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
     """The script for one of SHELLS. ``parser`` is marked for shtab by this: take another one to parse with."""
+    import shtab  # here: every command starts through this module, and one needs it
+
     for command in list(commands_of(parser).values()):
         one_level = "level" in {a.dest for a in command._actions}
         for action in command._actions:
@@ -115,7 +115,7 @@ def _mark(action: argparse.Action, one_level: bool) -> None:
     elif action.dest in ("vectors", "ids"):
         action.choices = vectors.NAMES
     elif action.type is Path or action.metavar in _FILES:
-        action.complete = shtab.FILE  # type: ignore[attr-defined]
+        action.complete = "file"  # type: ignore[attr-defined]
 
 
 def _mark_several(command: argparse.ArgumentParser) -> None:
