@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from harness.cache import Cache
+from harness.build.cache import Cache
 from harness.coverage import build
-from harness.setup import Bench
+from harness.run.setup import Bench
 
 LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import places, probe, series_io, toolbox
-from harness.cache import Cache
+from harness import places
+from harness.build import Cache, packages, probe
+from harness.series import folder as series
 
 ROOT = Path(__file__).resolve().parents[1]
 VECTOR = "e4k.l1=rwx-.l2=rwxu.mt6.xb0.ub0.fetch.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"
@@ -19,15 +20,16 @@ PREDICT = ("predict", "--level", "18", "--param", "1", "--steps", "--json", VECT
 ASK = """
 import json
 from pathlib import Path
-from harness import places, probe, series_io, toolbox
-from harness.cache import Cache
+from harness import places
+from harness.build import Cache, packages, probe
+from harness.series import folder as series
 print(json.dumps({
     "checkout": places.CHECKOUT and str(places.CHECKOUT),
     "packages": str(places.PACKAGES),
     "files": {str(p.relative_to(places.DATA)): [p.read_text(encoding="utf-8"), p.stat().st_mode & 0o111 != 0]
               for folder in (places.IMAGES, places.PATCHES) for p in folder.rglob("*") if p.is_file()},
-    "series": [p.subject for p in series_io.read().patches],
-    "needs": [p.name for p in toolbox.packages()],
+    "series": [p.subject for p in series.read().patches],
+    "needs": [p.name for p in packages.packages()],
     "probe": probe.build(Cache(Path("cache"))).read_bytes().hex(),
 }))
 """
@@ -73,8 +75,8 @@ def test_it_has_every_file_that_is_read(venv: Path, tmp_path: Path) -> None:
     names = listed.stdout.strip("\0").split("\0")
     ours = {n: [(ROOT / n).read_text(encoding="utf-8"), (ROOT / n).stat().st_mode & 0o111 != 0] for n in names}
     assert told["files"] == ours
-    assert told["series"] == [p.subject for p in series_io.read().patches]
-    assert told["needs"] == [p.name for p in toolbox.packages()]
+    assert told["series"] == [p.subject for p in series.read().patches]
+    assert told["needs"] == [p.name for p in packages.packages()]
     # The probe's make asks harness.protocol for its header: the installed one.
     assert told["probe"] == probe.build(Cache(tmp_path / "ours")).read_bytes().hex()
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from harness.cli import parser
-from harness.journal import Journal
+from harness.cli.main import parser
+from harness.results.journal import Journal
 from tests.harness.report import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]

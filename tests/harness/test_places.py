@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, journal, places
-from harness.cache import default_root
+from harness import places
+from harness.build.cache import default_root
+from harness.cli import settings
+from harness.results import journal
 
 FOLDERS: list[tuple[Callable[[], Path], str, str]] = [
     (lambda: default_root(), "XDG_CACHE_HOME", ".cache/kvmirror"),
     (lambda: journal.default_path(), "XDG_STATE_HOME", ".local/state/kvmirror/journal.sqlite"),
-    (lambda: config.user_file(), "XDG_CONFIG_HOME", ".config/kvmirror/config.toml"),
+    (lambda: settings.user_file(), "XDG_CONFIG_HOME", ".config/kvmirror/config.toml"),
 ]
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import rootfs
-from harness.boot import Boot
-from harness.cache import Cache
+from harness.build import rootfs
+from harness.build.cache import Cache
 from harness.errors import HostError, InputError
 from harness.hosts.base import Parameters, open_client
+from harness.hosts.boot import Boot
 from harness.hosts.emulated import EmulatedHost, free_port
 from harness.hosts.ssh import SshHost
 

@@ -18,13 +18,16 @@ import jsonschema
 import pytest
 from junitparser import JUnitXml
 
-from harness import fetch, proc, series_io, vectors
-from harness.cache import Cache, default_root
-from harness.commands import validate
+from harness.build import fetch
+from harness.build.cache import Cache, default_root
+from harness.cli import validate
 from harness.errors import FetchError, KvmirrorError
-from harness.journal import Journal
+from harness.process import programs
+from harness.questions import core
 from harness.report import baseline, facts, grid, groups, html, junit, ktap, mail, markdown
 from harness.report import text as text_of
+from harness.results.journal import Journal
+from harness.series import folder as series_io
 from tests.harness.report import hostile, synthetic
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,7 +47,7 @@ def documents(path: Path, known: Path | None = None) -> tuple[facts.Report, str,
 
 def test_every_vector_has_a_group_with_others() -> None:
     found: dict[str, int] = {}
-    for name, part in {**vectors.CORE, **vectors.BEYOND}.items():
+    for name, part in {**core.CORE, **core.BEYOND}.items():
         for vector in part():
             group = groups.name_of(vector.id)
             found[group] = found.get(group, 0) + 1
@@ -63,7 +66,7 @@ def junit_schema() -> str:
 
     def download(folder: Path) -> None:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        proc.run([*argv, "--dest", str(folder), f"pytest=={PYTEST}"], timeout=300, error=FetchError)
+        programs.run([*argv, "--dest", str(folder), f"pytest=={PYTEST}"], timeout=300, error=FetchError)
         fetch.check(folder / f"pytest-{PYTEST}.tar.gz", PYTEST_SHA256)
 
     try:

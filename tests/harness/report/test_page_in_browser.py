@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import vectors
-from harness.journal import Journal
+from harness.questions import core
 from harness.report import facts, grid, html
+from harness.results.journal import Journal
 from tests.harness.report import hostile, synthetic
 from tests.harness.report.browser import CHROMIUM, Browser
 
@@ -169,7 +169,7 @@ def test_a_click_on_a_level_opens_it(browser: Browser, page: Path) -> None:
 
 
 def test_questions_that_are_no_single_access_are_listed_when_they_are_opened(browser: Browser, tmp_path: Path) -> None:
-    sequences = [v for part in vectors.SEQUENCES.values() for v in list(part())[:7]]
+    sequences = [v for part in core.SEQUENCES.values() for v in list(part())[:7]]
     asked = [*synthetic.sample(997), *sequences]
     path = tmp_path / "sequences.html"
     write(synthetic.make(tmp_path / "j", asked=asked, cells=[(17, "1"), (18, "1")]), path)
