@@ -42,11 +42,11 @@ def packages(text: str | None = None) -> list[Package]:
     return found
 
 
-def require(wanted: list[Package] | None = None) -> None:
-    """BuildError that names every package missing and how to get it."""
+def require(wanted: list[Package] | None = None, target: str = "setup") -> None:
+    """BuildError that names every package missing and how to get it: by make's ``target``, or by hand."""
     missing = [p.name for p in (packages() if wanted is None else wanted) if not p.present]
     if missing:
         raise BuildError(
-            f"{len(missing)} system packages are missing: run `make setup`, or as root "
+            f"{len(missing)} system packages are missing: run `make {target}`, or as root "
             f"`apt-get install --no-install-recommends {' '.join(missing)}`"
         )

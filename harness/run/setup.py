@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
 from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, boot

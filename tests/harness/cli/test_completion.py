@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from harness.cli import completion, main
+from harness.cli.main import completion, main
 from harness.questions import core
+from tests.programs import program
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_the_shell_itself_takes_the_script(shell: str, tmp_path: Path, capsys: p
     for word in ("validate", "--levels", "permissions_4k", "unset"):
         assert word.lstrip("-") in text
     (tmp_path / "script").write_text(text)
-    if program := shutil.which(shell):
-        done = subprocess.run([program, "-n", str(tmp_path / "script")], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    argv = [program(shell), "-n", str(tmp_path / "script")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
@@ -95,13 +95,12 @@ def fish_offers(line: str, folder: Path) -> list[str]:
     """What fish itself offers behind ``line``."""
     script = folder / "kvmirror.fish"
     script.write_text(completion.script("fish", main.parser()))
-    argv = ["fish", "-N", "-c", 'source $argv[1]; complete -C "$argv[2]"', str(script), line]
+    argv = [program("fish"), "-N", "-c", 'source $argv[1]; complete -C "$argv[2]"', str(script), line]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=folder)
     assert not done.stderr
     return [offer.split("\t")[0] for offer in done.stdout.splitlines()]
 
 
-@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -127,8 +126,6 @@ def test_fish_offers(line: str, offered: list[str], tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]]:
     """A shell at its prompt, with the script in its fpath; Control-T shows the line that stands there and clears it."""
-    if not shutil.which("zsh"):
-        pytest.skip("zsh is not installed")
     folder = tmp_path_factory.mktemp("zsh")
     (folder / "_kvmirror").write_text(completion.script("zsh", main.parser()))
     (folder / ".zshrc").write_text(
@@ -136,7 +133,7 @@ def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]
         "shown() { print -r -- \"<<$BUFFER>>\"; zle kill-buffer }; zle -N shown; bindkey '^T' shown; PS1='READY>'\n"
     )
     environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(folder)}
-    shell = pexpect.spawn("zsh", ["-o", "noglobalrcs", "-i"], env=environment, encoding="utf-8", timeout=20,
+    shell = pexpect.spawn(program("zsh"), ["-o", "noglobalrcs", "-i"], env=environment, encoding="utf-8", timeout=20,
                           cwd=str(folder), dimensions=(60, 200))  # fmt: skip
     shell.expect("READY>")
     yield shell
