@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from harness.cli.main import completion, main
+from harness.cli import completion, main
 from harness.questions import core
 from tests.programs import program
 
