@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.golden import doors, freeze, stored
+from tests.golden import core_run, doors, freeze, stored
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,12 @@ def test_every_output_of_the_stored_run_is_frozen(outputs: dict[str, str]) -> No
 
 
 def test_the_stored_run_has_what_a_report_can_say() -> None:
-    """Agreement, findings, what is not decided, and what never ran."""
+    """Every mark that the core run it is of has."""
     found = {mark for cell in stored.load()["cells"] for answer in cell["answers"] for mark in doors.marks(answer[2])}
-    assert found >= {"AGREE", "FINDING", "NOT_APPLICABLE", "BLOCKED"}
+    assert found >= {"AGREE", "FINDING", "NOT_APPLICABLE", "BLOCKED", "ENTRY_FAILURE", "TAKEN"}
+
+
+def test_the_stored_run_has_the_causes_of_the_core_run() -> None:
+    known = json.loads((freeze.OUTPUTS / "findings.json").read_text(encoding="utf-8"))
+    core = json.loads(core_run.FROZEN.read_text(encoding="utf-8"))["findings"]
+    assert [one["cause"] for one in known] == [one["cause"] for one in core]
