@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -237,20 +236,3 @@ def test_progress_of_short_work_says_nothing_and_of_long_work_plain_lines() -> N
     assert " 25%" in text
     assert "\x1b" not in text
     assert text.count("done after") == 2
-
-
-def test_progress_on_a_terminal_rewrites_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(os, "environ", {**os.environ})
-    out = Terminal()
-    progress = Progress(out)
-    with progress.task("one") as one, progress.task("two") as two:
-        one.started -= 5
-        two.started -= 5
-        time.sleep(0.9)
-    assert "\x1b[2A\x1b[J" in out.getvalue()
-    assert "done" in out.getvalue()
