@@ -11,12 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, Access, VectorError
 
 SEQUENCE: Final = "seq."
 TURN: Final = "+"
+
+
+_compiled = cache(re.compile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,10 @@ class Field:
     plain: str | None = None
     shown: bool = False
 
+    def takes(self, word: str) -> bool:
+        """Whether ``word`` is a value of this field."""
+        return _compiled(self.pattern).fullmatch(word) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -41,15 +49,21 @@ class Form:
 
     def knows(self, words: list[str]) -> bool:
         """Whether each word fits a field, and no field that is always written is missing."""
-        return all(any(re.fullmatch(f.pattern, w) for f in self.fields) for w in words) and all(
-            any(re.fullmatch(f.pattern, w) for w in words) for f in self.fields if f.plain is None
+        return self._in_full(words) or (
+            all(any(f.takes(w) for f in self.fields) for w in words)
+            and all(any(f.takes(w) for w in words) for f in self.fields if f.plain is None)
         )
+
+    def _in_full(self, words: list[str]) -> bool:
+        return len(words) == len(self.fields) and all(f.takes(w) for f, w in zip(self.fields, words, strict=True))
 
     def fill(self, words: list[str]) -> dict[str, str]:
         """Each field's word. VectorError names the word that fits no field, stands twice, or is missing."""
+        if self._in_full(words):
+            return {f.name: w for f, w in zip(self.fields, words, strict=True)}
         found: dict[str, str] = {}
         for word in words:
-            fitting = [f.name for f in self.fields if re.fullmatch(f.pattern, word)]
+            fitting = [f.name for f in self.fields if f.takes(word)]
             free = [name for name in fitting if name not in found]
             if not fitting:
                 raise VectorError(f"{word!r} is no field of {self.what}; its fields are {', '.join(self._examples())}")
@@ -139,7 +153,7 @@ _NX_FORMS: Final = tuple(replace(form, what=f"{form.what} under NX huge pages") 
 
 def _form(words: list[str], forms: tuple[Form, ...]) -> Form:
     """The form that an id's words have: of two that begin alike, the one that knows all of them, else the last."""
-    of_kind = [form for form in forms if re.fullmatch(form.fields[0].pattern, words[0])]
+    of_kind = [form for form in forms if form.fields[0].takes(words[0])]
     if not of_kind:
         known = ", ".join(dict.fromkeys(form.fields[0].pattern for form in forms))
         raise VectorError(f"{'.'.join(words)!r} is not a vector id: one begins with {known}, seq. or {NX_PREFIX}")

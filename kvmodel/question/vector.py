@@ -490,7 +490,7 @@ def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
 
 
 def parse(text: str) -> Vector:
-    """The vector that ``text`` names, in full or in short. VectorError with the reason and the mend where it is none."""
+    """The vector that ``text`` names, in full or in short. VectorError with reason and mend where it is none."""
     from kvmodel.question.ids import expanded
 
     vector = _of_full(text) or _of_full(expanded(text))
