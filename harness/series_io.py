@@ -6,6 +6,7 @@ is not there ends the work with the patch, the level, the file and the hunk in t
 
 from __future__ import annotations
 
+import email.utils
 import re
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from harness import mails, proc
+from harness import mail_git, mails, proc
 from harness.errors import SeriesError
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -192,16 +193,6 @@ def _as_mirrored(series: Series, index: Path) -> None:
                 )
 
 
-def _git_environment(folder: Path) -> dict[str, str | None]:
-    """git inside ``folder`` and nowhere else, whatever repository lies around it and whatever the user set."""
-    return {
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_SYSTEM": "/dev/null",
-        **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")),
-    }
-
-
 def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
     """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
 
@@ -216,7 +207,7 @@ def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
     done = proc.run(
         ["git", "apply", "--verbose", "--whitespace=nowarn", "-"],
         cwd=folder,
-        env=_git_environment(folder),
+        env=mail_git.environment(folder),
         input=patch.mail.diff,
         check=False,
     )
@@ -303,6 +294,15 @@ def level_state(series: Series, pristine: Path, level: int | Collection[int]) ->
     return states(series, pristine, numbers)[-1].state if numbers else base_state(series, pristine)
 
 
+def _authored(patch: Patch) -> dict[str, str]:
+    """git's environment for a commit by the patch's author, on its date where git can read that."""
+    name, _, address = patch.author.rpartition(" <")
+    said = {"GIT_AUTHOR_NAME": name or address.rstrip(">"), "GIT_AUTHOR_EMAIL": address.rstrip(">")}
+    if email.utils.parsedate_tz(patch.mail.date):
+        said["GIT_AUTHOR_DATE"] = patch.mail.date
+    return said
+
+
 def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
     """Make ``target`` a git tree of the base and one commit a patch up to ``level``; the last commit's id.
 
@@ -322,7 +322,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
                 shutil.rmtree(junk)
             junk.unlink(missing_ok=True)
         environment: dict[str, str | None] = {
-            **_git_environment(work),
+            **mail_git.environment(work),
             "GIT_COMMITTER_NAME": "kvmirror",
             "GIT_COMMITTER_EMAIL": "kvmirror@localhost",
             "GIT_AUTHOR_NAME": "kvmirror",
@@ -340,8 +340,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
             patch = series.patches[number - 1]
             git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
             message = f"{patch.subject}\n\n{patch.mail.message}\n"
-            dated = {"GIT_AUTHOR_DATE": patch.mail.date} if patch.mail.date else {}
-            git("commit", "-q", "--allow-empty-message", f"--author={patch.author}", "-F", "-", text=message, **dated)
+            git("commit", "-q", "--allow-empty-message", "-F", "-", text=message, **_authored(patch))
         head = git("rev-parse", "HEAD").strip()
         work.chmod(0o755)
         if target.exists():

@@ -88,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
         series = series_io.read(args.series) if args.series else series_io.read()
         sys.stdout.write(mail.reply(report, series, args.tester))
     if args.b4_check:
-        patch = mails.parse(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
+        from harness import mail_posted  # b4's library takes a third of a second: nothing else here pays for it
+
+        patch = mail_posted.one(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
         print(json.dumps(mail.b4_check(report, patch), indent=1))
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings], report.levels)
