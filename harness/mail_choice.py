@@ -246,16 +246,18 @@ def _covers(cover: Letter, posting: _Posting, version: int) -> bool:
 
 def _joined(letters: list[Letter], thread: dict[Letter, int]) -> dict[Letter, int]:
     """A number for each mail, equal for those that can be of one posting or of versions of one: of one thread, with
-    Message-IDs counted on from one stem, without Message-IDs, or by one sender who starts a thread with each."""
+    Message-IDs counted on from one stem, with one that has no Message-ID, as git format-patch writes them, or by one
+    sender who starts a thread with each."""
     group = {one: at for at, one in enumerate(letters)}
     seen: dict[object, Letter] = {}
+    loose = {(one.tag.words, one.tag.total) for one in letters if not one.message_id}
     for one in letters:
         marks: list[object] = [("thread", thread[one])]
         words = (one.tag.words, one.tag.total)
         if stem := _STEM.match(one.message_id):
             marks.append(("stem", stem[1], stem[2].rpartition("@")[2]))
-        if not one.message_id:
-            marks.append(("no id", words))
+        if words in loose or not one.message_id:
+            marks.append(("a file", words))
         if not one.parents and one.tag.number is not None:
             marks.append(("sender", one.sender, words))
         for mark in marks:
