@@ -245,10 +245,10 @@ def _plain_charset(part: email.message.Message) -> bool:
 
 def _transferred(part: email.message.Message) -> tuple[bytes, list[str]]:
     how = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
-    payload = part.get_payload()
-    if not isinstance(payload, str):
-        raise _TroubleError("its text cannot be told from its other parts")
-    body = payload.encode("ascii", "surrogateescape") if payload.isascii() else _raw(payload)
+    if how in ("uuencode", "x-uuencode", "uue", "x-uue"):
+        return _octets(part), []
+    del part["Content-Transfer-Encoding"]  # without it the bytes come as they stand
+    body = _octets(part)
     if how == "base64":
         return _base64(body)
     if how == "quoted-printable":
@@ -256,10 +256,14 @@ def _transferred(part: email.message.Message) -> tuple[bytes, list[str]]:
         if wrong and right:
             raise _TroubleError("its text is not the quoted-printable that it declares")
         return binascii.a2b_qp(body), []
-    if how in ("uuencode", "x-uuencode", "uue", "x-uue"):
-        decoded = part.get_payload(decode=True)
-        return (decoded if isinstance(decoded, bytes) else body), []
     return body, []
+
+
+def _octets(part: email.message.Message) -> bytes:
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        raise _TroubleError("its text cannot be told from its other parts")
+    return data
 
 
 def _base64(body: bytes) -> tuple[bytes, list[str]]:

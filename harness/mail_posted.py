@@ -67,9 +67,15 @@ def _all(opened: Opened) -> Iterator[Letter]:
     outer = _letter(opened)
     if outer.mail or outer.trouble or not opened.attached or not outer.tag.patch:
         yield outer
-    for attached in opened.attached:
-        for letter in _all(attached):
-            yield _within(letter, outer, len(opened.attached) == 1)
+    within = [letter for attached in opened.attached for letter in _all(attached)]
+    loose = [letter for letter in within if letter.mail]
+    in_order = len(loose) > 1 and not any(letter.tag.number is not None or letter.tag.fraction for letter in loose)
+    for letter in within:
+        if in_order and letter in loose:
+            at = loose.index(letter) + 1
+            yield _within(letter, replace(outer, tag=mail_subject.counted(outer.tag, at, len(loose))), True)
+        else:
+            yield _within(letter, outer, len(within) == 1)
 
 
 def _within(letter: Letter, outer: Letter, only: bool) -> Letter:

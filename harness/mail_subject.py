@@ -109,3 +109,8 @@ def placed(tag: Tag, other: Tag) -> Tag:
     """``tag`` at the place, and with the version, that ``other`` says."""
     version = tag.version if other.version is None else other.version
     return replace(tag, number=other.number, total=other.total, version=version, patch=tag.patch or other.patch)
+
+
+def counted(tag: Tag, number: int, total: int) -> Tag:
+    """The tag of the ``number``th of ``total`` patches that are attached to one mail and have no numbers."""
+    return replace(tag, number=number, total=total, patch=True)
