@@ -103,8 +103,6 @@ def _result(chosen: _Posting, others: list[_Posting], single: list[Letter], cove
             _ = letter.mail.files  # what is unsafe is refused
             mails.append(letter.mail)
         notes += [f"{letter.called}: {note}" for note in letter.notes]
-    if others or not chosen.cover:
-        pass
     title = chosen.cover.tag.title if chosen.cover else None
     return Chosen(title or None, tuple(mails), tuple(dict.fromkeys(notes)), tuple(trailers))
 
@@ -127,7 +125,8 @@ def _without_copies(letters: Sequence[Letter], notes: list[str]) -> list[Letter]
             kept[key] = letter
         elif before.mail and letter.mail and before.mail.diff != letter.mail.diff:
             raise SeriesError(
-                f"{before.called} and {letter.called} have one Message-ID and two different diffs: leave one of them out"
+                f"{before.called} and {letter.called} have one Message-ID and two different diffs: "
+                "leave one of them out"
             )
         copies += 1
     if copies:
@@ -157,7 +156,7 @@ def _patches(single: list[Letter], notes: list[str]) -> list[Letter]:
             continue
         named.append(f"{one.called}: {_why(one)}")
     if answers:
-        notes.append(f"{answers} {'reply' if answers == 1 else 'replies'} without a patch left out")
+        notes.append("1 reply was left out" if answers == 1 else f"{answers} replies were left out")
     notes += [f"left out: {words}" for words in named[: 3 * FEW]]
     if len(named) > 3 * FEW:
         notes.append(f"{len(named) - 3 * FEW} more mails were left out")
@@ -199,8 +198,9 @@ def _nothing(single: list[Letter], notes: list[str]) -> str:
 
 
 def _slip(letter: Letter, key: str) -> Slip:
-    return Slip(key, letter.parents, letter.sender, letter.date, letter.tag.version, letter.tag.number, letter.tag.total,
-                letter.tag.title, letter.mail is not None)  # fmt: skip
+    tag = letter.tag
+    return Slip(key, letter.parents, letter.sender, letter.date, tag.version, tag.number, tag.total, tag.title,
+                letter.mail is not None)  # fmt: skip
 
 
 def _keys(letters: Sequence[Letter]) -> list[str]:
@@ -278,8 +278,8 @@ def _one(postings: list[_Posting], version: int | None, notes: list[str]) -> tup
         names = " and ".join(_newest(family).told() for family in families[:FEW])
         missing = "; ".join(_lack(p) for p in (_newest(family) for family in families[:FEW]) if p.missing)
         raise SeriesError(
-            f"the mails are of {'two' if len(families) == 2 else len(families)} series: {names}: give one series at a time"
-            + (f" ({missing})" if missing else "")
+            f"the mails are of {'two' if len(families) == 2 else len(families)} series: {names}: "
+            "give one series at a time" + (f" ({missing})" if missing else "")
         )
     (family,) = families
     wanted = family
@@ -312,7 +312,8 @@ def _root(postings: list[_Posting]) -> _Posting:
 
 
 def _follows(posting: _Posting, root: _Posting) -> bool:
-    """Whether a posting is another version of the same series: another number, and the same people, titles or places."""
+    """Whether a posting is another version of the same series: by the same people, or with titles or the length of
+    the other."""
     if posting.version == root.version:
         return False
     return bool(posting.senders & root.senders or posting.titles & root.titles or posting.total == root.total)
@@ -332,10 +333,8 @@ def _akin(one: _Posting, other: _Posting) -> bool:
     if one.thread == other.thread and (one.version != other.version or one.total == other.total or _inside(one, other)):
         return True
     same = one.titles & other.titles
-    return (
-        bool(same)
-        and (one.version != other.version or one.again != other.again)
-        or (one.version != other.version and bool(one.senders & other.senders) and one.total is not None)
+    return (bool(same) and (one.version != other.version or one.again != other.again)) or (
+        one.version != other.version and bool(one.senders & other.senders) and one.total is not None
     )
 
 

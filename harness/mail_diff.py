@@ -23,9 +23,9 @@ _SIDE = re.compile(r"(?:---|\+\+\+) (\"(?:[^\"\\]|\\.)*\"|[^\t\n]*?)(?:\t(.*)|\s
 _GIT = re.compile(r'diff --git (?P<old>"(?:[^"\\]|\\.)*"|\S.*?) (?P<new>"(?:[^"\\]|\\.)*"|\S.*)$')
 _ESCAPES: Final = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
 _BORDER = re.compile(r"^---\s*$", re.M)
-TOPS: Final = frozenset(  # folders of the kernel: a path that begins with one has nothing before it
-    "Documentation LICENSES arch block certs crypto drivers fs include init io_uring ipc kernel lib mm net rust samples "
-    "scripts security sound tools usr virt".split()
+TOPS: Final = re.compile(  # a folder of the kernel: a path that begins with one has nothing before it
+    "Documentation|LICENSES|arch|block|certs|crypto|drivers|fs|include|init|io_uring|ipc|kernel|lib|mm|net|rust|samples|"
+    "scripts|security|sound|tools|usr|virt"
 )
 SIGNATURES: Final = ("-- ", "--")
 
@@ -242,7 +242,7 @@ def _side(line: str) -> tuple[str, str]:
 def _common(old: str, new: str) -> str | None:
     if "/dev/null" in (old, new):
         path = new if old == "/dev/null" else old
-        return path.split("/", 1)[1] if "/" in path and path.split("/", 1)[0] not in TOPS else path
+        return path.split("/", 1)[1] if "/" in path and not TOPS.fullmatch(path.split("/", 1)[0]) else path
     if old == new:
         return new
     if "/" in old and "/" in new and old.split("/", 1)[1] == new.split("/", 1)[1]:

@@ -209,8 +209,8 @@ def _author(info: mail_git.Info, opened: Opened, above: str) -> tuple[str, bool]
         raise SeriesError(f"{opened.name}: a patch mail needs a From: with an address and a Subject:")
     if address not in seen or re.search(r"[<>\n\r]", info.author):
         raise SeriesError(
-            f"{opened.name}: its From: has an address within an encoded name ({harmless(info.author)!r}): whose patch it "
-            "is cannot be told; write the From: line as Name <address>"
+            f"{opened.name}: its From: has an address within an encoded name ({harmless(info.author)!r}): whose patch "
+            "it is cannot be told; write the From: line as Name <address>"
         )
     return f"{name or address} <{address}>", hidden
 

@@ -97,8 +97,8 @@ def gather(source: str) -> Found:
     except (OSError, ValueError) as error:
         raise InputError(f"{harmless(source)}: it cannot be read ({error})") from error
     raise InputError(
-        f"{harmless(source)}: there is no such file or folder; name an mbox (.gz too), a folder of mails, - for standard "
-        "input, or a range A..B with --linux"
+        f"{harmless(source)}: there is no such file or folder; name an mbox (.gz too), a folder of mails, - for "
+        "standard input, or a range A..B with --linux"
     )
 
 

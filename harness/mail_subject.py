@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\d{1,4}\s*/\s*\d{1,4}")
 _OF_LISTS: Final = re.compile(r"(?i)(rfc|rft|resend|repost|v\d+|patch(v\d+)?|\d{1,4}/\d{1,4}|[\d.]+/\d+)[,;:]?")
 _PATCH = re.compile(r"(?i)\[[^\]]*\b(patch|rfc)(v\d+)?\b[^\]]*\]")
 _ANSWER = re.compile(
-    r"(?i)(re|aw|fwd?|sv|vs|antw|wg|tr|odp|ref|rv|res|enc|ynt|doorst|回复|答复|转发)(\[\d+\])?\s*[:：]"
+    r"(?i)(re|aw|fwd?|sv|vs|antw|wg|tr|odp|ref|rv|res|enc|ynt|doorst|回复|答复|转发)(\[\d+\])?\s*[:\uff1a]"
 )
 
 

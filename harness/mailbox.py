@@ -35,7 +35,7 @@ class Imported:
 
 
 def bring_in(source: str, target: Path, *, linux: Path | None = None, version: int | None = None) -> Imported:
-    """Make ``target`` a series folder of the mails of ``source``, or of the range of commits that it names in ``linux``.
+    """Make ``target`` a series folder of the mails of ``source``, or of the range of commits that it is of ``linux``.
 
     ``version`` chooses one of several. SeriesError and InputError name what is refused, and why; then nothing is left
     at ``target``.
@@ -104,6 +104,11 @@ def _on_base(chosen: Chosen, series: series_io.Series) -> list[str]:
     notes = []
     if series.base_version == mail_base.UNKNOWN:
         notes.append("the commit on which the range stands is no kernel source: its version is not known")
+    if _like_mirrored(chosen.patches) and not series.mirrored:
+        notes.append(
+            "these are the subjects and authors of the series that is mirrored, but not its Message-IDs or claims: "
+            "it is taken for another version, without a mirror"
+        )
     if commit := said.get("base-commit"):
         notes.append(
             f"posted on base-commit {harmless(commit, 60)}; {series_io.INDEX} names Linux {series.base_version} "
@@ -120,8 +125,22 @@ def _on_base(chosen: Chosen, series: series_io.Series) -> list[str]:
 
 
 def _is_mirrored(patches: Sequence[Mail]) -> bool:
-    """Whether these are the mails of the series that ``kvmodel`` mirrors: the same subjects by the same people."""
+    """Whether these are the mails of the series that ``kvmodel`` mirrors, and not another version of it: the same
+    subjects by the same people, with the same claims and, where they have any, the same Message-IDs."""
+    return _like_mirrored(patches) and all(
+        mail.message_id in ("", known.message_id) and _claim(mail, known) is known.claim
+        for mail, known in zip(patches, model.PATCHES, strict=True)
+    )
+
+
+def _like_mirrored(patches: Sequence[Mail]) -> bool:
     return [(p.subject, p.author) for p in patches] == [(p.subject, p.author) for p in model.PATCHES]
+
+
+def _claim(mail: Mail, known: model.Patch | None) -> Claim:
+    """What the mail claims; of the mirrored series also what is not said in it, but known."""
+    implied = known is not None and mail.claim is Claim.NONE and known.claim is Claim.IMPLIED
+    return Claim.IMPLIED if implied else mail.claim
 
 
 def file_name(number: int, subject: str) -> str:
@@ -159,9 +178,7 @@ def _row(work: Path, number: int, mail: Mail, total: int, mirrored: bool) -> dic
     """Write one patch, and give its table in series.toml."""
     known = model.patch(number) if mirrored else None
     message_id = mail.message_id or (known.message_id if known else "")
-    claim = mail.claim
-    if known is not None and claim is Claim.NONE and known.claim is Claim.IMPLIED:
-        claim = known.claim  # not said in the mail, but known of this series
+    claim = _claim(mail, known)
     name = file_name(number, mail.subject)
     (work / name).write_text(mails.written(mail, number, total, message_id), encoding="utf-8")
     return {

@@ -19,7 +19,7 @@ from typing import Final
 
 from harness import mail_diff
 from harness.errors import SeriesError
-from harness.mail_words import flattened, harmless
+from harness.mail_words import flattened
 from kvmodel.series import Claim
 
 MAX_BYTES: Final = 4 << 20  # of one mail

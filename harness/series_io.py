@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -266,7 +266,11 @@ def states(series: Series, pristine: Path, level: int | Collection[int] | None =
 
     One item a patch, in order; the base is not among them. SeriesError where a patch does not apply.
     """
-    wanted = series.numbers(series.last if level is None else level)
+    return in_order(series, pristine, series.numbers(series.last if level is None else level))
+
+
+def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Applied]:
+    """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
     state = base_state(series, pristine)
     made: list[Applied] = []
     folder = Path(tempfile.mkdtemp(prefix="kvmirror-apply-"))
@@ -275,7 +279,7 @@ def states(series: Series, pristine: Path, level: int | Collection[int] | None =
             if data is not None:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(data)
-        for number in wanted:
+        for number in order:
             patch = series.patches[number - 1]
             offsets = apply_patch(folder, patch, str(number))
             state = dict(state)

@@ -48,8 +48,16 @@ def coded(text: str | bytes, how: str = "8bit", charset: str = "utf-8") -> bytes
     return quopri.encodestring(data) if how == "quoted-printable" else data
 
 
-def part(text: str | bytes, kind: str = "text/plain", *, how: str = "7bit", charset: str = "utf-8",
-         name: str = "", attached: bool = False, more: str = "") -> bytes:  # fmt: skip
+def part(
+    text: str | bytes,
+    kind: str = "text/plain",
+    *,
+    how: str = "7bit",
+    charset: str = "utf-8",
+    name: str = "",
+    attached: bool = False,
+    more: str = "",
+) -> bytes:
     """One part of a multipart mail, with its header."""
     head = f"Content-Type: {kind}" + (f"; charset={charset}" if charset else "") + more
     head += f'; name="{name}"' if name else ""
@@ -85,7 +93,10 @@ def mail(
     lines += [b"Subject: " + (subject.encode() if isinstance(subject, str) else subject)]
     lines += [f"Message-ID: <{mid}>".encode()] if mid else []
     if answers:
-        lines += [f"In-Reply-To: <{answers[-1]}>".encode(), b"References: " + " ".join(f"<{a}>" for a in answers).encode()]
+        lines += [
+            f"In-Reply-To: <{answers[-1]}>".encode(),
+            b"References: " + " ".join(f"<{a}>" for a in answers).encode(),
+        ]
     lines += [extra.encode()] if extra else []
     lines += [b"MIME-Version: 1.0"]
     if isinstance(text, tuple):
@@ -114,12 +125,20 @@ def series(
     made = []
     root = f"{stem}-0@example.org"
     if cover:
-        made.append(mail(f"[{tag} 0/{total}] {cover}", "What it is for.\n", mid=root, to=to, sender=sender, date=date.format(0)))
+        made.append(
+            mail(f"[{tag} 0/{total}] {cover}", "What it is for.\n", mid=root, to=to, sender=sender, date=date.format(0))
+        )
     for number in range(first, total + 1):
         above = [*([to] if to else []), root]
         made.append(
-            mail(f"[{tag} {number}/{total}] {title} {number}", body(number, word), mid=f"{stem}-{number}@example.org",
-                 to=above, sender=sender, date=date.format(number % 10))  # fmt: skip
+            mail(
+                f"[{tag} {number}/{total}] {title} {number}",
+                body(number, word),
+                mid=f"{stem}-{number}@example.org",
+                to=above,
+                sender=sender,
+                date=date.format(number % 10),
+            )
         )
     return made
 
