@@ -100,7 +100,7 @@ def _letter(message: email.message.Message, name: str) -> Opened:
                 trouble = f"it has two different {field_name}: lines"
             header.setdefault(field_name, raw)
         elif key.lower() in ids:
-            ids[key.lower()] += re.findall(r"<([^<>\s]{1,500})>", str(value)[:100_000])
+            ids[key.lower()] += re.findall(r"<([!-;=?-~]{1,500})>", str(value)[:100_000])
     own = ids["message-id"][0] if ids["message-id"] else ""
     parents = dict.fromkeys([*ids["in-reply-to"][:1], *reversed(ids["references"])])
     parents.pop(own, None)
