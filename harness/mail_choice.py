@@ -14,7 +14,6 @@ from harness.mail_threads import Slip
 from harness.mail_words import harmless
 from harness.mails import Mail
 
-_STEM = re.compile(r"^(.*?)-\d{1,4}-([^-]*@.*|[^-]*-[^-]*@.*)$")
 FEW: Final = 6  # mails that are named in a message; the others are counted
 
 
@@ -244,6 +243,18 @@ def _covers(cover: Letter, posting: _Posting, version: int) -> bool:
     return (version, cover.tag.again) == (posting.version, posting.again) and cover.tag.total in (None, posting.total)
 
 
+def _stems(letter: Letter) -> list[tuple[str, str]]:
+    """What is left and right of a patch's number in its Message-ID, where git send-email and b4 put it (git counts the
+    cover as 1)."""
+    number = letter.tag.number
+    if number is None:
+        return []
+    found = re.finditer(r"\d{1,4}", letter.message_id)
+    return [
+        (letter.message_id[: m.start()], letter.message_id[m.end() :]) for m in found if int(m[0]) - number in (0, 1)
+    ]
+
+
 def _joined(letters: list[Letter], thread: dict[Letter, int]) -> dict[Letter, int]:
     """A number for each mail, equal for those that can be of one posting or of versions of one: of one thread, with
     Message-IDs counted on from one stem, with one that has no Message-ID, as git format-patch writes them, or by one
@@ -254,8 +265,7 @@ def _joined(letters: list[Letter], thread: dict[Letter, int]) -> dict[Letter, in
     for one in letters:
         marks: list[object] = [("thread", thread[one])]
         words = (one.tag.words, one.tag.total)
-        if stem := _STEM.match(one.message_id):
-            marks.append(("stem", stem[1], stem[2].rpartition("@")[2]))
+        marks += [("stem", stem, words) for stem in _stems(one)]
         if words in loose or not one.message_id:
             marks.append(("a file", words))
         if not one.parents and one.tag.number is not None:
