@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     check.add_argument("--verbose", action="store_true", help="show how each function changed")
     bring = command("import", _import, "Make a series folder of mails as posted.",
-                    " series.mbox DIR", " v3.mbox.gz DIR --version 2", " - DIR <series.mbx",
+                    " series.mbox DIR", " v3.mbox.gz DIR --version 2", " - DIR",
                     " --linux ~/src/linux v6.12.8..my-branch DIR")  # fmt: skip
     bring.add_argument(
         "source",
