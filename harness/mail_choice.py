@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -380,6 +381,7 @@ def _completed(chosen: _Posting, others: list[_Posting], single: list[Letter], n
     for number in extra:
         letter = chosen.patches.pop(number)
         notes.append(f"left out: {letter.called}: number {number} is not among 1 to {chosen.total}")
+    _by_one(chosen)
     if not chosen.missing:
         return [chosen.patches[n] for n in sorted(chosen.patches)]
     whole = [letter for p in (*others, chosen) for letter in p.patches.values()]
@@ -400,6 +402,21 @@ def _completed(chosen: _Posting, others: list[_Posting], single: list[Letter], n
         replace(one, mail=replace(one.mail, number=n, version=chosen.version)) if one.mail else one
         for n, one in enumerate(found, 1)
     ]
+
+
+def _by_one(chosen: _Posting) -> None:
+    """A patch that another person posted, in answer to a mail that is not here, is none of the series."""
+    letters = list(chosen.patches.values())
+    senders = Counter(letter.sender for letter in letters)
+    answered = Counter(letter.parents[:1] for letter in letters)
+    known = {letter.message_id for letter in (*letters, *([chosen.cover] if chosen.cover else []))}
+    for number, letter in chosen.patches.items():
+        strange = senders[letter.sender] * 2 < len(letters) and answered[letter.parents[:1]] * 2 < len(letters)
+        if strange and letter.parents and letter.parents[0] not in known:
+            raise SeriesError(
+                f"patch {number} of {chosen.total} is missing among the mails given: {letter.called} was posted by "
+                f"{harmless(letter.sender)} in answer to a mail that is not here"
+            )
 
 
 def _alone(chosen: _Posting) -> None:

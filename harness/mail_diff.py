@@ -27,6 +27,8 @@ TOPS: Final = re.compile(  # a folder of the kernel: a path that begins with one
     "Documentation|LICENSES|arch|block|certs|crypto|drivers|fs|include|init|io_uring|ipc|kernel|lib|mm|net|rust|samples|"
     "scripts|security|sound|tools|usr|virt"
 )
+MAX_RUNS: Final = 50  # diffs with text between them, as a message may quote some
+MAX_LINE: Final = 4096  # characters of a line that names a file
 SIGNATURES: Final = ("-- ", "--")
 
 
@@ -118,13 +120,15 @@ def _runs(lines: list[str]) -> list[_Run]:
             blocks.append((skipped, following))
             at = following
         runs.append(_Run(start, at, tuple(blocks)))
+        if len(runs) > MAX_RUNS:
+            break
     return runs
 
 
 def _block(lines: list[str], at: int) -> int | None:
     """The line after the diff of one file that begins at line ``at``; None where none does."""
     line = lines[at]
-    if line.startswith("diff --git "):
+    if line.startswith("diff --git ") and len(line) <= MAX_LINE:
         at += 1
         while at < len(lines) and lines[at].startswith(_EXTENDED):
             at += 1
@@ -143,7 +147,9 @@ def _block(lines: list[str], at: int) -> int | None:
 
 
 def _sides(lines: list[str], at: int) -> bool:
-    return at + 1 < len(lines) and lines[at].startswith("--- ") and lines[at + 1].startswith("+++ ")
+    if at + 1 >= len(lines) or len(lines[at]) > MAX_LINE or len(lines[at + 1]) > MAX_LINE:
+        return False
+    return lines[at].startswith("--- ") and lines[at + 1].startswith("+++ ")
 
 
 def _hunks(lines: list[str], at: int) -> int:

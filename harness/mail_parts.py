@@ -80,6 +80,9 @@ def _too_much(data: bytes, top: bytes) -> str:
         return f"its header has more than {MAX_HEADER} bytes"
     if len(_NESTING.findall(data)) > MAX_PARTS:
         return f"it has more than {MAX_PARTS} parts"
+    for boundary in re.findall(rb'(?i)boundary="?([^"\s;]{1,100})', data):
+        if data.count(b"--" + boundary) > 4 * MAX_PARTS:
+            return f"it has more than {MAX_PARTS} parts"
     if b"\0" in data:
         return "it has a NUL byte"
     return ""

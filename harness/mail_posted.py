@@ -17,7 +17,7 @@ from harness.mails import Mail
 
 _IN_BODY = re.compile(r"(From|Subject|Date):(.*(?:\n[ \t].*)*)\n?")
 _ADDRESS = re.compile(r"(?:.*<[^<>\s]+@[^<>\s]+>|\s*[^<>\s@]+@[^<>\s@]+)\s*(?:\(.*\))?\s*", re.S)
-_SCISSORS = re.compile(r"(?m)^(?=.*(?:>8|8<|>%|%<))[-><8% ✂✀-✄]{6,}(?:cut here)?[-><8% ]*$")
+_SCISSORS = re.compile(r"(?m)^(?=.*(?:>8|8<|>%|%<))[-><8% ]{6,200}(?:cut here)?[-><8% ]{0,200}$")
 _REVIEW = re.compile(r"\A(?:[^\n]{0,200}\n){1,12}?-{8,}[ \t]*\n\s*(?=From: )")
 _HEADED = re.compile(r"\s*(?:(?:From|Subject|Date):|>From |\[PATCH\])")
 _BASE = re.compile(r"(?m)^(base-commit|change-id|prerequisite-[a-z-]+):[ \t]*(\S[^\n]{0,300})$")
@@ -171,6 +171,8 @@ def _with_patch(opened: Opened, plain: Letter, info: mail_git.Info) -> Letter:
     author, hidden = _author(info, opened, above)
     if (unseen or hidden) and not any("control characters" in note for note in notes):
         notes.append("its subject or its author has control characters: they were left out")
+    if re.search(r" via ", author):
+        notes.append(f"its author is given as {harmless(author)!r}, which is a list's or a relay's name for one")
     if not inner.title:
         raise SeriesError(f"{opened.name}: it has no Subject:, or one of tags only")
     date = _date(info.date)

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from harness import mail_git
 from harness.errors import InputError, SeriesError
 from harness.mail_git import Tree
-from harness.mail_words import harmless
+from harness.mail_words import flattened, harmless
 from harness.mails import Mail
 
 MAX_MAILS: Final = 500
@@ -290,8 +290,12 @@ def _line(tree: Tree, span: str, base: str, ids: Sequence[str]) -> Line:
     patches = []
     for number, commit in enumerate(kept, 1):
         author, address, date, subject, body = rows[commit]
-        patches.append(Mail(f"{span}, commit {commit[:12]}", number, len(kept), 1, subject, f"{author} <{address}>", "",
-                            date, body.strip(), diffs[commit]))  # fmt: skip
+        title_line, name = flattened(subject), flattened(author)
+        if (title_line, name) != (" ".join(subject.split()), " ".join(author.split())):
+            left.append(f"characters of subject or author of commit {commit[:12]} that cannot be seen")
+        place = f"{span}, commit {commit[:12]}"
+        who = f"{name or address} <{address}>"
+        patches.append(Mail(place, number, len(kept), 1, title_line, who, "", date, body.strip(), diffs[commit]))
     try:
         makefile = tree.git("show", f"{base}:Makefile").decode("utf-8", "replace") if base else ""
     except InputError:

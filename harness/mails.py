@@ -92,6 +92,7 @@ def parse(data: bytes, name: str) -> Mail:
     """
     if len(data) > MAX_BYTES:
         raise SeriesError(f"{name}: {len(data)} bytes are too much for a patch mail (at most {MAX_BYTES})")
+    data = data.replace(b"\r\n", b"\n")
     if data.startswith(b"From "):
         data = data.partition(b"\n")[2]
     try:
@@ -116,7 +117,7 @@ def parse(data: bytes, name: str) -> Mail:
         subject = subject[tag.end() :]
     if not subject or "@" not in address:
         raise SeriesError(f"{name}: a patch mail needs a From: with an address and a Subject:")
-    text, diff = _divided(body.replace("\r\n", "\n"), str(message.get(LINES, "")), name)
+    text, diff = _divided(body, str(message.get(LINES, "")), name)
     return Mail(
         name, number, total, version, subject, author, header["Message-ID"].strip("<>"), header["Date"], text, diff
     )
@@ -191,9 +192,9 @@ def parse_diff(diff: str, name: str) -> list[FileDiff]:
 
 def _file(block: str, name: str) -> FileDiff:
     lines = block.removesuffix("\n").split("\n")
-    head = _FILE.match(lines[0])
+    head = _FILE.match(lines[0]) if len(lines[0]) <= mail_diff.MAX_LINE else None
     if head is None:
-        raise SeriesError(f"{name}: {lines[0]!r} names no two files; make it with git format-patch")
+        raise SeriesError(f"{name}: {lines[0][:200]!r} names no two files; make it with git format-patch")
     old, new = mail_diff.unquoted(head["old"])[2:], mail_diff.unquoted(head["new"])[2:]
     for path in (old, new):
         if reason := unsafe_path(path):

@@ -10,6 +10,7 @@ import base64
 import gzip
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -608,6 +609,31 @@ form("deep", refused="parts")(
         ),
     )
 )
+form("a-reply-without-a-prefix-for-a-missing-patch", refused="patch 2 of 3 is missing.*posted by b@example.net")(
+    lambda: [*series()[:2], series()[3], review("[PATCH 2/3] KVM: change 2")]
+)
+form("author-of-a-list", ONE, notes="a list's or a relay's name")(
+    lambda: mail(TAGGED, body(), sender="A Uthor via Kvm <kvm@example.org>")
+)
+form("many-boundaries", refused="parts")(
+    lambda: mail(TAGGED, ('multipart/mixed; boundary="b"', b"--b\n\nx\n" * 100_000))
+)
+LONG = {
+    "dashes": "-" * 100_000 + ">8x",
+    "blank-path": "--- " + " " * 100_000 + "\n+++ b/x\n@@ -1 +1 @@",
+    "one-line": "x" * 1_000_000,
+    "separators": "From \n" * 50_000,
+    "hunks": "@@ -1 +1 @@\n" * 50_000,
+    "borders": "---\n" * 100_000,
+    "addresses": "From: " + "<a" * 50_000,
+    "header-lines": "Subject: x\n" * 100_000,
+    "brackets": "[PATCH] " * 100_000,
+}
+for _name, _words in LONG.items():
+    form(f"long-{_name}", refused="|")(lambda words=_words: mail(TAGGED, words + "\n\n" + body()))
+form("long-git-line", refused="names no two files|no mail here has a patch")(
+    lambda: mail(TAGGED, body(change="diff --git " + "a/x b/x " * 50_000 + "\n@@ -1 +1 @@\n-x\n+y\n"))
+)
 form("tags-without-end", refused="characters|Subject")(lambda: mail("[PATCH] " + "[" * 7000, body()))
 
 
@@ -635,7 +661,14 @@ def test_form(tmp_path: Path, wanted: Form) -> None:
         assert not target.exists()
         assert re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e]*", str(caught.value))
         return
-    made = mailbox.bring_in(source, target, version=wanted.version)
+    started = time.process_time()
+    try:
+        made = mailbox.bring_in(source, target, version=wanted.version)
+    except InputError as error:
+        assert wanted.refused, error  # "|": taken or refused
+        return
+    finally:
+        assert time.process_time() - started < 10
     read = made.series
     if wanted.subjects:
         assert tuple(p.subject for p in read.patches) == wanted.subjects, made.notes
