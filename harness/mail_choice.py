@@ -85,14 +85,13 @@ def choose(letters: Sequence[Letter], version: int | None = None) -> Chosen:
         raise SeriesError(_nothing(single, notes))
     postings = _postings(patches, [c for c in covers if not c.trouble], single)
     chosen, others = _one(postings, version, notes)
-    if version is None and others:
+    if version is None and not chosen.missing:
         for other in others:
             _say_left(other, chosen, notes)
-    return _result(chosen, others, single, covers, notes)
+    return _result(chosen, others, single, notes)
 
 
-def _result(chosen: _Posting, others: list[_Posting], single: list[Letter], covers: list[Letter],
-            notes: list[str]) -> Chosen:  # fmt: skip
+def _result(chosen: _Posting, others: list[_Posting], single: list[Letter], notes: list[str]) -> Chosen:  # fmt: skip
     whole = _completed(chosen, others, single, notes)
     mails: list[Mail] = []
     trailers: dict[tuple[str, str], None] = {}
@@ -104,6 +103,11 @@ def _result(chosen: _Posting, others: list[_Posting], single: list[Letter], cove
             mails.append(letter.mail)
         notes += [f"{letter.called}: {note}" for note in letter.notes]
     title = chosen.cover.tag.title if chosen.cover else None
+    if title is None and len(chosen.patches) < len(
+        whole
+    ):  # sent again in part: the cover is that of the version before
+        older = [p for p in others if p.version < chosen.version and p.cover]
+        title = max(older, key=lambda p: p.version).first.tag.title if older else None
     return Chosen(title or None, tuple(mails), tuple(dict.fromkeys(notes)), tuple(trailers))
 
 
@@ -168,7 +172,7 @@ def _why(one: Letter) -> str:
         return "it is a reply, though it has a diff" if one.mail else f"it is a reply, and {one.trouble}"
     if one.tag.fraction:
         return f"{one.tag.fraction} is no whole number: it comes after the series and does not count in it"
-    return one.trouble or "its subject is not tagged as a patch ([PATCH ...]), and others are"
+    return one.trouble or "its subject is not tagged as a patch ([PATCH ...]), and it is not the only mail with a diff"
 
 
 def _numbered(taken: list[Letter]) -> list[Letter]:
@@ -375,7 +379,8 @@ def _completed(chosen: _Posting, others: list[_Posting], single: list[Letter], n
             for number, letter in other.patches.items():
                 if number in chosen.patches:
                     raise SeriesError(
-                        f"patch {number} is there twice: {chosen.patches[number].called} and {letter.called}"
+                        f"patch {number} is there twice: {chosen.patches[number].called} and {letter.called}: "
+                        "leave one of them out"
                     )
     extra = [n for n in chosen.patches if chosen.total is not None and not 1 <= n <= chosen.total]
     for number in extra:

@@ -256,7 +256,14 @@ form("11g", THREE, title="KVM: a fine series, at last", says="newest 1", notes="
     lambda: [*series(), review("Re: [PATCH 2/3] KVM: change 2"), *second(), *third()]
 )
 form("11i", THREE, **V2)(lambda: [*series(2), *second()])
-form("11j", THREE, notes="version 2 was sent of patch 2 alone", says="newer 2", words="more 1")(
+form(
+    "11j",
+    THREE,
+    title="KVM: a fine series",
+    notes="version 2 was sent of patch 2 alone",
+    says="newer 2",
+    words="more 1",
+)(
     lambda: [
         *series(),
         mail("[PATCH v2 2/3] KVM: change 2", body(2, "newer"), mid="v2-2@example.org", to="v1-2@example.org"),
