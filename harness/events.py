@@ -14,6 +14,7 @@ from difflib import SequenceMatcher
 from typing import Final
 
 from harness import protocol
+from harness.console import WARNING
 from harness.guest import PAGE, Observation
 from harness.hosts.base import Host
 from harness.trace import EPT_MISCONFIG, EPT_VIOLATION, TRACING, Event
@@ -72,7 +73,7 @@ _FRAME: Final = (1 << 52) - PAGE
 
 # ---- WARNs ----------------------------------------------------------------------------------------------------
 
-_WARN: Final = re.compile(r"^\[\s*(\d+\.\d+)\] WARNING: .* at (?:(\S+?):\d+ )?(\w+)\+", re.MULTILINE)
+_WARN: Final = re.compile(rf"^\[\s*(?P<time>\d+\.\d+)\] {WARNING}", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,10 @@ class Warned:
 
 def warned(dmesg: str) -> list[Warned]:
     """The WARNs in the kernel's log."""
-    return [Warned(float(m[1]), (m[2] or "").removeprefix("arch/x86/kvm/"), m[3]) for m in _WARN.finditer(dmesg)]
+    return [
+        Warned(float(m["time"]), (m["file"] or "").removeprefix("arch/x86/kvm/"), m["function"])
+        for m in _WARN.finditer(dmesg)
+    ]
 
 
 def of_vector(found: Iterable[Warned], begin: float, end: float) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def build(
     series: Series,
     wanted: Iterable[int] | None = None,
     *,
-    linux: Path | None = None,
+    linux: kernel.Linux | None = None,
     need_image: bool = True,
 ) -> dict[int, Modules]:
     """The modules of the ``wanted`` levels (default: all), by level; built where the cache has none.
@@ -100,7 +100,7 @@ def build(
     return made
 
 
-def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: Path | None = None) -> list[int]:
+def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: kernel.Linux | None = None) -> list[int]:
     """Those of the ``wanted`` levels that the cache has no modules of."""
     levels = sorted(set(wanted))
     base = kernel.base(cache, linux)
@@ -114,7 +114,9 @@ def _every(base: BaseKernel, series: Series, levels: Iterable[int]) -> list[Stat
     return [base_state(series, base.pristine), *(a.state for a in applied)]
 
 
-def modules(cache: Cache, series: Series, level: int | Collection[int], *, linux: Path | None = None) -> Modules:
+def modules(
+    cache: Cache, series: Series, level: int | Collection[int], *, linux: kernel.Linux | None = None
+) -> Modules:
     """The modules of one level, or of exactly the patches given. Exceptions as ``build``."""
     if isinstance(level, int):
         series.numbers(level)
@@ -226,7 +228,7 @@ def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> proc.
     )
 
 
-def naive(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> float:
+def naive(cache: Cache, series: Series, level: int, *, linux: kernel.Linux | None = None) -> float:
     """Seconds of wall time that a level takes the naive way: the whole kernel from a clean tree, nothing reused.
 
     For comparison only; what it builds is thrown away. CompileError, BuildError.

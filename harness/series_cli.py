@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import kernel, levels, mailbox, selection, series_check, series_io
 from harness.cache import Cache
-from harness.commands.common import add_command
+from harness.commands.common import add_command, add_linux
 from harness.progress import PROGRESS
 
 
@@ -24,8 +24,12 @@ def add_parser(subparsers: Any) -> None:
     def command(name: str, function: Any, what: str, *examples: str) -> argparse.ArgumentParser:
         parser = add_command(commands, name, what, *(f"series {name}{example}" for example in examples))
         parser.set_defaults(run=function)
-        parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
-        if name != "import":
+        if name == "import":
+            parser.add_argument(
+                "--linux", type=Path, metavar="PATH", help="the git tree of a range, or its base's source"
+            )
+        else:
+            add_linux(parser)
             parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
         return parser
 

@@ -24,6 +24,7 @@ from harness import (
     toolbox,
 )
 from harness.cache import Cache, sha256
+from harness.errors import SeriesError
 from harness.hosts.base import Host
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, EmulatedHost
@@ -41,7 +42,7 @@ class Bench:
         *,
         emulator: Path | None,
         mended: bool,
-        linux: Path | None,
+        linux: kernel.Linux | None,
         series: Path | None,
         lab: Lab | None = None,
     ) -> None:
@@ -108,6 +109,8 @@ class Bench:
         made = builds.side_by_side(apart)
         base: kernel.BaseKernel = made["kernel"]
         self._kernel = base
+        for lost in base.lost:
+            self.cache.progress.say(f"Linux {base.release} was built without {lost}")
         self.probe = made["probe"]
         self.client = made["client"]
         if self.lab:
@@ -129,7 +132,11 @@ class Bench:
         if self._kernel is not None:
             made |= {
                 "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
-                "config": {"fragment": sha256(kernel.FRAGMENT), "config": sha256(self._kernel.config)},
+                "config": {
+                    "fragment": sha256(self._kernel.fragment),
+                    "config": sha256(self._kernel.config),
+                    **({"lost": list(self._kernel.lost)} if self._kernel.lost else {}),
+                },
                 "compiler": kernel.compiler_version(),
                 "patches": self.patches(),
             }
@@ -147,12 +154,13 @@ class Bench:
         """
         assert self._kernel is not None
         known = dict(self._modules)
+        applied = self._applied(self._kernel.pristine)
         if compared:
-            everything = range(self.series.last + 1)
+            everything = range(len(applied) + 1)
             there = set(everything) - set(levels.missing(self.cache, self.series, everything, linux=self._linux))
             known = levels.build(self.cache, self.series, there, linux=self._linux, need_image=False)
         rows = []
-        for done in series_io.states(self.series, self._kernel.pristine):
+        for done in applied:
             patch = done.patch
             here, below = (known.get(n) for n in (patch.number, patch.number - 1))
             far = max((abs(o.lines) for o in done.offsets), default=0)
@@ -172,6 +180,13 @@ class Bench:
                 row["identity"] = series_check.told(self.cache, below, here)
             rows.append(row)
         return rows
+
+    def _applied(self, pristine: Path) -> list[series_io.Applied]:
+        """The series applied; where that ends above the run's levels (another kernel's level 0), up to those."""
+        try:
+            return series_io.states(self.series, pristine)
+        except SeriesError:
+            return series_io.states(self.series, pristine, max(self._modules, default=0))
 
     def same_code(self, below: int, level: int) -> bool:
         """Whether the modules of two levels of the run are the same machine code and data."""
