@@ -46,9 +46,9 @@ KEPT: Final = {
     "System.map": "System.map",
 }
 
-# ccache by the compiler's own list of headers: no preprocessing for a miss, a sixth less time, and all are misses.
-# Levels go without it: by preprocessed input, a header edit that changes nothing costs nothing.
-FIRST_BUILD: Final = {"CCACHE_DEPEND": "1"}
+# The first build of a tree finds nothing in ccache, and what it would leave there no level looks for: those go by
+# preprocessed input, so that a header edit that changes nothing costs nothing. ccache only starts the compiler.
+FIRST_BUILD: Final = {"CCACHE_DISABLE": "1"}
 
 # The same bytes whoever builds, wherever and whenever; and nothing of a make that started us.
 BUILD_ENV: Final[dict[str, str | None]] = {
@@ -311,7 +311,7 @@ def _place(cache: Cache, pristine: Path) -> tuple[str, dict[str, object], Path]:
     """The base of a source: its key, the inputs of its cache entry, its working tree."""
     inputs: dict[str, object] = {
         "source": pristine.name,
-        "config": sha256(NEEDS),
+        "config": needs.key(needs.read(NEEDS)),
         "compiler": compiler_version(),
         "cc": compiler(cache)[0],
         "recipe": RECIPE,

@@ -87,6 +87,11 @@ def _need(path: Path, row: dict[str, Any]) -> Need:
     return Need(row["name"], row["why"], ways, row["without"], row.get("required", True), row.get("where_known", False))
 
 
+def key(needs: Sequence[Need]) -> list[object]:
+    """What of the needs a kernel's build depends on: a word more in a reason builds nothing anew."""
+    return [[need.name, need.ways, need.required, need.where_known] for need in needs]
+
+
 def line(setting: str) -> str:
     """A setting as a .config has it."""
     name, value = setting.split("=")

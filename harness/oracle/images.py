@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import kernel
-from harness.cache import GIB, Cache, sha256
+from harness import kernel, needs
+from harness.cache import GIB, Cache
 from harness.oracle import build
 from harness.oracle.source import overlay
 from harness.series_io import Series, State, base_state, states
@@ -34,7 +34,7 @@ def prepare(cache: Cache, linux: kernel.Linux | None = None) -> Prepared:
     pristine = kernel.source(cache, linux)
     inputs = {
         "source": pristine.name,
-        "config": sha256(kernel.NEEDS),
+        "config": needs.key(needs.read(kernel.NEEDS)),
         "compiler": kernel.compiler_version(),
         "recipe": RECIPE,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_what_no_way_brings_is_lost_with_its_reason() -> None:
     assert str(settled.lost[1]).startswith("ioapic (CONFIG_KVM_IOAPIC=y is n, something") and (
         str(settled.lost[1]).endswith("): no L1 runs")
     )
+
+
+def test_a_word_more_in_a_reason_is_the_same_build_and_another_way_is_not() -> None:
+    worded = (replace(PREEMPT, why="emulated time", without="each run takes longer"), *ALL[1:])
+    assert needs.key(worded) == needs.key(ALL)
+    assert needs.key((replace(PREEMPT, ways=PREEMPT.ways[:1]), *ALL[1:])) != needs.key(ALL)
 
 
 def test_a_setting_that_came_out_otherwise_is_not_taken() -> None:
