@@ -27,6 +27,7 @@ PREFIX: Final = "debian:"
 SUITES: Final = ("bookworm-backports", "trixie", "trixie-backports", "forky", "sid", "experimental")
 KIND: Final = "debian-kernel"
 TARBALL: Final = "linux.tar.xz"
+BRACKETS: Final = "(in brackets: upstream's tarball, which may be gone)"
 _SERIES: Final = re.compile(r"\d+\.\d+")
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:~rc(\d+))?")
 
@@ -170,7 +171,7 @@ def _everywhere(cache: Cache, suites: Sequence[str]) -> tuple[list[Offer], list[
 
 
 def _kept(cache: Cache) -> list[Offer]:
-    """The offers that the cache holds."""
+    """The offers that the cache holds, of all words and suites."""
     notes = sorted((cache.root / KIND).glob("[0-9a-f]*/offer.json"))
     return [Offer(**json.loads(note.read_text(encoding="utf-8"))) for note in notes]
 
@@ -187,35 +188,56 @@ def find(cache: Cache, wanted: Debian) -> Offer:
     with cache.lock(KIND):
         key = (cache.root, wanted.word)
         if key not in _FOUND:
-            kept = choose(wanted, _kept(cache)) if wanted.is_version else []
-            _FOUND[key] = kept[0] if kept else _newest(cache, wanted)
+            _FOUND[key] = held(cache, wanted) or _fetched(cache, wanted, _candidates(cache, wanted))
             if not wanted.is_version:
                 cache.progress.say(f"{wanted} is {_FOUND[key]}")
         return _FOUND[key]
 
 
-def _newest(cache: Cache, wanted: Debian) -> Offer:
+def held(cache: Cache, wanted: Debian) -> Offer | None:
+    """The kernel that a word means, None where the cache has it not; nothing is fetched but the archive's indexes.
+
+    Of a series or a suite that is the newest that is listed, whether or not the archive still gives it.
+    """
+    kept = choose(wanted, _kept(cache))
+    if not kept or wanted.is_version:
+        return kept[0] if kept else None
+    newest = _candidates(cache, wanted)[0]
+    return newest if newest.sha256 in {offer.sha256 for offer in kept} else None
+
+
+@functools.lru_cache
+def _candidates(cache: Cache, wanted: Debian) -> tuple[Offer, ...]:
+    """What the archive lists for a word, the best first. FetchError, with what there is, where that is nothing."""
     suites = SUITES if wanted.word[0].isdigit() else (wanted.word,)
     offers, trouble = _everywhere(cache, suites)
     if not offers and len(trouble) == len(suites):
         raise FetchError(f"{wanted}: {trouble[0]}" + _others(cache, suites))
     for one in trouble:
         cache.progress.say(f"{wanted}: {one}")
-    gone = []
-    for offer in choose(wanted, offers):
+    found = choose(wanted, offers)
+    if not found:
+        raise FetchError(f"{wanted}: Debian's archive has no such kernel. It lists {listed(offers)} {BRACKETS}")
+    return tuple(found)
+
+
+def _fetched(cache: Cache, wanted: Debian, candidates: Sequence[Offer]) -> Offer:
+    """The first of the candidates that the archive still gives, fetched."""
+    for offer in candidates:
         try:
             tarball(cache, offer)
         except FetchError as error:
             if "404" not in str(error):
                 raise
-            gone.append(str(offer))
             cache.progress.say(f"{offer}: it is listed, and no longer there")
             continue
         return offer
-    said = f"{wanted}: Debian's archive has no such kernel"
-    said += f" any more ({'; '.join(gone)}: listed, and gone)" if gone else ""
-    said += f". It lists {listed(offers)} (in brackets: upstream's tarball, which may be gone)"
-    raise FetchError(said)
+    offers, _ = _everywhere(cache, SUITES)
+    gone = "; ".join(map(str, candidates))
+    raise FetchError(
+        f"{wanted}: Debian's archive has no such kernel any more ({gone}: listed, and gone). It lists {listed(offers)} "
+        f"{BRACKETS}"
+    )
 
 
 def _others(cache: Cache, asked: Sequence[str]) -> str:

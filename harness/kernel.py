@@ -325,6 +325,8 @@ def built(cache: Cache, linux: Linux | None = None) -> BaseKernel | None:
 
     FetchError where ``linux`` names a kernel of the archive and the archive cannot be asked which that is.
     """
+    if isinstance(linux, Debian) and archive.held(cache, linux) is None:
+        return None
     pristine = cache.lookup(SOURCE_KIND, _origin(cache, linux).key)
     if pristine is None:
         return None

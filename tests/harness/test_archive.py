@@ -141,11 +141,17 @@ class FakeApt:
         target.write_bytes(TARBALL)
 
 
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another process: nothing is remembered but what the cache holds."""
+    monkeypatch.setattr(archive, "_FOUND", {})
+    archive._candidates.cache_clear()
+
+
 @pytest.fixture
 def apt(monkeypatch: pytest.MonkeyPatch) -> type[FakeApt]:
     """FakeApt in apt's place, and nothing found yet."""
     monkeypatch.setattr(archive, "Apt", FakeApt)
-    monkeypatch.setattr(archive, "_FOUND", {})
+    anew(monkeypatch)
     monkeypatch.setattr(FakeApt, "updates", [])
     monkeypatch.setattr(FakeApt, "gone", set())
     there: dict[str, list[Offer]] = {suite: [] for suite in archive.SUITES}
@@ -162,8 +168,8 @@ def test_a_version_is_fetched_once_and_needs_no_network_then(
     found = archive.find(cache, Debian("6.12.8"))
     assert archive.tarball(cache, found).read_bytes() == TARBALL
     assert sorted(apt.updates) == sorted(archive.SUITES)
-    monkeypatch.setattr(archive, "_FOUND", {})
-    apt.there = {}
+    anew(monkeypatch)
+    monkeypatch.setattr(apt, "there", {})
     assert archive.find(cache, Debian("6.12.8")) == found
 
 
@@ -174,9 +180,23 @@ def test_a_suite_is_asked_alone_and_anew_by_the_next_process(
     assert archive.find(cache, Debian("trixie-backports")).upstream == "6.18.15"
     assert archive.find(cache, Debian("trixie-backports")).upstream == "6.18.15"
     assert apt.updates == ["trixie-backports"]
-    monkeypatch.setattr(archive, "_FOUND", {})
+    anew(monkeypatch)
     apt.there["trixie-backports"].append(offer("6.18.16-1~bpo13+1", "trixie-backports", package=False))
     assert archive.find(cache, Debian("trixie-backports")).upstream == "6.18.16"
+
+
+def test_what_is_held_is_told_without_fetching(
+    tmp_path: Path, apt: type[FakeApt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    assert archive.held(cache, Debian("6.18")) is None
+    found = archive.find(cache, Debian("6.18"))
+    assert archive.held(cache, Debian("6.18")) == archive.held(cache, Debian("6.18.15")) == found
+    anew(monkeypatch)
+    newer = offer("6.18.16-1~bpo13+1", "trixie-backports", package=False)
+    apt.there["trixie-backports"].append(newer)
+    assert archive.held(cache, Debian("6.18")) is None  # the newest is another now, and was not fetched
+    assert archive.held(cache, Debian("6.18.15")) == found
 
 
 def test_what_is_listed_and_gone_is_said_and_the_next_is_taken(
