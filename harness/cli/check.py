@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache, kernel, sha256
+from harness.cli.common import add_linux
 from harness.errors import InputError
 from harness.oracle import hands
 from harness.oracle.check import CASES, THOROUGH, reach
@@ -59,7 +60,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
-    parser.add_argument("--linux", metavar="PATH", help="another kernel: tarball or source tree")
+    add_linux(parser)
     parser.add_argument("--series", metavar="DIR", help="another series' folder (default: patches/)")
     parser.set_defaults(run=run)
 
@@ -94,10 +95,9 @@ def run(args: argparse.Namespace) -> int:
     wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
     specs = chosen(args.functions)
     cache = Cache()
-    linux = Path(args.linux) if args.linux else None
     if args.sharp:
-        return sharpness(cache, series, images.levels(cache, series, range(series.last + 1), linux), specs, args)
-    found = images.levels(cache, series, wanted, linux)
+        return sharpness(cache, series, images.levels(cache, series, range(series.last + 1), args.linux), specs, args)
+    found = images.levels(cache, series, wanted, args.linux)
     built = time.monotonic() - start
     cases = args.cases or (THOROUGH if args.thorough else CASES)
     rows = checked(cache, found, specs, cases, args.seed, args.jobs or kernel.jobs())

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.build import Cache, kernel
 from harness.build import modules as levels
-from harness.cli.common import add_command
+from harness.cli.common import add_command, add_linux
 from harness.errors import InputError
 from harness.process import PROGRESS, table
 from harness.questions import selection
@@ -30,8 +30,12 @@ def add_parser(subparsers: Any) -> None:
     def command(name: str, function: Any, what: str, *examples: str) -> argparse.ArgumentParser:
         parser = add_command(commands, name, what, *(f"series {name}{example}" for example in examples))
         parser.set_defaults(run=function)
-        parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
-        if name != "import":
+        if name == "import":
+            parser.add_argument(
+                "--linux", type=Path, metavar="PATH", help="the git tree of a range, or its base's source"
+            )
+        else:
+            add_linux(parser)
             parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
         return parser
 

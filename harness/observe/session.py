@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import GuestError
+from harness.errors import GuestError, HostError
 from harness.hosts import Host, ModuleFiles, Parameters
-from harness.observe import client, leftover_entries, tracepoints
+from harness.observe import client
+from harness.observe import leftover_entries as removed
+from harness.observe import tracepoints as events
 from harness.observe.l1 import L1, MSR_PROCBASED_CTLS2, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load
-from kvmodel.machine import parameter_lost, text_value
+from kvmodel.machine.answers import parameter_lost, text_value
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
@@ -91,16 +93,23 @@ class Session:
         questions = [v for v in asked if not isinstance(v, HostVector)]
         answers = client.ask(self._host, questions, self._reload)
         told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
-        for vector in asked:
-            if isinstance(vector, HostVector) and vector.what in tracepoints.FORMATS:
-                told[vector.id] = text_value(tracepoints.format_texts(self._host, vector.what))
-            elif isinstance(vector, HostVector) and vector.what == "removed":
-                told[vector.id] = leftover_entries.ask(self._host)
-            elif isinstance(vector, HostVector) and vector.what == "reload":
-                told[vector.id] = self._ask_reload()
-            elif isinstance(vector, HostVector):
-                (told[vector.id],) = host_outcomes(self.info, [vector])
+        told |= {v.id: self._ask_host(v) for v in asked if isinstance(v, HostVector)}
         return [told[v.id] for v in asked]
+
+    def _ask_host(self, vector: HostVector) -> Outcome:
+        """The host's answer; blocked, with the reason, where a host that lives cannot be asked this."""
+        try:
+            if vector.what in events.FORMATS:
+                return text_value(events.format_texts(self._host, vector.what))
+            if vector.what == "removed":
+                return removed.ask(self._host)
+            if vector.what == "reload":
+                return self._ask_reload()
+        except HostError as error:
+            self._host.run("true", check=True)  # one that died takes its load with it: this raises
+            self._reload()
+            return Outcome(Kind.BLOCKED, note=str(error).splitlines()[0])
+        return host_outcomes(self.info, [vector])[0]
 
     def _ask_reload(self) -> Outcome:
         """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
@@ -113,9 +122,12 @@ class Session:
         return Outcome(Kind.DONE) if after == before else parameter_lost(before == "Y", after == "Y")
 
     def l1_can_run(self) -> Outcome | None:
-        """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
+        """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1.
+
+        Where the client could not ask, nothing is known of L1: it is started.
+        """
         (seen,) = self.ask_host([ClientVector("real", Access.FETCH, "u")])
-        if seen.kind is Kind.DONE:
+        if seen.kind in (Kind.DONE, Kind.BLOCKED):
             return None
         return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
 

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from typing import Final
 
 from harness import protocol
-from harness.hosts import Host
+from harness.hosts import WARNING, Host
 from harness.observe.batch import PAGE, Observation
 from harness.observe.livelock import EPT_MISCONFIG, EPT_VIOLATION, TRACING, Event
 from kvmodel.question.outcome import Kind, Outcome
@@ -72,7 +72,7 @@ _FRAME: Final = (1 << 52) - PAGE
 
 # ---- WARNs ----------------------------------------------------------------------------------------------------
 
-_WARN: Final = re.compile(r"^\[\s*(\d+\.\d+)\] WARNING: .* at (?:(\S+?):\d+ )?(\w+)\+", re.MULTILINE)
+_WARN: Final = re.compile(rf"^\[\s*(?P<time>\d+\.\d+)\] {WARNING}", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,10 @@ class Warned:
 
 def warned(dmesg: str) -> list[Warned]:
     """The WARNs in the kernel's log."""
-    return [Warned(float(m[1]), (m[2] or "").removeprefix("arch/x86/kvm/"), m[3]) for m in _WARN.finditer(dmesg)]
+    return [
+        Warned(float(m["time"]), (m["file"] or "").removeprefix("arch/x86/kvm/"), m["function"])
+        for m in _WARN.finditer(dmesg)
+    ]
 
 
 def of_vector(found: Iterable[Warned], begin: float, end: float) -> tuple[str, ...]:

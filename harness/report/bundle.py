@@ -21,7 +21,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness import protocol
-from harness.build import Cache, kernel, probe, sha256
+from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
 from harness.findings import Departure, Finding
 from harness.findings import of_run as summary
@@ -183,12 +183,13 @@ def contents(
     record = summary.finding_json(finding) | {"level": level, "param": param, "turn": smallest.turn}
     record |= {"legal": [str(outcome) for outcome in smallest.legal], "record": _json_of(smallest)}
     release = str(provenance.get("kernel", {}).get("release", ""))
+    fragment = needs.plain(needs.read()).encode()
     files = {
         "finding.json": _json(record),
         "provenance.json": _json(provenance),
         "vectors.txt": "".join(f"{name}\n" for name in finding.vectors).encode(),
         "explanation.txt": "".join(f"{line}\n" for line in told).encode(),
-        "config.fragment": kernel.FRAGMENT.read_bytes(),
+        "config.fragment": fragment,
         **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
         SCRIPT: script(finding, release=release).encode(),
     }
@@ -213,7 +214,7 @@ def contents(
         series=series,
         patches=chosen,
         files=sorted(files),
-        other_fragment=bool(fragment_of_run) and fragment_of_run != sha256(kernel.FRAGMENT),
+        other_fragment=bool(fragment_of_run) and fragment_of_run != hashlib.sha256(fragment).hexdigest(),
         other_probe=how == "l1" and provenance.get("probe", "") not in ("", sha256(binaries.probe)),
         parameters=Parameters(value, env.ept, env.eptad, env.nx_huge_pages),
         cpu_mbec=env.cpu_mbec,

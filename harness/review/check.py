@@ -58,7 +58,7 @@ class Row:
         return "" if self.effect else "no effect alone"
 
 
-def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | None = None) -> list[Row]:
+def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.Linux | None = None) -> list[Row]:
     """Check the patches with the numbers ``wanted``. Exceptions as ``levels.build``."""
     base = kernel.base(cache, linux)
     applied = series_io.states(series, base.pristine)

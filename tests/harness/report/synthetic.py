@@ -34,7 +34,7 @@ PATCHES = [
 ]
 PROVENANCE: dict[str, Any] = {
     "kernel": {"version": "6.12.8", "sha256": "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"},
-    "config": "images/kernel/config.fragment",
+    "config": "images/kernel/needs.toml",
     "patches": PATCHES,
     "qemu": "11.1.3",
     "bochs": {"version": "3.0", "mends": ["bit6", "bit12"]},
