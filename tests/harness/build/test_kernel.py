@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.build import kernel
-from harness.series import pinned
 from harness.build.cache import Cache
 from harness.errors import BuildError, CompileError, FetchError, InputError
+from harness.series import pinned
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 8\nEXTRAVERSION =\nall:\n\ttrue\n"
 
