@@ -13,7 +13,19 @@ from harness.findings import Finding, Run
 from harness.questions import PARAM_VALUES
 from harness.report import baseline as known_findings
 from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
-from harness.results import BARE_HOST, Cell, Journal, Mark, Row, Said, Under, below, cell_order
+from harness.results import (
+    BARE_HOST,
+    FORESEEN_HOST,
+    Cell,
+    Journal,
+    Mark,
+    Row,
+    RunInfo,
+    Said,
+    Under,
+    below,
+    cell_order,
+)
 from kvmodel import machine
 
 MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
@@ -68,7 +80,8 @@ class FindingView:
 class Report:
     """A run as the formats see it."""
 
-    run: Run
+    info: RunInfo
+    host: str
     rows: list[Row]
     totals: Row
     json: dict[str, Any]
@@ -87,37 +100,37 @@ class Report:
     @property
     def number(self) -> int:
         """The run's, as the journal counts."""
-        return self.run.number
+        return self.info.id
 
     @property
     def foreseen(self) -> bool:
         """Whether nobody looked: what stands where an observation would is the mirror's word."""
-        return self.run.foreseen
+        return self.host == FORESEEN_HOST
 
     @property
     def status(self) -> str:
         """How the run ended."""
-        return self.run.info.status
+        return self.info.status
 
     @property
     def begun(self) -> float:
         """When, in seconds since 1970."""
-        return self.run.info.begun
+        return self.info.begun
 
     @property
     def argv(self) -> list[str]:
         """How it was typed."""
-        return self.run.info.argv
+        return self.info.argv
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What it was made of."""
-        return self.run.info.provenance
+        return self.info.provenance
 
     @property
     def seconds(self) -> float | None:
         """How long the run took, wall time."""
-        ended = self.run.info.ended
+        ended = self.info.ended
         return None if ended is None else ended - self.begun
 
     @property
@@ -233,7 +246,8 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         found_traces = (traces.get((d.cell, d.vector.id), "") for d in view.finding.departures)
         view.traces = sorted({text for text in found_traces if text})
     report = Report(
-        run=run,
+        info=run.info,
+        host=run.host,
         rows=run.rows,
         totals=run.totals,
         json=body,

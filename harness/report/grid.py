@@ -116,15 +116,18 @@ def _contract(raw: str) -> list[Any]:
 
 def gather(journal: Journal, report: Report) -> Grid:
     """The grid of a run."""
-    run = report.run
     columns = {cell: n for n, cell in enumerate(report.cells)}
-    cell_column = {recorded.number: columns[key.cell] for key, recorded in run.cells.items()}
+    cell_column = {
+        recorded.number: columns[key.cell]
+        for key, recorded in journal.cells(report.number).items()
+        if key.host == report.host
+    }
     outcomes = {number: outcome_of(body) for number, body in journal.texts("outcome").items()}
     vector_names = journal.texts("vector")
     answers, histories = Intern(), Intern()
     per_vector: dict[int, list[int]] = {}
     kind_counts: list[dict[str, int]] = [{} for _ in columns]
-    for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(run.number, run.host):
+    for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(report.number, report.host):
         column = cell_column[cell]
         answer = answers((seen, predicted, contract, marks))
         per_vector.setdefault(vector, [NOT_RUN] * len(columns))[column] = answer
@@ -146,7 +149,7 @@ def gather(journal: Journal, report: Report) -> Grid:
         )
     ordered = sorted(per_vector)
     numbers = [histories(tuple(run_length(per_vector[v]))) for v in ordered]
-    lower = [below(*cell, run.present) for cell in report.cells]
+    lower = [below(*cell, set(report.cells)) for cell in report.cells]
     body = {
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in lower],

@@ -51,8 +51,9 @@ def name_of(vector: Vector) -> str:
 
 def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, Group]]:
     """Every cell's groups, sorted by name."""
-    run = report.run
-    cells = {recorded.number: key.cell for key, recorded in run.cells.items()}
+    cells = {
+        recorded.number: key.cell for key, recorded in journal.cells(report.number).items() if key.host == report.host
+    }
     names = journal.texts("vector")
     group_names: dict[int, str] = {}
     meets: dict[tuple[Cell, str], list[FindingView]] = defaultdict(list)
@@ -60,7 +61,7 @@ def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, Group]]:
         for departure in view.finding.departures:
             meets[departure.cell, departure.vector.id].append(view)
     out: dict[Cell, dict[str, Group]] = {cell: {} for cell in report.cells}
-    for number, vector, _, _, _, bits, _ in journal.numbers(run.number, run.host):
+    for number, vector, _, _, _, bits, _ in journal.numbers(report.number, report.host):
         cell, marks = cells[number], Mark(bits)
         groups = out[cell]
         if (name := group_names.get(vector)) is None:

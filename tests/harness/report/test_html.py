@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -137,7 +138,8 @@ def test_links_lead_somewhere(source: str) -> None:
 def test_it_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report, journal_path: Path) -> None:
     told = copy.deepcopy(report)
     view = told.findings[0]
-    view.finding.confirmed, view.remark, view.moved = "confirmed 3/3 alone", "known", "first at level 7, was 9"
+    view.finding = replace(view.finding, confirmed="confirmed 3/3 alone")
+    view.remark, view.moved = "known", "first at level 7, was 9"
     with Journal(journal_path) as journal:
         text = " ".join(" ".join(Page(html.render(told, grid.gather(journal, told))).text).split())
     assert "(confirmed 3/3 alone)" in text and "(first at level 7, was 9)" in text
