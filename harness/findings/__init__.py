@@ -2,6 +2,7 @@
 
 from harness.findings import minimise
 from harness.findings.departures import Departure
+from harness.findings.foreseen import foresight
 from harness.findings.group import Finding, weight
 from harness.findings.minimise import PROVENANCE
 from harness.findings.run import Run, finding_json
@@ -12,6 +13,7 @@ __all__ = [
     "Finding",
     "Run",
     "finding_json",
+    "foresight",
     "minimise",
     "weight",
 ]
