@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         "what mirror and manual say of every level, without a host or a build",
         "foresee",
         "foresee --levels 11,16-18 --param 1",
-        "explain F1 --run N    with the number that foresee prints",
+        "foresee --levels 18 --json",
     )
     parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
