@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.build import fetch
-from harness.process import programs
-from harness.build.cache import (GIB, Cache, sha256)
+from harness.build.cache import GIB, Cache, sha256
+from harness.build.kernel import BUILD_ENV, NICE, jobs
 from harness.errors import BuildError, FetchError, InputError
-from harness.build.kernel import (BUILD_ENV, NICE, jobs)
+from harness.process import programs
 
 VERSION: Final = "3.0"
 SUITE: Final = "trixie"
 OLDEST: Final = (2, 8)  # the first release with mode-based execute control
-PATCHES: Final = Path(__file__).resolve().parents[2] / "images" / "bochs"
+PATCHES: Final = places.IMAGES / "bochs"
 LOG_LINES: Final = 1450  # lines of configure's and make's output, for the first estimate
 ROOM: Final = GIB  # bytes of disk for source, objects and binary
 
@@ -122,7 +123,8 @@ def apply(patch: Path, src: Path) -> None:
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if re.search(r"FAILED|can't find|malformed|Reversed", line)]
         raise BuildError(
-            f"{patch} does not apply to Bochs {VERSION}: " + ("; ".join(lines) or programs.tail(done.stdout + done.stderr))
+            f"{patch} does not apply to Bochs {VERSION}: "
+            + ("; ".join(lines) or programs.tail(done.stdout + done.stderr))
         )
 
 

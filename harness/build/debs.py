@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Final
 
-from harness.process import programs
 from harness.errors import BuildError
+from harness.process import programs
 
 _LIBRARY_FOLDERS: Final = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib")
 _NEEDED = re.compile(r"\((NEEDED)\)\s+Shared library: \[([^]]+)\]")

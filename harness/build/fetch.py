@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.process import programs
-from harness.build.cache import (MIB, Cache, sha256)
+from harness.build.cache import MIB, Cache, sha256
 from harness.errors import FetchError
+from harness.process import programs
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 HELPER: Final = "/usr/lib/apt/apt-helper"

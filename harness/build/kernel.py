@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.build import fetch
-from harness.process import programs
-from harness.build.cache import (GIB, Cache, digest, sha256)
-from harness.series import pinned
+from harness.build.cache import GIB, Cache, digest, sha256
 from harness.errors import BuildError, CompileError, FetchError, InputError
+from harness.process import programs
+from harness.series import pinned
 
 SUITE: Final = "trixie"
-FRAGMENT: Final = Path(__file__).resolve().parents[2] / "images" / "kernel" / "config.fragment"
+FRAGMENT: Final = places.IMAGES / "kernel" / "config.fragment"
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 1  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare

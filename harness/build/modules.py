@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from harness.build import kernel
-from harness.process import programs
-from harness.build.cache import (GIB, Cache, digest)
+from harness.build.cache import GIB, Cache, digest
+from harness.build.kernel import BaseKernel
 from harness.errors import BuildError, CompileError, InputError
-from harness.build.kernel import (BaseKernel)
-from harness.series import (Series, State, base_state, level_state, states)
+from harness.process import programs
+from harness.series import Series, State, base_state, level_state, states
 
 KIND: Final = "level"
 RECIPE: Final = 1  # counts changes of how a level is built

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.errors import BuildError
 
-LIST: Final = Path(__file__).resolve().parents[1] / "packages.txt"
+LIST: Final = places.PACKAGES / "harness" / "packages.txt"
 FOLDERS: Final = "/usr/sbin:/sbin"  # where a user's PATH may not lead
 
 
@@ -41,11 +42,11 @@ def packages(text: str | None = None) -> list[Package]:
     return found
 
 
-def require(wanted: list[Package] | None = None) -> None:
-    """BuildError that names every package missing and how to get it."""
+def require(wanted: list[Package] | None = None, target: str = "setup") -> None:
+    """BuildError that names every package missing and how to get it: by make's ``target``, or by hand."""
     missing = [p.name for p in (packages() if wanted is None else wanted) if not p.present]
     if missing:
         raise BuildError(
-            f"{len(missing)} system packages are missing: run `make setup`, or as root "
+            f"{len(missing)} system packages are missing: run `make {target}`, or as root "
             f"`apt-get install --no-install-recommends {' '.join(missing)}`"
         )

@@ -21,14 +21,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.build import debs
-from harness.build import fetch
-from harness.build import stubs
-from harness.process import programs
-from harness.build.cache import (Cache)
+from harness import places
+from harness.build import debs, fetch, stubs
+from harness.build.cache import Cache
 from harness.errors import BuildError
+from harness.process import programs
 
-IMAGES: Final = Path(__file__).resolve().parents[2] / "images"
+IMAGES: Final = places.IMAGES
 SUITE: Final = "sid"
 PACKAGES: Final = ("qemu-system-x86", "dropbear-bin")
 QEMU: Final = "usr/bin/qemu-system-x86_64"
@@ -184,7 +183,9 @@ def qemu_version(cache: Cache) -> str:
 def _memio(folder: Path) -> Path:
     """The compiled ``memio``, static; BuildError with the compiler's words."""
     out = folder / "memio"
-    done = programs.run(["gcc", "-O2", "-Wall", "-static", "-o", str(out), str(IMAGES / "rootfs" / "memio.c")], check=False)
+    done = programs.run(
+        ["gcc", "-O2", "-Wall", "-static", "-o", str(out), str(IMAGES / "rootfs" / "memio.c")], check=False
+    )
     if done.returncode:
         raise BuildError(f"memio.c does not compile: {done.stderr.strip()[-400:]} (is build-essential installed?)")
     return out

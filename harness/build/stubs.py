@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.process import programs
 from harness.errors import BuildError
+from harness.process import programs
 
 _SYMBOL = re.compile(  # number, value, size, kind, binding, visibility, section, name and version
     r"^ *\d+: \w+ +\w+ (?P<kind>\w+) +\w+ +\w+ +(?P<at>\w+) (?P<name>[^@\s]+)(?:@+(?P<version>\S+))?", re.MULTILINE

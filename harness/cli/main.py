@@ -25,6 +25,7 @@ from harness.cli import (
     series,
     settings,
     validate,
+    vectors,
 )
 from harness.errors import KvmirrorError
 
@@ -34,6 +35,7 @@ COMMANDS = (
     validate,
     run,
     predict,
+    vectors,
     findings,
     bundle,
     coverage,

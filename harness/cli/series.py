@@ -11,7 +11,7 @@ from typing import Any
 from harness.build import Cache, kernel
 from harness.build import modules as levels
 from harness.cli.common import add_command
-from harness.process import PROGRESS
+from harness.process import PROGRESS, table
 from harness.questions import selection
 from harness.review import check as series_check
 from harness.series import folder, posted
@@ -105,15 +105,15 @@ def _build(args: argparse.Namespace) -> int:
     missing = levels.missing(cache, series, wanted, linux=args.linux)
     made = levels.build(cache, series, wanted, linux=args.linux, need_image=False)
     taken = time.monotonic() - started
-    print("level  seconds  compiled  warnings  image objects  modules")
+    rows: list[tuple[object, ...]] = [("level", "seconds", "compiled", "warnings", "image objects", "modules")]
     bad = False
     for level, modules in made.items():
         seconds = "cached" if level not in missing else f"{modules.seconds:.1f}"
         served = f"{len(modules.image_objects)} identical"
         if modules.image_differs:
             bad, served = True, f"{', '.join(modules.image_differs)} DIFFER"
-        warned = len(modules.warnings)
-        print(f"{level:5}  {seconds:>7}  {modules.compiled:8}  {warned:8}  {served:13}  {modules.folder}")
+        rows.append((level, seconds, modules.compiled, len(modules.warnings), served, modules.folder))
+    print("\n".join(table.lines(rows, right=range(4))))
     new = sorted({w for level, m in made.items() for w in m.warnings})
     for line in new:
         first = min(level for level, m in made.items() if line in m.warnings)

@@ -1,6 +1,6 @@
 """Other programs: the only place of the harness that starts them, ends them, and shows what they are at."""
 
-from harness.process import parallel, programs
+from harness.process import parallel, programs, table
 from harness.process.progress import PROGRESS, Progress, Task
 
 __all__ = [
@@ -9,4 +9,5 @@ __all__ = [
     "Task",
     "parallel",
     "programs",
+    "table",
 ]

@@ -8,7 +8,6 @@ A cell (level, parameter, machine) is committed whole, so that an interrupted ru
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from harness import places
 from harness.errors import InputError
 from harness.results.answer import Answer, CellKey, Judged
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
@@ -114,8 +114,7 @@ class RunInfo:
 
 def default_path() -> Path:
     """The journal in the user's state folder."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "kvmirror" / "journal.sqlite"
+    return places.user_state() / "journal.sqlite"
 
 
 class Journal:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.build import Cache, Modules, digest, kernel
 from harness.build import modules as levels
 from harness.errors import BuildError
-from harness.process import programs
+from harness.process import programs, table
 from harness.review import identity
 from harness.review.identity import Difference
 from harness.series import Offset, Patch, Series
@@ -176,11 +176,10 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def text(rows: Sequence[Row], verbose: bool = False) -> str:
     """The table for a terminal: a row a patch, and under it, indented, what changed by name."""
-    table = [HEAD, *map(cells, rows)]
-    widths = [max(len(r[i]) for r in table) for i in range(len(HEAD))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(HEAD, widths, strict=True)).rstrip()]
-    for row, shown in zip(rows, table[1:], strict=True):
-        lines.append("  ".join(c.ljust(w) for c, w in zip(shown, widths, strict=True)).rstrip())
+    head, *shown = table.lines([HEAD, *map(cells, rows)])
+    lines = [head]
+    for row, line in zip(rows, shown, strict=True):
+        lines.append(line)
         if row.difference.functions:
             lines.append(f"       functions: {functions(row)}")
         lines += [f"       {line}" for line in (*others(row), *row.new_warnings, *row.checkpatch)]

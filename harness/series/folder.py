@@ -16,13 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import tomli_w
+
+from harness import places
 from harness.errors import SeriesError
 from harness.process import programs
 from harness.series import mail as mails
 from kvmodel import series as model
 from kvmodel.series import Claim
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "patches"
+FOLDER: Final = places.PATCHES
 INDEX: Final = "series.toml"
 SCHEMA: Final = 1
 OWN: Final = "mbec"  # the name of the series that kvmodel mirrors
@@ -356,23 +359,5 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
 
 def write(folder: Path, *, name: str, title: str, base: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
-    lines = [f"schema = {SCHEMA}", f"name = {_quoted(name)}", f"title = {_quoted(title)}", "", "[base]"]
-    lines += [f"{key} = {_quoted(value)}" for key, value in base.items()]
-    for row in rows:
-        lines += ["", "[[patch]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in row.items() if key != "visible"]
-        for seen in row.get("visible", ()):
-            lines.append("[[patch.visible]]")
-            lines += [f"{key} = {_toml(value)}" for key, value in seen.items()]
-    (folder / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return str(value) if isinstance(value, int) else _quoted(str(value))
+    body = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base), "patch": list(rows)}
+    (folder / INDEX).write_text(tomli_w.dumps(body), encoding="utf-8")

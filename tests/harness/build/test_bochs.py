@@ -11,7 +11,7 @@ import pytest
 
 from harness.build import bochs, packages
 from harness.build.cache import Cache
-from harness.errors import BuildError, FetchError, InputError
+from harness.errors import BuildError, InputError
 from harness.process import parallel, programs
 
 ROOT = Path(__file__).parents[3]
@@ -74,11 +74,7 @@ def test_mends_are_in_order() -> None:
 
 
 def test_mends_apply_to_the_source(tmp_path: Path) -> None:
-    try:
-        archive = bochs.tarball(Cache())
-    except FetchError as error:
-        pytest.skip(str(error))
-    subprocess.run(["tar", "-xf", archive, "-C", tmp_path, "--strip-components=1"], check=True)
+    subprocess.run(["tar", "-xf", bochs.tarball(Cache()), "-C", tmp_path, "--strip-components=1"], check=True)
     before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
     for mend in bochs.mends():
         bochs.apply(mend, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -154,8 +153,6 @@ def test_pin_that_the_index_has_not_is_a_sentence(tmp_path: Path, apt: type[Fake
         fetch.debian_source(Cache(tmp_path), "bochs", "3.0", "trixie", ".orig.tar.xz", "0" * 64)
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="apt is not here")
-@pytest.mark.skipif(not fetch.KEYRING.exists(), reason="Debian's keyring is not here")
 class TestRealApt:
     """apt itself, with an archive that is not there or not to be trusted."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from harness.cli import completion, main
 from harness.questions import core
+from tests.programs import program
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,8 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def complete(script: Path, *words: str) -> list[str]:
     """What bash offers behind ``words``, the last of which is being typed."""
-    program = (
-        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvmirror; printf "%s\\n" "${COMPREPLY[@]}"'
-    )
+    program = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_kvmirror; '
+    program += 'printf "%s\\n" "${COMPREPLY[@]}"'
     argv = ["bash", "-c", program, "bash", str(script), "kvmirror", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=script.parent)
     assert not done.stderr
@@ -77,32 +77,30 @@ def test_the_shell_itself_takes_the_script(shell: str, tmp_path: Path, capsys: p
     for word in ("validate", "--levels", "permissions_4k", "unset"):
         assert word.lstrip("-") in text
     (tmp_path / "script").write_text(text)
-    if program := shutil.which(shell):
-        done = subprocess.run([program, "-n", str(tmp_path / "script")], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    argv = [program(shell), "-n", str(tmp_path / "script")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def test_every_option_of_every_command_is_in_fishs_script() -> None:
-    parser = main.parser()
-    text = completion.script("fish", parser)
-    for command in completion.commands_of(parser):
-        for name in command.subcommands:
-            assert f"-a {name}\n" in text
-        for option, _, _ in command.options:
-            assert f" {'-l' if option.startswith('--') else '-s'} {option.lstrip('-')} " in text
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_every_command_and_option_is_in_the_script(shell: str) -> None:
+    words = set(re.findall(r"[\w-]+", completion.script(shell, main.parser()).replace(" -l ", " --")))
+    for path, command in completion.commands_of(main.parser()).items():
+        assert set(path.split()) <= words
+        for action in command._actions:
+            assert {o for o in action.option_strings if o.startswith("--")} <= words
 
 
 def fish_offers(line: str, folder: Path) -> list[str]:
     """What fish itself offers behind ``line``."""
     script = folder / "kvmirror.fish"
     script.write_text(completion.script("fish", main.parser()))
-    argv = ["fish", "-N", "-c", 'source $argv[1]; complete -C "$argv[2]"', str(script), line]
+    argv = [program("fish"), "-N", "-c", 'source $argv[1]; complete -C "$argv[2]"', str(script), line]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=folder)
     assert not done.stderr
     return [offer.split("\t")[0] for offer in done.stdout.splitlines()]
 
 
-@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -114,7 +112,10 @@ def fish_offers(line: str, folder: Path) -> list[str]:
         ("kvmirror run --level 3 --param ", ["0", "1", "unset"]),
         ("kvmirror validate --vectors thin cor", ["core"]),
         ("kvmirror validate --vectors thin --job", ["--jobs"]),
+        ("kvmirror validate --vectors thin core --param u", ["unset"]),
+        ("kvmirror validate --levels 3 thi", []),
         ("kvmirror run --level 3 permissions_4", ["permissions_4k"]),
+        ("kvmirror run --level 3 thin permissions_4", ["permissions_4k"]),
         ("kvmirror report --html kvmirror.fi", ["kvmirror.fish"]),
     ],
 )
@@ -125,8 +126,6 @@ def test_fish_offers(line: str, offered: list[str], tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]]:
     """A shell at its prompt, with the script in its fpath; Control-T shows the line that stands there and clears it."""
-    if not shutil.which("zsh"):
-        pytest.skip("zsh is not installed")
     folder = tmp_path_factory.mktemp("zsh")
     (folder / "_kvmirror").write_text(completion.script("zsh", main.parser()))
     (folder / ".zshrc").write_text(
@@ -134,7 +133,7 @@ def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]
         "shown() { print -r -- \"<<$BUFFER>>\"; zle kill-buffer }; zle -N shown; bindkey '^T' shown; PS1='READY>'\n"
     )
     environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(folder)}
-    shell = pexpect.spawn("zsh", ["-o", "noglobalrcs", "-i"], env=environment, encoding="utf-8", timeout=20,
+    shell = pexpect.spawn(program("zsh"), ["-o", "noglobalrcs", "-i"], env=environment, encoding="utf-8", timeout=20,
                           cwd=str(folder), dimensions=(60, 200))  # fmt: skip
     shell.expect("READY>")
     yield shell
@@ -152,7 +151,14 @@ def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]
         ("kvmirror run --level 3 --param u", "kvmirror run --level 3 --param unset "),
         ("kvmirror validate --vectors thin cor", "kvmirror validate --vectors thin core "),
         ("kvmirror validate --vectors thin --job", "kvmirror validate --vectors thin --jobs "),
+        ("kvmirror validate --vectors thin core --param u", "kvmirror validate --vectors thin core --param unset "),
+        ("kvmirror validate --levels 3 thi", "kvmirror validate --levels 3 thi"),
         ("kvmirror run --level 3 permissions_4", "kvmirror run --level 3 permissions_4k "),
+        ("kvmirror run --level 3 thin core permissions_4", "kvmirror run --level 3 thin core permissions_4k "),
+        (
+            "kvmirror validate --vectors thin core permissions_4",
+            "kvmirror validate --vectors thin core permissions_4k ",
+        ),
         ("kvmirror report --html _kv", "kvmirror report --html _kvmirror "),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -75,8 +74,6 @@ def test_the_emulator_is_told_of_each_piece() -> None:
 
 
 def test_a_carried_file_lies_where_it_would_be_delivered(tmp_path: Path) -> None:
-    if not (shutil.which("lz4") and shutil.which("cpio")):
-        pytest.skip("lz4 or cpio is not installed")
     source = made(tmp_path, "kvm.ko", 100)
     found = boot.carried(Cache(tmp_path / "cache"), source)
     assert found.there == place(source)
