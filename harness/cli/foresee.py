@@ -13,22 +13,21 @@ from typing import Any, Final
 from harness.cli.common import LAST_LEVEL, add_command
 from harness.cli.findings import listed
 from harness.findings import Run
-from harness.process import PROGRESS
+from harness.process import PROGRESS, table
 from harness.questions import PARAM_FROM, PARAM_VALUES, plan, selection
 from harness.report import facts
-from harness.results import FORESEEN, Journal, Row, cpus, rows
+from harness.results import FORESEEN, Journal, Row, cpus
 from harness.run import Named, foresee
 
-# A line stands for neighbouring levels that count alike.
-COUNTED: Final = ("vectors", "agree", "findings", "changes", "not_applicable", "blocked", "collapsed")
+# Title and count of each column; a line stands for neighbouring levels that count alike.
 COLUMNS: Final = (
-    rows.Column("answers", 8, "vectors"),
-    rows.Column("as the manual", 13, "agree"),
-    rows.Column("departing", 9, "findings"),
-    rows.Column("undecided", 9, "not_applicable"),
-    rows.Column("cannot run", 10, "blocked"),
-    rows.Column("merged", 7, "collapsed"),
-    rows.Column("changed", 7, "changes"),
+    ("answers", "vectors"),
+    ("as the manual", "agree"),
+    ("departing", "findings"),
+    ("undecided", "not_applicable"),
+    ("cannot run", "blocked"),
+    ("merged", "collapsed"),
+    ("changed", "changes"),
 )
 LEGEND: Final = (
     "departing: the manual does not allow it; undecided: the manual does not say; cannot run: L1 does not come so far, "
@@ -89,10 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(foreseen: Run, seconds: float) -> None:
     """The table, the findings, and what can be done next."""
     print(f"Foreseen by the mirror and the manual; nothing ran: {foreseen.totals.vectors:,} answers, {seconds:.0f} s\n")
-    print(f"{'levels':>10} {'parameter':>9} {rows.table_head(COLUMNS)}")
-    for alike in _alike(foreseen.rows):
-        levels = facts.ranges([row.level for row in alike])
-        print(f"{levels:>10} {alike[0].param:>9} {rows.table_line(alike[0], COLUMNS)}")
+    print("\n".join(_table(foreseen.rows)))
     print(f"{LEGEND}\n")
     found = foreseen.findings
     print(f"{facts.plural(len(found), 'finding') if found else 'no findings'} foreseen")
@@ -103,10 +99,18 @@ def _show(foreseen: Run, seconds: float) -> None:
     print(f"{first}'kvmirror validate' asks real KVM, and says of each whether it was seen")
 
 
-def _alike(table: Iterable[Row]) -> list[list[Row]]:
+def _table(counted: Iterable[Row]) -> list[str]:
+    titles = ("levels", "parameter", *(title for title, _ in COLUMNS))
+    lines = [
+        (facts.ranges([row.level for row in alike]), alike[0].param, *_counts(alike[0])) for alike in _alike(counted)
+    ]
+    return table.lines([titles, *lines], right=range(len(titles)))
+
+
+def _alike(counted: Iterable[Row]) -> list[list[Row]]:
     """Rows by parameter value, neighbouring levels that count alike together."""
     found: list[list[Row]] = []
-    for row in sorted(table, key=lambda row: (list(PARAM_VALUES).index(row.param), row.level)):
+    for row in sorted(counted, key=lambda row: (list(PARAM_VALUES).index(row.param), row.level)):
         last = found[-1][-1] if found else None
         if last and (last.param, last.level + 1) == (row.param, row.level) and _counts(last) == _counts(row):
             found[-1].append(row)
@@ -116,4 +120,4 @@ def _alike(table: Iterable[Row]) -> list[list[Row]]:
 
 
 def _counts(row: Row) -> list[int]:
-    return [getattr(row, name) for name in COUNTED]
+    return [getattr(row, name) for _, name in COLUMNS]
