@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from harness.errors import GuestError, HostError
 from harness.hosts import PARAM_FILE, Host, ModuleFiles, Parameters
-from harness.observe import client
+from harness.observe import client, leftover_entries, tracepoints
 from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load

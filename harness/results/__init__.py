@@ -1,7 +1,16 @@
-"""What came of it: outcomes judged, and the journal that keeps them."""
+"""What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
 from harness.results import cpus, journal, rows
-from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, param_text
+from harness.results.answer import (
+    BARE_HOST,
+    FORESEEN_HOST,
+    KVM_HOST,
+    Answer,
+    Cell,
+    CellKey,
+    Judged,
+    param_text,
+)
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo

@@ -1,7 +1,7 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
-from harness.run import bare, foresee, minimise_on_hosts
-from harness.run.foresee import Named
+from harness.run import bare, minimise_on_hosts
+from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from harness.run.setup import Bench
