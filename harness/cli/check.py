@@ -17,11 +17,11 @@ from harness.oracle.check import CASES, THOROUGH, reach
 from harness.oracle.check import constants as constants_check
 from harness.oracle.image import Image, Worker
 from harness.oracle.image import levels as images
-from harness.oracle.mutate import KVM, mutation, sharp
+from harness.oracle.mutate import mutation, sharp
 from harness.oracle.specs import SPECS, Spec
 from harness.process import programs, table
 from harness.questions import selection
-from harness.results import LEFT_OUT, Journal
+from harness.results import KVM_HOST, LEFT_OUT, Journal
 from harness.series import Series, folder
 from kvmodel.series import Level
 
@@ -128,7 +128,7 @@ def checked(
     return [rows[spec] for spec in specs]
 
 
-Constants = list[tuple[int, list[constants_check.Difference]]]
+Constants = list[tuple[int, list[constants_check.ConstantDifference]]]
 
 
 def summary(
@@ -238,7 +238,7 @@ def tell(path: Path, series: Series, rows: Sequence[sharp.Noticed]) -> None:
     hashes = {patch.number: sha256(patch.path) for patch in series.patches}
     with Journal(path) as journal:
         told = {hashes[row.patch]: row.words for row in rows}
-        journal.amend(journal.latest(KVM), {LEFT_OUT: told})
+        journal.amend(journal.latest(KVM_HOST), {LEFT_OUT: told})
 
 
 def listing() -> int:

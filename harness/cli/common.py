@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.questions import selection
+from kvmodel.series import LAST
 
-LAST_LEVEL = 18
+LAST_LEVEL = LAST  # of the series that is mirrored
 
 
 def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ from harness.cli.common import add_host
 from harness.errors import HostError
 from harness.hosts import Lab
 from harness.process import programs
+from kvmodel.question import msr
 
-MSR_PROCBASED_CTLS2 = 0x48B
 EXAMPLES = """\
 examples:
   kvmirror doctor
@@ -65,10 +65,10 @@ def _cpu() -> Iterator[Line]:
     if not vmx:
         return
     try:
-        with Path("/dev/cpu/0/msr").open("rb") as msr:
-            msr.seek(MSR_PROCBASED_CTLS2)
-            (value,) = struct.unpack("<Q", msr.read(8))
-        mbec = bool(value >> 54 & 1)
+        with Path("/dev/cpu/0/msr").open("rb") as file:
+            file.seek(msr.PROCBASED_CTLS2)
+            (value,) = struct.unpack("<Q", file.read(8))
+        mbec = bool(msr.allowed(value) & msr.MBEC)
         yield Line("MBEC", None, "present" if mbec else "absent", "" if mbec else "a lab host for the series needs it")
     except OSError as error:
         yield Line("MBEC", None, f"unknown ({error.strerror})", "modprobe msr, and run as root")

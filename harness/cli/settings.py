@@ -23,9 +23,9 @@ from harness.errors import InputError
 from harness.hosts import address
 from harness.questions import core, selection
 from harness.results import journal
+from kvmodel.series import LAST as LAST_LEVEL
 
 HERE: Final = Path("kvmirror.toml")
-LAST_LEVEL: Final = 18  # of the series that is mirrored
 
 Reader = Callable[[Any, Path], Any]
 """Turns what a file (or a variable, as text) says into a value; ValueError says why it cannot."""

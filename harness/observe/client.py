@@ -10,7 +10,7 @@ from harness.errors import HostError
 from harness.hosts import Host
 from harness.observe.livelock import LIVELOCK_EXITS
 from kvmodel.question import tally
-from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome, warning
 from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
 
 PATH: Final = "/tmp/kvmclient"
@@ -57,7 +57,7 @@ def _stopped(line: dict[str, Any], step: int) -> Outcome:
         case "errno":
             note = f"KVM_RUN failed with errno {line['errno']}"
         case "warning":
-            note = f"WARN: {line['warning']}"
+            return warning(line["warning"], step)
         case other:
             note = f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}"
     return Outcome(Kind.HOST, number=step, note=note)

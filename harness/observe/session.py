@@ -13,21 +13,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import GuestError
-from harness.hosts import Host, ModuleFiles, Parameters
+from harness.hosts import PARAM_FILE, Host, ModuleFiles, Parameters
 from harness.observe import client, leftover_entries, tracepoints
-from harness.observe.l1 import L1, MSR_PROCBASED_CTLS2, Seen
+from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load
-from kvmodel.machine import parameter_lost, text_value
-from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question import msr
+from kvmodel.question.outcome import Kind, Outcome, parameter, parameter_lost, text_value
 from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
-PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
-MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
 
 
 Deadly = Callable[[Vector], str | None]
+
+
+def is_on(text: str | None) -> bool | None:
+    """A module parameter as sysfs prints it, None, Y or N, as a value."""
+    return None if text is None else text == "Y"
 
 
 def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[Outcome]:
@@ -35,8 +38,7 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     found = []
     for vector in vectors:
         if vector.what == "param":
-            text = info["parameter"]  # None, Y or N
-            found.append(Outcome(Kind.VALUE, code=ord(text) if text else 0, note=text or "absent"))
+            found.append(parameter(is_on(info["parameter"])))
         else:
             value = info["msrs"].get(vector.what[1:])
             found.append(
@@ -83,7 +85,7 @@ class Session:
     @property
     def mbec_offered(self) -> bool:
         """Whether KVM's own MSR 0x48B allows L1 bit 22."""
-        return bool(self.info["msrs"].get(f"{MSR_PROCBASED_CTLS2:x}", 0) & MBEC_ALLOWED)
+        return bool(msr.allowed(self.info["msrs"].get(f"{msr.PROCBASED_CTLS2:x}", 0)) & msr.MBEC)
 
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
         """The host's and the client's answers, in order."""

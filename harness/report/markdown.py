@@ -11,7 +11,7 @@ MOST = 20  # findings that are written out
 
 def render(report: Report) -> str:
     """The text."""
-    good = not (report.totals["drift"] or report.new_findings or report.broken_claims or report.status != "complete")
+    good = not (report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete")
     took = "" if report.seconds is None else f" in {duration(report.seconds)}"
     lines = [
         f"## kvmirror: {'pass' if good else 'look at this'}",

@@ -2,14 +2,13 @@
 
 from harness.run import bare, minimise_on_hosts
 from harness.run.judge import Voices
-from harness.run.sample import Judged, huge_pages
+from harness.run.sample import huge_pages
 from harness.run.setup import Bench
 from harness.run.workers import Done, Options, ask, costs, execute, finished, machine_name
 
 __all__ = [
     "Bench",
     "Done",
-    "Judged",
     "Options",
     "Voices",
     "ask",

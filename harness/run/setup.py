@@ -13,7 +13,7 @@ from harness.build import modules as levels
 from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, boot
 from harness.observe import Session
 from harness.process import parallel, programs
-from harness.results import cpus
+from harness.results import Said, cpus
 from harness.review import check as series_check
 from harness.review import identity
 from harness.run import emulator
@@ -145,6 +145,7 @@ class Bench:
             patch = done.patch
             here, below = (known.get(n) for n in (patch.number, patch.number - 1))
             far = max((abs(o.lines) for o in done.offsets), default=0)
+            how = f"{len(done.offsets)} offsets, at most {far} lines" if done.offsets else "exactly"
             row: dict[str, Any] = {
                 "number": patch.number,
                 "subject": patch.subject,
@@ -152,11 +153,11 @@ class Bench:
                 "message_id": patch.message_id,
                 "claim": patch.claim.value,
                 "sha256": sha256(patch.path),
-                "applies": f"yes, {len(done.offsets)} offsets, at most {far} lines" if done.offsets else "yes, exactly",
+                "applies": Said.of(True, how).text,
             }
             if here is not None:
                 new = [w for w in here.warnings if below is None or w not in below.warnings]
-                row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
+                row["builds"] = Said.of(True, f"{here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")).text
             if compared and patch.number in self._modules and here is not None and below is not None:
                 row["identity"] = series_check.told(self.cache, below, here)
             rows.append(row)

@@ -104,7 +104,7 @@ def test_severities() -> None:
     assert severity(SEQUENCE, Outcome(Kind.LIVELOCK), logged) == "L1 livelock or death"
     warning = Outcome(Kind.HOST, note="WARN: mark_spte_for_access_track")
     assert severity(SEQUENCE, warning, logged) == "host trouble"
-    assert weight(SEQUENCE.id)[0] == 4
+    assert weight(SEQUENCE)[0] == 4
 
 
 def test_the_client_compiles_and_says_how_it_is_used(tmp_path: Any) -> None:
