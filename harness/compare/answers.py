@@ -13,13 +13,14 @@ from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Final
 
+from harness.compare.msrs import apart
 from harness.compare.pairing import Pair
 from harness.compare.reading import Said, Stance, Twin
 from harness.errors import InputError
 from harness.findings import WORDS, common, symptom_of, weight
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import Vector, VectorError, parse
+from kvmodel.question.vector import HostVector, MsrVector, Vector, VectorError, parse
 
 # What the bits of an answer's code are, by its kind.
 _CODES: Final = {
@@ -136,7 +137,9 @@ def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[Group]:
         sort = sort_of(twin.before, twin.after)
         if sort not in (Sort.ALIKE, Sort.SILENT):
             met = list(meetings(twin))
-            found[sort, look(sort, met[0])].extend(met)
+            whole = look(sort, met[0])
+            for meeting in met:
+                found[sort, _of_value(sort, meeting) or whole].append(meeting)
     place = {pair: n for n, pair in enumerate(order)}
     sorts = list(Sort)
     made = []
@@ -160,6 +163,23 @@ def look(sort: Sort, meeting: Meeting) -> str:
         case _:
             _, was, now = meeting.first_apart
             return f"{_apart(meeting.vector, was, now)}{_tail(sort, before, after)}"
+
+
+def _of_value(sort: Sort, meeting: Meeting) -> str:
+    """``look`` of a question for a value, which is told by what it asks for; empty of any other."""
+    before, after = meeting.before, meeting.after
+    assert before is not None and after is not None
+    if sort in (Sort.BLOCKED, Sort.VERDICT) or {before.seen.kind, after.seen.kind} != {Kind.VALUE}:
+        return ""
+    tail = _tail(sort, before, after)
+    match meeting.vector:
+        case MsrVector():
+            number = meeting.vector.msr
+            return f"MSR {number:#x} as L1 reads it: {apart(number, before.seen.code, after.seen.code)}{tail}"
+        case HostVector():
+            return f"the host's {meeting.vector.what}: another value{tail}"
+        case _:
+            return ""
 
 
 def _word(outcome: Outcome) -> str:

@@ -63,6 +63,13 @@ class Entry:
     before: Answered | None = None
     after: Answered | None = None
     data: tuple[tuple[str, Any], ...] = ()  # what JSON has beside these
+    again: bool = False  # its questions are all shown by findings of other sections
+
+    @property
+    def sides(self) -> list[tuple[str, Answered]]:
+        """The answers with whose they are, one where both are the same."""
+        both = [(letter, x) for letter, x in zip(SIDES, (self.before, self.after), strict=True) if x is not None]
+        return [("A, B", both[0][1])] if len(both) == 2 and self.before == self.after else both
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class Comparison:
         total = self.total
         words = [f"{total.both:,} questions asked of both"]
         fate = {s.key: len(s.entries) for s in self.sections}
-        if told := [f"{fate[f.value]} {f.value}" for f in Fate if f.value in fate]:
+        if told := [f"{fate[f.value]} {_FATES[f]}" for f in Fate if f.value in fate]:
             words.append(f"findings: {', '.join(told)}")
         else:
             words.append("no finding on either side")
@@ -123,6 +130,9 @@ class Comparison:
         return "; ".join(words)
 
 
+_FATES: Final = {Fate.UNKNOWN: "not comparable"} | {f: f.value for f in Fate if f is not Fate.UNKNOWN}
+
+
 def gather(a: Side, b: Side) -> Comparison:
     """Compare two open runs; InputError where they have nothing in common."""
     chosen = pairs(a.name, b.name, a.cells, b.cells)
@@ -138,7 +148,7 @@ def gather(a: Side, b: Side) -> Comparison:
         *_fate_sections(found),
         *_answer_sections(grouped, found),
         _section("msrs", [_register(r) for r in msrs.registers(a, b, chosen)]),
-        _section("alone", _alone(joint.alone), differs=False),
+        _section("alone", _alone(joint.alone, (a, b), chosen), differs=False),
     ]
     counts = [_count(pair, joint, (a, b)) for pair in chosen]
     return Comparison(
@@ -153,23 +163,23 @@ def gather(a: Side, b: Side) -> Comparison:
 
 
 TITLES: Final = {
-    "new": ("Findings new in B", "A answered at least one of these questions, and did not show it."),
-    "gone": ("Findings of A that are gone in B", "B answered at least one of these questions, and does not show it."),
+    "new": ("Findings new in B", "A answered some of these questions, and does not show it"),
+    "gone": ("Findings of A that are gone in B", "B answered some of these questions, and does not show it"),
     "stayed": ("Findings in both", ""),
     "unknown": (
         "Findings of one side alone of which the other side says nothing",
-        "None of their questions was asked and ran there: neither gone nor new.",
+        "None of their questions was asked, or ran, there: neither gone nor new",
     ),
     "departs": ("Answers that differ, where one side departs from the manual or both do", ""),
     "allowed": ("Answers that differ within what the manual allows", ""),
     "undecided": ("Answers that differ where the manual does not decide", ""),
     "verdict": (
         "Equal answers that the manual takes otherwise",
-        "Each side is judged by its own virtual CPU: what that offers L1 decides what the manual allows.",
+        "Each side is judged by its own virtual CPU: what that offers L1 decides what the manual allows",
     ),
-    "blocked": ("Blocked on one side only", "These questions never ran there, so nothing is known of a difference."),
+    "blocked": ("Blocked on one side only", "They never ran there: whether behaviour differs is not known"),
     "msrs": ("The virtual CPU's capability MSRs, as L1 read them", ""),
-    "alone": ("Asked on one side only", "Not compared."),
+    "alone": ("Asked on one side only", "Not compared"),
 }
 
 
@@ -186,8 +196,9 @@ def _fate_sections(found: Sequence[Lot]) -> list[Section]:
 
 def _answer_sections(grouped: Sequence[Group], found: Sequence[Lot]) -> list[Section]:
     names = _names(found)
+    told = {asked for lot in found if lot.fate in (Fate.NEW, Fate.GONE) for asked in lot.shown}
     return [
-        _section(sort.value, [_group(g, names) for g in grouped if g.sort is sort])
+        _section(sort.value, [_group(g, names, told) for g in grouped if g.sort is sort])
         for sort in Sort
         if sort.value in TITLES
     ]
@@ -231,7 +242,7 @@ def _example(meeting: Meeting) -> dict[str, Any]:
 
 
 def _lot(lot: Lot) -> Entry:
-    lines = [_whence(letter, f) for letter, side in zip(SIDES, (lot.before, lot.after), strict=True) for f in side]
+    lines = _whence(lot)
     only_a, only_b = lot.only
     if lot.before and lot.after and (only_a or only_b):
         lines.append(f"of the questions both answered, {only_a:,} show it in A alone and {only_b:,} in B alone")
@@ -239,8 +250,8 @@ def _lot(lot: Lot) -> Entry:
         lines.append(f"{lot.unanswered:,} more were not asked, or never ran, on the other side")
     return Entry(
         lot.title,
-        facts.plural(len(lot.vectors), "vector"),
-        where(pair for pair, _ in sorted(lot.shown, key=lambda asked: (asked[0].after, asked[0].before))),
+        many(len(lot.vectors), "vector"),
+        where(lot.pairs),
         tuple(lines),
         **_example(lot.smallest),
         data=(
@@ -254,8 +265,14 @@ def _lot(lot: Lot) -> Entry:
     )
 
 
-def _whence(letter: str, finding: Finding) -> str:
-    return f"{letter}'s {finding.name}: {facts.plural(len(finding.vectors), 'vector')}, {finding.origin}"
+def _whence(lot: Lot) -> list[str]:
+    """The findings by their names, with what is behind them; one line where it is the same."""
+    names: dict[str, list[str]] = {}
+    for letter, side in zip(SIDES, (lot.before, lot.after), strict=True):
+        for finding in side:
+            text = f"{many(len(finding.vectors), 'vector')}; {finding.origin}"
+            names.setdefault(text, []).append(f"{letter}'s {finding.name}")
+    return [f"{', '.join(who)}: {text}" for text, who in names.items()]
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -269,7 +286,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, names: dict[fates.Asked, list[str]]) -> Entry:
+def _group(group: Group, names: dict[fates.Asked, list[str]], told_before: set[fates.Asked]) -> Entry:
     met = Counter(name for m in group.members for name in names.get((m.pair, m.vector.id), ()))
     told = ", ".join(f"{name} ({count:,})" for name, count in met.most_common())
     return Entry(
@@ -279,18 +296,24 @@ def _group(group: Group, names: dict[fates.Asked, list[str]]) -> Entry:
         (f"departs as {told}",) if told else (),
         **_example(group.smallest),
         data=(("vectors", len(group.vectors)), ("answers", len(group.members)), ("findings", dict(met))),
+        again=all((m.pair, m.vector.id) in told_before for m in group.members),
     )
 
 
+def many(count: int, noun: str) -> str:
+    """``1 vector``, ``2,000 vectors``."""
+    return facts.plural(count, noun).replace(str(count), f"{count:,}", 1)
+
+
 def _counted(vectors: int, answers_: int) -> str:
-    told = facts.plural(vectors, "vector")
+    told = many(vectors, "vector")
     return told if vectors == answers_ else f"{told}, {answers_:,} answers"
 
 
 def _register(register: Register) -> Entry:
     return Entry(
         register.title,
-        facts.plural(len(register.machines), "machine"),
+        many(len(register.machines), "machine"),
         where(register.pairs),
         (f"machines: {', '.join(register.machines)}",),
         before=Answered(f"{register.before:#018x}", ""),
@@ -299,21 +322,29 @@ def _register(register: Register) -> Entry:
     )
 
 
-def _alone(found: Iterable[Alone]) -> list[Entry]:
-    counts: Counter[tuple[str, str]] = Counter()
-    at: dict[tuple[str, str], list[Pair]] = {}
-    for one in found:
-        counts[one.side, one.part] += one.vectors
-        at.setdefault((one.side, one.part), []).append(one.pair)
-    return [
-        Entry(
-            f"{part}: asked in {side} only",
-            facts.plural(count, "question"),
-            where(at[side, part]),
-            data=(("side", side), ("part", part), ("questions", count)),
-        )
-        for (side, part), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
-    ]
+def _alone(found: Sequence[Alone], sides: tuple[Side, Side], chosen: Sequence[Pair]) -> list[Entry]:
+    """An entry a side: what it alone was asked, by how the ids begin."""
+    made = []
+    for side, other in (sides, sides[::-1]):
+        here = [one for one in found if one.side == side.letter]
+        parts: Counter[str] = Counter()
+        for one in here:
+            parts[one.part] += one.vectors
+        at = {one.pair for one in here}
+        left_out = sum(other.left_out(p.before if other.letter == "A" else p.after) for p in at)
+        if parts:
+            text = ", ".join(f"{part} {count:,}" for part, count in parts.most_common())
+            ruled = (f"rules left {many(left_out, 'vector')} out of {other.letter} there",) if left_out else ()
+            made.append(
+                Entry(
+                    f"asked in {side.letter} only: {text}",
+                    many(parts.total(), "question"),
+                    where(p for p in chosen if p in at),
+                    ruled,
+                    data=(("side", side.letter), ("questions", parts.total()), ("parts", dict(parts))),
+                )
+            )
+    return made
 
 
 def _only(found: Iterable[Alone], side: str) -> int:

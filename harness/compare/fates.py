@@ -40,6 +40,7 @@ class Lot:
     shown: Mapping[Asked, Meeting]  # by both sides' departures
     in_a: frozenset[Asked]
     in_b: frozenset[Asked]
+    order: Mapping[Pair, int]  # of the pairs
 
     @cached_property
     def answered(self) -> dict[Asked, Meeting]:
@@ -71,9 +72,15 @@ class Lot:
 
     @property
     def smallest(self) -> Meeting:
-        """The plainest question that shows it: best on both sides, else one that both answered."""
+        """The plainest question of the first pair that shows it: on both sides, else one that both answered, else any."""
         both = [self.shown[asked] for asked in self.in_a & self.in_b]
-        return min(both or self.answered.values() or self.shown.values(), key=lambda m: weight(m.vector))
+        shown = both or self.answered.values() or self.shown.values()
+        return min(shown, key=lambda m: (self.order[m.pair], weight(m.vector)))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Where it shows on either side, in order."""
+        return sorted({pair for pair, _ in self.shown}, key=self.order.__getitem__)
 
     @property
     def unanswered(self) -> int:
@@ -94,6 +101,7 @@ def lots(a: Side, b: Side, pairs: Sequence[Pair], twins: Iterable[Twin]) -> list
     before, after = ([(f, shown) for f, shown in found if shown] for found in (before, after))
     needed = {asked for _, shown in (*before, *after) for asked in shown}
     met = {(twin.pair, name): twin for twin in twins for name in twin.names if (twin.pair, name) in needed}
+    place = {pair: n for n, pair in enumerate(pairs)}
     made = []
     for mine, theirs in _matched(before, after):
         in_a = {asked: d for _, shown in mine for asked, d in shown.items()}
@@ -105,10 +113,11 @@ def lots(a: Side, b: Side, pairs: Sequence[Pair], twins: Iterable[Twin]) -> list
                 {asked: _meeting(asked, d, met.get(asked), asked in in_a) for asked, d in (in_a | in_b).items()},
                 frozenset(in_a),
                 frozenset(in_b),
+                place,
             )
         )
     order = list(Fate)
-    return sorted(made, key=lambda lot: (order.index(lot.fate), lot.smallest.pair.after, weight(lot.smallest.vector)))
+    return sorted(made, key=lambda lot: (order.index(lot.fate), place[lot.smallest.pair], weight(lot.smallest.vector)))
 
 
 Shown = dict[Asked, Departure]

@@ -41,11 +41,13 @@ def _entry(entry: Entry) -> list[str]:
     lines += text.wrapped(f"{entry.count}; {entry.where}", "    ")
     for fact in entry.facts:
         lines += text.wrapped(fact, "    ")
+    if entry.again:
+        return lines
     if entry.vector:
-        lines += ["", *text.command_lines(entry.vector), *([] if entry.at == entry.where else [f"    at {entry.at}"])]
-    for letter, answer in (("A", entry.before), ("B", entry.after)):
-        if answer is not None:
-            lines += text.wrapped(
-                answer.seen + (f"; {answer.manual}" if answer.manual else ""), "       ", f"    {letter}: "
-            )
+        lines += ["", *text.command_lines(entry.vector)]
+    if len(entry.where) > len(entry.at) > 0:
+        lines += [f"    at {entry.at}"]
+    for letters, answer in entry.sides:
+        said = answer.seen + (f"; {answer.manual}" if answer.manual else "")
+        lines += text.wrapped(said, "       ", f"    {letters}: ")
     return lines

@@ -32,7 +32,7 @@ _NAMED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """An MSR that reads otherwise in B than in A, and where."""
+    """An MSR of which the same bits differ, where they do, and its values at the first of these places."""
 
     number: int
     before: int
@@ -43,9 +43,13 @@ class Register:
     @property
     def title(self) -> str:
         """The MSR, and which of its bits are set on one side only."""
-        only = ((self.before & ~self.after, "A"), (self.after & ~self.before, "B"))
-        words = [f"{_bits(self.number, mask)} in {side} only" for mask, side in only if mask]
-        return f"MSR {self.number:#x}: {'; '.join(words)}"
+        return f"MSR {self.number:#x}: {apart(self.number, self.before, self.after)}"
+
+
+def apart(number: int, before: int, after: int) -> str:
+    """Which bits of MSR ``number`` (64 bits each) are set on one side only, as the SDM calls them."""
+    only = ((before & ~after, "A"), (after & ~before, "B"))
+    return "; ".join(f"{_bits(number, mask)} in {side} only" for mask, side in only if mask)
 
 
 def _bits(number: int, mask: int) -> str:
@@ -62,15 +66,20 @@ def _bit(number: int, bit: int) -> str:
 
 def registers(a: Side, b: Side, pairs: Sequence[Pair]) -> list[Register]:
     """The MSRs that differ on a machine that both sides have, by number."""
-    found: dict[tuple[int, int, int], list[tuple[str, Pair]]] = defaultdict(list)
+    found: dict[tuple[int, str], list[tuple[int, int, str, Pair]]] = defaultdict(list)
     for pair in pairs:
         before, after = a.msrs(pair.before), b.msrs(pair.after)
         for machine in sorted(before.keys() & after.keys()):
             for number in sorted(before[machine].keys() & after[machine].keys()):
                 was, now = before[machine][number], after[machine][number]
                 if was != now:
-                    found[number, was, now].append((machine, pair))
+                    found[number, apart(number, was, now)].append((was, now, machine, pair))
     return [
-        Register(*key, tuple(dict.fromkeys(m for m, _ in where)), tuple(dict.fromkeys(p for _, p in where)))
-        for key, where in sorted(found.items())
+        Register(
+            number,
+            *where[0][:2],
+            tuple(dict.fromkeys(machine for *_, machine, _ in where)),
+            tuple(dict.fromkeys(pair for *_, pair in where)),
+        )
+        for (number, _), where in sorted(found.items())
     ]
