@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness import compare
+from harness.compare import as_json, gather, html, mail, opened, parse, plain
 from harness.process import PROGRESS
 from harness.report import baseline
 
@@ -50,18 +50,18 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 1 where the runs differ."""
-    a, b = compare.parse(args.a), compare.parse(args.b)
-    with PROGRESS.task("comparing"), compare.opened(a, b, args.journal, bare=args.bare) as sides:
-        found = compare.gather(*sides)
+    a, b = parse(args.a), parse(args.b)
+    with PROGRESS.task("comparing"), opened(a, b, args.journal, bare=args.bare) as sides:
+        found = gather(*sides)
     if args.html == "-":
-        sys.stdout.write(compare.html.render(found))
+        sys.stdout.write(html.render(found))
     elif args.html:
-        baseline.write_whole(Path(args.html), compare.html.render(found))
+        baseline.write_whole(Path(args.html), html.render(found))
         print(f"wrote {args.html}", file=sys.stderr)
     if args.json:
-        print(json.dumps(compare.as_json(found), indent=1))
+        print(json.dumps(as_json(found), indent=1))
     elif args.mail:
-        sys.stdout.write(compare.mail.render(found))
+        sys.stdout.write(mail.render(found))
     elif args.html != "-":
-        sys.stdout.write(compare.plain.render(found))
+        sys.stdout.write(plain.render(found))
     return 0 if found.equal else 1

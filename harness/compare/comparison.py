@@ -90,6 +90,7 @@ class Comparison:
     a: str
     b: str
     names: tuple[str, str]
+    journals: tuple[str, str]
     pairs: tuple[Pair, ...]
     counts: tuple[Count, ...]  # a pair each
     total: Count
@@ -154,7 +155,8 @@ def gather(a: Side, b: Side) -> Comparison:
     return Comparison(
         a.title,
         b.title,
-        (str(a.name), str(b.name)),
+        (a.name.short, b.name.short),
+        (str(a.path), str(b.path)),
         tuple(chosen),
         tuple(counts),
         _sum(counts),
@@ -189,7 +191,7 @@ def _section(key: str, entries: Iterable[Entry], *, differs: bool = True) -> Sec
 
 def _fate_sections(found: Sequence[Lot]) -> list[Section]:
     return [
-        _section(fate.value, [_lot(lot) for lot in found if lot.fate is fate], differs=fate is not Fate.STAYED)
+        _section(fate.value, [_lot(lot) for lot in found if lot.fate is fate], differs=fate in (Fate.NEW, Fate.GONE))
         for fate in Fate
     ]
 
@@ -405,8 +407,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "schema": SCHEMA,
         "equal": comparison.equal,
         "verdict": comparison.verdict,
-        "a": {"name": comparison.names[0], "title": comparison.a},
-        "b": {"name": comparison.names[1], "title": comparison.b},
+        "a": {"name": comparison.names[0], "title": comparison.a, "journal": comparison.journals[0]},
+        "b": {"name": comparison.names[1], "title": comparison.b, "journal": comparison.journals[1]},
         "pairs": [_count_json(count) for count in comparison.counts],
         "totals": _count_json(comparison.total),
         "sections": {s.key: [_entry_json(e) for e in s.entries] for s in comparison.sections},

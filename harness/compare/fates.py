@@ -72,7 +72,7 @@ class Lot:
 
     @property
     def smallest(self) -> Meeting:
-        """The plainest question of the first pair that shows it: on both sides, else one that both answered, else any."""
+        """The plainest question of the first pair: of those that show it on both sides, else of those both answered."""
         both = [self.shown[asked] for asked in self.in_a & self.in_b]
         shown = both or self.answered.values() or self.shown.values()
         return min(shown, key=lambda m: (self.order[m.pair], weight(m.vector)))

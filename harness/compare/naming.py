@@ -29,6 +29,15 @@ class Name:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def short(self) -> str:
+        """The name without the folders of its journal, for others to read."""
+        if self.journal is None:
+            return self.text
+        run = "" if self.run is None else f":{self.run}"
+        level = "" if self.level is None else f"@{self.level}"
+        return f"{self.journal.name}{run}{level}" + ("" if self.param is None else f"/{self.param}")
+
 
 def parse(text: str) -> Name:
     """The name that ``text`` is; InputError where it cannot be one. Whether the run is there shows when it is read."""

@@ -54,11 +54,6 @@ def pairs(a: Name, b: Name, there_a: Set[Cell], there_b: Set[Cell]) -> list[Pair
             )
     of_a, of_b = _level_of(a, of_a, b, of_b), _level_of(b, of_b, a, of_a)
     found = [Pair(x, y) for x in of_a for y in of_b if _go_together(a, b, x, y, of_a, of_b)]
-    if not found:
-        raise InputError(
-            f"{a} and {b} have no parameter value in common: A has {listed(of_a)}; B has {listed(of_b)}; name one of"
-            " each with @LEVEL/PARAM"
-        )
     return sorted(found, key=lambda p: (cell_order(p.after), cell_order(p.before)))
 
 
@@ -84,9 +79,9 @@ def _level_of(name: Name, cells: Set[Cell], other: Name, others: Set[Cell]) -> s
 
 
 def _go_together(a: Name, b: Name, x: Cell, y: Cell, of_a: Set[Cell], of_b: Set[Cell]) -> bool:
-    if x[1] == y[1] or (a.param is not None and b.param is not None):
+    """Whether a cell of each is compared, of one level each: with equal values, or where one side has no choice."""
+    if x[1] == y[1]:
         return True
     params_a, params_b = {p for _, p in of_a}, {p for _, p in of_b}
     without = (params_a == {"unset"} and a.param is None) or (params_b == {"unset"} and b.param is None)
-    alone = not params_a & params_b and 1 in (len(params_a), len(params_b))
-    return without or alone
+    return without or not params_a & params_b

@@ -11,7 +11,11 @@ from harness.report import text
 
 def render(comparison: Comparison) -> str:
     """The text, a terminal breaks its lines."""
-    lines = [f"A  {text.plain(comparison.a)}", f"B  {text.plain(comparison.b)}", f"compared: {comparison.chosen}"]
+    lines = [
+        f"{letter}  {text.plain(f'{title}, of {journal}')}"
+        for letter, title, journal in zip("AB", (comparison.a, comparison.b), comparison.journals, strict=True)
+    ]
+    lines += [f"compared: {comparison.chosen}"]
     lines += [f"{comparison.verdict}.", ""]
     rows = table(comparison)
     lines += tables.lines(rows, range(1, len(rows[0])))

@@ -117,11 +117,11 @@ class Side:
 
     @property
     def title(self) -> str:
-        """The run in a line: its number, its journal, the kernel and the series that it was made of."""
+        """The run in a line: its number, the kernel and the series that it was made of."""
         info = self.run.info
         kernel = info.provenance.get("kernel")
         release = kernel.get("release") or kernel.get("version") if isinstance(kernel, dict) else kernel
-        words = [f"{self.run.name} of {self.path}"]
+        words = [self.run.name]
         if release:
             words.append(f"kernel {release}")
         if isinstance(patches := info.provenance.get("patches"), list | dict) and patches:
