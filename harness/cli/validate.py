@@ -13,7 +13,7 @@ from typing import Any
 from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal
 from harness.cli.findings import listed
 from harness.errors import InputError
-from harness.findings import Run
+from harness.findings import Run, foresight
 from harness.observe import arguments, bare, parameters
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
@@ -308,6 +308,8 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
             print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
         for f in asked.findings:
             print("\n".join(listed(f)))
+        if (foreseen := foresight(asked)) is not None:
+            print("\n".join(foreseen.lines()))
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         hint = f"; 'kvmirror explain {asked.findings[0].name}' explains a finding" if asked.findings else ""

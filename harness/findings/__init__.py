@@ -2,6 +2,7 @@
 
 from harness.findings import minimise
 from harness.findings.departures import WORDS, Departure, Symptom, symptom_of
+from harness.findings.foreseen import foresight
 from harness.findings.group import Finding, common, weight
 from harness.findings.minimise import PROVENANCE
 from harness.findings.run import Run, finding_json
@@ -15,6 +16,7 @@ __all__ = [
     "Symptom",
     "common",
     "finding_json",
+    "foresight",
     "minimise",
     "symptom_of",
     "weight",

@@ -5,10 +5,11 @@ from harness.observe.batch import pack
 from harness.observe.l1 import Seen, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
-from harness.observe.session import Deadly, Session, parameters
+from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, parameters, sampled, spared_outcome
 from harness.observe.tracepoints import Traced
 
 __all__ = [
+    "FIRST_FETCH",
     "LIVELOCK_EXITS",
     "Deadly",
     "Seen",
@@ -17,11 +18,14 @@ __all__ = [
     "arguments",
     "bare",
     "batch",
+    "cannot_run",
     "client",
     "pack",
     "parameters",
     "qemu",
+    "sampled",
     "session",
+    "spared_outcome",
     "tracepoints",
     "virtual_cpu",
 ]

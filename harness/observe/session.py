@@ -7,7 +7,7 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,8 @@ from kvmodel.question.outcome import Kind, Outcome, parameter, parameter_lost, t
 from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
-
+# What L1's firmware does first, under the small client instead of QEMU.
+FIRST_FETCH: Final = ClientVector("real", Access.FETCH, "u")
 
 Deadly = Callable[[Vector], str | None]
 
@@ -116,10 +117,8 @@ class Session:
 
     def l1_can_run(self) -> Outcome | None:
         """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
-        (seen,) = self.ask_host([ClientVector("real", Access.FETCH, "u")])
-        if seen.kind is Kind.DONE:
-            return None
-        return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
+        (seen,) = self.ask_host([FIRST_FETCH])
+        return cannot_run(seen)
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
@@ -130,13 +129,12 @@ class Session:
         the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
         are run first, KVM's tracepoints read back; so is the first vector that is expected to kill L1.
         """
-        sample = SAMPLE if _plain(machine) else 1
-        order, spared = _order(vectors, deadly, {v.id for v in traced}, sample)
+        order, spared = sampled(machine, vectors, deadly, {v.id for v in traced})
         asked = [vectors[i] for i in order]
         marks = _marks(asked, deadly, {v.id for v in traced})
         run = self._patiently(machine, asked, marks)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
-        outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
+        outcomes |= {i: spared_outcome(name) for i, name in spared.items()}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
         return run
 
@@ -175,10 +173,23 @@ def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> froz
     )
 
 
-def _order(
-    vectors: list[Vector], deadly: Deadly | None, traced: set[str], sample: int = SAMPLE
+def cannot_run(first_fetch: Outcome) -> Outcome | None:
+    """What blocks every vector of an L1 whose FIRST_FETCH ends so; None where it gets past it."""
+    if first_fetch.kind is Kind.DONE:
+        return None
+    return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {first_fetch.kind.value}")
+
+
+def spared_outcome(name: str) -> Outcome:
+    """The outcome of a vector that is not run, because others of the class ``name`` kill L1."""
+    return Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({name})")
+
+
+def sampled(
+    machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Set[str] = frozenset()
 ) -> tuple[list[int], dict[int, str]]:
-    """Indices to run, traced first, then harmless, and the indices spared with their class: ``sample`` of each run."""
+    """Indices to run, traced first, then harmless, last a sample of each class; the indices spared with their class."""
+    sample = SAMPLE if _plain(machine) else 1
     classes: dict[str, list[int]] = {}
     order: list[int] = []
     for i, vector in enumerate(vectors):

@@ -153,6 +153,7 @@ def gather(journal: Journal, report: Report) -> Grid:
     body = {
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in lower],
+        "observation": "foreseen" if report.foreseen else "observation",
         "kinds": kinds,
         "marks": {m.name: m.value for m in Mark},
         "permissions": PERMISSIONS,

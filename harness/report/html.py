@@ -102,6 +102,8 @@ def render(report: Report, grid: Grid) -> str:
     totals = report.totals
     return env.get_template("report.html.j2").render(
         r=report,
+        word="foreseen" if report.foreseen else "seen",
+        observation="foreseen" if report.foreseen else "observation",
         tone=tone,
         symbol=symbol,
         style=style(),

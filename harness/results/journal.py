@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +21,7 @@ from harness import places
 from harness.errors import InputError
 from harness.results.answer import Answer, CellKey, Judged
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
-from harness.results.verdict import UNHEARD, Mark, Verdict
+from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.vector import Vector, VectorError, parse
 
@@ -194,19 +194,37 @@ class Journal:
                 (run, key.level, key.param, key.host, key.machine, seconds, json.dumps(facts)),
             )
             (cell,) = self._db.execute("SELECT last_insert_rowid()").fetchone()
+            number = self._numbering()
             rows = [
                 (
                     cell,
                     self._intern("vector", "name", a.vector.id),
-                    self._intern("outcome", "body", outcome_json(a.seen)),
-                    None if a.predicted is None else self._intern("outcome", "body", outcome_json(a.predicted)),
-                    None if a.contract is None else self._intern("contract", "body", contract_json(a.contract)),
+                    number(a.seen),
+                    number(a.predicted),
+                    number(a.contract),
                     a.verdict.marks.value,
                     self._intern("rule", "name", a.verdict.rule) if a.verdict.rule else None,
                 )
                 for a in answers
             ]
             self._db.executemany("INSERT INTO result VALUES (?,?,?,?,?,?,?)", rows)
+
+    def _numbering(self) -> Callable[[Outcome | Contract | None], int | None]:
+        """Gives an outcome or a contract its number. Most of a batch share few objects: each is looked up once."""
+        known: dict[int, tuple[int, object]] = {}  # by identity, which holds as long as the object is kept
+
+        def number(value: Outcome | Contract | None) -> int | None:
+            if value is None:
+                return None
+            if (found := known.get(id(value))) is None:
+                if isinstance(value, Outcome):
+                    found = self._intern("outcome", "body", outcome_json(value)), value
+                else:
+                    found = self._intern("contract", "body", contract_json(value)), value
+                known[id(value)] = found
+            return found[0]
+
+        return number
 
     def keep(self, run: int, host: str, source: str, body: str) -> None:
         """Keep what was found out from a run's answers on ``host``; ``source`` stands for all that it rests on.
@@ -366,6 +384,19 @@ class Journal:
             (run, host, mark.value),
         )
         return dict(rows)
+
+    def heard(self, run: int, host: str, other: int, there: str) -> Iterator[tuple[int, str, str, str]]:
+        """The findings' rows of a run whose vector ``other`` answered at that level on that machine as well.
+
+        Level, parameter, parameter in the other run, vector's id. A vector that never ran was not heard.
+        """
+        yield from self._db.execute(
+            "SELECT c.level, c.param, d.param, v.name FROM result r JOIN cell c ON c.id=r.cell"
+            " JOIN cell d ON d.run=? AND d.host=? AND d.level=c.level AND d.machine=c.machine"
+            " JOIN result q ON q.cell=d.id AND q.vector=r.vector JOIN vector v ON v.id=r.vector"
+            " WHERE c.run=? AND c.host=? AND r.marks & ? != 0 AND q.marks & ? = 0",
+            (other, there, run, host, Mark.FINDING.value, Mark.BLOCKED.value),
+        )
 
     def changes(
         self, run: int, level: int, param: str, below: int, below_param: str

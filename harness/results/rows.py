@@ -193,11 +193,11 @@ COLUMNS: Final = (
 )
 
 
-def table_head(columns: Iterable[Column] = COLUMNS) -> str:
-    """The table's first line."""
-    return " ".join(f"{c.title:>{c.width}}" for c in columns)
+def table_head() -> str:
+    """The live table's first line."""
+    return " ".join(f"{c.title:>{c.width}}" for c in COLUMNS)
 
 
-def table_line(r: Row, columns: Iterable[Column] = COLUMNS) -> str:
-    """One line of the table."""
-    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in columns)
+def table_line(r: Row) -> str:
+    """One line of the live table."""
+    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in COLUMNS)

@@ -1,6 +1,7 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
 from harness.run import bare, minimise_on_hosts
+from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from harness.run.setup import Bench
@@ -9,6 +10,7 @@ from harness.run.workers import Done, Options, ask, costs, execute, finished, ma
 __all__ = [
     "Bench",
     "Done",
+    "Named",
     "Options",
     "Voices",
     "ask",
@@ -16,6 +18,7 @@ __all__ = [
     "costs",
     "execute",
     "finished",
+    "foresee",
     "huge_pages",
     "machine_name",
     "minimise_on_hosts",

@@ -28,6 +28,7 @@ from kvmodel.question.vector import Machine, Vector
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 START: Final = 600  # a start of QEMU takes as long as so many vectors
 LONG: Final = 1.3  # a share of so many times the usual length comes first
+HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
 SEAL: Final = "load"  # the cell that is written when all others of a load are
 
 
@@ -131,7 +132,7 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
     if work.host:
         outcomes = session.ask_host(work.host)
         facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
-        done.batches["host"] = Part(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
+        done.batches[HOST_CELL] = Part(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
     for guest_machine, vectors in work.batches.items():
         name = machine_name(guest_machine)
         begun = time.monotonic()
@@ -208,7 +209,7 @@ def _lost(work: Work, why: str) -> Done:
     why = why.splitlines()[0]
     done = Done(work.load)
     if work.host:
-        done.batches["host"] = Part(list(work.host), Seen(_blocked(work.host, why)), 0.0)
+        done.batches[HOST_CELL] = Part(list(work.host), Seen(_blocked(work.host, why)), 0.0)
     for guest_machine, vectors in work.batches.items():
         done.batches[machine_name(guest_machine)] = Part(vectors, Seen(_blocked(vectors, why)), 0.0)
     return done
@@ -342,5 +343,7 @@ def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[
                 replace(answer, verdict=replace(answer.verdict, marks=answer.verdict.marks | Mark.TAKEN))
                 for answer in voices.answers(load, others.vectors, others.seen)
             ]
-        journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds, facts)
+        journal.record(
+            run, key(f"{load.env.name}:{name}" if name == HOST_CELL else name), answers, batch.seconds, facts
+        )
     journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})

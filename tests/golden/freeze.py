@@ -208,7 +208,7 @@ BAD: Final = (
     "report --json -",
     "--config missing.toml findings",
     "completion tcsh",
-    "run --level 18 e4k",
+    "run --level 18 e9k",
     "run --level 99 host.param.env=std",
     "bundle F1",
     "findings --run 7",

@@ -182,8 +182,9 @@ def test_a_field_shows_three_voices_side_by_side(browser: Browser, page: Path, j
     assert shown.startswith(f"{len(rows)} vectors, {len(rows)} with a finding")
     row = next(a for a in rows if a.seen.kind is Kind.LIVELOCK)
     assert isinstance(row.vector, AccessVector) and isinstance(row.contract, tuple)
+    leaf = str(row.vector.leaf)
     field = "fetch U" if row.vector.gp.u and row.vector.gu.u else "fetch S"
-    browser.css(f"[data-key='{row.vector.leaf}|{field}']").click()
+    browser.css(f"[data-key='{leaf}|{field}']").click()
     text = browser.id("detail").text
     assert row.vector.id in text
     assert str(row.seen) in text and row.contract[0].rule in text
