@@ -1,19 +1,23 @@
 """What it means: answers that the manual does not allow, by cause, each as small as it gets."""
 
 from harness.findings import minimise
-from harness.findings.departures import Departure
+from harness.findings.departures import WORDS, Departure, Symptom, symptom_of
 from harness.findings.foreseen import foresight
-from harness.findings.group import Finding, weight
+from harness.findings.group import Finding, common, weight
 from harness.findings.minimise import PROVENANCE
 from harness.findings.run import Run, finding_json
 
 __all__ = [
     "PROVENANCE",
+    "WORDS",
     "Departure",
     "Finding",
     "Run",
+    "Symptom",
+    "common",
     "finding_json",
     "foresight",
     "minimise",
+    "symptom_of",
     "weight",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -61,13 +62,7 @@ class FindingView:
     @property
     def cell_texts(self) -> list[str]:
         """``15-18 (parameter 1)`` and the like."""
-        by_params: dict[str, list[int]] = {}
-        levels: dict[int, list[str]] = {}
-        for level, param in sorted(self.finding.cells, key=cell_order):
-            levels.setdefault(level, []).append(param)
-        for level, params in levels.items():
-            by_params.setdefault("/".join(params), []).append(level)
-        return [f"{ranges(found)} (parameter {params})" for params, found in by_params.items()]
+        return cell_texts(self.finding.cells)
 
     @property
     def command(self) -> str:
@@ -199,6 +194,17 @@ class Report:
         if self.totals.blocked:
             hurdles.append(f"{self.totals.blocked} vectors were blocked")
         return hurdles
+
+
+def cell_texts(cells: Iterable[Cell]) -> list[str]:
+    """``15-18 (parameter 1)`` and the like."""
+    by_params: dict[str, list[int]] = {}
+    levels: dict[int, list[str]] = {}
+    for level, param in sorted(cells, key=cell_order):
+        levels.setdefault(level, []).append(param)
+    for level, params in levels.items():
+        by_params.setdefault("/".join(params), []).append(level)
+    return [f"{ranges(found)} (parameter {params})" for params, found in by_params.items()]
 
 
 def plural(count: int, noun: str) -> str:

@@ -44,12 +44,16 @@ def _final(value: Any) -> Any:
     return value if isinstance(value, Markup | int | float) else plain(value, NAME_MAX)
 
 
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, finalize=_final
-    )
+def environment(package: str = "harness.report") -> Environment:
+    """What renders a package's templates: everything that is not our own markup comes out escaped and plain."""
+    made = Environment(loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, finalize=_final)
     made.filters["stands"] = stands
     return made
+
+
+def style() -> Markup:
+    """The style sheet that every page carries."""
+    return Markup(environment().get_template("report.css").render(kinds=[k.value for k in Kind]))
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -88,7 +92,7 @@ def _safe_script(source: str) -> Markup:
 
 def render(report: Report, grid: Grid) -> str:
     """The page."""
-    env = _environment()
+    env = environment()
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     used = {name for kinds in grid.kinds.values() for name in kinds}
@@ -102,7 +106,7 @@ def render(report: Report, grid: Grid) -> str:
         observation="foreseen" if report.foreseen else "observation",
         tone=tone,
         symbol=symbol,
-        style=Markup(env.get_template("report.css").render(kinds=[k.value for k in Kind])),
+        style=style(),
         script=_safe_script(source),
         script_hash=Markup(digest),
         data=Markup(htmlsafe_json_dumps(grid.body, separators=(",", ":"))),

@@ -68,7 +68,7 @@ def hurdles(report: Report, series: Series) -> list[str]:
 def reply(report: Report, series: Series, tester: str) -> str:
     """The mail; ``tester`` is ``Name <address>``, or empty."""
     check_series(report, series)
-    mail = EmailMessage(policy=SMTP.clone(linesep="\n", max_line_length=MAIL_WIDTH))
+    mail = blank()
     if tester:
         name, address = parseaddr(plain(tester))
         if "@" not in address:
@@ -82,7 +82,17 @@ def reply(report: Report, series: Series, tester: str) -> str:
     if answered := cover_id([p.message_id for p in series.patches]):
         mail["In-Reply-To"] = f"<{plain(answered)}>"
         mail["References"] = f"<{plain(answered)}>"
-    mail.set_content("\n".join(_body(report, series, tester)) + "\n", cte="8bit")
+    return written(mail, _body(report, series, tester))
+
+
+def blank() -> EmailMessage:
+    """A mail without anything yet, of lines that a list can take."""
+    return EmailMessage(policy=SMTP.clone(linesep="\n", max_line_length=MAIL_WIDTH))
+
+
+def written(mail: EmailMessage, lines: list[str]) -> str:
+    """The whole mail with ``lines`` as its body."""
+    mail.set_content("\n".join(lines) + "\n", cte="8bit")
     return mail.as_bytes().decode("utf-8", "replace")
 
 

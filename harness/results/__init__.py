@@ -1,22 +1,13 @@
 """What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
 from harness.results import cpus, journal, rows
-from harness.results.answer import (
-    BARE_HOST,
-    FORESEEN_HOST,
-    KVM_HOST,
-    Answer,
-    Cell,
-    CellKey,
-    Judged,
-    param_text,
-)
+from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, param_text
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo
 from harness.results.rows import Row, below, cell_order
 from harness.results.said import Said
-from harness.results.verdict import Contract, Mark, Verdict, departing, judge, stands
+from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
     "BARE_HOST",
@@ -24,6 +15,7 @@ __all__ = [
     "FORESEEN_HOST",
     "KVM_HOST",
     "LEFT_OUT",
+    "UNHEARD",
     "Answer",
     "Cell",
     "CellKey",
