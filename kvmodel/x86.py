@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmodel.include.asm.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, x86_exception
+from kvmodel.include.asm.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, kvm_x86_ops, x86_exception
 from kvmodel.mmu.mmu_sync import kvm_mmu_invalidate_addr
 
 
@@ -16,6 +16,11 @@ def kvm_module_params(kvm: Kvm, param: bool | None) -> None:
         return
     default = bool(kvm.has(18))
     kvm.enable_pt_guest_exec_control = default if param is None else param
+
+
+def kvm_ops_update(kvm: Kvm, ops: kvm_x86_ops) -> None:
+    """x86.c kvm_ops_update: from now on KVM calls the vendor's functions."""
+    kvm.x86_ops = ops
 
 
 def kvm_inject_emulated_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:

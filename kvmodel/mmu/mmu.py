@@ -9,10 +9,12 @@ from kvmodel.include.asm.kvm_host import (
     KVM_PFN_NOSLOT,
     PAGE_SHIFT,
     PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_PRESENT_MASK,
-    PT_WRITABLE_MASK,
     PTE_PREFETCH_NUM,
+    Kvm,
+    Vcpu,
+    kvm_memory_slot,
+)
+from kvmodel.mmu.mmu_internal import (
     RET_PF_CONTINUE,
     RET_PF_EMULATE,
     RET_PF_FIXED,
@@ -20,16 +22,13 @@ from kvmodel.include.asm.kvm_host import (
     RET_PF_NAMES,
     RET_PF_RETRY,
     RET_PF_SPURIOUS,
-    Kvm,
-    Vcpu,
-    kvm_memory_slot,
     kvm_mmu_page,
     kvm_page_fault,
 )
 from kvmodel.mmu.mmu_page import mark_mmio_spte, mmu_set_spte
 from kvmodel.mmu.mmu_role import kvm_mmu_page_get_gfn
-from kvmodel.mmu.mmu_sync import get_spte, kvm_gfn_is_write_tracked, shadow_walk, spte_to_child_sp
-from kvmodel.mmu.spte import mark_page_dirty_in_slot
+from kvmodel.mmu.mmu_sync import shadow_walk
+from kvmodel.mmu.page_track import kvm_gfn_is_write_tracked
 from kvmodel.mmu.spte_h import (
     ACC_WRITE_MASK,
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
@@ -37,6 +36,7 @@ from kvmodel.mmu.spte_h import (
     SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
     get_mmio_spte_generation,
+    get_spte,
     is_access_track_spte,
     is_executable_pte,
     is_last_spte,
@@ -47,17 +47,10 @@ from kvmodel.mmu.spte_h import (
     is_writable_pte,
     kvm_ad_enabled,
     restore_acc_track_spte,
+    spte_to_child_sp,
 )
-
-
-def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
-    """virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot: L1's RAM, or None."""
-    if gfn < vcpu.ram_gfns:
-        return vcpu.slot
-    for slot in vcpu.further_slots:
-        if slot.base_gfn <= gfn < slot.base_gfn + slot.npages:
-            return slot
-    return None
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_PRESENT_MASK, PT_WRITABLE_MASK, kvm_mmu_max_gfn
+from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot
 
 
 def gfn_to_memslot_dirty_bitmap(vcpu: Vcpu, gfn: int, no_dirty_log: bool) -> kvm_memory_slot | None:
@@ -130,12 +123,6 @@ def disallowed_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault, spte: int, cur
 
 
 # ---- the pfn ----------------------------------------------------------------------------------------------------
-
-
-def kvm_mmu_max_gfn(kvm: Kvm) -> int:
-    """mmu.h kvm_mmu_max_gfn."""
-    bits = kvm.host_maxphyaddr if kvm.tdp_enabled else 52
-    return (1 << bits - PAGE_SHIFT) - 1
 
 
 def kvm_handle_noslot_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:

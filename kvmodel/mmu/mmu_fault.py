@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PFERR_RSVD_MASK,
+from kvmodel.include.asm.kvm_host import PFERR_RSVD_MASK, PG_LEVEL_1G, PG_LEVEL_2M, Kvm, Vcpu
+from kvmodel.include.asm.kvm_host_role import kvm_cpu_role
+from kvmodel.include.asm.vmx import vmx_eptp_page_walk_level
+from kvmodel.mmu import paging_tmpl
+from kvmodel.mmu.mmu import fast_page_fault, handle_mmio_page_fault, kvm_faultin_pfn, page_fault_handle_page_track
+from kvmodel.mmu.mmu_internal import (
+    RET_PF_CONTINUE,
     RET_PF_EMULATE,
     RET_PF_FIXED,
     RET_PF_INVALID,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
+    kvm_mmu_do_page_fault,
     kvm_page_fault,
 )
-from kvmodel.include.asm.kvm_role import kvm_cpu_role
-from kvmodel.include.asm.vmx_h import vmx_eptp_page_walk_level
-from kvmodel.mmu import paging_tmpl
-from kvmodel.mmu.mmu import handle_mmio_page_fault, kvm_vcpu_gfn_to_memslot
 from kvmodel.mmu.mmu_page import kvm_mmu_new_pgd
 from kvmodel.mmu.mmu_role import (
     kvm_calc_cpu_role,
@@ -28,7 +28,7 @@ from kvmodel.mmu.mmu_role import (
     reset_tdp_shadow_zero_bits_mask,
     update_permission_bitmask,
 )
-from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_page_fault
+from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_map
 
 
 def init_kvm_tdp_mmu(vcpu: Vcpu, cpu_role: kvm_cpu_role | None = None) -> None:
@@ -70,17 +70,6 @@ def kvm_init_shadow_ept_mmu(
     kvm_mmu_new_pgd(vcpu, context, new_eptp)
 
 
-def kvm_mmu_do_page_fault(vcpu: Vcpu, cr2_or_gpa: int, err: int, prefetch: bool = False) -> int:
-    """mmu/mmu_internal.h kvm_mmu_do_page_fault. RET_PF_* or a negative errno."""
-    mmu = vcpu.mmu
-    fault = kvm_page_fault(cr2_or_gpa, err, prefetch, mmu.root_direct, vcpu.kvm.is_nx_huge_page_enabled())
-    if mmu.root_direct:
-        fault.gfn = cr2_or_gpa >> PAGE_SHIFT
-        fault.slot = kvm_vcpu_gfn_to_memslot(vcpu, fault.gfn)
-    assert mmu.page_fault is not None
-    return mmu.page_fault(vcpu, fault)
-
-
 def kvm_mmu_page_fault(vcpu: Vcpu, cr2_or_gpa: int, error_code: int) -> int:
     """mmu/mmu.c kvm_mmu_page_fault: 1 back to the guest, RET_PF_EMULATE + 100 to the emulator, or -errno.
 
@@ -110,3 +99,30 @@ def kvm_mmu_page_fault(vcpu: Vcpu, cr2_or_gpa: int, error_code: int) -> int:
 
 
 EMULATE = 100 + RET_PF_EMULATE
+
+
+def kvm_tdp_mmu_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
+    """mmu/mmu.c kvm_tdp_mmu_page_fault (by way of kvm_tdp_page_fault). RET_PF_*."""
+    if page_fault_handle_page_track(vcpu, fault):
+        return RET_PF_WRITE_PROTECTED
+    r = fast_page_fault(vcpu, fault)
+    if r != RET_PF_INVALID:
+        return r
+    r = kvm_faultin_pfn(vcpu, fault)
+    if r != RET_PF_CONTINUE:
+        return r
+    return kvm_tdp_mmu_map(vcpu, fault)
+
+
+def kvm_configure_mmu(
+    kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int, tdp_forced_root_level: int = 0
+) -> None:
+    """mmu/mmu.c kvm_configure_mmu."""
+    kvm.tdp_enabled = enable_tdp
+    kvm.tdp_root_level = tdp_forced_root_level
+    kvm.max_tdp_level = tdp_max_root_level
+    kvm.tdp_mmu_enabled = kvm.tdp_enabled
+    if enable_tdp:
+        kvm.max_huge_page_level = tdp_huge_page_level
+    else:
+        kvm.max_huge_page_level = PG_LEVEL_1G if kvm.boot_cpu_has_gbpages else PG_LEVEL_2M

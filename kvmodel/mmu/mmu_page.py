@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PAGE_SIZE, PG_LEVEL_4K, Vcpu, kvm_memory_slot, kvm_mmu
+from kvmodel.mmu.mmu_internal import (
     RET_PF_EMULATE,
     RET_PF_FIXED,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
-    kvm_memory_slot,
-    kvm_mmu,
     kvm_mmu_page,
     kvm_page_fault,
 )
@@ -29,24 +23,25 @@ from kvmodel.mmu.mmu_sync import (
     account_shadowed,
     drop_parent_pte,
     drop_spte,
-    get_spte,
     kvm_mmu_prepare_zap_page,
     kvm_sync_page,
     mark_unsync,
     mmu_sync_children,
-    spte_to_child_sp,
 )
 from kvmodel.mmu.spte import make_mmio_spte, make_nonleaf_spte, make_spte
 from kvmodel.mmu.spte_h import (
     SPTE_MMU_PRESENT_MASK,
     check_spte_writable_invariants,
+    get_spte,
     is_accessed_spte,
     is_dirty_spte,
     is_mmu_writable_spte,
     is_shadow_present_pte,
     is_writable_pte,
+    spte_to_child_sp,
     spte_to_pfn,
 )
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK
 
 
 def mmu_spte_set(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> None:

@@ -7,8 +7,6 @@ from typing import Final
 from kvmodel.bits import BIT, u64
 from kvmodel.include.asm.kvm_host import (
     PFERR_FETCH_MASK,
-    PFERR_IMPLICIT_ACCESS,
-    PFERR_PRESENT_MASK,
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
@@ -16,17 +14,16 @@ from kvmodel.include.asm.kvm_host import (
     PG_LEVEL_2M,
     PT64_ROOT_4LEVEL,
     PT64_ROOT_5LEVEL,
-    X86_EFLAGS_AC,
     Kvm,
     Vcpu,
     kvm_mmu,
-    kvm_mmu_page,
-    reserved_hpa_bits,
-    rsvd_bits,
     rsvd_bits_validate,
 )
-from kvmodel.include.asm.kvm_role import kvm_cpu_role, kvm_mmu_extended_role
+from kvmodel.include.asm.kvm_host_role import kvm_cpu_role, kvm_mmu_extended_role
+from kvmodel.include.linux.wordpart import REPEAT_BYTE
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.spte_h import ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, kvm_ad_enabled
+from kvmodel.mmu_h import rsvd_bits
 
 PT32_ROOT_LEVEL: Final = 2
 PT32E_ROOT_LEVEL: Final = 3
@@ -42,11 +39,6 @@ X86_CR4_SMAP: Final = BIT(21)
 X86_CR4_PKE: Final = BIT(22)
 EFER_LMA: Final = BIT(10)
 EFER_NX: Final = BIT(11)
-
-
-def REPEAT_BYTE(x: int) -> int:
-    """include/linux/wordpart.h REPEAT_BYTE: the byte ``x`` in all 8 bytes of 64 bits."""
-    return x * 0x0101_0101_0101_0101
 
 
 def BYTE_MASK(access: int) -> int:
@@ -121,17 +113,6 @@ def update_permission_bitmask(mmu: kvm_mmu, ept: bool) -> None:
             if mmu.cr4_smap:
                 smapf = 0 if pfec & (PFERR_RSVD_MASK | PFERR_FETCH_MASK) else kf
         mmu.permissions[byte] = ff | uf | wf | smepf | smapf
-
-
-def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, rflags: int = 0) -> int:
-    """mmu.h permission_fault without protection keys: 0 or PFERR_PRESENT_MASK.
-
-    ``access`` is the 64-bit error code, cut to 32 bits. The row has 8 bits: an ACC_* value of 8 or more, which
-    patches 9 and 11 together make possible, never faults.
-    """
-    not_smap = rflags & X86_EFLAGS_AC and not access & PFERR_IMPLICIT_ACCESS
-    index = ((access & 0xFFFF_FFFF) | (PFERR_RSVD_MASK if not_smap else 0)) >> 1
-    return PFERR_PRESENT_MASK if mmu.permissions[index] >> pte_access & 1 else 0
 
 
 def kvm_calc_shadow_ept_root_page_role(kvm: Kvm, accessed_dirty: bool, execonly: bool, level: int) -> kvm_cpu_role:
@@ -265,3 +246,8 @@ def kvm_mmu_page_set_translation(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: 
 def kvm_mmu_page_set_access(vcpu: Vcpu, sp: kvm_mmu_page, index: int, access: int) -> None:
     """mmu/mmu.c kvm_mmu_page_set_access."""
     kvm_mmu_page_set_translation(vcpu, sp, index, kvm_mmu_page_get_gfn(sp, index), access)
+
+
+def reserved_hpa_bits(kvm: Kvm) -> int:
+    """mmu.c reserved_hpa_bits: physical-address bits the host CPU lacks, up to 63."""
+    return rsvd_bits(kvm.host_maxphyaddr, 63)

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_WRITABLE_MASK,
-    Vcpu,
-    kvm_mmu_page,
-)
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Vcpu
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_role import kvm_mmu_page_get_gfn, kvm_sync_page_check
+from kvmodel.mmu.page_track import kvm_gfn_is_write_tracked
 from kvmodel.mmu.spte_h import (
     SHADOW_NONPRESENT_VALUE,
-    SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
+    get_spte,
     is_large_pte,
     is_last_spte,
     is_mmio_spte,
     is_shadow_present_pte,
+    spte_to_child_sp,
 )
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK
 
 _Path = tuple[tuple[kvm_mmu_page, int], ...]  # the entries that lead to a page, from the top
 
@@ -147,20 +144,10 @@ def kvm_mmu_invalidate_addr(vcpu: Vcpu, addr: int, roots: Sequence[kvm_mmu_page]
                 break
 
 
-def get_spte(sp: kvm_mmu_page, index: int) -> int:
-    """``*sptep``."""
-    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
-
-
 def __set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, spte: int) -> None:
     """mmu/mmu.c __set_spte, and the count by which a change is noticed."""
     sp.spt[index] = spte
     vcpu.version += 1
-
-
-def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
-    """mmu/spte.h spte_to_child_sp."""
-    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]
 
 
 def drop_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
@@ -191,11 +178,6 @@ def shadow_walk(vcpu: Vcpu, addr: int, root: kvm_mmu_page | None = None) -> Iter
 
 EPERM: Final = 1
 EEXIST: Final = 17
-
-
-def kvm_gfn_is_write_tracked(vcpu: Vcpu, gfn: int) -> bool:
-    """mmu/page_track.c kvm_gfn_is_write_tracked: an upper-level guest table at ``gfn`` is shadowed."""
-    return any(sp.level > PG_LEVEL_4K for sp in vcpu.indirect.get(gfn, ()))
 
 
 def spte_write_protect(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:

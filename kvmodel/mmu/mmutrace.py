@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel import trace_h
+from kvmodel import trace
 from kvmodel.include.asm.kvm_host import (
     PFERR_FETCH_MASK,
     PFERR_PRESENT_MASK,
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
-    PT_PRESENT_MASK,
-    PT_WRITABLE_MASK,
     Kvm,
     Vcpu,
 )
 from kvmodel.mmu.spte_h import get_mmio_spte_generation, is_executable_pte
+from kvmodel.mmu_h import PT_PRESENT_MASK, PT_WRITABLE_MASK
 
 # mmutrace.h KVM_MMU_PAGE_PRINTK's access_str, by role.access; patch 9's own table, slips included.
 _ACCESS_STR: Final = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
@@ -153,4 +152,4 @@ def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str:
         case "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit":
             return kvm_mmu_set_bit_class(*args)
         case _:
-            return trace_h.text(event, args)
+            return trace.text(event, args)

@@ -16,19 +16,12 @@ from kvmodel.include.asm.kvm_host import (
     PG_LEVEL_4K,
     PT64_ROOT_MAX_LEVEL,
     PTE_PREFETCH_NUM,
-    RET_PF_CONTINUE,
-    RET_PF_RETRY,
-    RET_PF_SPURIOUS,
-    RET_PF_WRITE_PROTECTED,
     X86_EFLAGS_AC,
     Vcpu,
-    gfn_round_for_level,
     kvm_mmu,
-    kvm_mmu_page,
-    kvm_page_fault,
     x86_exception,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     EPT_VIOLATION_ACC_INSTR,
     EPT_VIOLATION_ACC_READ,
     EPT_VIOLATION_ACC_WRITE,
@@ -42,10 +35,18 @@ from kvmodel.mmu.mmu import (
     gfn_to_memslot_dirty_bitmap,
     kvm_faultin_pfn,
     kvm_mmu_hugepage_adjust,
-    kvm_vcpu_gfn_to_memslot,
     page_fault_handle_page_track,
     shadow_page_table_clear_flood,
     sync_mmio_spte,
+)
+from kvmodel.mmu.mmu_internal import (
+    RET_PF_CONTINUE,
+    RET_PF_RETRY,
+    RET_PF_SPURIOUS,
+    RET_PF_WRITE_PROTECTED,
+    gfn_round_for_level,
+    kvm_mmu_page,
+    kvm_page_fault,
 )
 from kvmodel.mmu.mmu_page import (
     kvm_mmu_get_child_sp,
@@ -54,22 +55,21 @@ from kvmodel.mmu.mmu_page import (
     mmu_spte_update,
     validate_direct_spte,
 )
-from kvmodel.mmu.mmu_role import (
-    kvm_mmu_page_get_access,
-    kvm_mmu_page_get_gfn,
-    kvm_mmu_page_set_access,
-    permission_fault,
-)
-from kvmodel.mmu.mmu_sync import drop_spte, get_spte, mmu_sync_children, spte_to_child_sp
+from kvmodel.mmu.mmu_role import kvm_mmu_page_get_access, kvm_mmu_page_get_gfn, kvm_mmu_page_set_access
+from kvmodel.mmu.mmu_sync import drop_spte, mmu_sync_children
 from kvmodel.mmu.spte import make_spte
 from kvmodel.mmu.spte_h import (
     ACC_EXEC_MASK,
     ACC_USER_MASK,
     ACC_WRITE_MASK,
     SHADOW_NONPRESENT_VALUE,
+    get_spte,
     is_shadow_present_pte,
+    spte_to_child_sp,
     spte_to_pfn,
 )
+from kvmodel.mmu_h import permission_fault
+from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot
 from kvmodel.x86 import kvm_inject_emulated_page_fault
 
 PT_GUEST_ACCESSED_SHIFT: Final = 8

@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.include.asm.kvm_host import (
-    KVM_PAGES_PER_HPAGE,
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT64_NX_MASK,
-    PT_ACCESSED_MASK,
-    PT_DIRTY_MASK,
-    PT_PAGE_SIZE_MASK,
-    PT_PRESENT_MASK,
-    PT_USER_MASK,
-    PT_WRITABLE_MASK,
-    Kvm,
-    Vcpu,
-    kvm_memory_slot,
-    kvm_mmu_page,
-    rsvd_bits,
-)
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.kvm_host import KVM_PAGES_PER_HPAGE, PAGE_SHIFT, PG_LEVEL_4K, Kvm, Vcpu, kvm_memory_slot
+from kvmodel.include.asm.vmx import (
     VMX_EPT_ACCESS_BIT,
     VMX_EPT_DIRTY_BIT,
     VMX_EPT_EXECUTABLE_MASK,
@@ -29,6 +13,7 @@ from kvmodel.include.asm.vmx_h import (
     VMX_EPT_READABLE_MASK,
     VMX_EPT_SUPPRESS_VE_BIT,
 )
+from kvmodel.mmu.mmu_internal import is_nx_huge_page_enabled, kvm_mmu_page, kvm_mmu_page_ad_need_write_protect
 from kvmodel.mmu.mmu_sync import mmu_try_to_unsync_pages
 from kvmodel.mmu.spte_h import (
     ACC_EXEC_MASK,
@@ -59,7 +44,17 @@ from kvmodel.mmu.spte_h import (
     spte_shadow_accessed_mask,
     spte_shadow_dirty_mask,
 )
-from kvmodel.vmx.vmx_ept import vmx_get_mt_mask
+from kvmodel.mmu_h import (
+    PT64_NX_MASK,
+    PT_ACCESSED_MASK,
+    PT_DIRTY_MASK,
+    PT_PAGE_SIZE_MASK,
+    PT_PRESENT_MASK,
+    PT_USER_MASK,
+    PT_WRITABLE_MASK,
+    rsvd_bits,
+)
+from kvmodel.virt.kvm_main import mark_page_dirty_in_slot
 
 _WHERE = "mmu/spte.c make_spte"
 
@@ -100,17 +95,6 @@ def spte_has_volatile_bits(kvm: Kvm, spte: int) -> bool:
     )
 
 
-def kvm_mmu_page_ad_need_write_protect(kvm: Kvm, sp: kvm_mmu_page) -> bool:
-    """mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect: PML exists and the page is L2's."""
-    return kvm.cpu_dirty_log_size != 0 and sp.guest_mode
-
-
-def mark_page_dirty_in_slot(slot: kvm_memory_slot, gfn: int) -> None:
-    """virt/kvm/kvm_main.c mark_page_dirty_in_slot: into the slot's bitmap, where it is logged."""
-    if slot.dirty_track:
-        slot.dirty_bitmap.add(gfn)
-
-
 def make_spte(
     vcpu: Vcpu,
     sp: kvm_mmu_page,
@@ -142,7 +126,7 @@ def make_spte(
     if not prefetch:
         spte |= spte_shadow_accessed_mask(kvm, spte)
 
-    if level > PG_LEVEL_4K and pte_access & ACC_EXEC_MASK and kvm.is_nx_huge_page_enabled():
+    if level > PG_LEVEL_4K and pte_access & ACC_EXEC_MASK and is_nx_huge_page_enabled(kvm):
         pte_access &= ~ACC_EXEC_MASK
         if steps is not None:
             vcpu.step(_WHERE, "NX huge pages: EXEC dropped from a huge page")
@@ -176,7 +160,7 @@ def make_spte(
         spte |= PT_PAGE_SIZE_MASK
 
     if kvm.shadow_memtype_mask:
-        spte |= vmx_get_mt_mask(kvm, kvm_is_mmio_pfn(vcpu, pfn))
+        spte |= kvm.x86_ops.get_mt_mask(vcpu, gfn, kvm_is_mmio_pfn(vcpu, pfn))
     if host_writable:
         spte |= kvm.shadow_host_writable_mask
     else:
@@ -237,7 +221,7 @@ def make_huge_page_split_spte(kvm: Kvm, huge_spte: int, role: int, index: int) -
     child_spte = huge_spte | index * KVM_PAGES_PER_HPAGE(level) << PAGE_SHIFT
     if level == PG_LEVEL_4K:
         child_spte &= ~PT_PAGE_SIZE_MASK
-        if access & ACC_EXEC_MASK and kvm.is_nx_huge_page_enabled():
+        if access & ACC_EXEC_MASK and is_nx_huge_page_enabled(kvm):
             child_spte = make_spte_executable(kvm, child_spte)
             if kvm.has(12) and kvm.enable_pt_guest_exec_control and access & kvm.s.ACC_USER_EXEC_MASK:
                 child_spte |= kvm.shadow_ux_mask

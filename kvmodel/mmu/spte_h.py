@@ -6,17 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_USER_MASK,
-    PT_WRITABLE_MASK,
-    Kvm,
-    Vcpu,
-    rsvd_bits_validate,
-)
-from kvmodel.include.asm.vmx_h import VMX_EPT_EXECUTABLE_MASK, VMX_EPT_SUPPRESS_VE_BIT
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Kvm, Vcpu, rsvd_bits_validate
+from kvmodel.include.asm.vmx import VMX_EPT_EXECUTABLE_MASK, VMX_EPT_SUPPRESS_VE_BIT
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_USER_MASK, PT_WRITABLE_MASK
 
 if TYPE_CHECKING:
     from kvmodel.series import Level
@@ -213,3 +206,13 @@ def restore_acc_track_spte(kvm: Kvm, spte: int) -> int:
     spte &= ~kvm.shadow_acc_track_mask
     spte &= ~(SHADOW_ACC_TRACK_SAVED_BITS_MASK << SHADOW_ACC_TRACK_SAVED_BITS_SHIFT)
     return u64(spte | saved_bits)
+
+
+def get_spte(sp: kvm_mmu_page, index: int) -> int:
+    """``*sptep``."""
+    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
+
+
+def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
+    """mmu/spte.h spte_to_child_sp."""
+    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]

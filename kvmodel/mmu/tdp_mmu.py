@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SIZE,
-    PG_LEVEL_2M,
-    PT_PAGE_SIZE_MASK,
-    PT_WRITABLE_MASK,
-    RET_PF_CONTINUE,
+from kvmodel.include.asm.kvm_host import PAGE_SIZE, PG_LEVEL_2M, Vcpu, kvm_memory_slot
+from kvmodel.mmu.mmu import (
+    disallowed_hugepage_adjust,
+    kvm_mmu_hugepage_adjust,
+    kvm_mmu_max_mapping_level,
+)
+from kvmodel.mmu.mmu_internal import (
     RET_PF_EMULATE,
     RET_PF_FIXED,
-    RET_PF_INVALID,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
     gfn_round_for_level,
-    kvm_memory_slot,
     kvm_mmu_page,
+    kvm_mmu_page_ad_need_write_protect,
     kvm_page_fault,
 )
-from kvmodel.mmu.mmu import (
-    disallowed_hugepage_adjust,
-    fast_page_fault,
-    kvm_faultin_pfn,
-    kvm_mmu_hugepage_adjust,
-    kvm_mmu_max_mapping_level,
-    page_fault_handle_page_track,
-)
-from kvmodel.mmu.mmu_sync import get_spte, spte_to_child_sp
 from kvmodel.mmu.spte import (
-    kvm_mmu_page_ad_need_write_protect,
     make_huge_page_split_spte,
     make_mmio_spte,
     make_nonleaf_spte,
@@ -43,6 +32,7 @@ from kvmodel.mmu.spte_h import (
     FROZEN_SPTE,
     SHADOW_NONPRESENT_VALUE,
     SPTE_MMU_PRESENT_MASK,
+    get_spte,
     is_accessed_spte,
     is_large_pte,
     is_last_spte,
@@ -50,7 +40,10 @@ from kvmodel.mmu.spte_h import (
     is_shadow_present_pte,
     kvm_ad_enabled,
     spte_ad_enabled,
+    spte_to_child_sp,
 )
+from kvmodel.mmu.tdp_iter_h import for_each_tdp_pte, iter_gfn
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK, kvm_update_page_stats
 
 
 def tdp_mmu_alloc_sp(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
@@ -69,11 +62,6 @@ def tdp_mmu_child_role(parent_role: int) -> int:
 def kvm_tdp_mmu_alloc_root(vcpu: Vcpu) -> None:
     """mmu/tdp_mmu.c kvm_tdp_mmu_alloc_root for the current MMU."""
     vcpu.mmu.root = tdp_mmu_alloc_sp(vcpu, 0, vcpu.mmu.root_role)
-
-
-def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
-    """mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
-    vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)
 
 
 def handle_removed_pt(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
@@ -185,19 +173,6 @@ def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
         sp = child
 
 
-def kvm_tdp_mmu_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/mmu.c kvm_tdp_mmu_page_fault (by way of kvm_tdp_page_fault). RET_PF_*."""
-    if page_fault_handle_page_track(vcpu, fault):
-        return RET_PF_WRITE_PROTECTED
-    r = fast_page_fault(vcpu, fault)
-    if r != RET_PF_INVALID:
-        return r
-    r = kvm_faultin_pfn(vcpu, fault)
-    if r != RET_PF_CONTINUE:
-        return r
-    return kvm_tdp_mmu_map(vcpu, fault)
-
-
 def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
     """mmu/tdp_mmu.c age_gfn_range for one entry: whether it was young; without A/D bits access tracking begins."""
     kvm = vcpu.kvm
@@ -213,27 +188,6 @@ def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
             vcpu.step("mmu/spte.c mark_spte_for_access_track", f"spte {old_spte:#x} becomes {new_spte:#x}", by)
     _set_spte(vcpu, sp, index, gfn_round_for_level(sp.gfn + (index << (sp.level - 1) * 9), sp.level), new_spte)
     return True
-
-
-def _gfn(sp: kvm_mmu_page, index: int) -> int:
-    return sp.gfn + (index << (sp.level - 1) * 9)
-
-
-def for_each_tdp_pte(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int = 1) -> Iterator[tuple[kvm_mmu_page, int]]:
-    """mmu/tdp_iter.h for_each_tdp_pte_min_level over the slot: pre-order, (page, index) of each entry ever set."""
-    root = vcpu.mmu.root
-    assert root is not None
-    todo = [root]
-    while todo:
-        sp = todo.pop()
-        for index in sorted(sp.spt):
-            gfn = _gfn(sp, index)
-            if gfn + (1 << (sp.level - 1) * 9) <= slot.base_gfn or gfn >= slot.base_gfn + slot.npages:
-                continue
-            yield sp, index
-            spte = get_spte(sp, index)
-            if sp.level > min_level and is_shadow_present_pte(spte) and not is_last_spte(spte, sp.level):
-                todo.append(spte_to_child_sp(vcpu, spte))
 
 
 def _leaves(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int = 1) -> Iterator[tuple[kvm_mmu_page, int, int]]:
@@ -254,7 +208,7 @@ def kvm_tdp_mmu_wrprot_slot(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int) -
     changed = False
     for sp, index, spte in _leaves(vcpu, slot, min_level):
         if spte & PT_WRITABLE_MASK:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~PT_WRITABLE_MASK)
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~PT_WRITABLE_MASK)
             changed = True
     return changed
 
@@ -271,7 +225,7 @@ def kvm_tdp_mmu_clear_dirty_slot(vcpu: Vcpu, slot: kvm_memory_slot) -> bool:
     changed = False
     for sp, index, spte in _leaves(vcpu, slot):
         if spte & dbit:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~dbit)
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~dbit)
             changed = True
     return changed
 
@@ -282,8 +236,8 @@ def kvm_tdp_mmu_clear_dirty_pt_masked(vcpu: Vcpu, slot: kvm_memory_slot, gfns: s
     wrprot = wrprot or tdp_mmu_need_write_protect(vcpu, vcpu.mmu.root)
     dbit = PT_WRITABLE_MASK if wrprot else vcpu.kvm.shadow_dirty_mask
     for sp, index, spte in _leaves(vcpu, slot):
-        if sp.level == 1 and _gfn(sp, index) in gfns and spte & dbit:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~dbit)
+        if sp.level == 1 and iter_gfn(sp, index) in gfns and spte & dbit:
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~dbit)
 
 
 def kvm_tdp_mmu_try_split_huge_pages(vcpu: Vcpu, slot: kvm_memory_slot, target_level: int) -> None:
@@ -291,7 +245,7 @@ def kvm_tdp_mmu_try_split_huge_pages(vcpu: Vcpu, slot: kvm_memory_slot, target_l
     for sp, index in for_each_tdp_pte(vcpu, slot, target_level + 1):
         spte = get_spte(sp, index)
         if is_shadow_present_pte(spte) and is_large_pte(spte):
-            gfn = _gfn(sp, index)
+            gfn = iter_gfn(sp, index)
             child = tdp_mmu_alloc_sp(vcpu, gfn, tdp_mmu_child_role(sp.role))
             tdp_mmu_split_huge_page(vcpu, sp, index, gfn, child)
 
@@ -300,7 +254,7 @@ def kvm_tdp_mmu_zap_collapsible_sptes(vcpu: Vcpu, slot: kvm_memory_slot) -> None
     """mmu/tdp_mmu.c kvm_tdp_mmu_zap_collapsible_sptes: tables go that a huge page may replace."""
     for sp, index in for_each_tdp_pte(vcpu, slot, PG_LEVEL_2M):
         spte = get_spte(sp, index)
-        gfn = _gfn(sp, index)
+        gfn = iter_gfn(sp, index)
         if sp.level > 3 or not is_shadow_present_pte(spte) or spte & PT_PAGE_SIZE_MASK:
             continue
         if not slot.base_gfn <= gfn < slot.base_gfn + slot.npages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmodel.include.asm.kvm_host import PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K, Kvm
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     SECONDARY_EXEC_ENABLE_EPT,
     SECONDARY_EXEC_ENABLE_PML,
     SECONDARY_EXEC_ENABLE_VMFUNC,

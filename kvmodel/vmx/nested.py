@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmodel.bits import GENMASK, u32
+from kvmodel.include.asm.hyperv_tlfs import HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL
 from kvmodel.include.asm.kvm_host import (
     EINVAL,
     PAGE_SHIFT,
@@ -15,7 +16,7 @@ from kvmodel.include.asm.kvm_host import (
     vmcs12,
     x86_exception,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
     CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR,
     CPU_BASED_TPR_SHADOW,
@@ -89,25 +90,25 @@ from kvmodel.include.asm.vmx_h import (
     VMX_VPID_EXTENT_SUPPORTED_MASK,
     VMX_VPID_INVVPID_BIT,
     VMXERR_ENTRY_INVALID_CONTROL_FIELD,
-    fixed_bits_valid,
-    vmx_control_msr,
 )
 from kvmodel.mmu.mmu_fault import kvm_init_shadow_ept_mmu
 from kvmodel.mmu.mmu_page import kvm_mmu_free_roots, kvm_mmu_reload
 from kvmodel.mmu.mmu_sync import kvm_mmu_invalidate_addr
 from kvmodel.vmx.capabilities import cpu_has_vmx_vmfunc, ept_caps_to_lpage_level
-from kvmodel.vmx.hyperv import nested_evmcs_check_controls, nested_evmcs_filter_control_msr
-from kvmodel.vmx.nested_evmcs import (
-    HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL,
+from kvmodel.vmx.hyperv import nested_evmcs_check_controls
+from kvmodel.vmx.nested_evmcs import copy_enlightened_to_vmcs12, nested_vmx_handle_enlightened_vmptrld
+from kvmodel.vmx.nested_h import (
     EvmptrldStatus,
-    copy_enlightened_to_vmcs12,
-    nested_vmx_handle_enlightened_vmptrld,
+    fixed_bits_valid,
+    nested_cpu_has,
+    nested_cpu_has2,
+    nested_cpu_has_ept,
+    nested_ept_ad_enabled,
 )
-from kvmodel.vmx.vmx_ept import nested_ept_ad_enabled
+from kvmodel.vmx.vmx_h import PML_ENTITY_NUM
 
 VMX_VMFUNC_EPTP_SWITCHING: Final = 1  # asm/vmx.h
 EPTP_PA_MASK: Final = GENMASK(51, 12)
-PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
 VM_FAIL_INVALID: Final = -1  # VMfailInvalid: there is no vmcs12 to hold an error number
 
 # vmx/nested.c prepare_vmcs02_early: secondary controls that vmcs02 takes from vmcs12 only.
@@ -228,32 +229,9 @@ def vmx_get_vmx_msr(msrs: nested_vmx_msrs, msr_index: int) -> int | None:
     return None
 
 
-def vmx_get_msr(vcpu: Vcpu, msr_index: int, host_initiated: bool = False) -> int | None:
-    """vmx/vmx.c vmx_get_msr's case of the VMX capability MSRs, as the guest or user space reads them."""
-    data = vmx_get_vmx_msr(vcpu.nested_msrs, msr_index)
-    if data is not None and not host_initiated and vcpu.guest_cpuid_has_evmcs:
-        data = nested_evmcs_filter_control_msr(vcpu, msr_index, data)
-    return data
-
-
 def vmx_control_verify(control: int, low: int, high: int) -> bool:
     """vmx/nested.c vmx_control_verify: 32 bits each."""
     return fixed_bits_valid(control, low, high)
-
-
-def nested_cpu_has(v12: vmcs12, bit: int) -> bool:
-    """vmx/nested.h nested_cpu_has: a primary processor-based control."""
-    return v12.cpu_based_vm_exec_control & bit != 0
-
-
-def nested_cpu_has2(v12: vmcs12, bit: int) -> bool:
-    """vmx/nested.h nested_cpu_has2: a secondary control, where vmcs12 activates them."""
-    return nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) and v12.secondary_vm_exec_control & bit != 0
-
-
-def nested_cpu_has_ept(v12: vmcs12) -> bool:
-    """vmx/nested.h nested_cpu_has_ept."""
-    return nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_EPT)
 
 
 def nested_vmx_check_apicv_controls(v12: vmcs12) -> int:
@@ -515,3 +493,8 @@ def nested_release_vmcs12(vcpu: Vcpu) -> None:
 def vmcs12_eptp(pml4: int, *, ad: bool) -> int:
     """The EPT pointer an L1 writes: write-back, four levels, A/D as asked; ``pml4`` is the table's address."""
     return pml4 >> PAGE_SHIFT << PAGE_SHIFT | VMX_EPTP_MT_WB | VMX_EPTP_PWL_4 | (VMX_EPTP_AD_ENABLE_BIT if ad else 0)
+
+
+def vmx_control_msr(low: int, high: int) -> int:
+    """kvm/vmx/nested.c vmx_control_msr: the 64-bit MSR of two 32-bit halves."""
+    return u32(low) | u32(high) << 32

@@ -6,38 +6,22 @@ copies what the clean fields do not call unchanged.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
-from kvmodel.bits import BIT
-from kvmodel.include.asm.kvm_host import Vcpu, hv_enlightened_vmcs, vmcs12
+from kvmodel.include.asm.hyperv_tlfs import (
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL,
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_ENTRY,
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_GRP1,
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_PROC,
+    HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_XLAT,
+    KVM_EVMCS_VERSION,
+    hv_enlightened_vmcs,
+)
+from kvmodel.include.asm.kvm_host import Vcpu, vmcs12
+from kvmodel.vmx.hyperv import EVMPTR_INVALID, nested_get_evmptr
+from kvmodel.vmx.nested_h import EvmptrldStatus
 
-KVM_EVMCS_VERSION: Final = 1
 VMCS12_REVISION: Final = 0x11E57ED0
-EVMPTR_INVALID: Final = -1
-
-# asm/hyperv-tlfs.h: groups of fields that L1 says it left as they were, 32 bits; those with controls.
-HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_GRP1: Final = BIT(3)
-HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_PROC: Final = BIT(4)
-HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_ENTRY: Final = BIT(6)
-HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_XLAT: Final = BIT(9)
-HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL: Final = 0xFFFF
-
-
-class EvmptrldStatus(Enum):
-    """vmx/nested.h enum nested_evmptrld_status; EVMPTRLD_ERROR needs a page of L1's that cannot be mapped."""
-
-    EVMPTRLD_DISABLED = 0
-    EVMPTRLD_SUCCEEDED = 1
-    EVMPTRLD_VMFAIL = 2
-
-
-def nested_get_evmptr(vcpu: Vcpu) -> int:
-    """vmx/hyperv.c nested_get_evmptr: the address that the VP assist page names, or EVMPTR_INVALID."""
-    page = vcpu.hv.vp_assist_page
-    if page is None or not page.enlighten_vmentry:
-        return EVMPTR_INVALID
-    return page.current_nested_vmcs
 
 
 def nested_release_evmcs(vcpu: Vcpu) -> None:

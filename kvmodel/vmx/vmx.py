@@ -14,34 +14,13 @@ from kvmodel.include.asm.kvm_host import (
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
-    PG_LEVEL_1G,
-    PG_LEVEL_2M,
     Kvm,
     Vcpu,
     nested_vmx_msrs,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
-    CPU_BASED_CR3_LOAD_EXITING,
-    CPU_BASED_CR3_STORE_EXITING,
-    CPU_BASED_CR8_LOAD_EXITING,
-    CPU_BASED_CR8_STORE_EXITING,
-    CPU_BASED_HLT_EXITING,
-    CPU_BASED_INTR_WINDOW_EXITING,
-    CPU_BASED_INVLPG_EXITING,
-    CPU_BASED_MONITOR_EXITING,
-    CPU_BASED_MONITOR_TRAP_FLAG,
-    CPU_BASED_MOV_DR_EXITING,
-    CPU_BASED_MWAIT_EXITING,
-    CPU_BASED_NMI_WINDOW_EXITING,
-    CPU_BASED_PAUSE_EXITING,
-    CPU_BASED_RDPMC_EXITING,
-    CPU_BASED_RDTSC_EXITING,
     CPU_BASED_TPR_SHADOW,
-    CPU_BASED_UNCOND_IO_EXITING,
-    CPU_BASED_USE_IO_BITMAPS,
-    CPU_BASED_USE_MSR_BITMAPS,
-    CPU_BASED_USE_TSC_OFFSETTING,
     EPT_VIOLATION_ACC_INSTR,
     EPT_VIOLATION_ACC_READ,
     EPT_VIOLATION_ACC_WRITE,
@@ -66,23 +45,25 @@ from kvmodel.include.asm.vmx_h import (
     SECONDARY_EXEC_EPT_VIOLATION_VE,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
     SECONDARY_EXEC_NOTIFY_VM_EXITING,
-    SECONDARY_EXEC_PAUSE_LOOP_EXITING,
     SECONDARY_EXEC_PT_CONCEAL_VMX,
     SECONDARY_EXEC_PT_USE_GPA,
     SECONDARY_EXEC_RDRAND_EXITING,
     SECONDARY_EXEC_RDSEED_EXITING,
     SECONDARY_EXEC_SHADOW_VMCS,
-    SECONDARY_EXEC_TSC_SCALING,
     SECONDARY_EXEC_UNRESTRICTED_GUEST,
     SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY,
     SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES,
     SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE,
-    SECONDARY_EXEC_WBINVD_EXITING,
-    vmx_h,
+    VMX_EPT_IPAT_BIT,
+    VMX_EPT_MT_EPTE_SHIFT,
+    VMX_EPTP_AD_ENABLE_BIT,
+    VMX_EPTP_MT_WB,
+    VMX_EPTP_PWL_4,
+    VMX_EPTP_PWL_5,
 )
-from kvmodel.mmu.mmu_fault import init_kvm_tdp_mmu, kvm_mmu_page_fault
-from kvmodel.mmu.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
-from kvmodel.mmu.spte_h import spte_h
+from kvmodel.mmu.mmu_fault import init_kvm_tdp_mmu, kvm_configure_mmu, kvm_mmu_page_fault
+from kvmodel.mmu.spte import kvm_mmu_set_ept_masks
+from kvmodel.mmu_h import rsvd_bits
 from kvmodel.vmx.capabilities import (
     cpu_has_vmx_ept,
     cpu_has_vmx_ept_4levels,
@@ -97,70 +78,21 @@ from kvmodel.vmx.capabilities import (
     cpu_has_vmx_vpid,
     ept_caps_to_lpage_level,
 )
-from kvmodel.vmx.nested import nested_vmx_setup_secondary_ctls
-from kvmodel.x86 import kvm_module_params
+from kvmodel.vmx.hyperv import nested_evmcs_filter_control_msr
+from kvmodel.vmx.nested import nested_vmx_setup_secondary_ctls, vmx_get_vmx_msr
+from kvmodel.vmx.nested_h import nested_ept_ad_enabled
+from kvmodel.vmx.vmx_h import (
+    KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL,
+    KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    vmx_has_mbec,
+)
 
 if TYPE_CHECKING:
-    from kvmodel.series import Level
+    pass
 
-# vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL at the base, 32 bits.
-_OPTIONAL_SECONDARY: Final = (
-    SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES
-    | SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE
-    | SECONDARY_EXEC_WBINVD_EXITING
-    | SECONDARY_EXEC_ENABLE_VPID
-    | SECONDARY_EXEC_ENABLE_EPT
-    | SECONDARY_EXEC_UNRESTRICTED_GUEST
-    | SECONDARY_EXEC_PAUSE_LOOP_EXITING
-    | SECONDARY_EXEC_DESC
-    | SECONDARY_EXEC_ENABLE_RDTSCP
-    | SECONDARY_EXEC_ENABLE_INVPCID
-    | SECONDARY_EXEC_APIC_REGISTER_VIRT
-    | SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY
-    | SECONDARY_EXEC_SHADOW_VMCS
-    | SECONDARY_EXEC_ENABLE_XSAVES
-    | SECONDARY_EXEC_RDSEED_EXITING
-    | SECONDARY_EXEC_RDRAND_EXITING
-    | SECONDARY_EXEC_ENABLE_PML
-    | SECONDARY_EXEC_TSC_SCALING
-    | SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE
-    | SECONDARY_EXEC_PT_USE_GPA
-    | SECONDARY_EXEC_PT_CONCEAL_VMX
-    | SECONDARY_EXEC_ENABLE_VMFUNC
-    | SECONDARY_EXEC_BUS_LOCK_DETECTION
-    | SECONDARY_EXEC_NOTIFY_VM_EXITING
-    | SECONDARY_EXEC_ENCLS_EXITING
-    | SECONDARY_EXEC_EPT_VIOLATION_VE
-)
-
-
-# vmx/vmx.h KVM_REQUIRED_ and KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL, 32 bits.
-KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
-    CPU_BASED_HLT_EXITING
-    | CPU_BASED_CR3_LOAD_EXITING
-    | CPU_BASED_CR3_STORE_EXITING
-    | CPU_BASED_UNCOND_IO_EXITING
-    | CPU_BASED_MOV_DR_EXITING
-    | CPU_BASED_USE_TSC_OFFSETTING
-    | CPU_BASED_MWAIT_EXITING
-    | CPU_BASED_MONITOR_EXITING
-    | CPU_BASED_INVLPG_EXITING
-    | CPU_BASED_RDPMC_EXITING
-    | CPU_BASED_INTR_WINDOW_EXITING
-    | CPU_BASED_CR8_LOAD_EXITING
-    | CPU_BASED_CR8_STORE_EXITING
-)
-KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
-    CPU_BASED_RDTSC_EXITING
-    | CPU_BASED_TPR_SHADOW
-    | CPU_BASED_USE_IO_BITMAPS
-    | CPU_BASED_MONITOR_TRAP_FLAG
-    | CPU_BASED_USE_MSR_BITMAPS
-    | CPU_BASED_NMI_WINDOW_EXITING
-    | CPU_BASED_PAUSE_EXITING
-    | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
-    | 1 << 17  # CPU_BASED_ACTIVATE_TERTIARY_CONTROLS
-)
+MTRR_TYPE_UNCACHABLE: Final = 0  # asm/mtrr.h
+MTRR_TYPE_WRBACK: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +115,6 @@ class HardwareSetupError(Exception):
     def __init__(self, errno: int) -> None:
         super().__init__(f"vmx_hardware_setup() gives {errno}: this CPU's VMX MSRs contradict each other")
         self.errno = errno
-
-
-def KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm: Kvm) -> int:
-    """vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL, 32 bits; patch 6 adds bit 22."""
-    return _OPTIONAL_SECONDARY | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if kvm.has(6) else 0)
 
 
 def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_config: bool = True) -> int:
@@ -267,45 +194,6 @@ def vmx_hardware_setup(kvm: Kvm, msrs: HostMsrs) -> int:
     return 0
 
 
-def kvm_configure_mmu(
-    kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int, tdp_forced_root_level: int = 0
-) -> None:
-    """mmu/mmu.c kvm_configure_mmu."""
-    kvm.tdp_enabled = enable_tdp
-    kvm.tdp_root_level = tdp_forced_root_level
-    kvm.max_tdp_level = tdp_max_root_level
-    kvm.tdp_mmu_enabled = kvm.tdp_enabled
-    if enable_tdp:
-        kvm.max_huge_page_level = tdp_huge_page_level
-    else:
-        kvm.max_huge_page_level = PG_LEVEL_1G if kvm.boot_cpu_has_gbpages else PG_LEVEL_2M
-
-
-def load(
-    level: Level,
-    param: bool | None,
-    msrs: HostMsrs,
-    *,
-    ept: bool = True,
-    eptad: bool = True,
-    nx_huge_pages: bool = False,
-) -> Kvm:
-    """insmod of kvm.ko (``param``, nx_huge_pages) and kvm-intel.ko (``ept``, ``eptad``, nested=1 enable_apicv=0).
-
-    HardwareSetupError where the CPU's MSRs make vmx_hardware_setup() fail.
-    """
-    kvm = Kvm(level, vmx_h(level), spte_h(level))
-    kvm.host_maxphyaddr = kvm.x86_phys_bits = kvm.x86_cache_bits = msrs.maxphyaddr
-    kvm.enable_ept = ept
-    kvm.enable_ept_ad_bits = eptad
-    kvm.nx_huge_pages = nx_huge_pages
-    kvm_module_params(kvm, param)
-    kvm_mmu_reset_all_pte_masks(kvm)
-    if errno := vmx_hardware_setup(kvm, msrs):
-        raise HardwareSetupError(errno)
-    return kvm
-
-
 def vmx_adjust_secondary_exec_control(vcpu: Vcpu, exec_control: int, control: int, enabled: bool, exiting: bool) -> int:
     """vmx/vmx.c vmx_adjust_secondary_exec_control: the controls; what L1 may set follows the guest's CPUID."""
     kvm = vcpu.kvm
@@ -369,11 +257,6 @@ def vmx_secondary_exec_control(
     return exec_control
 
 
-def vmx_has_mbec(vcpu: Vcpu) -> bool:
-    """vmx/vmx.h vmx_has_mbec, added by patch 6: bit 22 of the current VMCS, vmcs01's when init_vmcs() asks."""
-    return vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
-
-
 def init_vmcs(vcpu: Vcpu) -> None:
     """vmx/vmx.c init_vmcs: vmcs01's secondary controls, and from patch 6 the vCPU's flag."""
     kvm = vcpu.kvm
@@ -385,6 +268,7 @@ def init_vmcs(vcpu: Vcpu) -> None:
 def vcpu_create(kvm: Kvm) -> Vcpu:
     """vmx/vmx.c vmx_vcpu_create and init_vmcs, then the MMU that L1 runs on where EPT is used."""
     vcpu = Vcpu(kvm)
+    vcpu.reserved_gpa_bits = rsvd_bits(vcpu.maxphyaddr, 63)
     nested = kvm.vmcs_config.nested
     vcpu.nested_msrs = nested_vmx_msrs(
         nested.secondary_ctls_low,
@@ -452,3 +336,29 @@ def handle_ept_misconfig(vcpu: Vcpu, gpa: int, fast_mmio: bool = False) -> int:
     if vcpu.trace is not None and vcpu.guest_mode:
         vcpu.trace.append(("kvm_nested_vmexit", (EXIT_REASON_EPT_MISCONFIG, 0)))
     return kvm_mmu_page_fault(vcpu, gpa, PFERR_RSVD_MASK)
+
+
+def vmx_get_msr(vcpu: Vcpu, msr_index: int, host_initiated: bool = False) -> int | None:
+    """vmx/vmx.c vmx_get_msr's case of the VMX capability MSRs, as the guest or user space reads them."""
+    data = vmx_get_vmx_msr(vcpu.nested_msrs, msr_index)
+    if data is not None and not host_initiated and vcpu.guest_cpuid_has_evmcs:
+        data = nested_evmcs_filter_control_msr(vcpu, msr_index, data)
+    return data
+
+
+def vmx_get_mt_mask(vcpu: Vcpu, _gfn: int, is_mmio: bool) -> int:
+    """vmx/vmx.c vmx_get_mt_mask: SPTE bits 6:3. 8 bits."""
+    if is_mmio:
+        return MTRR_TYPE_UNCACHABLE << VMX_EPT_MT_EPTE_SHIFT
+    if not vcpu.kvm.noncoherent_dma:
+        return MTRR_TYPE_WRBACK << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT
+    return MTRR_TYPE_WRBACK << VMX_EPT_MT_EPTE_SHIFT
+
+
+def construct_eptp(vcpu: Vcpu, root_hpa: int, root_level: int) -> int:
+    """vmx/vmx.c construct_eptp: the 64-bit EPT pointer of vmcs01, or of vmcs02 in guest mode."""
+    eptp = VMX_EPTP_MT_WB
+    eptp |= VMX_EPTP_PWL_5 if root_level == 5 else VMX_EPTP_PWL_4
+    if vcpu.kvm.enable_ept_ad_bits and (not vcpu.guest_mode or nested_ept_ad_enabled(vcpu)):
+        eptp |= VMX_EPTP_AD_ENABLE_BIT
+    return eptp | root_hpa

@@ -16,12 +16,13 @@ from typing import Final
 from harness.errors import InputError
 
 MODULES: Final = (
-    "include.asm.kvm_host", "include.asm.kvm_role", "include.asm.vmx_h",
-    "mmu.mmu", "mmu.mmu_fault", "mmu.mmu_page", "mmu.mmu_role", "mmu.mmu_sync", "mmu.mmutrace", "mmu.paging_tmpl",
-    "mmu.spte", "mmu.spte_h", "mmu.tdp_mmu",
-    "virt.kvm_main",
-    "vmx.capabilities", "vmx.hyperv", "vmx.nested", "vmx.nested_ctls", "vmx.nested_evmcs", "vmx.vmx", "vmx.vmx_ept",
-    "x86", "x86_emulate",
+    "include.asm.hyperv_tlfs", "include.asm.kvm_host", "include.asm.kvm_host_role", "include.asm.vmx",
+    "mmu.mmu", "mmu.mmu_fault", "mmu.mmu_internal", "mmu.mmu_page", "mmu.mmu_role", "mmu.mmu_sync", "mmu.mmutrace",
+    "mmu.paging_tmpl", "mmu.spte", "mmu.spte_h", "mmu.tdp_iter_h", "mmu.tdp_mmu", "mmu_h",
+    "virt.kvm_main", "virt.kvm_main_slots",
+    "vmx.capabilities", "vmx.hyperv", "vmx.hyperv_evmcs_h", "vmx.main", "vmx.nested", "vmx.nested_ctls",
+    "vmx.nested_evmcs", "vmx.nested_h", "vmx.vmx", "vmx.vmx_h",
+    "x86", "x86_emulate", "x86_slots",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
 _TOLD: Final = frozenset({"steps", "trace"})
@@ -68,14 +69,17 @@ def source(module: str) -> Path:
 
 
 def named(names: Sequence[str]) -> list[str]:
-    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or its last part (``spte``).
+    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or the last part of one or more (``spte``).
 
     Raises InputError for a name that the mirror does not have.
     """
-    known = {short: module for module in MODULES for short in (module, module.rpartition(".")[2])}
+    known: dict[str, list[str]] = {}
+    for module in MODULES:
+        for short in {module, module.rpartition(".")[2]}:
+            known.setdefault(short, []).append(module)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(MODULES)}")
-    return [known[name] for name in names]
+    return [module for name in names for module in known[name]]
 
 
 def _tells(node: ast.AST) -> bool:
@@ -264,7 +268,7 @@ def values(module: str) -> dict[str, int]:
     loaded = importlib.import_module(f"kvmodel.{module}")
     found = {n: v for n, v in vars(loaded).items() if isinstance(v, int)}
     for factory in ("vmx_h", "spte_h"):
-        if module.rpartition(".")[2] == factory:
+        if getattr(getattr(loaded, factory, None), "__module__", "") == loaded.__name__:
             header = getattr(loaded, factory)(Level.of(LAST))
             found |= {n: v for n in type(header).__slots__ if isinstance(v := getattr(header, n, None), int)}
     return found

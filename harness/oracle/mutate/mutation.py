@@ -163,8 +163,8 @@ def swapped(module: str, tree: ast.Module) -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         forget()
+        sys.modules.update(before)
         for name, found in before.items():
-            sys.modules[name] = found
             package, _, own = name.rpartition(".")
             setattr(sys.modules[package], own, found)
 
@@ -295,7 +295,7 @@ def readers(name: str) -> Functions:
 
 
 def _modules() -> list[str]:
-    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace_h"]
+    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace"]
 
 
 def _made(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:

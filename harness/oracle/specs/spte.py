@@ -7,8 +7,9 @@ from typing import Final
 
 from harness.oracle.specs.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.specs.spec import Mirror, Side, Spec, State, functions_of
-from kvmodel.include.asm.kvm_host import Kvm, kvm_memory_slot, kvm_mmu_page
+from kvmodel.include.asm.kvm_host import Kvm, kvm_memory_slot
 from kvmodel.mmu import spte, spte_h
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 
 PRESENT: Final = 1 << 11
 HUGE: Final = 1 << 7

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot, kvm_mmu_page
+from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
 from kvmodel.mmu import spte, spte_h
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.series import Level
 from tests.kvmodel.mirror import CPU, kvm_at, l1_at, l2_at
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from kvmodel.bits import BIT, u32, u64
+from kvmodel.bits import BIT, u64
 
 if TYPE_CHECKING:
     from kvmodel.series import Level
@@ -253,16 +253,6 @@ class VmxH:
 def vmx_eptp_page_walk_level(eptp: int) -> int:
     """Page-walk length, 4 or 5, of a 64-bit EPT pointer that was checked before (asm/vmx.h)."""
     return 5 if eptp & VMX_EPTP_PWL_MASK == VMX_EPTP_PWL_5 else 4
-
-
-def fixed_bits_valid(val: int, fixed0: int, fixed1: int) -> bool:
-    """kvm/vmx/nested.h fixed_bits_valid: every bit of ``fixed0`` set, none outside ``fixed1``."""
-    return (val & fixed1) | fixed0 == val
-
-
-def vmx_control_msr(low: int, high: int) -> int:
-    """kvm/vmx/nested.c vmx_control_msr: the 64-bit MSR of two 32-bit halves."""
-    return u32(low) | u32(high) << 32
 
 
 @cache
