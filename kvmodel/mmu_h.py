@@ -15,6 +15,7 @@ from kvmodel.include.asm.kvm_host import (
     Vcpu,
     kvm_mmu,
 )
+from kvmodel.mirrors import mirrors
 
 # mmu.h: page table entry bits.
 PT_PRESENT_MASK: Final = BIT(0)
@@ -26,16 +27,18 @@ PT_PAGE_SIZE_MASK: Final = BIT(7)
 PT64_NX_MASK: Final = BIT(63)
 
 
+@mirrors("mmu.h rsvd_bits")
 def rsvd_bits(s: int, e: int) -> int:
-    """Bits ``e`` down to ``s`` of 64, 0 where ``e`` is below ``s``; ``e`` is taken modulo 64 (mmu.h rsvd_bits)."""
+    """The mask has bits ``e`` down to ``s`` of a ``u64``, none where ``e`` is below ``s``; ``e`` is taken modulo 64."""
     e &= 63
     if e < s:
         return 0
     return u64(((2 << (e - s)) - 1) << s)
 
 
+@mirrors("mmu.h permission_fault")
 def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, rflags: int = 0) -> int:
-    """mmu.h permission_fault without protection keys: 0 or PFERR_PRESENT_MASK.
+    """An access without protection keys gives 0 or PFERR_PRESENT_MASK.
 
     ``access`` is the 64-bit error code, cut to 32 bits. The row has 8 bits: an ACC_* value of 8 or more, which
     patches 9 and 11 together make possible, never faults.
@@ -45,12 +48,14 @@ def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, rflags: int = 0
     return PFERR_PRESENT_MASK if mmu.permissions[index] >> pte_access & 1 else 0
 
 
+@mirrors("mmu.h kvm_mmu_max_gfn")
 def kvm_mmu_max_gfn(kvm: Kvm) -> int:
-    """mmu.h kvm_mmu_max_gfn."""
+    """The host's address bits give the largest ``gfn_t`` with EPT, 52 bits without."""
     bits = kvm.host_maxphyaddr if kvm.tdp_enabled else 52
     return (1 << bits - PAGE_SHIFT) - 1
 
 
+@mirrors("mmu.h kvm_update_page_stats")
 def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
-    """mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
+    """KVM counts pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
     vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)

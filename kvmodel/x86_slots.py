@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvmodel.include.asm.kvm_host import PG_LEVEL_2M, PG_LEVEL_4K, Vcpu, kvm_memory_slot
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.tdp_mmu import (
     kvm_tdp_mmu_clear_dirty_slot,
     kvm_tdp_mmu_try_split_huge_pages,
@@ -11,8 +12,9 @@ from kvmodel.mmu.tdp_mmu import (
 )
 
 
+@mirrors("x86.c kvm_mmu_slot_apply_flags")
 def kvm_mmu_slot_apply_flags(vcpu: Vcpu, slot: kvm_memory_slot, log_dirty_pages: bool) -> None:
-    """x86.c kvm_mmu_slot_apply_flags for a slot whose logging is switched, with eager_page_split as by default."""
+    """A slot's logging is switched, with eager_page_split as by default."""
     if not log_dirty_pages:
         kvm_tdp_mmu_zap_collapsible_sptes(vcpu, slot)
         return

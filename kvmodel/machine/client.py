@@ -11,6 +11,7 @@ from typing import Final
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
 from kvmodel.include.asm.vmx import MSR_IA32_VMX_PROCBASED_CTLS2
 from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_age_gfn_range
+from kvmodel.narration import narrate
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome, Place, Step
 from kvmodel.question.vector import CLIENT_STEPS, REMOVING, ClientSequence, UserMsrVector
@@ -142,7 +143,7 @@ def user_msr(vcpu: Vcpu, vector: UserMsrVector) -> tuple[int, int]:
             value &= ~(1 << int(step[1:]))
         if error := restore(kvm, msrs, value):
             refused |= 1 << number
-        vcpu.step(f"vmx/nested.c {restore.__name__}", f"{step}: MSR {vector.msr:#x} = {value:#x} gives {error}", 16)
+        narrate(vcpu, "{}: MSR {:#x} = {:#x} gives {}", step, vector.msr, value, error, of=restore, patch=16)
     result = vmx_get_vmx_msr(msrs, vector.msr)
     assert result is not None
     return result, refused

@@ -19,6 +19,7 @@ from kvmodel.include.asm.kvm_host import (
     kvm_memory_slot,
 )
 from kvmodel.include.asm.kvm_host_role import RoleLayout
+from kvmodel.mirrors import mirrors
 from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot
 
 # mmu_internal.h: enum of the page fault handlers' answers.
@@ -126,18 +127,21 @@ def gfn_round_for_level(gfn: int, level: int) -> int:
     return gfn & -KVM_PAGES_PER_HPAGE(level)
 
 
+@mirrors("mmu/mmu_internal.h is_nx_huge_page_enabled")
 def is_nx_huge_page_enabled(kvm: Kvm) -> bool:
-    """mmu_internal.h is_nx_huge_page_enabled."""
+    """The workaround is on where the module asks for it and the VM does not opt out."""
     return kvm.nx_huge_pages and not kvm.disable_nx_huge_pages
 
 
+@mirrors("mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect")
 def kvm_mmu_page_ad_need_write_protect(kvm: Kvm, sp: kvm_mmu_page) -> bool:
-    """mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect: PML exists and the page is L2's."""
+    """The page is L2's, and the CPU has PML: its writes are noticed by write protection."""
     return kvm.cpu_dirty_log_size != 0 and sp.guest_mode
 
 
+@mirrors("mmu/mmu_internal.h kvm_mmu_do_page_fault")
 def kvm_mmu_do_page_fault(vcpu: Vcpu, cr2_or_gpa: int, err: int, prefetch: bool = False) -> int:
-    """mmu/mmu_internal.h kvm_mmu_do_page_fault. RET_PF_* or a negative errno."""
+    """The MMU in use handles the fault: RET_PF_* or a negative errno. ``gpa_t cr2_or_gpa``, ``u64 err``."""
     mmu = vcpu.mmu
     fault = kvm_page_fault(cr2_or_gpa, err, prefetch, mmu.root_direct, is_nx_huge_page_enabled(vcpu.kvm))
     if mmu.root_direct:

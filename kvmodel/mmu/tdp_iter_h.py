@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.spte_h import get_spte, is_last_spte, is_shadow_present_pte, spte_to_child_sp
 
@@ -13,8 +14,9 @@ def iter_gfn(sp: kvm_mmu_page, index: int) -> int:
     return sp.gfn + (index << (sp.level - 1) * 9)
 
 
+@mirrors("mmu/tdp_iter.h for_each_tdp_pte_min_level")
 def for_each_tdp_pte(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int = 1) -> Iterator[tuple[kvm_mmu_page, int]]:
-    """mmu/tdp_iter.h for_each_tdp_pte_min_level over the slot: pre-order, (page, index) of each entry ever set."""
+    """The walk over the slot gives, in pre-order, (page, index) of each entry ever set."""
     root = vcpu.mmu.root
     assert root is not None
     todo = [root]

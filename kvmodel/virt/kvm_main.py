@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
+from kvmodel.mirrors import mirrors
 
 KVM_MAX_NR_ADDRESS_SPACES: Final = 2  # asm/kvm_host.h, with SMM
 
 
+@mirrors("virt/kvm/kvm_main.c kvm_swap_active_memslots")
 def kvm_swap_active_memslots(vcpu: Vcpu) -> None:
-    """virt/kvm/kvm_main.c kvm_swap_active_memslots: each change of a slot moves the generation on."""
+    """Each change of a slot moves the generation on."""
     vcpu.kvm.generation += KVM_MAX_NR_ADDRESS_SPACES
 
 
+@mirrors("virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot")
 def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
-    """virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot: L1's RAM, or None."""
+    """L1's RAM and the further slots are looked through for ``gfn_t gfn``; None where none has it."""
     if gfn < vcpu.ram_gfns:
         return vcpu.slot
     for slot in vcpu.further_slots:
@@ -24,7 +27,8 @@ def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
     return None
 
 
+@mirrors("virt/kvm/kvm_main.c mark_page_dirty_in_slot")
 def mark_page_dirty_in_slot(slot: kvm_memory_slot, gfn: int) -> None:
-    """virt/kvm/kvm_main.c mark_page_dirty_in_slot: into the slot's bitmap, where it is logged."""
+    """A write goes into the slot's bitmap, where it is logged. ``gfn_t gfn``."""
     if slot.dirty_track:
         slot.dirty_bitmap.add(gfn)

@@ -8,6 +8,7 @@ from typing import Final
 from kvmodel.bits import u32
 from kvmodel.include.asm import vmx as x
 from kvmodel.include.asm.kvm_host import EINVAL, Kvm, Vcpu, vmcs12
+from kvmodel.mirrors import mirrors
 from kvmodel.vmx.hyperv_evmcs_h import (
     EVMCS1_SUPPORTED_2NDEXEC,
     EVMCS1_SUPPORTED_EXEC_CTRL,
@@ -41,17 +42,19 @@ _SUPPORTED: Final = {
 }
 
 
+@mirrors("vmx/hyperv.c evmcs_get_supported_ctls")
 def evmcs_get_supported_ctls(kvm: Kvm, ctrl_type: EvmcsCtrlType) -> int:
-    """vmx/hyperv.c evmcs_get_supported_ctls, 32 bits."""
+    """An enlightened VMCS supports these controls of a type: ``u32``."""
     if ctrl_type is EvmcsCtrlType.EVMCS_2NDEXEC:
         return EVMCS1_SUPPORTED_2NDEXEC(kvm) & ~x.SECONDARY_EXEC_TSC_SCALING
     return _SUPPORTED[ctrl_type]
 
 
+@mirrors("vmx/hyperv.c nested_evmcs_filter_control_msr", patches=(17,))
 def nested_evmcs_filter_control_msr(
     vcpu: Vcpu, msr_index: int, data: int, evmcs_has_perf_global_ctrl: bool = False
 ) -> int:
-    """vmx/hyperv.c nested_evmcs_filter_control_msr: the 64-bit MSR as a guest that is offered eVMCS reads it."""
+    """A guest that is offered eVMCS reads the ``u64`` MSR like this."""
     ctl_low, ctl_high = u32(data), u32(data >> 32)
     kvm = vcpu.kvm
     match msr_index:
@@ -81,13 +84,15 @@ def nested_evmcs_filter_control_msr(
     return ctl_low | ctl_high << 32
 
 
+@mirrors("vmx/hyperv.c nested_evmcs_is_valid_controls")
 def nested_evmcs_is_valid_controls(kvm: Kvm, ctrl_type: EvmcsCtrlType, val: int) -> bool:
-    """vmx/hyperv.c nested_evmcs_is_valid_controls: ``val`` 32 bits."""
+    """An enlightened VMCS can carry ``u32 val``: True."""
     return not u32(val) & ~evmcs_get_supported_ctls(kvm, ctrl_type)
 
 
+@mirrors("vmx/hyperv.c nested_evmcs_check_controls")
 def nested_evmcs_check_controls(kvm: Kvm, v12: vmcs12) -> int:
-    """vmx/hyperv.c nested_evmcs_check_controls: 0 or -EINVAL."""
+    """vmcs12's controls are held against an enlightened VMCS's: 0 or -EINVAL."""
     for ctrl_type, val in (
         (EvmcsCtrlType.EVMCS_PINCTRL, v12.pin_based_vm_exec_control),
         (EvmcsCtrlType.EVMCS_EXEC_CTRL, v12.cpu_based_vm_exec_control),
@@ -105,8 +110,9 @@ def nested_evmcs_check_controls(kvm: Kvm, v12: vmcs12) -> int:
     return 0
 
 
+@mirrors("vmx/hyperv.c nested_get_evmptr")
 def nested_get_evmptr(vcpu: Vcpu) -> int:
-    """vmx/hyperv.c nested_get_evmptr: the address that the VP assist page names, or EVMPTR_INVALID."""
+    """The VP assist page names an address, or nothing: EVMPTR_INVALID. ``u64``."""
     page = vcpu.hv.vp_assist_page
     if page is None or not page.enlighten_vmentry:
         return EVMPTR_INVALID

@@ -73,6 +73,7 @@ from kvmodel.include.asm.vmx import (
     VM_EXIT_SAVE_IA32_EFER,
     VM_EXIT_SAVE_IA32_PAT,
 )
+from kvmodel.mirrors import mirrors
 
 _EVMCS1_SUPPORTED_2NDEXEC: Final = (
     SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE
@@ -148,8 +149,9 @@ EVMCS1_SUPPORTED_VMENTRY_CTRL: Final = (
 )
 
 
+@mirrors("vmx/hyperv_evmcs.h EVMCS1_SUPPORTED_2NDEXEC", patches=(17,))
 def EVMCS1_SUPPORTED_2NDEXEC(kvm: Kvm) -> int:
-    """vmx/hyperv_evmcs.h EVMCS1_SUPPORTED_2NDEXEC, 32 bits; patch 17 adds bit 22."""
+    """The secondary controls are a ``u32``; patch 17 adds bit 22."""
     if kvm.has(17):
         return _EVMCS1_SUPPORTED_2NDEXEC | SECONDARY_EXEC_MODE_BASED_EPT_EXEC
     return _EVMCS1_SUPPORTED_2NDEXEC

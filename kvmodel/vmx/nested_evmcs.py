@@ -18,20 +18,24 @@ from kvmodel.include.asm.hyperv_tlfs import (
     hv_enlightened_vmcs,
 )
 from kvmodel.include.asm.kvm_host import Vcpu, vmcs12
+from kvmodel.mirrors import mirrors
+from kvmodel.narration import narrate
 from kvmodel.vmx.hyperv import EVMPTR_INVALID, nested_get_evmptr
 from kvmodel.vmx.nested_h import EvmptrldStatus
 
 VMCS12_REVISION: Final = 0x11E57ED0
 
 
+@mirrors("vmx/nested.c nested_release_evmcs")
 def nested_release_evmcs(vcpu: Vcpu) -> None:
-    """vmx/nested.c nested_release_evmcs."""
+    """The enlightened VMCS in use is let go."""
     vcpu.hv.hv_evmcs = None
     vcpu.hv.hv_evmcs_vmptr = EVMPTR_INVALID
 
 
+@mirrors("vmx/nested.c nested_vmx_handle_enlightened_vmptrld")
 def nested_vmx_handle_enlightened_vmptrld(vcpu: Vcpu, from_launch: bool) -> EvmptrldStatus:
-    """vmx/nested.c nested_vmx_handle_enlightened_vmptrld: which vmcs12 this VM entry goes by."""
+    """This VM entry goes by an enlightened VMCS, by a vmcs12, or fails."""
     if not vcpu.guest_cpuid_has_evmcs:
         return EvmptrldStatus.EVMPTRLD_DISABLED
     evmcs_gpa = nested_get_evmptr(vcpu)
@@ -50,12 +54,13 @@ def nested_vmx_handle_enlightened_vmptrld(vcpu: Vcpu, from_launch: bool) -> Evmp
             vcpu.vmcs12 = vmcs12(cpu_based_vm_exec_control=0)
     if from_launch or changed:
         evmcs.hv_clean_fields &= ~HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL
-    vcpu.step("vmx/nested.c nested_vmx_handle_enlightened_vmptrld", "the entry goes by an enlightened VMCS")
+    narrate(vcpu, "the entry goes by an enlightened VMCS")
     return EvmptrldStatus.EVMPTRLD_SUCCEEDED
 
 
+@mirrors("vmx/nested.c copy_enlightened_to_vmcs12")
 def copy_enlightened_to_vmcs12(vcpu: Vcpu, evmcs: hv_enlightened_vmcs) -> None:
-    """vmx/nested.c copy_enlightened_to_vmcs12, the controls, the EPT pointer and the VPID."""
+    """vmcs12 takes the controls, the EPT pointer and the VPID that are not called clean."""
     v12 = vcpu.vmcs12
     hv_clean_fields = evmcs.hv_clean_fields
     if not hv_clean_fields & HV_VMX_ENLIGHTENED_CLEAN_FIELD_CONTROL_PROC:

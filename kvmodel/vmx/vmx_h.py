@@ -80,6 +80,7 @@ from kvmodel.include.asm.vmx import (
     VM_EXIT_SAVE_IA32_PAT,
     VM_EXIT_SAVE_VMX_PREEMPTION_TIMER,
 )
+from kvmodel.mirrors import mirrors
 
 # vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL at the base, 32 bits.
 _OPTIONAL_SECONDARY: Final = (
@@ -167,11 +168,13 @@ KVM_OPTIONAL_VMX_VM_ENTRY_CONTROLS: Final = (
 PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
 
 
+@mirrors("vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL", patches=(6,))
 def KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm: Kvm) -> int:
-    """vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL, 32 bits; patch 6 adds bit 22."""
+    """KVM can use these secondary controls, ``u32``; patch 6 adds bit 22."""
     return _OPTIONAL_SECONDARY | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if kvm.has(6) else 0)
 
 
+@mirrors("vmx/vmx.h vmx_has_mbec", patches=(6,))
 def vmx_has_mbec(vcpu: Vcpu) -> bool:
-    """vmx/vmx.h vmx_has_mbec, added by patch 6: bit 22 of the current VMCS, vmcs01's when init_vmcs() asks."""
+    """Bit 22 is on in the current VMCS, vmcs01 when init_vmcs() asks; patch 6 adds the question."""
     return vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0

@@ -1,7 +1,7 @@
 """Mutants of the mirror: one small wrong thing each, made on the syntax tree of a mirror module.
 
 A gate (``has(k)``) is dropped or forced, a branch or a returned condition inverted, one bit of a mask flipped. What
-only tells steps (``if steps is not None``) is no semantics and is left alone.
+only tells (``narrate``, ``trace``, and an ``if`` around nothing else) is no semantics and is left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODULES: Final = (
     "x86", "x86_emulate", "x86_slots",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
-_TOLD: Final = frozenset({"steps", "trace"})
+_TELLING: Final = frozenset({"narrate", "trace"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +82,19 @@ def named(names: Sequence[str]) -> list[str]:
     return [module for name in names for module in known[name]]
 
 
-def _tells(node: ast.AST) -> bool:
-    """``if steps is not None``: the code below only tells what happened."""
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Compare)
-        and isinstance(node.test.ops[0], ast.IsNot)
-        and ast.unparse(node.test.left).rsplit(".", 1)[-1] in _TOLD
-    )
-
-
-def _steps_call(node: ast.AST) -> bool:
-    """``vcpu.step(...)`` and ``vcpu.count(...)`` as statements."""
+def _narrates(node: ast.AST) -> bool:
+    """``narrate(...)`` or ``trace(...)`` as a statement: it only tells what happened."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Attribute)
-        and node.value.func.attr == "step"
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in _TELLING
     )
+
+
+def _tells(node: ast.If) -> bool:
+    """An ``if`` decides nothing but what is told."""
+    return all(map(_narrates, (*node.body, *node.orelse)))
 
 
 def _upper(target: ast.expr) -> str | None:
@@ -141,7 +136,6 @@ class _Sites(ast.NodeTransformer):
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return node
         if _tells(node):
-            node.orelse = [self.visit(n) for n in node.orelse]
             return node
         node.test = self._condition(node.test)
         node.body = [self.visit(n) for n in node.body]
@@ -149,7 +143,7 @@ class _Sites(ast.NodeTransformer):
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return node if _steps_call(node) else self.generic_visit(node)
+        return node if _narrates(node) else self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         node.test = self._condition(node.test)
@@ -203,7 +197,7 @@ class _Sites(ast.NodeTransformer):
                 if self._site(node, "gate", f"{what}: gate of patch {patch}", patch):
                     return ast.copy_location(ast.Constant(value), node)
             return node
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("step", "append") and self._function:
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "append" and self._function:
             return node
         return self.generic_visit(node)
 

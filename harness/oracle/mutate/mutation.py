@@ -39,7 +39,7 @@ TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that ha
 FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
-KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "question", "sdm", "series"))
+KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "mirrors", "question", "sdm", "series"))
 RENEWED: Final = tuple(("harness.oracle.specs", "harness.oracle.check.constants"))
 
 

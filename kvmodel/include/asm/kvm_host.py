@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.include.asm.kvm_host_role import kvm_cpu_role, role_layout
+from kvmodel.narration import Gates
 
 if TYPE_CHECKING:
     from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_page
@@ -242,6 +243,7 @@ class Kvm:
         "enable_vnmi",
         "enable_vpid",
         "flexpriority_enabled",
+        "gates",
         "generation",
         "h",
         "has",
@@ -285,7 +287,8 @@ class Kvm:
 
     def __init__(self, level: Level, h: VmxH, s: SpteH) -> None:
         self.level = level
-        self.has: Callable[[int], bool] = level.has
+        self.gates = Gates(level)
+        self.has: Callable[[int], bool] = self.gates.has
         self.h = h
         self.s = s
         self.roles = role_layout(level)
@@ -345,6 +348,8 @@ class Kvm:
         new = Kvm.__new__(Kvm)
         for name in Kvm.__slots__:
             setattr(new, name, getattr(self, name))
+        new.gates = Gates(self.level)
+        new.has = new.gates.has
         new.warns = list(self.warns)
         new.vmcs_config = replace(self.vmcs_config, nested=replace(self.vmcs_config.nested))
         new.vmx_capability = replace(self.vmx_capability)
@@ -444,13 +449,6 @@ class Vcpu:
         self.warns: list[str] = []
         self.steps: list[Step] | None = None
         self.trace: list[tuple[str, tuple[int, ...]]] | None = None
-
-    def step(self, where: str, what: str, patch: int = 0) -> None:
-        """Tell one rule used: its C file and function, what it did, and the patch that put it there (0: base)."""
-        if self.steps is not None:
-            from kvmodel.question.outcome import Step
-
-            self.steps.append(Step(where, what, patch))
 
     def count(self, name: str, by: int = 1) -> None:
         """struct kvm_vcpu_stat and kvm_vm_stat: ``by`` more of ``name``."""

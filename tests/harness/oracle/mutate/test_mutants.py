@@ -52,8 +52,27 @@ def test_a_mutant_changes_its_line_only() -> None:
     assert mutant.place.startswith("kvmodel/mmu/spte.py:")
 
 
-def test_telling_steps_is_not_mutated() -> None:
-    assert not [m for m in mutants.mutants(["mmu.spte", "mmu.paging_tmpl"]) if "steps is not None" in m.what]
+def test_telling_is_not_mutated() -> None:
+    telling = ast.parse(
+        "def f(vcpu, spte, mode):\n"
+        "    if mode:\n"
+        "        trace(vcpu, 'event', spte & 1)\n"
+        "    narrate(vcpu, 'spte {}', spte & 3, by=mode and spte)\n"
+        "    vcpu.warns.append(spte & 1)\n"
+    )
+    sites = mutants._Sites("mmu.spte", {})
+    sites.visit(telling)
+    assert not sites.found
+    acting = ast.parse("def f(vcpu, mode):\n    if mode:\n        trace(vcpu, 'event')\n        g()\n")
+    sites.visit(acting)
+    assert [m.what for m in sites.found] == ["inverted: mode"]
+
+
+def test_a_short_name_may_mean_more_than_one_module() -> None:
+    assert mutants.named(["spte", "vmx"]) == ["mmu.spte", "include.asm.vmx", "vmx.vmx"]
+    assert mutants.named(["vmx.vmx"]) == ["vmx.vmx"]
+    with pytest.raises(KvmirrorError, match="no module 'nonesuch'"):
+        mutants.named(["nonesuch"])
 
 
 def test_explained_mutants_exist() -> None:
