@@ -1,4 +1,7 @@
-"""arch/x86/kvm/x86.c: the module parameter, and the way a failed walk of L1's tables takes to L1."""
+"""arch/x86/kvm/x86.c: the module parameter, and the way a failed walk of L1's tables takes to L1.
+
+The other parts of the file: ``x86_emulate`` (the emulator's way to L2's memory), ``x86_slots`` (changed memory slots).
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from harness.cli import (
     series,
     settings,
     validate,
+    where,
 )
 from harness.errors import KvmirrorError
 
@@ -32,6 +33,7 @@ COMMANDS = (
     validate,
     run,
     predict,
+    where,
     findings,
     bundle,
     coverage,

@@ -1,4 +1,8 @@
-"""arch/x86/kvm/mmu/mmu.c: page sizes, the pfn behind a fault, fast page faults, MMIO faults, direct prefetch."""
+"""arch/x86/kvm/mmu/mmu.c: page sizes, the pfn behind a fault, fast page faults, MMIO faults, direct prefetch.
+
+The other parts of the file: ``mmu_role`` (roles, reserved bits, permissions), ``mmu_sync`` (entries and tables kept in
+step, zapped), ``mmu_page`` (shadow pages and roots), ``mmu_fault`` (the way in, and setting up the MMUs).
+"""
 
 from __future__ import annotations
 

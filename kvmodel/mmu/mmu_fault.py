@@ -1,4 +1,4 @@
-"""arch/x86/kvm/mmu/mmu.c and mmu_internal.h: the fault's entry points, and setting up the two MMUs."""
+"""arch/x86/kvm/mmu/mmu.c: the fault's entry points, and setting up the two MMUs."""
 
 from __future__ import annotations
 

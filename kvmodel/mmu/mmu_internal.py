@@ -122,8 +122,9 @@ class kvm_page_fault:
         self.map_writable = False
 
 
+@mirrors("mmu/mmu_internal.h gfn_round_for_level")
 def gfn_round_for_level(gfn: int, level: int) -> int:
-    """``gfn`` rounded down to a page of ``level`` (mmu_internal.h)."""
+    """``gfn_t gfn`` is rounded down to a page of ``int level``."""
     return gfn & -KVM_PAGES_PER_HPAGE(level)
 
 

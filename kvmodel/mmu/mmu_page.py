@@ -1,6 +1,6 @@
 """arch/x86/kvm/mmu/mmu.c: shadow pages, their lookup by role, and setting their entries.
 
-Single entries are in ``mmu_spte``, syncing and zapping in ``mmu_sync``.
+Single entries are in ``spte``, syncing and zapping in ``mmu_sync``.
 """
 
 from __future__ import annotations

@@ -52,7 +52,6 @@ def access_strings(kvm: Kvm) -> tuple[str, ...]:
     return _ACCESS_STR_9 if kvm.has(9) else _ACCESS_STR
 
 
-@mirrors("mmu/mmutrace.h kvm_mmu_set_spte", patches=(14,))
 def kvm_mmu_set_spte_format(kvm: Kvm) -> str:
     """The event's format file has this as what TP_printk is given."""
     return f"gfn %llx spte %llx ({'%s' * (5 if kvm.has(14) else 4)}) level %d at %llx"

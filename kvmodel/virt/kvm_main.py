@@ -1,4 +1,7 @@
-"""virt/kvm/kvm_main.c and arch/x86/kvm/x86.c: memory slots as user space changes them, and their dirty log."""
+"""virt/kvm/kvm_main.c: memory slots as the MMU asks for them.
+
+The other part of the file: ``kvm_main_slots`` (a slot as user space changes it).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""arch/x86/kvm/vmx/hyperv.c and hyperv_evmcs.h: which controls an enlightened VMCS may carry."""
+"""arch/x86/kvm/vmx/hyperv.c: which controls an enlightened VMCS may carry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""arch/x86/kvm/vmx/nested.c: what L1 is offered, what it may ask, what L2 runs on, who wants an exit."""
+"""arch/x86/kvm/vmx/nested.c: what L1 is offered, what it may ask, what L2 runs on, who wants an exit.
+
+The other parts of the file: ``nested_ctls`` (the MSRs of the other controls), ``nested_evmcs`` (the enlightened VMCS).
+"""
 
 from __future__ import annotations
 

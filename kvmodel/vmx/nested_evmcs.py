@@ -1,4 +1,4 @@
-"""arch/x86/kvm/vmx/nested.c and hyperv.c: the enlightened VMCS in use (asm/hyperv-tlfs.h has its layout).
+"""arch/x86/kvm/vmx/nested.c: the enlightened VMCS in use (asm/hyperv-tlfs.h has its layout).
 
 An L1 that is offered eVMCS names one in its VP assist page; the next VM entry finds it there, not by VMPTRLD, and
 copies what the clean fields do not call unchanged.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.include.asm.kvm_host_role import kvm_cpu_role, role_layout
+from kvmodel.mirrors import mirrors
 from kvmodel.narration import Gates
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ X86_EFLAGS_AC: Final = BIT(18)
 KVM_PFN_NOSLOT: Final = BIT(63)  # include/linux/kvm_host.h: the pfn of a gfn without a memslot
 
 
+@mirrors("asm/kvm_host.h KVM_PAGES_PER_HPAGE")
 def KVM_PAGES_PER_HPAGE(level: int) -> int:
-    """4 KiB pages in a page of ``level`` 1 to 5 (asm/kvm_host.h)."""
+    """A page of ``level`` 1 to 5 has so many pages of 4 KiB."""
     return 1 << (level - 1) * 9
 
 

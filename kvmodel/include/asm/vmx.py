@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, u64
+from kvmodel.mirrors import mirrors
 
 if TYPE_CHECKING:
     from kvmodel.series import Level
@@ -250,8 +251,9 @@ class VmxH:
         return (epte & self.VMX_EPT_USER_EXECUTABLE_MASK) >> 4
 
 
+@mirrors("asm/vmx.h vmx_eptp_page_walk_level")
 def vmx_eptp_page_walk_level(eptp: int) -> int:
-    """Page-walk length, 4 or 5, of a 64-bit EPT pointer that was checked before (asm/vmx.h)."""
+    """A ``u64`` EPT pointer that was checked before has walks of 4 or 5 levels."""
     return 5 if eptp & VMX_EPTP_PWL_MASK == VMX_EPTP_PWL_5 else 4
 
 
