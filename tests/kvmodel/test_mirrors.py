@@ -88,6 +88,8 @@ def test_a_patch_that_is_asked_for_is_declared(mirror: Mirror) -> None:
 
 
 def test_where_a_file_is() -> None:
+    make_spte = mirrors.of("kvmodel.mmu.spte", "make_spte")
+    assert (make_spte.c, make_spte.file, make_spte.function) == ("mmu/spte.c make_spte", "mmu/spte.c", "make_spte")
     assert mirrors.kernel_path("mmu/spte.c") == "arch/x86/kvm/mmu/spte.c"
     assert mirrors.kernel_path("asm/vmx.h") == "arch/x86/include/asm/vmx.h"
     assert mirrors.kernel_path("virt/kvm/kvm_main.c") == "virt/kvm/kvm_main.c"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvmodel.include.asm.kvm_host import kvm_x86_ops
 from kvmodel.machine.vcpu import host_msrs
 from kvmodel.mmu import mmu_fault
 from kvmodel.series import Level
@@ -178,3 +179,8 @@ def test_ept_pointer() -> None:
 
 def test_memory_type_of_host_mmio() -> None:
     assert vmx.vmx_get_mt_mask(l1_at(0), 0, True) == 0
+
+
+def test_an_operation_that_no_module_gave_returns_0() -> None:
+    assert kvm_x86_ops().get_mt_mask(l1_at(0), 0, False) == 0
+    assert kvm_at(0).x86_ops is main.vt_x86_ops
