@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_the_parts_of_a_file_are_listed_in_it() -> None:
     assert len(of_one_file) == 10
     for name, whole in of_one_file:
         assert f"``{name.rpartition('.')[2]}``" in doc(whole), f"{whole} does not list its part {name}"
+
+
+def test_the_contract_of_imports_names_all_of_the_mirror() -> None:
+    rules = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    named = {rule["id"]: rule for rule in rules["contracts"]}
+    mirror = {f"kvmodel.{name.partition('.')[0]}" for name in mirrors.modules()}
+    mirror -= {f"kvmodel.{name}" for name in ("bits", "cpu", "series")}  # what mirror and contract share
+    assert mirror == set(named["mirror"]["source_modules"]) == set(named["contract"]["forbidden_modules"])
 
 
 def test_the_names_of_the_design_stay() -> None:
