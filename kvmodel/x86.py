@@ -1,13 +1,18 @@
-"""arch/x86/kvm/x86.c: the module parameter, and the way a failed walk of L1's tables takes to L1."""
+"""arch/x86/kvm/x86.c: the module parameter, and the way a failed walk of L1's tables takes to L1.
+
+The other parts of the file: ``x86_emulate`` (the emulator's way to L2's memory), ``x86_slots`` (changed memory slots).
+"""
 
 from __future__ import annotations
 
-from kvmodel.include.asm.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, x86_exception
+from kvmodel.include.asm.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, kvm_x86_ops, x86_exception
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.mmu_sync import kvm_mmu_invalidate_addr
 
 
+@mirrors("x86.c module_param", patches=(3, 18))
 def kvm_module_params(kvm: Kvm, param: bool | None) -> None:
-    """x86.c module_param(enable_pt_guest_exec_control): its value after insmod of kvm.ko.
+    """The parameter has this value after insmod of kvm.ko.
 
     ``param`` is what insmod was given, None for nothing. Patch 3 adds the parameter, patch 18 turns its default
     on; before patch 3 the module loader ignores the unknown name.
@@ -18,8 +23,15 @@ def kvm_module_params(kvm: Kvm, param: bool | None) -> None:
     kvm.enable_pt_guest_exec_control = default if param is None else param
 
 
+@mirrors("x86.c kvm_ops_update")
+def kvm_ops_update(kvm: Kvm, ops: kvm_x86_ops) -> None:
+    """From now on KVM calls the vendor's functions."""
+    kvm.x86_ops = ops
+
+
+@mirrors("x86.c kvm_inject_emulated_page_fault")
 def kvm_inject_emulated_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
-    """x86.c kvm_inject_emulated_page_fault for a nested fault: resyncs the address, then hands it to the MMU's own."""
+    """A nested fault has its address resynced, then goes to the MMU's own injection."""
     if fault.error_code & PFERR_PRESENT_MASK and not fault.error_code & PFERR_RSVD_MASK:
         kvm_mmu_invalidate_addr(vcpu, fault.address)
     assert vcpu.mmu.inject_page_fault is not None

@@ -8,15 +8,17 @@ under test decide.
 from __future__ import annotations
 
 from kvmodel.include.asm.kvm_host import PFERR_FETCH_MASK, PFERR_USER_MASK, PFERR_WRITE_MASK, Vcpu, x86_exception
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.paging_tmpl import gva_to_gpa
+from kvmodel.narration import narrate
 from kvmodel.x86 import kvm_inject_emulated_page_fault
 
 
+@mirrors("x86.c translate_nested_gpa")
 def translate_nested_gpa(vcpu: Vcpu, gpa: int, access: int, exception: x86_exception) -> int | None:
-    """x86.c translate_nested_gpa: every walk of L1's tables is a user's, for EPT the bit of a read."""
+    """Every walk of L1's tables is a user's, for EPT the bit of a read; None with ``exception`` filled."""
     access |= PFERR_USER_MASK
-    if vcpu.steps is not None:
-        vcpu.step("x86.c translate_nested_gpa", f"the emulator walks EPT12, error code {access:#x}")
+    narrate(vcpu, "the emulator walks EPT12, error code {:#x}", access)
     return gva_to_gpa(vcpu, vcpu.mmu, gpa, access, exception)
 
 
@@ -29,11 +31,13 @@ def _reach(vcpu: Vcpu, gpa: int, access: int) -> bool:
     return False
 
 
+@mirrors("x86.c kvm_fetch_guest_virt")
 def kvm_fetch_guest_virt(vcpu: Vcpu, gpa: int, cpl: int) -> bool:
-    """x86.c kvm_fetch_guest_virt: the instruction's own bytes."""
+    """The emulator reads the instruction's own bytes at L2's ``gpa_t gpa``: True where it gets at them."""
     return _reach(vcpu, gpa, (PFERR_USER_MASK if cpl == 3 else 0) | PFERR_FETCH_MASK)
 
 
+@mirrors("x86.c vcpu_mmio_gva_to_gpa")
 def vcpu_mmio_gva_to_gpa(vcpu: Vcpu, gpa: int, cpl: int, write: bool) -> bool:
-    """x86.c vcpu_mmio_gva_to_gpa: an operand in memory."""
+    """The emulator reaches an operand in memory at L2's ``gpa_t gpa``: True where it gets at it."""
     return _reach(vcpu, gpa, (PFERR_USER_MASK if cpl == 3 else 0) | (PFERR_WRITE_MASK if write else 0))

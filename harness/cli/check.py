@@ -248,10 +248,10 @@ def listing() -> int:
     seen, python = reach.by_vectors(), reach.mirrored()
     print("\nreached by no check, but by vectors that kvmirror validate asks:")
     for name in reach.unreached(SPECS):
-        if tuple(python[name].split(".")) in seen:
+        if tuple(python[name].rpartition(".")[::2]) in seen:
             print(f"  {name}")
     print("\nreached by neither:")
     for name in reach.unreached(SPECS):
-        if tuple(python[name].split(".")) not in seen:
+        if tuple(python[name].rpartition(".")[::2]) not in seen:
             print(f"  {name}")
     return 0

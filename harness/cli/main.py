@@ -27,6 +27,7 @@ from harness.cli import (
     settings,
     validate,
     vectors,
+    where,
 )
 from harness.errors import KvmirrorError
 
@@ -37,6 +38,7 @@ COMMANDS = (
     run,
     predict,
     vectors,
+    where,
     findings,
     bundle,
     coverage,

@@ -12,7 +12,7 @@ from typing import Final
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.include.asm.kvm_host import Vcpu
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     SECONDARY_EXEC_ENABLE_EPT,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
     SECONDARY_EXEC_UNRESTRICTED_GUEST,
@@ -44,9 +44,9 @@ from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.sdm.host import left_behind
 from kvmodel.series import Level
 from kvmodel.vmx.hyperv import nested_evmcs_filter_control_msr
-from kvmodel.vmx.nested import vmx_get_msr, vmx_get_vmx_msr
+from kvmodel.vmx.nested import vmx_get_vmx_msr
 from kvmodel.vmx.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs
-from kvmodel.vmx.vmx import vcpu_create
+from kvmodel.vmx.vmx import vcpu_create, vmx_get_msr
 
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C

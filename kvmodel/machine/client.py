@@ -5,18 +5,19 @@ The client's page lies in a memory slot of 2 MiB at guest address 0; its code an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
-from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Kvm, Vcpu, kvm_memory_slot
-from kvmodel.include.asm.vmx_h import MSR_IA32_VMX_PROCBASED_CTLS2
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
+from kvmodel.include.asm.vmx import MSR_IA32_VMX_PROCBASED_CTLS2
 from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_age_gfn_range
+from kvmodel.narration import narrate
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome, Place, Step, warning
 from kvmodel.question.vector import CLIENT_STEPS, REMOVING, ClientSequence, UserMsrVector
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
-from kvmodel.virt.kvm_main import kvm_get_dirty_log_protect, kvm_set_memory_region, kvm_swap_active_memslots
+from kvmodel.virt.kvm_main import kvm_swap_active_memslots
+from kvmodel.virt.kvm_main_slots import kvm_get_dirty_log_protect, kvm_set_memory_region
 from kvmodel.vmx.nested import vmx_get_vmx_msr, vmx_restore_control_msr, vmx_restore_vmx_ept_vpid_cap
 
 MakeAccess = Callable[[int, Use, Linear, Place], Outcome | None]  # gpa, use, linear address, its name
@@ -110,30 +111,17 @@ class Client:
                 kvm_swap_active_memslots(vcpu)
 
 
-@contextmanager
-def _as_loaded(kvm: Kvm) -> Iterator[None]:
-    """``kvm`` is one load of the modules, shared by all that is asked of it: it is left as it was."""
-    generation, warns = kvm.generation, len(kvm.warns)
-    try:
-        yield
-    finally:
-        kvm.generation = generation
-        del kvm.warns[warns:]
-
-
 def sequence(vcpu: Vcpu, access: MakeAccess, vector: ClientSequence) -> Outcome:
     """The mirror's answer to ``vector`` on a fresh ``vcpu``, whose accesses ``access`` makes."""
-    with _as_loaded(vcpu.kvm):
-        return Client(vcpu, access, vector).run(vector.steps)
+    return Client(vcpu, access, vector).run(vector.steps)
 
 
 def removed(vcpu: Vcpu, access: MakeAccess) -> list[tuple[int, int]]:
     """(level, entry) of the tables that go in the last step of REMOVING, as it leaves them."""
-    with _as_loaded(vcpu.kvm):
-        client = Client(vcpu, access, REMOVING)
-        client.run(REMOVING.steps[:-1])
-        tables = list(vcpu.pages.values())
-        client.run(REMOVING.steps[-1:])
+    client = Client(vcpu, access, REMOVING)
+    client.run(REMOVING.steps[:-1])
+    tables = list(vcpu.pages.values())
+    client.run(REMOVING.steps[-1:])
     return [(sp.level, spte) for sp in tables if sp.pa not in vcpu.pages for spte in sp.spt.values()]
 
 
@@ -155,7 +143,7 @@ def user_msr(vcpu: Vcpu, vector: UserMsrVector) -> tuple[int, int]:
             value &= ~(1 << int(step[1:]))
         if error := restore(kvm, msrs, value):
             refused |= 1 << number
-        vcpu.step(f"vmx/nested.c {restore.__name__}", f"{step}: MSR {vector.msr:#x} = {value:#x} gives {error}", 16)
+        narrate(vcpu, "{}: MSR {:#x} = {:#x} gives {}", step, vector.msr, value, error, of=restore, patch=16)
     result = vmx_get_vmx_msr(msrs, vector.msr)
     assert result is not None
     return result, refused

@@ -13,8 +13,9 @@ from typing import Final
 
 from kvmodel.bits import BIT
 from kvmodel.cpu import Cpu
-from kvmodel.include.asm.kvm_host import Vcpu, hv_enlightened_vmcs, hv_vp_assist_page
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_page
+from kvmodel.include.asm.kvm_host import Vcpu
+from kvmodel.include.asm.vmx import (
     SECONDARY_EXEC_ENABLE_EPT,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
     VMX_EPT_EXECUTABLE_MASK,
@@ -32,8 +33,7 @@ from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.series import Level
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, nested_vmx_run, vmcs12_eptp
-from kvmodel.vmx.vmx import vcpu_create
-from kvmodel.vmx.vmx_ept import construct_eptp
+from kvmodel.vmx.vmx import construct_eptp, vcpu_create
 from kvmodel.x86_emulate import kvm_fetch_guest_virt, vcpu_mmio_gva_to_gpa
 
 # Where the probe's things lie in this model; any address does, none of them 2 MiB-aligned but the large leaves.

@@ -14,7 +14,7 @@ from typing import Final
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.include.asm.kvm_host import Kvm, Vcpu, kvm_memory_slot
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     EXIT_REASON_EPT_VIOLATION,
     SECONDARY_EXEC_ENABLE_EPT,
     SECONDARY_EXEC_ENABLE_VPID,
@@ -41,8 +41,8 @@ from kvmodel.question.vector import ENVIRONMENTS
 from kvmodel.sdm import ept as sdm_ept
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.series import Level
-from kvmodel.vmx.vmx import HostMsrs, handle_ept_misconfig, handle_ept_violation, load, vcpu_create
-from kvmodel.vmx.vmx_ept import construct_eptp
+from kvmodel.vmx.main import load
+from kvmodel.vmx.vmx import HostMsrs, construct_eptp, handle_ept_misconfig, handle_ept_violation, vcpu_create
 
 # Where things of L1 lie in this model; any address does.
 RAM_GFNS: Final = 1 << 20
@@ -82,12 +82,17 @@ def host_msrs(cpu: Cpu) -> HostMsrs:
 
 
 @lru_cache(maxsize=256)
-def loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:
-    """The modules as loaded for environment ``env``; a CPU model without MBEC is part of the environment."""
+def _loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:
+    """What ``loaded`` copies; nobody else is given it."""
     e = ENVIRONMENTS[env]
     if not e.cpu_mbec:
         cpu = replace(cpu, mbec=False)
     return load(level, param, host_msrs(cpu), ept=e.ept, eptad=e.eptad, nx_huge_pages=e.nx_huge_pages)
+
+
+def loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:
+    """The modules as loaded for environment ``env``, the caller's own; a CPU without MBEC is part of it."""
+    return _loaded(level, param, cpu, env).copy()
 
 
 def slot(env: str) -> kvm_memory_slot:

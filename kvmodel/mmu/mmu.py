@@ -1,4 +1,8 @@
-"""arch/x86/kvm/mmu/mmu.c: page sizes, the pfn behind a fault, fast page faults, MMIO faults, direct prefetch."""
+"""arch/x86/kvm/mmu/mmu.c: page sizes, the pfn behind a fault, fast page faults, MMIO faults, direct prefetch.
+
+The other parts of the file: ``mmu_role`` (roles, reserved bits, permissions), ``mmu_sync`` (entries and tables kept in
+step, zapped), ``mmu_page`` (shadow pages and roots), ``mmu_fault`` (the way in, and setting up the MMUs).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,13 @@ from kvmodel.include.asm.kvm_host import (
     KVM_PFN_NOSLOT,
     PAGE_SHIFT,
     PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_PRESENT_MASK,
-    PT_WRITABLE_MASK,
     PTE_PREFETCH_NUM,
+    Kvm,
+    Vcpu,
+    kvm_memory_slot,
+)
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import (
     RET_PF_CONTINUE,
     RET_PF_EMULATE,
     RET_PF_FIXED,
@@ -20,16 +27,13 @@ from kvmodel.include.asm.kvm_host import (
     RET_PF_NAMES,
     RET_PF_RETRY,
     RET_PF_SPURIOUS,
-    Kvm,
-    Vcpu,
-    kvm_memory_slot,
     kvm_mmu_page,
     kvm_page_fault,
 )
 from kvmodel.mmu.mmu_page import mark_mmio_spte, mmu_set_spte
 from kvmodel.mmu.mmu_role import kvm_mmu_page_get_gfn
-from kvmodel.mmu.mmu_sync import get_spte, kvm_gfn_is_write_tracked, shadow_walk, spte_to_child_sp
-from kvmodel.mmu.spte import mark_page_dirty_in_slot
+from kvmodel.mmu.mmu_sync import shadow_walk
+from kvmodel.mmu.page_track import kvm_gfn_is_write_tracked
 from kvmodel.mmu.spte_h import (
     ACC_WRITE_MASK,
     SHADOW_NONPRESENT_OR_RSVD_MASK_LEN,
@@ -37,6 +41,7 @@ from kvmodel.mmu.spte_h import (
     SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
     get_mmio_spte_generation,
+    get_spte,
     is_access_track_spte,
     is_executable_pte,
     is_last_spte,
@@ -47,21 +52,16 @@ from kvmodel.mmu.spte_h import (
     is_writable_pte,
     kvm_ad_enabled,
     restore_acc_track_spte,
+    spte_to_child_sp,
 )
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_PRESENT_MASK, PT_WRITABLE_MASK, kvm_mmu_max_gfn
+from kvmodel.narration import narrate
+from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot
 
 
-def kvm_vcpu_gfn_to_memslot(vcpu: Vcpu, gfn: int) -> kvm_memory_slot | None:
-    """virt/kvm/kvm_main.c kvm_vcpu_gfn_to_memslot: L1's RAM, or None."""
-    if gfn < vcpu.ram_gfns:
-        return vcpu.slot
-    for slot in vcpu.further_slots:
-        if slot.base_gfn <= gfn < slot.base_gfn + slot.npages:
-            return slot
-    return None
-
-
+@mirrors("mmu/mmu.c gfn_to_memslot_dirty_bitmap")
 def gfn_to_memslot_dirty_bitmap(vcpu: Vcpu, gfn: int, no_dirty_log: bool) -> kvm_memory_slot | None:
-    """mmu/mmu.c gfn_to_memslot_dirty_bitmap: None as well where the page's writes are logged."""
+    """The slot of ``gfn_t gfn`` is given, None as well where its writes are logged and ``no_dirty_log`` is asked."""
     slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn)
     return None if slot is None or (no_dirty_log and slot.dirty_track) else slot
 
@@ -84,22 +84,25 @@ def hardware_entries(vcpu: Vcpu, addr: int) -> tuple[tuple[int, int], ...]:
 # ---- page sizes -------------------------------------------------------------------------------------------------
 
 
+@mirrors("mmu/mmu.c kvm_mmu_gfn_disallow_lpage")
 def lpage_disallowed(vcpu: Vcpu, gfn: int, level: int) -> bool:
-    """mmu/mmu.c kvm_mmu_gfn_disallow_lpage: a guest table that is shadowed lies in the page of ``level`` at ``gfn``."""
+    """A guest table that is shadowed in the page of ``int level`` at ``gfn_t gfn`` forbids a huge page there."""
     shift = (level - 1) * 9
     return any(table >> shift == gfn >> shift for table in vcpu.indirect)
 
 
+@mirrors("mmu/mmu.c __kvm_mmu_max_mapping_level")
 def kvm_mmu_max_mapping_level(vcpu: Vcpu, slot: kvm_memory_slot, gfn: int, max_level: int) -> int:
-    """mmu/mmu.c __kvm_mmu_max_mapping_level for memory whose huge pages are aligned alike in guest and host."""
+    """The largest level is found for memory whose huge pages are aligned alike in guest and host."""
     max_level = min(max_level, vcpu.kvm.max_huge_page_level, slot.host_level)
     while max_level > PG_LEVEL_4K and lpage_disallowed(vcpu, gfn, max_level):
         max_level -= 1
     return max_level
 
 
+@mirrors("mmu/mmu.c kvm_mmu_hugepage_adjust")
 def kvm_mmu_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault) -> None:
-    """mmu/mmu.c kvm_mmu_hugepage_adjust: fills req_level, goal_level, huge_page_disallowed."""
+    """The function fills req_level, goal_level and huge_page_disallowed of ``fault``."""
     slot = fault.slot
     fault.huge_page_disallowed = fault.exec and fault.nx_huge_page_workaround_enabled
     if fault.max_level == PG_LEVEL_4K:
@@ -115,8 +118,9 @@ def kvm_mmu_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault) -> None:
     fault.pfn &= ~(KVM_PAGES_PER_HPAGE(fault.goal_level) - 1)
 
 
+@mirrors("mmu/mmu.c disallowed_hugepage_adjust")
 def disallowed_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault, spte: int, cur_level: int) -> None:
-    """mmu/mmu.c disallowed_hugepage_adjust: a table made for an executable page keeps the page small."""
+    """A table made for an executable page keeps the page small: goal_level of ``fault`` goes down by one."""
     if (
         cur_level > PG_LEVEL_4K
         and cur_level == fault.goal_level
@@ -132,14 +136,9 @@ def disallowed_hugepage_adjust(vcpu: Vcpu, fault: kvm_page_fault, spte: int, cur
 # ---- the pfn ----------------------------------------------------------------------------------------------------
 
 
-def kvm_mmu_max_gfn(kvm: Kvm) -> int:
-    """mmu.h kvm_mmu_max_gfn."""
-    bits = kvm.host_maxphyaddr if kvm.tdp_enabled else 52
-    return (1 << bits - PAGE_SHIFT) - 1
-
-
+@mirrors("mmu/mmu.c kvm_handle_noslot_fault")
 def kvm_handle_noslot_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/mmu.c kvm_handle_noslot_fault: an address without memory is MMIO."""
+    """An address without memory is MMIO: RET_PF_CONTINUE, or RET_PF_EMULATE where no entry can say so."""
     fault.slot = None
     fault.pfn = KVM_PFN_NOSLOT
     fault.map_writable = False
@@ -150,8 +149,9 @@ def kvm_handle_noslot_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
     return RET_PF_CONTINUE
 
 
+@mirrors("mmu/mmu.c kvm_faultin_pfn")
 def kvm_faultin_pfn(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/mmu.c kvm_faultin_pfn, for memory that is there: writable RAM, or no memslot at all."""
+    """The function finds the page frame: writable or read-only RAM, or no memslot at all. It answers RET_PF_*."""
     if fault.slot is None:
         return kvm_handle_noslot_fault(vcpu, fault)
     if fault.write and fault.slot.readonly:
@@ -161,15 +161,17 @@ def kvm_faultin_pfn(vcpu: Vcpu, fault: kvm_page_fault) -> int:
     return RET_PF_CONTINUE
 
 
+@mirrors("mmu/mmu.c page_fault_handle_page_track")
 def page_fault_handle_page_track(vcpu: Vcpu, fault: kvm_page_fault) -> bool:
-    """mmu/mmu.c page_fault_handle_page_track: a write to a shadowed upper-level table."""
+    """A write to a shadowed upper-level table has to be emulated: True."""
     if fault.rsvd or not fault.present or not fault.write:
         return False
     return kvm_gfn_is_write_tracked(vcpu, fault.gfn)
 
 
+@mirrors("mmu/mmu.c shadow_page_table_clear_flood")
 def shadow_page_table_clear_flood(vcpu: Vcpu, addr: int) -> None:
-    """mmu/mmu.c shadow_page_table_clear_flood: the tables on the walk for ``addr`` are in use."""
+    """The tables on the walk for ``gva_t addr`` are in use, so that their counts of writes begin anew."""
     for sp, _, _ in shadow_walk(vcpu, addr):
         sp.write_flooding_count = 0
 
@@ -177,8 +179,9 @@ def shadow_page_table_clear_flood(vcpu: Vcpu, addr: int) -> None:
 # ---- fast page faults (KVM's own EPT only) ----------------------------------------------------------------------
 
 
+@mirrors("mmu/mmu.c page_fault_can_be_fast")
 def page_fault_can_be_fast(kvm: Kvm, fault: kvm_page_fault) -> bool:
-    """mmu/mmu.c page_fault_can_be_fast."""
+    """A fault can be fast where only a bit has to come back: a tracked access, a write."""
     if fault.rsvd:
         return False
     if not fault.present:
@@ -186,20 +189,19 @@ def page_fault_can_be_fast(kvm: Kvm, fault: kvm_page_fault) -> bool:
     return fault.write
 
 
+@mirrors("mmu/mmu.c is_access_allowed", patches=(14,))
 def is_access_allowed(fault: kvm_page_fault, spte: int, vcpu: Vcpu) -> bool:
-    """mmu/mmu.c is_access_allowed; the vcpu argument comes with patch 14."""
-    kvm = vcpu.kvm
+    """The access that faulted is allowed by ``u64 spte`` as it is."""
     if fault.exec:
-        if kvm.has(14):
-            return is_executable_pte(kvm, spte, not fault.user, vcpu)
-        return is_executable_pte(kvm, spte)
+        return is_executable_pte(spte, not fault.user, vcpu)
     if fault.write:
         return is_writable_pte(spte)
     return spte & PT_PRESENT_MASK != 0
 
 
+@mirrors("mmu/mmu.c fast_page_fault", patches=(14,))
 def fast_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/mmu.c fast_page_fault: RET_PF_INVALID, _FIXED or _SPURIOUS."""
+    """The fault is mended without the lock: RET_PF_INVALID where it is not, else RET_PF_FIXED or RET_PF_SPURIOUS."""
     kvm = vcpu.kvm
     ret = RET_PF_INVALID
     if not page_fault_can_be_fast(kvm, fault):
@@ -225,36 +227,39 @@ def fast_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
             mark_page_dirty_in_slot(fault.slot, fault.gfn)
         ret = RET_PF_FIXED
     vcpu.count("pf_fast")
-    if vcpu.steps is not None:
-        by = 14 if kvm.has(14) and vcpu.pt_guest_exec_control else 0
-        vcpu.step("mmu/mmu.c fast_page_fault", f"RET_PF_{RET_PF_NAMES[ret]}", by)
+    # Measured, patch 14 decides a fetch alone; told as it always was, since causes are found by what is told.
+    narrate(vcpu, "RET_PF_{}", RET_PF_NAMES[ret], patch=14 if vcpu.pt_guest_exec_control and kvm.has(14) else 0)
     return ret
 
 
 # ---- MMIO -------------------------------------------------------------------------------------------------------
 
 
+@mirrors("mmu/mmu.c get_mmio_spte_gfn")
 def get_mmio_spte_gfn(kvm: Kvm, spte: int) -> int:
-    """mmu/mmu.c get_mmio_spte_gfn."""
+    """An MMIO entry holds the ``gfn_t``, its high bits moved up: ``u64 spte``."""
     gpa = spte & kvm.shadow_nonpresent_or_rsvd_lower_gfn_mask
     gpa |= spte >> SHADOW_NONPRESENT_OR_RSVD_MASK_LEN & kvm.shadow_nonpresent_or_rsvd_mask
     return gpa >> PAGE_SHIFT
 
 
+@mirrors("mmu/mmu.c get_mmio_spte_access")
 def get_mmio_spte_access(kvm: Kvm, spte: int) -> int:
-    """mmu/mmu.c get_mmio_spte_access."""
+    """An MMIO entry holds the access, in ACC_* form: ``u64 spte``."""
     return spte & kvm.shadow_mmio_access_mask
 
 
+@mirrors("mmu/mmu.c check_mmio_spte")
 def check_mmio_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/mmu.c check_mmio_spte: whether the entry's generation is the memslots' own."""
+    """An MMIO entry is good while its generation is the memslots' own: ``u64 spte``."""
     if kvm.generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS:
         return False
     return kvm.generation & kvm.s.MMIO_SPTE_GEN_MASK == get_mmio_spte_generation(kvm, spte)
 
 
+@mirrors("mmu/mmu.c get_mmio_spte")
 def get_mmio_spte(vcpu: Vcpu, addr: int) -> tuple[bool, int]:
-    """mmu/mmu.c get_mmio_spte: (an entry on the way has reserved bits set, the entry that ends the walk)."""
+    """The walk for ``u64 addr`` gives (an entry on the way has reserved bits set, the entry that ends it)."""
     rsvd_check = vcpu.mmu.shadow_zero_check
     reserved = False
     spte = 0
@@ -264,13 +269,13 @@ def get_mmio_spte(vcpu: Vcpu, addr: int) -> tuple[bool, int]:
     return reserved, spte
 
 
+@mirrors("mmu/mmu.c handle_mmio_page_fault")
 def handle_mmio_page_fault(vcpu: Vcpu, addr: int) -> int:
-    """mmu/mmu.c handle_mmio_page_fault: RET_PF_EMULATE, _INVALID, _RETRY, or -EINVAL with a WARN."""
+    """The function answers RET_PF_EMULATE, _INVALID, _RETRY, or -EINVAL with a WARN."""
     reserved, spte = get_mmio_spte(vcpu, addr)
     if reserved:
         vcpu.warns.append("mmu/mmu.c handle_mmio_page_fault")
-        if vcpu.steps is not None:
-            vcpu.step("mmu/mmu.c handle_mmio_page_fault", f"WARN: spte {spte:#x} has reserved bits, KVM_RUN fails")
+        narrate(vcpu, "WARN: spte {:#x} has reserved bits, KVM_RUN fails", spte)
         return -EINVAL
     if is_mmio_spte(vcpu.kvm, spte):
         if not check_mmio_spte(vcpu.kvm, spte):
@@ -279,8 +284,9 @@ def handle_mmio_page_fault(vcpu: Vcpu, addr: int) -> int:
     return RET_PF_RETRY
 
 
+@mirrors("mmu/mmu.c sync_mmio_spte")
 def sync_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: int) -> bool:
-    """mmu/mmu.c sync_mmio_spte."""
+    """An MMIO entry is made anew, or dropped where ``gfn_t gfn`` is another; False where it is no MMIO entry."""
     spte = get_spte(sp, index)
     if not is_mmio_spte(vcpu.kvm, spte):
         return False
@@ -295,8 +301,9 @@ def sync_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: i
 # ---- prefetch under a direct page -------------------------------------------------------------------------------
 
 
+@mirrors("mmu/mmu.c direct_pte_prefetch_many")
 def direct_pte_prefetch_many(vcpu: Vcpu, sp: kvm_mmu_page, start: int, end: int) -> int:
-    """mmu/mmu.c direct_pte_prefetch_many: SPTEs ``start`` up to ``end``, 0 or -1."""
+    """KVM makes SPTEs ``start`` up to ``end``: 0, or -1 where there is no slot."""
     gfn = kvm_mmu_page_get_gfn(sp, start)
     slot = gfn_to_memslot_dirty_bitmap(vcpu, gfn, sp.access & ACC_WRITE_MASK != 0)
     if slot is None:
@@ -309,8 +316,9 @@ def direct_pte_prefetch_many(vcpu: Vcpu, sp: kvm_mmu_page, start: int, end: int)
     return 0
 
 
+@mirrors("mmu/mmu.c __direct_pte_prefetch")
 def __direct_pte_prefetch(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c __direct_pte_prefetch: the not-present neighbours among the eight entries around ``index``."""
+    """KVM makes the not-present neighbours among the eight entries around ``index``."""
     first = index & ~(PTE_PREFETCH_NUM - 1)
     start: int | None = None
     for i in range(first, first + PTE_PREFETCH_NUM):

@@ -1,23 +1,24 @@
-"""arch/x86/kvm/mmu/mmu.c and mmu_internal.h: the fault's entry points, and setting up the two MMUs."""
+"""arch/x86/kvm/mmu/mmu.c: the fault's entry points, and setting up the two MMUs."""
 
 from __future__ import annotations
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PFERR_RSVD_MASK,
+from kvmodel.include.asm.kvm_host import PFERR_RSVD_MASK, PG_LEVEL_1G, PG_LEVEL_2M, Kvm, Vcpu
+from kvmodel.include.asm.kvm_host_role import kvm_cpu_role
+from kvmodel.include.asm.vmx import vmx_eptp_page_walk_level
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu import paging_tmpl
+from kvmodel.mmu.mmu import fast_page_fault, handle_mmio_page_fault, kvm_faultin_pfn, page_fault_handle_page_track
+from kvmodel.mmu.mmu_internal import (
+    RET_PF_CONTINUE,
     RET_PF_EMULATE,
     RET_PF_FIXED,
     RET_PF_INVALID,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
+    kvm_mmu_do_page_fault,
     kvm_page_fault,
 )
-from kvmodel.include.asm.kvm_role import kvm_cpu_role
-from kvmodel.include.asm.vmx_h import vmx_eptp_page_walk_level
-from kvmodel.mmu import paging_tmpl
-from kvmodel.mmu.mmu import handle_mmio_page_fault, kvm_vcpu_gfn_to_memslot
 from kvmodel.mmu.mmu_page import kvm_mmu_new_pgd
 from kvmodel.mmu.mmu_role import (
     kvm_calc_cpu_role,
@@ -28,11 +29,13 @@ from kvmodel.mmu.mmu_role import (
     reset_tdp_shadow_zero_bits_mask,
     update_permission_bitmask,
 )
-from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_page_fault
+from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_alloc_root, kvm_tdp_mmu_map
+from kvmodel.narration import narrate
 
 
+@mirrors("mmu/mmu.c init_kvm_tdp_mmu")
 def init_kvm_tdp_mmu(vcpu: Vcpu, cpu_role: kvm_cpu_role | None = None) -> None:
-    """mmu/mmu.c init_kvm_tdp_mmu: KVM's own EPT. ``cpu_role`` None is that of a guest with paging off."""
+    """The vCPU gets KVM's own EPT. ``cpu_role`` None is that of a guest with paging off."""
     kvm = vcpu.kvm
     context = vcpu.root_mmu
     if cpu_role is None:
@@ -47,10 +50,11 @@ def init_kvm_tdp_mmu(vcpu: Vcpu, cpu_role: kvm_cpu_role | None = None) -> None:
     kvm_tdp_mmu_alloc_root(vcpu)
 
 
+@mirrors("mmu/mmu.c kvm_init_shadow_ept_mmu")
 def kvm_init_shadow_ept_mmu(
     vcpu: Vcpu, execonly: bool, huge_page_level: int, accessed_dirty: bool, new_eptp: int
 ) -> None:
-    """mmu/mmu.c kvm_init_shadow_ept_mmu: MBEC is no argument and reaches no role."""
+    """The vCPU gets an MMU that shadows EPT12; MBEC is no argument and reaches no role. ``u64 new_eptp``."""
     context = vcpu.guest_mmu
     level = vmx_eptp_page_walk_level(new_eptp)
     new_mode = kvm_calc_shadow_ept_root_page_role(vcpu.kvm, accessed_dirty, execonly, level)
@@ -70,19 +74,9 @@ def kvm_init_shadow_ept_mmu(
     kvm_mmu_new_pgd(vcpu, context, new_eptp)
 
 
-def kvm_mmu_do_page_fault(vcpu: Vcpu, cr2_or_gpa: int, err: int, prefetch: bool = False) -> int:
-    """mmu/mmu_internal.h kvm_mmu_do_page_fault. RET_PF_* or a negative errno."""
-    mmu = vcpu.mmu
-    fault = kvm_page_fault(cr2_or_gpa, err, prefetch, mmu.root_direct, vcpu.kvm.is_nx_huge_page_enabled())
-    if mmu.root_direct:
-        fault.gfn = cr2_or_gpa >> PAGE_SHIFT
-        fault.slot = kvm_vcpu_gfn_to_memslot(vcpu, fault.gfn)
-    assert mmu.page_fault is not None
-    return mmu.page_fault(vcpu, fault)
-
-
+@mirrors("mmu/mmu.c kvm_mmu_page_fault")
 def kvm_mmu_page_fault(vcpu: Vcpu, cr2_or_gpa: int, error_code: int) -> int:
-    """mmu/mmu.c kvm_mmu_page_fault: 1 back to the guest, RET_PF_EMULATE + 100 to the emulator, or -errno.
+    """The function answers 1 (back to the guest), RET_PF_EMULATE + 100 (to the emulator), or -errno.
 
     The C calls x86_emulate_instruction() in the emulator's case; the caller does so here.
     """
@@ -104,9 +98,37 @@ def kvm_mmu_page_fault(vcpu: Vcpu, cr2_or_gpa: int, error_code: int) -> int:
         vcpu.count("pf_emulate")
     elif r == RET_PF_SPURIOUS:
         vcpu.count("pf_spurious")
-    if vcpu.steps is not None:
-        vcpu.step("mmu/mmu.c kvm_mmu_page_fault", f"RET_PF_{RET_PF_NAMES[r]}")
+    narrate(vcpu, "RET_PF_{}", RET_PF_NAMES[r])
     return EMULATE if r == RET_PF_EMULATE else 1
 
 
 EMULATE = 100 + RET_PF_EMULATE
+
+
+@mirrors("mmu/mmu.c kvm_tdp_mmu_page_fault")
+def kvm_tdp_mmu_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
+    """KVM handles a fault in its own EPT (by way of kvm_tdp_page_fault). RET_PF_*."""
+    if page_fault_handle_page_track(vcpu, fault):
+        return RET_PF_WRITE_PROTECTED
+    r = fast_page_fault(vcpu, fault)
+    if r != RET_PF_INVALID:
+        return r
+    r = kvm_faultin_pfn(vcpu, fault)
+    if r != RET_PF_CONTINUE:
+        return r
+    return kvm_tdp_mmu_map(vcpu, fault)
+
+
+@mirrors("mmu/mmu.c kvm_configure_mmu")
+def kvm_configure_mmu(
+    kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int, tdp_forced_root_level: int = 0
+) -> None:
+    """The MMU learns what the CPU's EPT can: its levels and its largest page."""
+    kvm.tdp_enabled = enable_tdp
+    kvm.tdp_root_level = tdp_forced_root_level
+    kvm.max_tdp_level = tdp_max_root_level
+    kvm.tdp_mmu_enabled = kvm.tdp_enabled
+    if enable_tdp:
+        kvm.max_huge_page_level = tdp_huge_page_level
+    else:
+        kvm.max_huge_page_level = PG_LEVEL_1G if kvm.boot_cpu_has_gbpages else PG_LEVEL_2M

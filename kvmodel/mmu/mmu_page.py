@@ -1,25 +1,20 @@
 """arch/x86/kvm/mmu/mmu.c: shadow pages, their lookup by role, and setting their entries.
 
-Single entries are in ``mmu_spte``, syncing and zapping in ``mmu_sync``.
+Single entries are in ``spte``, syncing and zapping in ``mmu_sync``.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PAGE_SIZE, PG_LEVEL_4K, Vcpu, kvm_memory_slot, kvm_mmu
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import (
     RET_PF_EMULATE,
     RET_PF_FIXED,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
-    kvm_memory_slot,
-    kvm_mmu,
     kvm_mmu_page,
     kvm_page_fault,
 )
@@ -29,35 +24,39 @@ from kvmodel.mmu.mmu_sync import (
     account_shadowed,
     drop_parent_pte,
     drop_spte,
-    get_spte,
     kvm_mmu_prepare_zap_page,
     kvm_sync_page,
     mark_unsync,
     mmu_sync_children,
-    spte_to_child_sp,
 )
 from kvmodel.mmu.spte import make_mmio_spte, make_nonleaf_spte, make_spte
 from kvmodel.mmu.spte_h import (
     SPTE_MMU_PRESENT_MASK,
     check_spte_writable_invariants,
+    get_spte,
     is_accessed_spte,
     is_dirty_spte,
     is_mmu_writable_spte,
     is_shadow_present_pte,
     is_writable_pte,
+    spte_to_child_sp,
     spte_to_pfn,
 )
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK
+from kvmodel.narration import narrate, trace
 
 
+@mirrors("mmu/mmu.c mmu_spte_set")
 def mmu_spte_set(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> None:
-    """mmu/mmu.c mmu_spte_set: WARNs where the old entry is present, as where L1 moves a page to MMIO untold."""
+    """KVM sets an entry that was not present, else it WARNs, as where L1 moves a page to MMIO untold."""
     if is_shadow_present_pte(get_spte(sp, index)):
         vcpu.warns.append("mmu/mmu.c mmu_spte_set")
     __set_spte(vcpu, sp, index, new_spte)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_find_shadow_page")
 def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | None:
-    """mmu/mmu.c kvm_mmu_find_shadow_page: the page with this gfn and this very role word, None if there is none.
+    """KVM looks for the page with this ``gfn_t gfn`` and this very role word; None if there is none.
 
     One that is unsync is synced, and stays unsync; another's unsync page goes where an upper table is made of its gfn.
     """
@@ -74,8 +73,9 @@ def kvm_mmu_find_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page | 
     return sp
 
 
+@mirrors("mmu/mmu.c kvm_mmu_alloc_shadow_page")
 def kvm_mmu_alloc_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
-    """mmu/mmu.c kvm_mmu_alloc_shadow_page."""
+    """KVM makes a page of SPTEs for the table at ``gfn_t gfn`` and the ``u32 role`` word."""
     sp = kvm_mmu_page(vcpu.next_pa, gfn, role, vcpu.kvm.roles)
     vcpu.next_pa += PAGE_SIZE
     vcpu.pages[sp.pa] = sp
@@ -85,29 +85,31 @@ def kvm_mmu_alloc_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
     return sp
 
 
+@mirrors("mmu/mmu.c __kvm_mmu_get_shadow_page")
 def kvm_mmu_get_shadow_page(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
-    """mmu/mmu.c __kvm_mmu_get_shadow_page."""
+    """KVM finds the shadow page of ``gfn_t gfn`` and the ``u32 role`` word, or makes it."""
     sp = kvm_mmu_find_shadow_page(vcpu, gfn, role)
     created = sp is None
     if sp is None:
         sp = kvm_mmu_alloc_shadow_page(vcpu, gfn, role)
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_get_page", (sp.gfn, sp.role, created)))
+    trace(vcpu, "kvm_mmu_get_page", sp.gfn, sp.role, created)
     return sp
 
 
+@mirrors("mmu/mmu.c kvm_mmu_get_child_sp")
 def kvm_mmu_get_child_sp(
     vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, direct: bool, access: int
 ) -> kvm_mmu_page | None:
-    """mmu/mmu.c kvm_mmu_get_child_sp; None stands for ERR_PTR(-EEXIST): the entry links a table already."""
+    """KVM gets the table below an entry; None stands for ERR_PTR(-EEXIST): the entry links one already."""
     spte = get_spte(sp, index)
     if spte & SPTE_MMU_PRESENT_MASK and not spte & PT_PAGE_SIZE_MASK:
         return None
     return kvm_mmu_get_shadow_page(vcpu, gfn, kvm_mmu_child_role(vcpu.kvm, sp.role, direct, access))
 
 
+@mirrors("mmu/mmu.c __link_shadow_page")
 def link_shadow_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, child: kvm_mmu_page) -> None:
-    """mmu/mmu.c __link_shadow_page: a huge leaf there goes first."""
+    """The entry links ``child``; a huge leaf there goes first."""
     if is_shadow_present_pte(get_spte(sp, index)):
         drop_spte(vcpu, sp, index)
     spte = make_nonleaf_spte(vcpu.kvm, child.pa, child.ad_disabled)
@@ -115,16 +117,13 @@ def link_shadow_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, child: kvm_mmu_pa
     child.parent_ptes.append((sp, index))
     if child.unsync or child.unsync_child_bitmap:
         mark_unsync(sp, index)
-    if vcpu.steps is not None:
-        vcpu.step(
-            "mmu/mmu.c __link_shadow_page",
-            f"level {sp.level}: links a table of role.access {child.access:#x}, spte {spte:#x}",
-            12 if vcpu.kvm.shadow_ux_mask else 0,
-        )
+    what = "level {}: links a table of role.access {:#x}, spte {:#x}"
+    narrate(vcpu, what, sp.level, child.access, spte, by=vcpu.kvm.shadow_ux_mask)
 
 
+@mirrors("mmu/mmu.c validate_direct_spte")
 def validate_direct_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, direct_access: int) -> None:
-    """mmu/mmu.c validate_direct_spte: a direct table of another access is unlinked."""
+    """A direct table of another access is unlinked."""
     spte = get_spte(sp, index)
     if spte & SPTE_MMU_PRESENT_MASK and not spte & PT_PAGE_SIZE_MASK:
         if spte_to_child_sp(vcpu, spte).access == direct_access:
@@ -132,8 +131,9 @@ def validate_direct_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, direct_access
         drop_parent_pte(vcpu, sp, index)
 
 
+@mirrors("mmu/mmu.c mmu_spte_update", "mmu/mmu.c mmu_spte_update_no_track")
 def mmu_spte_update(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> bool:
-    """mmu/mmu.c mmu_spte_update (and mmu_spte_update_no_track): whether the TLB needs a flush."""
+    """KVM exchanges a present entry and says whether the TLB needs a flush. ``u64 new_spte``."""
     kvm = vcpu.kvm
     old_spte = get_spte(sp, index)
     if not is_shadow_present_pte(new_spte) or not check_spte_writable_invariants(kvm, new_spte):
@@ -148,14 +148,15 @@ def mmu_spte_update(vcpu: Vcpu, sp: kvm_mmu_page, index: int, new_spte: int) -> 
     return is_dirty_spte(kvm, old_spte) and not is_dirty_spte(kvm, new_spte)
 
 
+@mirrors("mmu/mmu.c mark_mmio_spte")
 def mark_mmio_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: int) -> None:
-    """mmu/mmu.c mark_mmio_spte."""
+    """The entry says that ``gfn_t gfn`` is MMIO."""
     spte = make_mmio_spte(vcpu.kvm, gfn, access)
-    if vcpu.trace is not None:
-        vcpu.trace.append(("mark_mmio_spte", (sp.pa + index * 8, gfn, spte)))
+    trace(vcpu, "mark_mmio_spte", sp.pa + index * 8, gfn, spte)
     mmu_spte_set(vcpu, sp, index, spte)
 
 
+@mirrors("mmu/mmu.c mmu_set_spte", patches=(14,))
 def mmu_set_spte(
     vcpu: Vcpu,
     slot: kvm_memory_slot | None,
@@ -166,7 +167,7 @@ def mmu_set_spte(
     pfn: int,
     fault: kvm_page_fault | None,
 ) -> int:
-    """mmu/mmu.c mmu_set_spte: RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED. No fault means a prefetch."""
+    """The function answers RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED. No fault means a prefetch."""
     level = sp.level
     was_rmapped = False
     ret = RET_PF_FIXED
@@ -194,8 +195,7 @@ def mmu_set_spte(
         ret = RET_PF_SPURIOUS
     else:
         mmu_spte_update(vcpu, sp, index, spte)
-        if vcpu.trace is not None:
-            vcpu.trace.append(("kvm_mmu_set_spte", (level, gfn, spte, sp.pa + index * 8)))
+        trace(vcpu, "kvm_mmu_set_spte", level, gfn, spte, sp.pa + index * 8)
 
     if wrprot and write_fault:
         ret = RET_PF_WRITE_PROTECTED
@@ -206,21 +206,22 @@ def mmu_set_spte(
         kvm_mmu_page_set_translation(vcpu, sp, index, gfn, pte_access)
     else:
         kvm_mmu_page_set_access(vcpu, sp, index, pte_access)
-    if vcpu.steps is not None:
-        vcpu.step("mmu/mmu.c mmu_set_spte", f"RET_PF_{RET_PF_NAMES[ret]}")
+    narrate(vcpu, "RET_PF_{}", RET_PF_NAMES[ret])
     return ret
 
 
 KVM_MMU_NUM_PREV_ROOTS: Final = 3
 
 
+@mirrors("mmu/mmu.c is_root_usable")
 def is_root_usable(root: tuple[int, kvm_mmu_page] | None, pgd: int, role: int) -> bool:
-    """mmu/mmu.c is_root_usable for a shadow root: the same pointer, A/D bit included, and the very role word."""
+    """A shadow root is usable for the same pointer, A/D bit included, and the very role word."""
     return root is not None and root[0] == pgd and root[1].role == role
 
 
+@mirrors("mmu/mmu.c fast_pgd_switch")
 def fast_pgd_switch(mmu: kvm_mmu, new_pgd: int) -> bool:
-    """mmu/mmu.c fast_pgd_switch: whether a root is there already; the one in use is kept as the newest before it."""
+    """A root may be there already; the one in use is kept as the newest before it. ``gpa_t new_pgd``."""
     prev = mmu.prev_roots
     root = (mmu.root_pgd, mmu.root) if mmu.root is not None else None
     found = False
@@ -240,36 +241,41 @@ def fast_pgd_switch(mmu: kvm_mmu, new_pgd: int) -> bool:
     return found
 
 
+@mirrors("mmu/mmu.c kvm_mmu_new_pgd")
 def kvm_mmu_new_pgd(vcpu: Vcpu, mmu: kvm_mmu, new_pgd: int) -> None:
-    """mmu/mmu.c kvm_mmu_new_pgd: a root that is found is used as it is, without a sync."""
+    """The MMU takes another pointer; a root that is found is used as it is, without a sync. ``gpa_t new_pgd``."""
     if fast_pgd_switch(mmu, new_pgd):
         assert mmu.root is not None
         mmu.root.write_flooding_count = 0
-        vcpu.step("mmu/mmu.c kvm_mmu_new_pgd", "the cached root is used again, its children are not synced")
+        narrate(vcpu, "the cached root is used again, its children are not synced")
 
 
+@mirrors("mmu/mmu.c kvm_mmu_free_roots")
 def kvm_mmu_free_roots(mmu: kvm_mmu) -> None:
-    """mmu/mmu.c kvm_mmu_free_roots with KVM_MMU_ROOTS_ALL: the pages stay and are found again by gfn and role."""
+    """All roots are freed (KVM_MMU_ROOTS_ALL): their pages stay and are found again by gfn and role."""
     mmu.root = None
     mmu.prev_roots = [None] * KVM_MMU_NUM_PREV_ROOTS
 
 
+@mirrors("mmu/mmu.c mmu_alloc_shadow_roots")
 def mmu_alloc_shadow_roots(vcpu: Vcpu) -> None:
-    """mmu/mmu.c mmu_alloc_shadow_roots: the root page shadows the table that EPTP12 points at."""
+    """The root page shadows the table that EPTP12 points at."""
     mmu = vcpu.mmu
     mmu.root = kvm_mmu_get_shadow_page(vcpu, mmu.pgd >> PAGE_SHIFT, mmu.root_role)
     mmu.root_pgd = mmu.pgd
 
 
+@mirrors("mmu/mmu.c kvm_mmu_sync_roots")
 def kvm_mmu_sync_roots(vcpu: Vcpu) -> None:
-    """mmu/mmu.c kvm_mmu_sync_roots."""
+    """Pages out of step below the root are brought back into step."""
     root = vcpu.mmu.root
     if root is not None and root.unsync_child_bitmap:
         mmu_sync_children(vcpu, root)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_load", "mmu.h kvm_mmu_reload")
 def kvm_mmu_reload(vcpu: Vcpu) -> None:
-    """mmu.h kvm_mmu_reload and mmu/mmu.c kvm_mmu_load: before a VM entry there is a root; a new one is synced."""
+    """Before a VM entry there is a root; a new one is synced."""
     if vcpu.mmu.root is None:
         mmu_alloc_shadow_roots(vcpu)
         kvm_mmu_sync_roots(vcpu)

@@ -7,8 +7,6 @@ from typing import Final
 from kvmodel.bits import BIT, u64
 from kvmodel.include.asm.kvm_host import (
     PFERR_FETCH_MASK,
-    PFERR_IMPLICIT_ACCESS,
-    PFERR_PRESENT_MASK,
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
@@ -16,17 +14,17 @@ from kvmodel.include.asm.kvm_host import (
     PG_LEVEL_2M,
     PT64_ROOT_4LEVEL,
     PT64_ROOT_5LEVEL,
-    X86_EFLAGS_AC,
     Kvm,
     Vcpu,
     kvm_mmu,
-    kvm_mmu_page,
-    reserved_hpa_bits,
-    rsvd_bits,
     rsvd_bits_validate,
 )
-from kvmodel.include.asm.kvm_role import kvm_cpu_role, kvm_mmu_extended_role
+from kvmodel.include.asm.kvm_host_role import kvm_cpu_role, kvm_mmu_extended_role
+from kvmodel.include.linux.wordpart import REPEAT_BYTE
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.spte_h import ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, kvm_ad_enabled
+from kvmodel.mmu_h import rsvd_bits
 
 PT32_ROOT_LEVEL: Final = 2
 PT32E_ROOT_LEVEL: Final = 3
@@ -44,20 +42,17 @@ EFER_LMA: Final = BIT(10)
 EFER_NX: Final = BIT(11)
 
 
-def REPEAT_BYTE(x: int) -> int:
-    """include/linux/wordpart.h REPEAT_BYTE: the byte ``x`` in all 8 bytes of 64 bits."""
-    return x * 0x0101_0101_0101_0101
-
-
+@mirrors("mmu/mmu.c BYTE_MASK")
 def BYTE_MASK(access: int) -> int:
-    """mmu/mmu.c BYTE_MASK: bit n set where the ACC_* value n, 0 to 7, has a bit of ``access``. 8 bits."""
+    """Bit n is set where the ACC_* value n, 0 to 7, has a bit of ``access``: ``u8``."""
     return sum(1 << n for n in range(8) if n & access)
 
 
+@mirrors("mmu/mmu.c __reset_rsvds_bits_mask_ept")
 def __reset_rsvds_bits_mask_ept(
     rsvd_check: rsvd_bits_validate, pa_bits_rsvd: int, execonly: bool, huge_page_level: int
 ) -> None:
-    """mmu/mmu.c __reset_rsvds_bits_mask_ept: EPT entries' reserved bits; knows nothing of bit 10."""
+    """The reserved bits of EPT entries are set up; nothing here knows of bit 10. ``u64 pa_bits_rsvd``."""
     high_bits_rsvd = pa_bits_rsvd & rsvd_bits(0, 51)
     large_1g_rsvd = rsvd_bits(7, 7) if huge_page_level < PG_LEVEL_1G else 0
     large_2m_rsvd = rsvd_bits(7, 7) if huge_page_level < PG_LEVEL_2M else 0
@@ -83,23 +78,27 @@ def __reset_rsvds_bits_mask_ept(
     rsvd_check.bad_mt_xwr = bad_mt_xwr
 
 
+@mirrors("mmu/mmu.c reset_rsvds_bits_mask_ept")
 def reset_rsvds_bits_mask_ept(vcpu: Vcpu, context: kvm_mmu, execonly: bool, huge_page_level: int) -> None:
-    """mmu/mmu.c reset_rsvds_bits_mask_ept: what L1 may not set in EPT12."""
+    """The MMU learns what L1 may not set in EPT12."""
     __reset_rsvds_bits_mask_ept(context.guest_rsvd_check, vcpu.reserved_gpa_bits, execonly, huge_page_level)
 
 
+@mirrors("mmu/mmu.c reset_ept_shadow_zero_bits_mask")
 def reset_ept_shadow_zero_bits_mask(kvm: Kvm, context: kvm_mmu, execonly: bool) -> None:
-    """mmu/mmu.c reset_ept_shadow_zero_bits_mask: what KVM may not set in EPT02."""
+    """The MMU learns what KVM may not set in EPT02."""
     __reset_rsvds_bits_mask_ept(context.shadow_zero_check, reserved_hpa_bits(kvm), execonly, kvm.max_huge_page_level)
 
 
+@mirrors("mmu/mmu.c reset_tdp_shadow_zero_bits_mask")
 def reset_tdp_shadow_zero_bits_mask(kvm: Kvm, context: kvm_mmu) -> None:
-    """mmu/mmu.c reset_tdp_shadow_zero_bits_mask, on an Intel CPU: never execute-only."""
+    """The MMU learns what KVM may not set in its own EPT, on an Intel CPU: never execute-only."""
     __reset_rsvds_bits_mask_ept(context.shadow_zero_check, reserved_hpa_bits(kvm), False, kvm.max_huge_page_level)
 
 
+@mirrors("mmu/mmu.c update_permission_bitmask")
 def update_permission_bitmask(mmu: kvm_mmu, ept: bool) -> None:
-    """mmu/mmu.c update_permission_bitmask: 16 bytes, one bit for each ACC_* value 0 to 7 that faults."""
+    """Each of 16 ``u8`` gets one bit for each ACC_* value 0 to 7 that faults."""
     x = BYTE_MASK(ACC_EXEC_MASK)
     w = BYTE_MASK(ACC_WRITE_MASK)
     u = BYTE_MASK(ACC_USER_MASK)
@@ -123,19 +122,9 @@ def update_permission_bitmask(mmu: kvm_mmu, ept: bool) -> None:
         mmu.permissions[byte] = ff | uf | wf | smepf | smapf
 
 
-def permission_fault(mmu: kvm_mmu, pte_access: int, access: int, rflags: int = 0) -> int:
-    """mmu.h permission_fault without protection keys: 0 or PFERR_PRESENT_MASK.
-
-    ``access`` is the 64-bit error code, cut to 32 bits. The row has 8 bits: an ACC_* value of 8 or more, which
-    patches 9 and 11 together make possible, never faults.
-    """
-    not_smap = rflags & X86_EFLAGS_AC and not access & PFERR_IMPLICIT_ACCESS
-    index = ((access & 0xFFFF_FFFF) | (PFERR_RSVD_MASK if not_smap else 0)) >> 1
-    return PFERR_PRESENT_MASK if mmu.permissions[index] >> pte_access & 1 else 0
-
-
+@mirrors("mmu/mmu.c kvm_calc_shadow_ept_root_page_role")
 def kvm_calc_shadow_ept_root_page_role(kvm: Kvm, accessed_dirty: bool, execonly: bool, level: int) -> kvm_cpu_role:
-    """mmu/mmu.c kvm_calc_shadow_ept_root_page_role."""
+    """The role of an MMU that shadows EPT12 is made of what L1 may use; MBEC is not in it."""
     base = kvm.roles.make(
         level=level,
         has_4_byte_gpte=0,
@@ -147,10 +136,11 @@ def kvm_calc_shadow_ept_root_page_role(kvm: Kvm, accessed_dirty: bool, execonly:
     return kvm_cpu_role(base, kvm_mmu_extended_role(valid=True, execonly=execonly))
 
 
+@mirrors("mmu/mmu.c kvm_calc_cpu_role")
 def kvm_calc_cpu_role(
     kvm: Kvm, cr0: int, cr4: int, efer: int, smm: bool = False, guest_mode: bool = False
 ) -> kvm_cpu_role:
-    """mmu/mmu.c kvm_calc_cpu_role: from the registers' 64 bits each."""
+    """The role of a CPU is made of its registers, ``u64`` each."""
     base = {"access": kvm.s.ACC_ALL, "smm": int(smm), "guest_mode": int(guest_mode)}
     if not cr0 & X86_CR0_PG:
         return kvm_cpu_role(kvm.roles.make(**base, direct=1), kvm_mmu_extended_role(valid=True))
@@ -185,8 +175,9 @@ def kvm_calc_cpu_role(
     return kvm_cpu_role(word, ext)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_get_tdp_level")
 def kvm_mmu_get_tdp_level(vcpu: Vcpu) -> int:
-    """mmu/mmu.c kvm_mmu_get_tdp_level: 4 or 5."""
+    """KVM's own EPT has 4 or 5 levels."""
     if vcpu.kvm.tdp_root_level:
         return vcpu.kvm.tdp_root_level
     if vcpu.kvm.max_tdp_level == PT64_ROOT_5LEVEL and vcpu.maxphyaddr <= 48:
@@ -194,8 +185,9 @@ def kvm_mmu_get_tdp_level(vcpu: Vcpu) -> int:
     return vcpu.kvm.max_tdp_level
 
 
+@mirrors("mmu/mmu.c kvm_calc_tdp_mmu_root_page_role")
 def kvm_calc_tdp_mmu_root_page_role(vcpu: Vcpu, cpu_role: int) -> int:
-    """mmu/mmu.c kvm_calc_tdp_mmu_root_page_role: the 32-bit role of KVM's own EPT for this CPU role."""
+    """The CPU's role gives the ``u32`` role word of KVM's own EPT."""
     kvm = vcpu.kvm
     return kvm.roles.make(
         access=kvm.s.ACC_ALL,
@@ -210,8 +202,9 @@ def kvm_calc_tdp_mmu_root_page_role(vcpu: Vcpu, cpu_role: int) -> int:
     )
 
 
+@mirrors("mmu/mmu.c kvm_mmu_child_role")
 def kvm_mmu_child_role(kvm: Kvm, parent_role: int, direct: bool, access: int, index: int = 0) -> int:
-    """mmu/mmu.c kvm_mmu_child_role: the parent's word, one level down, with its own access.
+    """The child has the parent's word, one level down, with its own access.
 
     ``index`` is the linking entry's, and counts for 4-byte guest entries only (their quadrant).
     """
@@ -225,13 +218,15 @@ def kvm_mmu_child_role(kvm: Kvm, parent_role: int, direct: bool, access: int, in
     return role
 
 
+@mirrors("mmu/mmu.c kvm_sync_page_check", patches=(9,))
 def sync_role_ign(kvm: Kvm) -> int:
-    """mmu/mmu.c kvm_sync_page_check's constant: role bits that may differ. Patch 9 widens access."""
+    """Some role bits may differ where a page is synced; patch 9 widens access: ``u32``."""
     return kvm.roles.make(level=0xF, access=0xF if kvm.has(9) else 0x7, quadrant=0x3, passthrough=0x1)
 
 
+@mirrors("mmu/mmu.c kvm_sync_page_check", patches=(9,))
 def kvm_sync_page_check(vcpu: Vcpu, sp: kvm_mmu_page) -> bool:
-    """mmu/mmu.c kvm_sync_page_check: whether ``sp`` may be synced in the current MMU; False WARNs in C."""
+    """``sp`` may be synced in the current MMU or not; False WARNs in C."""
     return not (
         sp.direct
         or vcpu.mmu.sync_spte is None
@@ -239,22 +234,25 @@ def kvm_sync_page_check(vcpu: Vcpu, sp: kvm_mmu_page) -> bool:
     )
 
 
+@mirrors("mmu/mmu.c kvm_mmu_page_get_gfn")
 def kvm_mmu_page_get_gfn(sp: kvm_mmu_page, index: int) -> int:
-    """mmu/mmu.c kvm_mmu_page_get_gfn: the gfn that SPTE ``index`` (0 to 511) maps."""
+    """SPTE ``int index`` (0 to 511) maps this ``gfn_t``."""
     if sp.shadowed_translation is not None:
         return sp.shadowed_translation.get(index, 0) >> 12
     return sp.gfn + (index << (sp.level - 1) * 9)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_page_get_access")
 def kvm_mmu_page_get_access(kvm: Kvm, sp: kvm_mmu_page, index: int) -> int:
-    """mmu/mmu.c kvm_mmu_page_get_access: the shadowed access of SPTE ``index``; ACC_ALL widens with patch 9."""
+    """SPTE ``int index`` shadows this access; ACC_ALL widens with patch 9."""
     if sp.shadowed_translation is not None:
         return sp.shadowed_translation.get(index, 0) & kvm.s.ACC_ALL
     return sp.access
 
 
+@mirrors("mmu/mmu.c kvm_mmu_page_set_translation")
 def kvm_mmu_page_set_translation(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, access: int) -> None:
-    """mmu/mmu.c kvm_mmu_page_set_translation; a mismatch under a direct page WARNs."""
+    """KVM notes what SPTE ``int index`` shadows; a mismatch under a direct page WARNs."""
     if sp.shadowed_translation is not None:
         sp.shadowed_translation[index] = u64(gfn << 12) | access
         return
@@ -262,6 +260,13 @@ def kvm_mmu_page_set_translation(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: 
         vcpu.warns.append("mmu/mmu.c kvm_mmu_page_set_translation")
 
 
+@mirrors("mmu/mmu.c kvm_mmu_page_set_access")
 def kvm_mmu_page_set_access(vcpu: Vcpu, sp: kvm_mmu_page, index: int, access: int) -> None:
-    """mmu/mmu.c kvm_mmu_page_set_access."""
+    """KVM notes the access that SPTE ``int index`` shadows."""
     kvm_mmu_page_set_translation(vcpu, sp, index, kvm_mmu_page_get_gfn(sp, index), access)
+
+
+@mirrors("mmu/mmu.c reserved_hpa_bits")
+def reserved_hpa_bits(kvm: Kvm) -> int:
+    """The mask has the physical-address bits that the host CPU lacks, up to 63: ``u64``."""
+    return rsvd_bits(kvm.host_maxphyaddr, 63)

@@ -5,37 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_WRITABLE_MASK,
-    Vcpu,
-    kvm_mmu_page,
-)
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Vcpu
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_role import kvm_mmu_page_get_gfn, kvm_sync_page_check
+from kvmodel.mmu.page_track import kvm_gfn_is_write_tracked
 from kvmodel.mmu.spte_h import (
     SHADOW_NONPRESENT_VALUE,
-    SPTE_BASE_ADDR_MASK,
     SPTE_MMU_PRESENT_MASK,
+    get_spte,
     is_large_pte,
     is_last_spte,
     is_mmio_spte,
     is_shadow_present_pte,
+    spte_to_child_sp,
 )
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK
+from kvmodel.narration import narrate
 
 _Path = tuple[tuple[kvm_mmu_page, int], ...]  # the entries that lead to a page, from the top
 
 
+@mirrors("mmu/mmu.c kvm_sync_spte")
 def kvm_sync_spte(vcpu: Vcpu, sp: kvm_mmu_page, i: int) -> int:
-    """mmu/mmu.c kvm_sync_spte: -1 failed, 0 kept, 1 changed."""
+    """The MMU brings SPTE ``int i`` into step: -1 failed, 0 kept, 1 changed."""
     if get_spte(sp, i) == SHADOW_NONPRESENT_VALUE or vcpu.mmu.sync_spte is None:
         return 0
     return vcpu.mmu.sync_spte(vcpu, sp, i)
 
 
+@mirrors("mmu/mmu.c __kvm_sync_page")
 def __kvm_sync_page(vcpu: Vcpu, sp: kvm_mmu_page) -> int:
-    """mmu/mmu.c __kvm_sync_page: every entry of ``sp``; -1 where the role forbids it, else whether to flush."""
+    """Every entry of ``sp`` is synced: -1 where the role forbids it, else whether to flush."""
     if not kvm_sync_page_check(vcpu, sp):
         return -1
     flush = 0
@@ -47,18 +48,19 @@ def __kvm_sync_page(vcpu: Vcpu, sp: kvm_mmu_page) -> int:
     return flush
 
 
+@mirrors("mmu/mmu.c kvm_sync_page")
 def kvm_sync_page(vcpu: Vcpu, sp: kvm_mmu_page) -> int:
-    """mmu/mmu.c kvm_sync_page: as ``__kvm_sync_page``; a page that cannot be synced is zapped."""
+    """``sp`` is synced, or zapped where it cannot be: as ``__kvm_sync_page`` answers."""
     ret = __kvm_sync_page(vcpu, sp)
     if ret < 0:
         kvm_mmu_prepare_zap_page(vcpu, sp)
-    if vcpu.steps is not None:
-        vcpu.step("mmu/mmu.c kvm_sync_page", f"table {sp.gfn:#x}, role.access {sp.access:#x}: {ret}")
+    narrate(vcpu, "table {:#x}, role.access {:#x}: {}", sp.gfn, sp.access, ret)
     return ret
 
 
+@mirrors("mmu/mmu.c mmu_unsync_walk")
 def mmu_unsync_walk(vcpu: Vcpu, sp: kvm_mmu_page, path: _Path = ()) -> list[tuple[kvm_mmu_page, _Path]]:
-    """mmu/mmu.c mmu_unsync_walk: the unsync pages below ``sp`` with their paths; marks that lead to none go."""
+    """The unsync pages below ``sp`` are found with their paths; marks that lead to none go."""
     found = []
     for i in sorted(sp.unsync_child_bitmap):
         ent = get_spte(sp, i)
@@ -76,16 +78,18 @@ def mmu_unsync_walk(vcpu: Vcpu, sp: kvm_mmu_page, path: _Path = ()) -> list[tupl
     return found
 
 
+@mirrors("mmu/mmu.c mmu_pages_clear_parents")
 def mmu_pages_clear_parents(path: _Path) -> None:
-    """mmu/mmu.c mmu_pages_clear_parents: the marks that led to a page that is in step again."""
+    """The marks go that led to a page that is in step again."""
     for sp, i in reversed(path):
         sp.unsync_child_bitmap.discard(i)
         if sp.unsync_child_bitmap:
             return
 
 
+@mirrors("mmu/mmu.c mmu_sync_children")
 def mmu_sync_children(vcpu: Vcpu, parent: kvm_mmu_page) -> None:
-    """mmu/mmu.c mmu_sync_children: every unsync page below ``parent`` is write-protected again and synced."""
+    """Every unsync page below ``parent`` is write-protected again and synced."""
     while found := mmu_unsync_walk(vcpu, parent):
         for sp, _ in found:
             kvm_mmu_slot_gfn_write_protect(vcpu, sp.gfn)
@@ -95,8 +99,9 @@ def mmu_sync_children(vcpu: Vcpu, parent: kvm_mmu_page) -> None:
             mmu_pages_clear_parents(path)
 
 
+@mirrors("mmu/mmu.c mmu_page_zap_pte")
 def mmu_page_zap_pte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, zap_children: bool = False) -> None:
-    """mmu/mmu.c mmu_page_zap_pte; ``zap_children``: an invalid_list is given, tables that nothing links go too."""
+    """An entry goes; with ``zap_children`` (an invalid_list is given) tables that nothing links go too."""
     pte = get_spte(sp, index)
     if is_shadow_present_pte(pte):
         if is_last_spte(pte, sp.level):
@@ -110,8 +115,9 @@ def mmu_page_zap_pte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, zap_children: boo
         drop_spte(vcpu, sp, index)
 
 
+@mirrors("mmu/mmu.c __kvm_mmu_prepare_zap_page")
 def kvm_mmu_prepare_zap_page(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/mmu.c __kvm_mmu_prepare_zap_page: ``sp`` is emptied, unlinked and no longer found; a root is unloaded."""
+    """``sp`` is emptied, unlinked and no longer found; a root is unloaded."""
     if sp.level > PG_LEVEL_4K:
         while found := mmu_unsync_walk(vcpu, sp):
             for child, path in found:
@@ -132,8 +138,9 @@ def kvm_mmu_prepare_zap_page(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
     mmu.prev_roots = [None if root is not None and root[1] is sp else root for root in mmu.prev_roots]
 
 
+@mirrors("mmu/mmu.c kvm_mmu_invalidate_addr")
 def kvm_mmu_invalidate_addr(vcpu: Vcpu, addr: int, roots: Sequence[kvm_mmu_page] | None = None) -> None:
-    """mmu/mmu.c kvm_mmu_invalidate_addr: unsync entries on the way to ``addr`` are synced.
+    """Unsync entries on the way to ``u64 addr`` are synced.
 
     ``roots`` None is the current one alone.
     """
@@ -147,35 +154,29 @@ def kvm_mmu_invalidate_addr(vcpu: Vcpu, addr: int, roots: Sequence[kvm_mmu_page]
                 break
 
 
-def get_spte(sp: kvm_mmu_page, index: int) -> int:
-    """``*sptep``."""
-    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
-
-
+@mirrors("mmu/mmu.c __set_spte")
 def __set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, spte: int) -> None:
-    """mmu/mmu.c __set_spte, and the count by which a change is noticed."""
+    """The entry is set, and the change counted, by which it is noticed."""
     sp.spt[index] = spte
     vcpu.version += 1
 
 
-def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
-    """mmu/spte.h spte_to_child_sp."""
-    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]
-
-
+@mirrors("mmu/mmu.c drop_spte")
 def drop_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c drop_spte."""
+    """The entry becomes not present."""
     __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
 
 
+@mirrors("mmu/mmu.c drop_parent_pte")
 def drop_parent_pte(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c drop_parent_pte: entry ``index`` of ``sp`` no longer links the table it links."""
+    """Entry ``index`` of ``sp`` no longer links the table it links."""
     spte_to_child_sp(vcpu, get_spte(sp, index)).parent_ptes.remove((sp, index))
     __set_spte(vcpu, sp, index, SHADOW_NONPRESENT_VALUE)
 
 
+@mirrors("mmu/mmu.c for_each_shadow_entry_using_root")
 def shadow_walk(vcpu: Vcpu, addr: int, root: kvm_mmu_page | None = None) -> Iterator[tuple[kvm_mmu_page, int, int]]:
-    """mmu/mmu.c for_each_shadow_entry_using_root: (page, index, SPTE) down to the entry that ends the walk.
+    """The walk gives (page, index, SPTE) down to the entry that ends it.
 
     ``root`` None is the current one.
     """
@@ -193,21 +194,18 @@ EPERM: Final = 1
 EEXIST: Final = 17
 
 
-def kvm_gfn_is_write_tracked(vcpu: Vcpu, gfn: int) -> bool:
-    """mmu/page_track.c kvm_gfn_is_write_tracked: an upper-level guest table at ``gfn`` is shadowed."""
-    return any(sp.level > PG_LEVEL_4K for sp in vcpu.indirect.get(gfn, ()))
-
-
+@mirrors("mmu/mmu.c spte_write_protect")
 def spte_write_protect(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c spte_write_protect where it protects a page table."""
+    """An entry that maps a page table loses its write permission."""
     spte = get_spte(sp, index)
     writable = PT_WRITABLE_MASK | vcpu.kvm.shadow_mmu_writable_mask
     if spte & writable:
         __set_spte(vcpu, sp, index, spte & ~writable)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_slot_gfn_write_protect")
 def kvm_mmu_slot_gfn_write_protect(vcpu: Vcpu, gfn: int) -> None:
-    """mmu/mmu.c kvm_mmu_slot_gfn_write_protect: every shadow entry that maps ``gfn``, which KVM finds by its rmaps.
+    """Every shadow entry that maps ``gfn_t gfn`` is write-protected; KVM finds them by its rmaps.
 
     Only where L2 is given one of the tables that it runs on. L1's own mapping is not followed here
     (``write_guest_table``).
@@ -224,19 +222,22 @@ def kvm_mmu_slot_gfn_write_protect(vcpu: Vcpu, gfn: int) -> None:
             spte_write_protect(vcpu, sp, index)
 
 
+@mirrors("mmu/mmu.c account_shadowed")
 def account_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/mmu.c account_shadowed: from now on ``sp.gfn`` holds a guest table that is shadowed."""
+    """From now on ``sp.gfn`` holds a guest table that is shadowed."""
     vcpu.indirect.setdefault(sp.gfn, []).append(sp)
     kvm_mmu_slot_gfn_write_protect(vcpu, sp.gfn)
 
 
+@mirrors("mmu/mmu.c unaccount_shadowed")
 def unaccount_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/mmu.c unaccount_shadowed."""
+    """``sp`` shadows the guest table at ``sp.gfn`` no longer."""
     vcpu.indirect[sp.gfn].remove(sp)
 
 
+@mirrors("mmu/mmu.c mark_unsync")
 def mark_unsync(sp: kvm_mmu_page, index: int) -> None:
-    """mmu/mmu.c mark_unsync: below entry ``index`` of ``sp`` a page is out of step; told on upwards once."""
+    """Below entry ``index`` of ``sp`` a page is out of step; this is told on upwards once."""
     if index in sp.unsync_child_bitmap:
         return
     sp.unsync_child_bitmap.add(index)
@@ -244,24 +245,24 @@ def mark_unsync(sp: kvm_mmu_page, index: int) -> None:
         kvm_mmu_mark_parents_unsync(sp)
 
 
+@mirrors("mmu/mmu.c kvm_mmu_mark_parents_unsync")
 def kvm_mmu_mark_parents_unsync(sp: kvm_mmu_page) -> None:
-    """mmu/mmu.c kvm_mmu_mark_parents_unsync."""
+    """All entries that link ``sp`` learn that it is out of step."""
     for parent, index in sp.parent_ptes:
         mark_unsync(parent, index)
 
 
+@mirrors("mmu/mmu.c kvm_unsync_page")
 def kvm_unsync_page(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/mmu.c kvm_unsync_page: the guest table may be written, and ``sp`` no longer follows it."""
+    """The guest table may be written, and ``sp`` no longer follows it."""
     sp.unsync = True
     kvm_mmu_mark_parents_unsync(sp)
-    if vcpu.steps is not None:
-        vcpu.step(
-            "mmu/mmu.c kvm_unsync_page", f"the table at gfn {sp.gfn:#x} may be written, its shadow page is unsync"
-        )
+    narrate(vcpu, "the table at gfn {:#x} may be written, its shadow page is unsync", sp.gfn)
 
 
+@mirrors("mmu/mmu.c mmu_try_to_unsync_pages")
 def mmu_try_to_unsync_pages(vcpu: Vcpu, gfn: int, can_unsync: bool, prefetch: bool) -> int:
-    """mmu/mmu.c mmu_try_to_unsync_pages: 0, or a negative errno where the SPTE must be write-protected."""
+    """The function answers 0, or a negative errno where the SPTE must be write-protected. ``gfn_t gfn``."""
     pages = vcpu.indirect.get(gfn)
     if not pages:
         return 0
@@ -278,26 +279,26 @@ def mmu_try_to_unsync_pages(vcpu: Vcpu, gfn: int, can_unsync: bool, prefetch: bo
     return 0
 
 
+@mirrors("mmu/mmu.c detect_write_flooding")
 def detect_write_flooding(sp: kvm_mmu_page) -> bool:
-    """mmu/mmu.c detect_write_flooding: the third write to an upper table without a walk through it in between."""
+    """The third write to an upper table without a walk through it in between is flooding: True."""
     if sp.level == PG_LEVEL_4K:
         return False
     sp.write_flooding_count += 1
     return sp.write_flooding_count >= 3
 
 
+@mirrors("mmu/mmu.c kvm_mmu_track_write")
 def kvm_mmu_track_write(vcpu: Vcpu, gpa: int) -> None:
-    """mmu/mmu.c kvm_mmu_track_write for an aligned write of 8 bytes: the entry is zapped, or the whole page."""
+    """An aligned write of 8 bytes to ``gpa_t gpa`` zaps the entry, or the whole page."""
     gfn, index = gpa >> PAGE_SHIFT, (gpa & 0xFFF) >> 3
     for sp in list(vcpu.indirect.get(gfn, ())):
         if detect_write_flooding(sp):
-            if vcpu.steps is not None:
-                vcpu.step("mmu/mmu.c detect_write_flooding", f"level {sp.level}: the shadow page is zapped")
+            narrate(vcpu, "level {}: the shadow page is zapped", sp.level, of=detect_write_flooding)
             kvm_mmu_prepare_zap_page(vcpu, sp)
             continue
         mmu_page_zap_pte(vcpu, sp, index)
-        if vcpu.steps is not None:
-            vcpu.step("mmu/mmu.c kvm_mmu_track_write", f"level {sp.level}: shadow entry {index} is zapped")
+        narrate(vcpu, "level {}: shadow entry {} is zapped", sp.level, index)
 
 
 def write_guest_table(vcpu: Vcpu, gpa: int, entry: int) -> None:

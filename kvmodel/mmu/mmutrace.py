@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel import trace_h
+from kvmodel import trace
 from kvmodel.include.asm.kvm_host import (
     PFERR_FETCH_MASK,
     PFERR_PRESENT_MASK,
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
-    PT_PRESENT_MASK,
-    PT_WRITABLE_MASK,
     Kvm,
     Vcpu,
 )
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.spte_h import get_mmio_spte_generation, is_executable_pte
+from kvmodel.mmu_h import PT_PRESENT_MASK, PT_WRITABLE_MASK
 
 # mmutrace.h KVM_MMU_PAGE_PRINTK's access_str, by role.access; patch 9's own table, slips included.
 _ACCESS_STR: Final = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
@@ -46,25 +46,28 @@ def print_flags(value: int) -> str:
     return "|".join([*names, f"{rest:#x}"] if rest else names)
 
 
+@mirrors("mmu/mmutrace.h KVM_MMU_PAGE_PRINTK", patches=(9,))
 def access_strings(kvm: Kvm) -> tuple[str, ...]:
-    """mmutrace.h KVM_MMU_PAGE_PRINTK: the table itself, as an event's format file has it."""
+    """The macro's table of access columns is given whole, as an event's format file has it."""
     return _ACCESS_STR_9 if kvm.has(9) else _ACCESS_STR
 
 
 def kvm_mmu_set_spte_format(kvm: Kvm) -> str:
-    """What TP_printk of mmutrace.h kvm_mmu_set_spte is given, as the event's format file has it."""
+    """The event's format file has this as what TP_printk is given."""
     return f"gfn %llx spte %llx ({'%s' * (5 if kvm.has(14) else 4)}) level %d at %llx"
 
 
+@mirrors("mmu/mmutrace.h KVM_MMU_PAGE_PRINTK", patches=(9,))
 def access_str(kvm: Kvm, access: int) -> str:
-    """mmutrace.h KVM_MMU_PAGE_PRINTK: the column of role.access (0 to 7, from patch 9 to 15)."""
+    """The macro picks the column of role.access (0 to 7, from patch 9 to 15)."""
     return access_strings(kvm)[access]
 
 
+@mirrors("mmu/mmutrace.h KVM_MMU_PAGE_PRINTK", patches=(9,))
 def kvm_mmu_page(
     kvm: Kvm, gfn: int, role: int, *, mmu_valid_gen: int = 0, root_count: int = 0, unsync: bool = False
 ) -> str:
-    """mmutrace.h KVM_MMU_PAGE_PRINTK: a shadow page by its gfn and 32-bit role word."""
+    """The macro prints a shadow page by its ``gfn_t gfn`` and ``u32 role`` word."""
     get = kvm.roles.get
     return (
         f"sp gen {mmu_valid_gen} gfn {gfn:x} l{get(role, 'level')} {4 if get(role, 'has_4_byte_gpte') else 8}-byte "
@@ -74,59 +77,70 @@ def kvm_mmu_page(
     )
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_get_page")
 def kvm_mmu_get_page(kvm: Kvm, gfn: int, role: int, created: bool) -> str:
-    """mmutrace.h kvm_mmu_get_page. The C's "%c" of 0 after "sync" prints nothing that a reader sees."""
+    """The event says which shadow page, new or existing. The C's "%c" of 0 at its end prints nothing that a reader
+    sees.
+    """
     return f"{kvm_mmu_page(kvm, gfn, role)} {'new' if created else 'existing'}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_set_spte", patches=(14,))
 def kvm_mmu_set_spte(vcpu: Vcpu, level: int, gfn: int, spte: int, address: int) -> str:
-    """mmutrace.h kvm_mmu_set_spte: patch 14 splits the x column in X (supervisor) and x (user)."""
+    """The event prints ``u64 spte``; patch 14 splits the x column in X (supervisor) and x (user)."""
     kvm = vcpu.kvm
     r = "r" if kvm.shadow_present_mask or spte & PT_PRESENT_MASK else "-"
     w = "w" if spte & PT_WRITABLE_MASK else "-"
     if kvm.has(14):
-        x = "X" if is_executable_pte(kvm, spte, True, vcpu) else "-"
-        x += "x" if is_executable_pte(kvm, spte, False, vcpu) else "-"
+        x = "X" if is_executable_pte(spte, True, vcpu) else "-"
+        x += "x" if is_executable_pte(spte, False, vcpu) else "-"
     else:
-        x = "x" if is_executable_pte(kvm, spte) else "-"
+        x = "x" if is_executable_pte(spte, False, vcpu) else "-"
     u = "" if not kvm.shadow_user_mask else "u" if spte & kvm.shadow_user_mask else "-"
     return f"gfn {gfn:x} spte {spte:x} ({r}{w}{x}{u}) level {level} at {address:x}"
 
 
+@mirrors("mmu/mmutrace.h mark_mmio_spte")
 def mark_mmio_spte(kvm: Kvm, address: int, gfn: int, spte: int) -> str:
-    """mmutrace.h mark_mmio_spte: the access column is ``spte & ACC_ALL``, so patch 9 widens it. %p is a hash."""
+    """The event's access column is ``spte & ACC_ALL``, so that patch 9 widens it. %p is a hash."""
     return (
         f"sptep:{address:016x} gfn {gfn:x} access {spte & kvm.s.ACC_ALL:x} gen {get_mmio_spte_generation(kvm, spte):x}"
     )
 
 
+@mirrors("mmu/mmutrace.h kvm_tdp_mmu_spte_changed")
 def kvm_tdp_mmu_spte_changed(as_id: int, gfn: int, level: int, old_spte: int, new_spte: int) -> str:
-    """mmutrace.h kvm_tdp_mmu_spte_changed."""
+    """The event prints ``u64`` entries, the old and the new."""
     return f"as id {as_id} gfn {gfn:x} level {level} old_spte {old_spte:x} new_spte {new_spte:x}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_pagetable_walk")
 def kvm_mmu_pagetable_walk(addr: int, pferr: int) -> str:
-    """mmutrace.h kvm_mmu_pagetable_walk."""
+    """The event prints ``u64 addr`` and the ``u32 pferr`` code."""
     return f"addr {addr:x} pferr {pferr:x} {print_flags(pferr)}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_set_bit_class")
 def kvm_mmu_set_bit_class(gpa: int) -> str:
-    """mmutrace.h kvm_mmu_set_bit_class: kvm_mmu_set_accessed_bit, kvm_mmu_set_dirty_bit."""
+    """The class of kvm_mmu_set_accessed_bit and kvm_mmu_set_dirty_bit prints the entry's address."""
     return f"gpa {gpa:x}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_paging_element")
 def kvm_mmu_paging_element(pte: int, level: int) -> str:
-    """mmutrace.h kvm_mmu_paging_element."""
+    """The event prints ``u64 pte`` and its level."""
     return f"pte {pte:x} level {level}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_walker_error")
 def kvm_mmu_walker_error(pferr: int) -> str:
-    """mmutrace.h kvm_mmu_walker_error."""
+    """The event prints the ``u32 pferr`` code."""
     return f"pferr {pferr:x} {print_flags(pferr)}"
 
 
+@mirrors("mmu/mmutrace.h kvm_mmu_spte_requested")
 def kvm_mmu_spte_requested(gfn: int, pfn: int, level: int) -> str:
-    """mmutrace.h kvm_mmu_spte_requested."""
+    """The event prints ``gfn_t gfn``, its page frame and the level that the fault asks for."""
     return f"gfn {gfn:x} pfn {pfn | gfn & ((1 << (level - 1) * 9) - 1):x} level {level}"
 
 
@@ -153,4 +167,4 @@ def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str:
         case "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit":
             return kvm_mmu_set_bit_class(*args)
         case _:
-            return trace_h.text(event, args)
+            return trace.text(event, args)

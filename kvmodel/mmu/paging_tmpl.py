@@ -16,19 +16,12 @@ from kvmodel.include.asm.kvm_host import (
     PG_LEVEL_4K,
     PT64_ROOT_MAX_LEVEL,
     PTE_PREFETCH_NUM,
-    RET_PF_CONTINUE,
-    RET_PF_RETRY,
-    RET_PF_SPURIOUS,
-    RET_PF_WRITE_PROTECTED,
     X86_EFLAGS_AC,
     Vcpu,
-    gfn_round_for_level,
     kvm_mmu,
-    kvm_mmu_page,
-    kvm_page_fault,
     x86_exception,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     EPT_VIOLATION_ACC_INSTR,
     EPT_VIOLATION_ACC_READ,
     EPT_VIOLATION_ACC_WRITE,
@@ -36,16 +29,25 @@ from kvmodel.include.asm.vmx_h import (
     VMX_EPT_READABLE_MASK,
     VMX_EPT_WRITABLE_MASK,
 )
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.mmu import (
     __direct_pte_prefetch,
     disallowed_hugepage_adjust,
     gfn_to_memslot_dirty_bitmap,
     kvm_faultin_pfn,
     kvm_mmu_hugepage_adjust,
-    kvm_vcpu_gfn_to_memslot,
     page_fault_handle_page_track,
     shadow_page_table_clear_flood,
     sync_mmio_spte,
+)
+from kvmodel.mmu.mmu_internal import (
+    RET_PF_CONTINUE,
+    RET_PF_RETRY,
+    RET_PF_SPURIOUS,
+    RET_PF_WRITE_PROTECTED,
+    gfn_round_for_level,
+    kvm_mmu_page,
+    kvm_page_fault,
 )
 from kvmodel.mmu.mmu_page import (
     kvm_mmu_get_child_sp,
@@ -54,29 +56,29 @@ from kvmodel.mmu.mmu_page import (
     mmu_spte_update,
     validate_direct_spte,
 )
-from kvmodel.mmu.mmu_role import (
-    kvm_mmu_page_get_access,
-    kvm_mmu_page_get_gfn,
-    kvm_mmu_page_set_access,
-    permission_fault,
-)
-from kvmodel.mmu.mmu_sync import drop_spte, get_spte, mmu_sync_children, spte_to_child_sp
+from kvmodel.mmu.mmu_role import kvm_mmu_page_get_access, kvm_mmu_page_get_gfn, kvm_mmu_page_set_access
+from kvmodel.mmu.mmu_sync import drop_spte, mmu_sync_children
 from kvmodel.mmu.spte import make_spte
 from kvmodel.mmu.spte_h import (
     ACC_EXEC_MASK,
     ACC_USER_MASK,
     ACC_WRITE_MASK,
     SHADOW_NONPRESENT_VALUE,
+    get_spte,
     is_shadow_present_pte,
+    spte_to_child_sp,
     spte_to_pfn,
 )
+from kvmodel.mmu_h import permission_fault
+from kvmodel.narration import narrate, trace
+from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot
 from kvmodel.x86 import kvm_inject_emulated_page_fault
 
 PT_GUEST_ACCESSED_SHIFT: Final = 8
 PT_GUEST_DIRTY_SHIFT: Final = 9
 PT_GUEST_ACCESSED_MASK: Final = 1 << PT_GUEST_ACCESSED_SHIFT
 PT_GUEST_DIRTY_MASK: Final = 1 << PT_GUEST_DIRTY_SHIFT
-_WALK: Final = "mmu/paging_tmpl.h walk_addr_generic"
+_PAST: Final = "the 8-bit row has no bit for this access: no fault"
 
 
 class guest_walker:
@@ -96,41 +98,48 @@ class guest_walker:
         self.fault = x86_exception()
 
 
+@mirrors("mmu/paging_tmpl.h PT_HAVE_ACCESSED_DIRTY")
 def PT_HAVE_ACCESSED_DIRTY(mmu: kvm_mmu) -> bool:
-    """mmu/paging_tmpl.h PT_HAVE_ACCESSED_DIRTY."""
+    """The guest's tables have accessed and dirty flags: True."""
     return not mmu.ad_disabled
 
 
+@mirrors("mmu/paging_tmpl.h gpte_to_gfn_lvl")
 def gpte_to_gfn_lvl(gpte: int, lvl: int) -> int:
-    """mmu/paging_tmpl.h gpte_to_gfn_lvl."""
+    """An entry of ``int lvl`` maps this ``gfn_t``."""
     return (gpte & ADDRESS_MASK & ~((1 << PAGE_SHIFT + (lvl - 1) * 9) - 1)) >> PAGE_SHIFT
 
 
+@mirrors("mmu/paging_tmpl.h protect_clean_gpte")
 def protect_clean_gpte(mmu: kvm_mmu, access: int, gpte: int) -> int:
-    """mmu/paging_tmpl.h protect_clean_gpte: the access without WRITE where the entry is clean."""
+    """The access loses WRITE where ``u64 gpte`` is clean."""
     if not PT_HAVE_ACCESSED_DIRTY(mmu):
         return access
     return access & (~ACC_WRITE_MASK | gpte >> PT_GUEST_DIRTY_SHIFT - 1 & ACC_WRITE_MASK)
 
 
+@mirrors("mmu/paging_tmpl.h is_present_gpte")
 def is_present_gpte(pte: int) -> bool:
-    """mmu/paging_tmpl.h is_present_gpte: bits 2:0 only, at every level."""
+    """An entry is present by bits 2:0 only, at every level: ``unsigned long pte``."""
     return pte & 7 != 0
 
 
+@mirrors("mmu/paging_tmpl.h is_bad_mt_xwr")
 def is_bad_mt_xwr(mmu: kvm_mmu, gpte: int) -> bool:
-    """mmu/paging_tmpl.h is_bad_mt_xwr."""
+    """Memory type and permissions of ``u64 gpte`` make a pattern that EPT forbids: True."""
     return mmu.guest_rsvd_check.bad_mt_xwr >> (gpte & 0x3F) & 1 != 0
 
 
+@mirrors("mmu/paging_tmpl.h is_rsvd_bits_set")
 def is_rsvd_bits_set(mmu: kvm_mmu, gpte: int, level: int) -> bool:
-    """mmu/paging_tmpl.h is_rsvd_bits_set."""
+    """``u64 gpte`` has a reserved bit set or a forbidden pattern: True."""
     check = mmu.guest_rsvd_check
     return gpte & check.rsvd_bits_mask[gpte >> 7 & 1][level - 1] != 0 or check.bad_mt_xwr >> (gpte & 0x3F) & 1 != 0
 
 
+@mirrors("mmu/paging_tmpl.h prefetch_invalid_gpte")
 def prefetch_invalid_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -> bool:
-    """mmu/paging_tmpl.h prefetch_invalid_gpte: True, with the SPTE dropped, where ``gpte`` is not for prefetching."""
+    """``u64 gpte`` is not for prefetching: True, with the SPTE dropped."""
     mmu = vcpu.mmu
     if (
         is_present_gpte(gpte)
@@ -143,8 +152,9 @@ def prefetch_invalid_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -
     return True
 
 
+@mirrors("mmu/paging_tmpl.h gpte_access", patches=(11,))
 def gpte_access(vcpu: Vcpu, gpte: int) -> int:
-    """mmu/paging_tmpl.h gpte_access: ACC_* from an EPT entry's bits; bit 10 by patch 11, on no condition."""
+    """The bits of ``u64 gpte`` become ACC_*; bit 10 does by patch 11, on no condition."""
     access = (
         (ACC_WRITE_MASK if gpte & VMX_EPT_WRITABLE_MASK else 0)
         | (ACC_EXEC_MASK if gpte & VMX_EPT_EXECUTABLE_MASK else 0)
@@ -156,8 +166,9 @@ def gpte_access(vcpu: Vcpu, gpte: int) -> int:
     return access
 
 
+@mirrors("mmu/paging_tmpl.h update_accessed_dirty_bits")
 def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, addr: int, write_fault: int) -> int:
-    """mmu/paging_tmpl.h update_accessed_dirty_bits: sets A on every level and, on a write, D on the last.
+    """KVM sets A on every level and, on a write, D on the last.
 
     0, or -EINVAL where L1's page-modification log is full.
     """
@@ -166,12 +177,10 @@ def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, a
     for level in range(walker.max_level, walker.level - 1, -1):
         pte = orig_pte = walker.ptes[level - 1]
         if not pte & PT_GUEST_ACCESSED_MASK:
-            if vcpu.trace is not None:
-                vcpu.trace.append(("kvm_mmu_set_accessed_bit", (walker.pte_gpa[level - 1],)))
+            trace(vcpu, "kvm_mmu_set_accessed_bit", walker.pte_gpa[level - 1])
             pte |= PT_GUEST_ACCESSED_MASK
         if level == walker.level and write_fault and not orig_pte & PT_GUEST_DIRTY_MASK:
-            if vcpu.trace is not None:
-                vcpu.trace.append(("kvm_mmu_set_dirty_bit", (walker.pte_gpa[level - 1],)))
+            trace(vcpu, "kvm_mmu_set_dirty_bit", walker.pte_gpa[level - 1])
             if vcpu.write_log_dirty and vcpu.write_log_dirty(vcpu, addr):
                 return -EINVAL
             pte |= PT_GUEST_DIRTY_MASK
@@ -184,18 +193,19 @@ def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, a
     return 0
 
 
+@mirrors("mmu/paging_tmpl.h is_last_gpte")
 def is_last_gpte(level: int, gpte: int) -> bool:
-    """mmu/paging_tmpl.h is_last_gpte: bit 7, at any level, or level 1."""
+    """Bit 7, at any level, or level 1 ends the walk: ``u64 gpte``."""
     return ((gpte & 0xFFFF_FFFF) | (level - PG_LEVEL_4K - 1) & 0xFFFF_FFFF) & 0x80 != 0
 
 
+@mirrors("mmu/paging_tmpl.h walk_addr_generic", patches=(2, 11))
 def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int, access: int) -> bool:
-    """mmu/paging_tmpl.h walk_addr_generic: False with ``walker.fault`` filled where EPT12 forbids the access.
+    """KVM walks EPT12: False, with ``walker.fault`` filled, where it forbids the access.
 
     ``addr`` is L2's guest-physical address, ``access`` the 64-bit error code.
     """
     kvm = vcpu.kvm
-    steps = vcpu.steps
     write_fault = access & PFERR_WRITE_MASK
     user_fault = access & PFERR_USER_MASK
     fetch_fault = access & PFERR_FETCH_MASK
@@ -207,8 +217,7 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
     pte = mmu.pgd
     have_ad = not mmu.ad_disabled
     pte_access = ~0
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_pagetable_walk", (addr, access & 0xFFFF_FFFF)))
+    trace(vcpu, "kvm_mmu_pagetable_walk", addr, access & 0xFFFF_FFFF)
 
     while True:
         pt_access = pte_access
@@ -219,19 +228,15 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
         if table_gfn >= vcpu.ram_gfns or table_gfn in vcpu.invisible:
             break  # no memslot: reported like a not-present entry
         pte = memory.get(pte_gpa, 0)
-        if vcpu.trace is not None:
-            vcpu.trace.append(("kvm_mmu_paging_element", (pte, level)))
+        trace(vcpu, "kvm_mmu_paging_element", pte, level)
         pte_access = pt_access & pte
-        if steps is not None:
-            vcpu.step(_WALK, f"EPT12 level {level}: entry {pte:#x}")
+        narrate(vcpu, "EPT12 level {}: entry {:#x}", level, pte)
         if not pte & 7:
-            if steps is not None:
-                vcpu.step("mmu/paging_tmpl.h is_present_gpte", "bits 2:0 are clear: not present")
+            narrate(vcpu, "bits 2:0 are clear: not present", of=is_present_gpte)
             break
         if pte & rows[pte >> 7 & 1][level - 1] or bad_mt_xwr >> (pte & 0x3F) & 1:
             errcode = PFERR_RSVD_MASK | PFERR_PRESENT_MASK
-            if steps is not None:
-                vcpu.step("mmu/paging_tmpl.h is_rsvd_bits_set", "misconfigured")
+            narrate(vcpu, "misconfigured", of=is_rsvd_bits_set)
             break
         walker.ptes[level - 1] = pte
         walker.pt_access[level - 1] = gpte_access(vcpu, pt_access)
@@ -243,17 +248,14 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
         walker.level = level
         accessed_dirty = pte_access & PT_GUEST_ACCESSED_MASK if have_ad else 0
         walker.pte_access = gpte_access(vcpu, pte_access)
-        if steps is not None:
-            by = 11 if walker.pte_access & kvm.s.ACC_USER_EXEC_MASK else 0
-            vcpu.step("mmu/paging_tmpl.h gpte_access", f"all levels together: access {walker.pte_access:#x}", by)
+        narrate(vcpu, "all levels together: access {:#x}", walker.pte_access, of=gpte_access, by=walker.pte_access > 7)
         errcode = permission_fault(mmu, walker.pte_access, access, X86_EFLAGS_AC if vcpu.flags_ac else 0)
-        if steps is not None:
-            past = walker.pte_access > 7
-            vcpu.step(
-                "mmu.h permission_fault",
-                ("the 8-bit row has no bit for this access: no fault" if past else "fault" if errcode else "no fault"),
-                11 if past else 0,
-            )
+        narrate(
+            vcpu,
+            "fault" if errcode else _PAST if walker.pte_access > 7 else "no fault",
+            of=permission_fault,
+            by=walker.pte_access > 7,
+        )
         if errcode:
             break
         gfn = gpte_to_gfn_lvl(pte, level)
@@ -292,17 +294,16 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
         else:
             q |= (pte_access & h.VMX_EPT_RWX_MASK) << h.EPT_VIOLATION_RWX_SHIFT
         fault.exit_qualification = q
-        if steps is not None:
-            vcpu.step(_WALK, f"qualification {q:#x} from the access and the entries", 11 if kvm.has(11) else 0)
+        narrate(vcpu, "qualification {:#x} from the access and the entries", q, by=True)
     fault.address = addr
     fault.nested_page_fault = True
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_walker_error", (errcode,)))
+    trace(vcpu, "kvm_mmu_walker_error", errcode)
     return False
 
 
+@mirrors("mmu/paging_tmpl.h gva_to_gpa")
 def gva_to_gpa(vcpu: Vcpu, mmu: kvm_mmu, addr: int, access: int, exception: x86_exception) -> int | None:
-    """mmu/paging_tmpl.h gva_to_gpa: L1's guest-physical address of L2's ``addr``; None with ``exception`` filled."""
+    """L2's ``gpa_t addr`` becomes L1's guest-physical address; None with ``exception`` filled."""
     walker = guest_walker()
     if walk_addr_generic(walker, vcpu, mmu, addr, access):
         return walker.gfn << PAGE_SHIFT | addr & (1 << PAGE_SHIFT) - 1
@@ -312,8 +313,9 @@ def gva_to_gpa(vcpu: Vcpu, mmu: kvm_mmu, addr: int, access: int, exception: x86_
     return None
 
 
+@mirrors("mmu/paging_tmpl.h prefetch_gpte")
 def prefetch_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -> bool:
-    """mmu/paging_tmpl.h prefetch_gpte: whether an SPTE was made."""
+    """KVM makes an SPTE of ``u64 gpte`` (True), or leaves it."""
     if prefetch_invalid_gpte(vcpu, sp, index, gpte):
         return False
     gfn = gpte_to_gfn_lvl(gpte, PG_LEVEL_4K)
@@ -325,8 +327,9 @@ def prefetch_gpte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gpte: int) -> bool:
     return True
 
 
+@mirrors("mmu/paging_tmpl.h pte_prefetch")
 def pte_prefetch(vcpu: Vcpu, gw: guest_walker, sp: kvm_mmu_page, index: int) -> None:
-    """mmu/paging_tmpl.h pte_prefetch: the neighbours among the eight entries around ``index``."""
+    """KVM looks at the neighbours among the eight entries around ``index``."""
     if sp.level > PG_LEVEL_4K:
         return
     if sp.direct:
@@ -341,8 +344,9 @@ def pte_prefetch(vcpu: Vcpu, gw: guest_walker, sp: kvm_mmu_page, index: int) -> 
             break
 
 
+@mirrors("mmu/paging_tmpl.h fetch")
 def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
-    """mmu/paging_tmpl.h fetch: shadow tables down to the guest's leaf, direct ones below it, then the SPTE."""
+    """KVM makes shadow tables down to the guest's leaf, direct ones below it, then the SPTE."""
     direct_access = gw.pte_access
     sp = vcpu.mmu.root
     assert sp is not None
@@ -363,8 +367,7 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
         sp = child
 
     kvm_mmu_hugepage_adjust(vcpu, fault)
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_spte_requested", (fault.gfn, fault.pfn, fault.goal_level)))
+    trace(vcpu, "kvm_mmu_spte_requested", fault.gfn, fault.pfn, fault.goal_level)
 
     while True:
         index = addr >> PAGE_SHIFT + (sp.level - 1) * 9 & 511
@@ -390,8 +393,9 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
     return ret
 
 
+@mirrors("mmu/paging_tmpl.h page_fault", patches=(15,))
 def page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/paging_tmpl.h page_fault: walks EPT12, injects into L1 or maps. RET_PF_*."""
+    """KVM walks EPT12, injects into L1 or maps. RET_PF_*."""
     walker = guest_walker()
     if not walk_addr_generic(walker, vcpu, vcpu.mmu, fault.addr, fault.error_code & ~PFERR_RSVD_MASK):
         if not fault.prefetch:
@@ -419,16 +423,13 @@ def page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
         walker.pte_access &= ~ACC_USER_MASK
         if vcpu.mmu.cr4_smep:
             walker.pte_access &= ~ACC_EXEC_MASK
-        if vcpu.steps is not None:
-            vcpu.step(
-                "mmu/paging_tmpl.h page_fault",
-                "a write EPT12 forbids came this far and the role has no CR0.WP: WRITE added, USER (read) taken",
-            )
+        narrate(vcpu, "a write EPT12 forbids came this far and the role has no CR0.WP: WRITE added, USER (read) taken")
     return fetch(vcpu, fault, walker)
 
 
+@mirrors("mmu/paging_tmpl.h sync_spte")
 def sync_spte(vcpu: Vcpu, sp: kvm_mmu_page, i: int) -> int:
-    """mmu/paging_tmpl.h sync_spte: 0 kept, 1 changed (flush), for SPTE ``i`` of a level-1 shadow page."""
+    """SPTE ``int i`` of a level-1 shadow page is held against the guest's entry: 0 kept, 1 changed (flush)."""
     kvm = vcpu.kvm
     gpte = vcpu.memory.get((sp.gfn << PAGE_SHIFT) + i * 8, 0)
     if prefetch_invalid_gpte(vcpu, sp, i, gpte):

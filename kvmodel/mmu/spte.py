@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.include.asm.kvm_host import (
-    KVM_PAGES_PER_HPAGE,
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT64_NX_MASK,
-    PT_ACCESSED_MASK,
-    PT_DIRTY_MASK,
-    PT_PAGE_SIZE_MASK,
-    PT_PRESENT_MASK,
-    PT_USER_MASK,
-    PT_WRITABLE_MASK,
-    Kvm,
-    Vcpu,
-    kvm_memory_slot,
-    kvm_mmu_page,
-    rsvd_bits,
-)
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.kvm_host import KVM_PAGES_PER_HPAGE, PAGE_SHIFT, PG_LEVEL_4K, Kvm, Vcpu, kvm_memory_slot
+from kvmodel.include.asm.vmx import (
     VMX_EPT_ACCESS_BIT,
     VMX_EPT_DIRTY_BIT,
     VMX_EPT_EXECUTABLE_MASK,
@@ -29,6 +13,8 @@ from kvmodel.include.asm.vmx_h import (
     VMX_EPT_READABLE_MASK,
     VMX_EPT_SUPPRESS_VE_BIT,
 )
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import is_nx_huge_page_enabled, kvm_mmu_page, kvm_mmu_page_ad_need_write_protect
 from kvmodel.mmu.mmu_sync import mmu_try_to_unsync_pages
 from kvmodel.mmu.spte_h import (
     ACC_EXEC_MASK,
@@ -59,20 +45,31 @@ from kvmodel.mmu.spte_h import (
     spte_shadow_accessed_mask,
     spte_shadow_dirty_mask,
 )
-from kvmodel.vmx.vmx_ept import vmx_get_mt_mask
+from kvmodel.mmu_h import (
+    PT64_NX_MASK,
+    PT_ACCESSED_MASK,
+    PT_DIRTY_MASK,
+    PT_PAGE_SIZE_MASK,
+    PT_PRESENT_MASK,
+    PT_USER_MASK,
+    PT_WRITABLE_MASK,
+    rsvd_bits,
+)
+from kvmodel.narration import narrate
+from kvmodel.virt.kvm_main import mark_page_dirty_in_slot
 
-_WHERE = "mmu/spte.c make_spte"
 
-
+@mirrors("mmu/spte.c generation_mmio_spte_mask")
 def generation_mmio_spte_mask(kvm: Kvm, gen: int) -> int:
-    """mmu/spte.c generation_mmio_spte_mask: where the MMIO generation lies in an SPTE."""
+    """The MMIO generation ``u64 gen`` lies in these bits of an SPTE."""
     s = kvm.s
     mask = gen << s.MMIO_SPTE_GEN_LOW_SHIFT & s.MMIO_SPTE_GEN_LOW_MASK
     return mask | gen << s.MMIO_SPTE_GEN_HIGH_SHIFT & s.MMIO_SPTE_GEN_HIGH_MASK
 
 
+@mirrors("mmu/spte.c make_mmio_spte")
 def make_mmio_spte(kvm: Kvm, gfn: int, access: int) -> int:
-    """mmu/spte.c make_mmio_spte: ``gfn`` 52 bits, ``access`` in ACC_* form."""
+    """KVM makes the entry that stands for MMIO: ``gfn_t gfn``, ``access`` in ACC_* form."""
     gen = kvm.generation & kvm.s.MMIO_SPTE_GEN_MASK
     spte = generation_mmio_spte_mask(kvm, gen)
     gpa = u64(gfn << PAGE_SHIFT)
@@ -84,13 +81,15 @@ def make_mmio_spte(kvm: Kvm, gfn: int, access: int) -> int:
     return u64(spte | (gpa & kvm.shadow_nonpresent_or_rsvd_mask) << SHADOW_NONPRESENT_OR_RSVD_MASK_LEN)
 
 
+@mirrors("mmu/spte.c kvm_is_mmio_pfn")
 def kvm_is_mmio_pfn(vcpu: Vcpu, pfn: int) -> bool:
-    """mmu/spte.c kvm_is_mmio_pfn: host memory that is no RAM; the vCPU says which."""
+    """Host memory may be no RAM; the vCPU says which. ``kvm_pfn_t pfn``."""
     return pfn in vcpu.mmio_pfns
 
 
+@mirrors("mmu/spte.c spte_has_volatile_bits")
 def spte_has_volatile_bits(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.c spte_has_volatile_bits (for a shadow-present SPTE)."""
+    """A shadow-present ``u64 spte`` has bits that others than KVM change: True."""
     if not is_writable_pte(spte) and is_mmu_writable_spte(kvm, spte):
         return True
     if is_access_track_spte(kvm, spte):
@@ -100,17 +99,7 @@ def spte_has_volatile_bits(kvm: Kvm, spte: int) -> bool:
     )
 
 
-def kvm_mmu_page_ad_need_write_protect(kvm: Kvm, sp: kvm_mmu_page) -> bool:
-    """mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect: PML exists and the page is L2's."""
-    return kvm.cpu_dirty_log_size != 0 and sp.guest_mode
-
-
-def mark_page_dirty_in_slot(slot: kvm_memory_slot, gfn: int) -> None:
-    """virt/kvm/kvm_main.c mark_page_dirty_in_slot: into the slot's bitmap, where it is logged."""
-    if slot.dirty_track:
-        slot.dirty_bitmap.add(gfn)
-
-
+@mirrors("mmu/spte.c make_spte", patches=(15,))
 def make_spte(
     vcpu: Vcpu,
     sp: kvm_mmu_page,
@@ -123,15 +112,17 @@ def make_spte(
     can_unsync: bool,
     host_writable: bool,
 ) -> tuple[bool, int]:
-    """mmu/spte.c make_spte: (wrprot, the new SPTE). ``pte_access`` in ACC_* form; gfn and pfn in 4 KiB pages."""
+    """The function gives (wrprot, the new ``u64`` SPTE). ``pte_access`` in ACC_* form; ``gfn_t gfn``, ``kvm_pfn_t
+    pfn``.
+    """
     kvm = vcpu.kvm
-    steps = vcpu.steps
+    split = vcpu.pt_guest_exec_control and kvm.has(15)
     level = sp.level
     spte = SPTE_MMU_PRESENT_MASK
     wrprot = False
 
     if pte_access | kvm.shadow_present_mask == SHADOW_NONPRESENT_VALUE:
-        vcpu.warns.append(f"{_WHERE}: no permission at all")
+        vcpu.warns.append("mmu/spte.c make_spte: no permission at all")
 
     if sp.ad_disabled:
         spte |= SPTE_TDP_AD_DISABLED
@@ -142,16 +133,14 @@ def make_spte(
     if not prefetch:
         spte |= spte_shadow_accessed_mask(kvm, spte)
 
-    if level > PG_LEVEL_4K and pte_access & ACC_EXEC_MASK and kvm.is_nx_huge_page_enabled():
+    if level > PG_LEVEL_4K and pte_access & ACC_EXEC_MASK and is_nx_huge_page_enabled(kvm):
         pte_access &= ~ACC_EXEC_MASK
-        if steps is not None:
-            vcpu.step(_WHERE, "NX huge pages: EXEC dropped from a huge page")
-        if kvm.has(15) and vcpu.pt_guest_exec_control:
+        narrate(vcpu, "NX huge pages: EXEC dropped from a huge page")
+        if split:
             pte_access &= ~kvm.s.ACC_USER_EXEC_MASK
-            if steps is not None:
-                vcpu.step(_WHERE, "NX huge pages: USER_EXEC dropped as well", 15)
+            narrate(vcpu, "NX huge pages: USER_EXEC dropped as well", by=True)
 
-    if not kvm.has(15) or not vcpu.pt_guest_exec_control:
+    if not split:
         if pte_access & ACC_EXEC_MASK:
             spte |= kvm.shadow_x_mask
         else:
@@ -165,9 +154,7 @@ def make_spte(
         spte |= kvm.shadow_ux_mask
     else:
         spte |= kvm.shadow_nx_mask
-    if steps is not None:
-        by = 15 if kvm.has(15) and vcpu.pt_guest_exec_control else 0
-        vcpu.step(_WHERE, f"access {pte_access:#x} gives X {spte >> 2 & 1} and bit 10 {spte >> 10 & 1}", by)
+    narrate(vcpu, "access {:#x} gives X {} and bit 10 {}", pte_access, spte >> 2 & 1, spte >> 10 & 1, by=split)
 
     if pte_access & ACC_USER_MASK:
         spte |= kvm.shadow_user_mask
@@ -176,7 +163,7 @@ def make_spte(
         spte |= PT_PAGE_SIZE_MASK
 
     if kvm.shadow_memtype_mask:
-        spte |= vmx_get_mt_mask(kvm, kvm_is_mmio_pfn(vcpu, pfn))
+        spte |= kvm.x86_ops.get_mt_mask(vcpu, gfn, kvm_is_mmio_pfn(vcpu, pfn))
     if host_writable:
         spte |= kvm.shadow_host_writable_mask
     else:
@@ -203,21 +190,20 @@ def make_spte(
         spte = mark_spte_for_access_track(kvm, spte)
 
     if is_rsvd_spte(vcpu.mmu.shadow_zero_check, spte, level):
-        vcpu.warns.append(f"{_WHERE}: reserved bits set")
-        if steps is not None:
-            vcpu.step(_WHERE, f"WARN: spte {spte:#x} at level {level} has reserved bits")
+        vcpu.warns.append("mmu/spte.c make_spte: reserved bits set")
+        narrate(vcpu, "WARN: spte {:#x} at level {} has reserved bits", spte, level)
     if spte & PT_WRITABLE_MASK and slot.dirty_track:
         if level > PG_LEVEL_4K:
-            vcpu.warns.append(f"{_WHERE}: a huge page in a dirty-tracked slot")
+            vcpu.warns.append("mmu/spte.c make_spte: a huge page in a dirty-tracked slot")
         vcpu.count("mark_page_dirty")
         mark_page_dirty_in_slot(slot, gfn)
-    if steps is not None:
-        vcpu.step(_WHERE, f"gfn {gfn:#x} level {level}: spte {spte:#x}")
+    narrate(vcpu, "gfn {:#x} level {}: spte {:#x}", gfn, level, spte)
     return wrprot, spte
 
 
+@mirrors("mmu/spte.c make_spte_executable")
 def make_spte_executable(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.c make_spte_executable."""
+    """``u64 spte`` gets the execute permission, and an access-tracked one keeps being tracked."""
     is_access_track = is_access_track_spte(kvm, spte)
     if is_access_track:
         spte = restore_acc_track_spte(kvm, spte)
@@ -228,8 +214,9 @@ def make_spte_executable(kvm: Kvm, spte: int) -> int:
     return spte
 
 
+@mirrors("mmu/spte.c make_huge_page_split_spte", patches=(12,))
 def make_huge_page_split_spte(kvm: Kvm, huge_spte: int, role: int, index: int) -> int:
-    """mmu/spte.c make_huge_page_split_spte: ``role`` is the child page's 32-bit role word, ``index`` 0 to 511."""
+    """The child of a huge ``u64`` SPTE is made: ``role`` is its page's ``u32`` word, ``index`` 0 to 511."""
     if not is_shadow_present_pte(huge_spte) or not is_large_pte(huge_spte):
         kvm.warns.append("mmu/spte.c make_huge_page_split_spte")  # KVM_BUG_ON
     level = role & 0xF
@@ -237,15 +224,16 @@ def make_huge_page_split_spte(kvm: Kvm, huge_spte: int, role: int, index: int) -
     child_spte = huge_spte | index * KVM_PAGES_PER_HPAGE(level) << PAGE_SHIFT
     if level == PG_LEVEL_4K:
         child_spte &= ~PT_PAGE_SIZE_MASK
-        if access & ACC_EXEC_MASK and kvm.is_nx_huge_page_enabled():
+        if access & ACC_EXEC_MASK and is_nx_huge_page_enabled(kvm):
             child_spte = make_spte_executable(kvm, child_spte)
             if kvm.has(12) and kvm.enable_pt_guest_exec_control and access & kvm.s.ACC_USER_EXEC_MASK:
                 child_spte |= kvm.shadow_ux_mask
     return child_spte
 
 
+@mirrors("mmu/spte.c make_nonleaf_spte", patches=(12,))
 def make_nonleaf_spte(kvm: Kvm, child_pt: int, ad_disabled: bool) -> int:
-    """mmu/spte.c make_nonleaf_spte: ``child_pt`` is the child page's host-physical address."""
+    """KVM makes the ``u64`` entry that links a table; ``child_pt`` is its host-physical address."""
     spte = (
         SPTE_MMU_PRESENT_MASK
         | child_pt
@@ -264,8 +252,9 @@ def make_nonleaf_spte(kvm: Kvm, child_pt: int, ad_disabled: bool) -> int:
     return spte
 
 
+@mirrors("mmu/spte.c mark_spte_for_access_track")
 def mark_spte_for_access_track(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.c mark_spte_for_access_track: R and X are saved at bits 54 and 56; bit 10 goes from patch 13."""
+    """R and X are saved at bits 54 and 56 of ``u64 spte``; bit 10 goes from patch 13."""
     if spte_ad_enabled(spte):
         return spte & ~kvm.shadow_accessed_mask
     if is_access_track_spte(kvm, spte):
@@ -278,8 +267,9 @@ def mark_spte_for_access_track(kvm: Kvm, spte: int) -> int:
     return spte & ~kvm.shadow_acc_track_mask
 
 
+@mirrors("mmu/spte.c kvm_mmu_set_mmio_spte_mask")
 def kvm_mmu_set_mmio_spte_mask(kvm: Kvm, mmio_value: int, mmio_mask: int, access_mask: int) -> None:
-    """mmu/spte.c kvm_mmu_set_mmio_spte_mask; WARNs go to ``kvm.warns`` and switch MMIO caching off."""
+    """KVM learns how MMIO entries look, ``u64`` each; WARNs switch MMIO caching off."""
     where = "mmu/spte.c kvm_mmu_set_mmio_spte_mask"
     if mmio_value & kvm.shadow_nonpresent_or_rsvd_lower_gfn_mask:
         kvm.warns.append(where)
@@ -302,8 +292,9 @@ def kvm_mmu_set_mmio_spte_mask(kvm: Kvm, mmio_value: int, mmio_mask: int, access
     kvm.shadow_mmio_access_mask = access_mask
 
 
+@mirrors("mmu/spte.c kvm_mmu_set_me_spte_mask")
 def kvm_mmu_set_me_spte_mask(kvm: Kvm, me_value: int, me_mask: int) -> None:
-    """mmu/spte.c kvm_mmu_set_me_spte_mask."""
+    """KVM learns the bits of memory encryption, ``u64`` each."""
     if me_value & ~me_mask:
         kvm.warns.append("mmu/spte.c kvm_mmu_set_me_spte_mask")
         me_value = me_mask = 0
@@ -311,8 +302,9 @@ def kvm_mmu_set_me_spte_mask(kvm: Kvm, me_value: int, me_mask: int) -> None:
     kvm.shadow_me_mask = me_mask
 
 
+@mirrors("mmu/spte.c kvm_mmu_set_ept_masks", patches=(12,))
 def kvm_mmu_set_ept_masks(kvm: Kvm, has_ad_bits: bool, has_exec_only: bool, has_guest_exec_ctrl: bool = False) -> None:
-    """mmu/spte.c kvm_mmu_set_ept_masks; the last argument comes with patch 12."""
+    """KVM learns the bits of EPT entries; the last argument comes with patch 12."""
     kvm.shadow_user_mask = VMX_EPT_READABLE_MASK
     kvm.shadow_accessed_mask = VMX_EPT_ACCESS_BIT if has_ad_bits else 0
     kvm.shadow_dirty_mask = VMX_EPT_DIRTY_BIT if has_ad_bits else 0
@@ -330,8 +322,9 @@ def kvm_mmu_set_ept_masks(kvm: Kvm, has_ad_bits: bool, has_exec_only: bool, has_
     )
 
 
+@mirrors("mmu/spte.c kvm_mmu_reset_all_pte_masks", patches=(12,))
 def kvm_mmu_reset_all_pte_masks(kvm: Kvm) -> None:
-    """mmu/spte.c kvm_mmu_reset_all_pte_masks: the masks of shadow paging, and the L1TF guard's address bits."""
+    """The masks are those of shadow paging, with the L1TF guard's address bits."""
     low_phys_bits = kvm.x86_phys_bits or kvm.host_maxphyaddr
     kvm.shadow_nonpresent_or_rsvd_mask = 0
     if kvm.boot_cpu_has_bug_l1tf:

@@ -6,17 +6,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    PT_USER_MASK,
-    PT_WRITABLE_MASK,
-    Kvm,
-    Vcpu,
-    rsvd_bits_validate,
-)
-from kvmodel.include.asm.vmx_h import VMX_EPT_EXECUTABLE_MASK, VMX_EPT_SUPPRESS_VE_BIT
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Kvm, Vcpu, rsvd_bits_validate
+from kvmodel.include.asm.vmx import VMX_EPT_EXECUTABLE_MASK, VMX_EPT_SUPPRESS_VE_BIT
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_USER_MASK, PT_WRITABLE_MASK
 
 if TYPE_CHECKING:
     from kvmodel.series import Level
@@ -83,23 +77,27 @@ def spte_h(level: Level) -> SpteH:
     return SpteH(level)
 
 
+@mirrors("mmu/spte.h is_frozen_spte")
 def is_frozen_spte(spte: int) -> bool:
-    """mmu/spte.h is_frozen_spte."""
+    """``u64 spte`` is the mark of an entry that goes: True."""
     return spte == FROZEN_SPTE
 
 
+@mirrors("mmu/spte.h is_mmio_spte")
 def is_mmio_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_mmio_spte."""
+    """``u64 spte`` stands for MMIO: True."""
     return spte & kvm.shadow_mmio_mask == kvm.shadow_mmio_value and kvm.enable_mmio_caching
 
 
+@mirrors("mmu/spte.h is_shadow_present_pte")
 def is_shadow_present_pte(pte: int) -> bool:
-    """mmu/spte.h is_shadow_present_pte: KVM's own present bit, 11."""
+    """KVM's own present bit, 11, is set in ``u64 pte``: True."""
     return pte & SPTE_MMU_PRESENT_MASK != 0
 
 
+@mirrors("mmu/spte.h is_ept_ve_possible")
 def is_ept_ve_possible(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_ept_ve_possible: the SPTE could raise #VE; both masks widen with patch 13."""
+    """``u64 spte`` could raise #VE; both masks widen with patch 13."""
     return (
         kvm.shadow_present_mask & VMX_EPT_SUPPRESS_VE_BIT != 0
         and not spte & VMX_EPT_SUPPRESS_VE_BIT
@@ -107,50 +105,60 @@ def is_ept_ve_possible(kvm: Kvm, spte: int) -> bool:
     )
 
 
+@mirrors("mmu/spte.h kvm_ad_enabled")
 def kvm_ad_enabled(kvm: Kvm) -> bool:
-    """mmu/spte.h kvm_ad_enabled: KVM's own use of accessed/dirty bits."""
+    """KVM itself uses accessed and dirty bits: True."""
     return kvm.shadow_accessed_mask != 0
 
 
+@mirrors("mmu/spte.h spte_ad_enabled")
 def spte_ad_enabled(spte: int) -> bool:
-    """mmu/spte.h spte_ad_enabled (for a shadow-present SPTE)."""
+    """The CPU's accessed and dirty bits count in a shadow-present ``u64 spte``: True."""
     return spte & SPTE_TDP_AD_MASK != SPTE_TDP_AD_DISABLED
 
 
+@mirrors("mmu/spte.h spte_ad_need_write_protect")
 def spte_ad_need_write_protect(spte: int) -> bool:
-    """mmu/spte.h spte_ad_need_write_protect (for a shadow-present SPTE)."""
+    """A shadow-present ``u64 spte`` needs write protection for dirty logging: True."""
     return spte & SPTE_TDP_AD_MASK != SPTE_TDP_AD_ENABLED
 
 
+@mirrors("mmu/spte.h spte_shadow_accessed_mask")
 def spte_shadow_accessed_mask(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.h spte_shadow_accessed_mask."""
+    """``u64 spte`` has this accessed bit, 0 where it has none."""
     return kvm.shadow_accessed_mask if spte_ad_enabled(spte) else 0
 
 
+@mirrors("mmu/spte.h spte_shadow_dirty_mask")
 def spte_shadow_dirty_mask(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.h spte_shadow_dirty_mask."""
+    """``u64 spte`` has this dirty bit, 0 where it has none."""
     return kvm.shadow_dirty_mask if spte_ad_enabled(spte) else 0
 
 
+@mirrors("mmu/spte.h is_access_track_spte")
 def is_access_track_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_access_track_spte; the mask holds bit 10 as well from patch 13."""
+    """``u64 spte`` is access-tracked; the mask holds bit 10 as well from patch 13."""
     return not spte_ad_enabled(spte) and spte & kvm.shadow_acc_track_mask == 0
 
 
+@mirrors("mmu/spte.h is_large_pte")
 def is_large_pte(pte: int) -> bool:
-    """mmu/spte.h is_large_pte."""
+    """``u64 pte`` maps a huge page: True."""
     return pte & PT_PAGE_SIZE_MASK != 0
 
 
+@mirrors("mmu/spte.h is_last_spte")
 def is_last_spte(pte: int, level: int) -> bool:
-    """mmu/spte.h is_last_spte."""
+    """``u64 pte`` at ``int level`` ends the walk: True."""
     return level == PG_LEVEL_4K or pte & PT_PAGE_SIZE_MASK != 0
 
 
-def is_executable_pte(kvm: Kvm, spte: int, for_kernel_mode: bool = False, vcpu: Vcpu | None = None) -> bool:
-    """mmu/spte.h is_executable_pte; patch 14 adds the last two arguments, which the C before it lacks."""
+@mirrors("mmu/spte.h is_executable_pte", patches=(14,))
+def is_executable_pte(spte: int, for_kernel_mode: bool, vcpu: Vcpu) -> bool:
+    """``u64 spte`` can be executed; before patch 14 the C has no ``for_kernel_mode`` and no ``vcpu`` to look at."""
+    kvm = vcpu.kvm
     x_mask = kvm.shadow_x_mask
-    if kvm.has(14) and vcpu is not None and vcpu.pt_guest_exec_control:
+    if vcpu.pt_guest_exec_control and kvm.has(14):
         x_mask |= kvm.shadow_ux_mask
         if for_kernel_mode:
             x_mask &= ~kvm.h.VMX_EPT_USER_EXECUTABLE_MASK
@@ -159,57 +167,77 @@ def is_executable_pte(kvm: Kvm, spte: int, for_kernel_mode: bool = False, vcpu: 
     return spte & (x_mask | kvm.shadow_nx_mask) == x_mask
 
 
+@mirrors("mmu/spte.h spte_to_pfn")
 def spte_to_pfn(pte: int) -> int:
-    """mmu/spte.h spte_to_pfn."""
+    """``u64 pte`` maps this ``kvm_pfn_t``."""
     return (pte & SPTE_BASE_ADDR_MASK) >> PAGE_SHIFT
 
 
+@mirrors("mmu/spte.h is_writable_pte")
 def is_writable_pte(pte: int) -> bool:
-    """mmu/spte.h is_writable_pte."""
+    """``unsigned long pte`` can be written: True."""
     return pte & PT_WRITABLE_MASK != 0
 
 
+@mirrors("mmu/spte.h is_mmu_writable_spte")
 def is_mmu_writable_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_mmu_writable_spte."""
+    """The MMU may make ``u64 spte`` writable again: True."""
     return spte & kvm.shadow_mmu_writable_mask != 0
 
 
+@mirrors("mmu/spte.h is_accessed_spte")
 def is_accessed_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_accessed_spte."""
+    """``u64 spte`` was used since it was last looked at: True."""
     accessed_mask = spte_shadow_accessed_mask(kvm, spte)
     return spte & accessed_mask != 0 if accessed_mask else not is_access_track_spte(kvm, spte)
 
 
+@mirrors("mmu/spte.h is_dirty_spte")
 def is_dirty_spte(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h is_dirty_spte."""
+    """``u64 spte`` was written through since it was last looked at: True."""
     dirty_mask = spte_shadow_dirty_mask(kvm, spte)
     return spte & (dirty_mask or PT_WRITABLE_MASK) != 0
 
 
+@mirrors("mmu/spte.h is_rsvd_spte")
 def is_rsvd_spte(rsvd_check: rsvd_bits_validate, spte: int, level: int) -> bool:
-    """mmu/spte.h is_rsvd_spte."""
+    """``u64 spte`` at ``int level`` has bits that KVM may not set: True."""
     return (
         rsvd_check.bad_mt_xwr >> (spte & 0x3F) & 1 != 0
         or spte & rsvd_check.rsvd_bits_mask[spte >> 7 & 1][level - 1] != 0
     )
 
 
+@mirrors("mmu/spte.h check_spte_writable_invariants")
 def check_spte_writable_invariants(kvm: Kvm, spte: int) -> bool:
-    """mmu/spte.h check_spte_writable_invariants: False where the C WARNs."""
+    """The writable bits of ``u64 spte`` agree with each other: False where the C WARNs."""
     if spte & kvm.shadow_mmu_writable_mask:
         return spte & kvm.shadow_host_writable_mask != 0
     return not is_writable_pte(spte)
 
 
+@mirrors("mmu/spte.h get_mmio_spte_generation")
 def get_mmio_spte_generation(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.h get_mmio_spte_generation: 19 bits, 18 from patch 13."""
+    """An MMIO ``u64 spte`` holds a generation of 19 bits, 18 from patch 13."""
     gen = (spte & kvm.s.MMIO_SPTE_GEN_LOW_MASK) >> kvm.s.MMIO_SPTE_GEN_LOW_SHIFT
     return gen | (spte & kvm.s.MMIO_SPTE_GEN_HIGH_MASK) >> kvm.s.MMIO_SPTE_GEN_HIGH_SHIFT
 
 
+@mirrors("mmu/spte.h restore_acc_track_spte")
 def restore_acc_track_spte(kvm: Kvm, spte: int) -> int:
-    """mmu/spte.h restore_acc_track_spte: saved R and X come back; bit 10 was never among the saved."""
+    """Saved R and X come back to ``u64 spte``; bit 10 was never among the saved."""
     saved_bits = spte >> SHADOW_ACC_TRACK_SAVED_BITS_SHIFT & SHADOW_ACC_TRACK_SAVED_BITS_MASK
     spte &= ~kvm.shadow_acc_track_mask
     spte &= ~(SHADOW_ACC_TRACK_SAVED_BITS_MASK << SHADOW_ACC_TRACK_SAVED_BITS_SHIFT)
     return u64(spte | saved_bits)
+
+
+def get_spte(sp: kvm_mmu_page, index: int) -> int:
+    """``*sptep``."""
+    return sp.spt.get(index, SHADOW_NONPRESENT_VALUE)
+
+
+@mirrors("mmu/spte.h spte_to_child_sp")
+def spte_to_child_sp(vcpu: Vcpu, spte: int) -> kvm_mmu_page:
+    """The table that ``u64 spte`` links is found by its address."""
+    return vcpu.pages[spte & SPTE_BASE_ADDR_MASK]

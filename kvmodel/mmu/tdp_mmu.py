@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SIZE,
-    PG_LEVEL_2M,
-    PT_PAGE_SIZE_MASK,
-    PT_WRITABLE_MASK,
-    RET_PF_CONTINUE,
+from kvmodel.include.asm.kvm_host import PAGE_SIZE, PG_LEVEL_2M, Vcpu, kvm_memory_slot
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu import (
+    disallowed_hugepage_adjust,
+    kvm_mmu_hugepage_adjust,
+    kvm_mmu_max_mapping_level,
+)
+from kvmodel.mmu.mmu_internal import (
     RET_PF_EMULATE,
     RET_PF_FIXED,
-    RET_PF_INVALID,
     RET_PF_NAMES,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
     gfn_round_for_level,
-    kvm_memory_slot,
     kvm_mmu_page,
+    kvm_mmu_page_ad_need_write_protect,
     kvm_page_fault,
 )
-from kvmodel.mmu.mmu import (
-    disallowed_hugepage_adjust,
-    fast_page_fault,
-    kvm_faultin_pfn,
-    kvm_mmu_hugepage_adjust,
-    kvm_mmu_max_mapping_level,
-    page_fault_handle_page_track,
-)
-from kvmodel.mmu.mmu_sync import get_spte, spte_to_child_sp
 from kvmodel.mmu.spte import (
-    kvm_mmu_page_ad_need_write_protect,
     make_huge_page_split_spte,
     make_mmio_spte,
     make_nonleaf_spte,
@@ -43,6 +33,7 @@ from kvmodel.mmu.spte_h import (
     FROZEN_SPTE,
     SHADOW_NONPRESENT_VALUE,
     SPTE_MMU_PRESENT_MASK,
+    get_spte,
     is_accessed_spte,
     is_large_pte,
     is_last_spte,
@@ -50,34 +41,37 @@ from kvmodel.mmu.spte_h import (
     is_shadow_present_pte,
     kvm_ad_enabled,
     spte_ad_enabled,
+    spte_to_child_sp,
 )
+from kvmodel.mmu.tdp_iter_h import for_each_tdp_pte, iter_gfn
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK, kvm_update_page_stats
+from kvmodel.narration import narrate, trace
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_alloc_sp", "mmu/tdp_mmu.c tdp_mmu_init_sp")
 def tdp_mmu_alloc_sp(vcpu: Vcpu, gfn: int, role: int) -> kvm_mmu_page:
-    """mmu/tdp_mmu.c tdp_mmu_alloc_sp and tdp_mmu_init_sp."""
+    """KVM makes a page of its own EPT: ``gfn_t gfn``, ``u32 role``."""
     sp = kvm_mmu_page(vcpu.next_pa, gfn, role, vcpu.kvm.roles)
     vcpu.next_pa += PAGE_SIZE
     vcpu.pages[sp.pa] = sp
     return sp
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_init_child_sp")
 def tdp_mmu_child_role(parent_role: int) -> int:
-    """mmu/tdp_mmu.c tdp_mmu_init_child_sp: the parent's role, one level down."""
+    """The child has the parent's ``u32`` role, one level down."""
     return parent_role - 1
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_alloc_root")
 def kvm_tdp_mmu_alloc_root(vcpu: Vcpu) -> None:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_alloc_root for the current MMU."""
+    """The current MMU gets its root."""
     vcpu.mmu.root = tdp_mmu_alloc_sp(vcpu, 0, vcpu.mmu.root_role)
 
 
-def kvm_update_page_stats(vcpu: Vcpu, level: int, count: int) -> None:
-    """mmu.h kvm_update_page_stats: pages_4k, pages_2m or pages_1g of struct kvm_vm_stat."""
-    vcpu.count(("pages_4k", "pages_2m", "pages_1g")[level - 1], count)
-
-
+@mirrors("mmu/tdp_mmu.c handle_removed_pt")
 def handle_removed_pt(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """mmu/tdp_mmu.c handle_removed_pt: the table's entries go, and what they counted for."""
+    """The table's entries go, and what they counted for."""
     if sp.possible_nx_huge_page:
         vcpu.count("nx_lpage_splits", -1)
     for index, spte in sp.spt.items():
@@ -90,11 +84,11 @@ def handle_removed_pt(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
     del vcpu.pages[sp.pa]
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_set_spte_atomic", "mmu/tdp_mmu.c handle_changed_spte")
 def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int) -> None:
-    """mmu/tdp_mmu.c tdp_mmu_set_spte_atomic and handle_changed_spte: a table that is linked no longer is removed."""
+    """The entry is set; a table that is linked no longer is removed."""
     old_spte = get_spte(sp, index)
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_tdp_mmu_spte_changed", (0, gfn, sp.level, old_spte, new_spte)))
+    trace(vcpu, "kvm_tdp_mmu_spte_changed", 0, gfn, sp.level, old_spte, new_spte)
     was_leaf = is_shadow_present_pte(old_spte) and is_last_spte(old_spte, sp.level)
     is_leaf = is_shadow_present_pte(new_spte) and is_last_spte(new_spte, sp.level)
     if was_leaf != is_leaf:
@@ -105,8 +99,9 @@ def _set_spte(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, new_spte: int)
         handle_removed_pt(vcpu, spte_to_child_sp(vcpu, old_spte))
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_map_handle_target_level", patches=(14,))
 def tdp_mmu_map_handle_target_level(vcpu: Vcpu, fault: kvm_page_fault, sp: kvm_mmu_page, index: int, gfn: int) -> int:
-    """mmu/tdp_mmu.c tdp_mmu_map_handle_target_level: RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED."""
+    """The function answers RET_PF_FIXED, _SPURIOUS, _EMULATE or _WRITE_PROTECTED."""
     kvm = vcpu.kvm
     old_spte = get_spte(sp, index)
     ret = RET_PF_FIXED
@@ -125,40 +120,43 @@ def tdp_mmu_map_handle_target_level(vcpu: Vcpu, fault: kvm_page_fault, sp: kvm_m
         ret = RET_PF_WRITE_PROTECTED
     if is_mmio_spte(kvm, new_spte):
         vcpu.count("pf_mmio_spte_created")
-        if vcpu.trace is not None:
-            vcpu.trace.append(("mark_mmio_spte", (sp.pa + index * 8, gfn, new_spte)))
+        trace(vcpu, "mark_mmio_spte", sp.pa + index * 8, gfn, new_spte)
         ret = RET_PF_EMULATE
-    elif vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_set_spte", (sp.level, gfn, new_spte, sp.pa + index * 8)))
-    if vcpu.steps is not None:
-        vcpu.step("mmu/tdp_mmu.c tdp_mmu_map_handle_target_level", f"RET_PF_{RET_PF_NAMES[ret]}")
+    else:
+        trace(vcpu, "kvm_mmu_set_spte", sp.level, gfn, new_spte, sp.pa + index * 8)
+    narrate(vcpu, "RET_PF_{}", RET_PF_NAMES[ret])
     return ret
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_link_sp")
 def tdp_mmu_link_sp(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, child: kvm_mmu_page) -> None:
-    """mmu/tdp_mmu.c tdp_mmu_link_sp."""
+    """The entry links ``child``."""
     spte = make_nonleaf_spte(vcpu.kvm, child.pa, not kvm_ad_enabled(vcpu.kvm))
     _set_spte(vcpu, sp, index, gfn, spte)
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_split_huge_page")
 def tdp_mmu_split_huge_page(vcpu: Vcpu, sp: kvm_mmu_page, index: int, gfn: int, child: kvm_mmu_page) -> None:
-    """mmu/tdp_mmu.c tdp_mmu_split_huge_page: 512 smaller entries with the huge one's permissions."""
+    """512 smaller entries take the huge one's place and permissions."""
     huge_spte = get_spte(sp, index)
     for i in range(512):
         child.spt[i] = make_huge_page_split_spte(vcpu.kvm, huge_spte, child.role, i)
-    if vcpu.steps is not None:
-        told = f"level {sp.level}: spte {huge_spte:#x} is split, its first child {child.spt[0]:#x}"
-        by = 12 if child.spt[0] & ~huge_spte & vcpu.kvm.shadow_ux_mask else 0
-        vcpu.step("mmu/spte.c make_huge_page_split_spte", told, by)
+    narrate(
+        vcpu,
+        "level {}: spte {:#x} is split, its first child {:#x}",
+        *(sp.level, huge_spte, child.spt[0]),
+        of=make_huge_page_split_spte,
+        by=child.spt[0] & ~huge_spte & vcpu.kvm.shadow_ux_mask,
+    )
     tdp_mmu_link_sp(vcpu, sp, index, gfn, child)
     kvm_update_page_stats(vcpu, sp.level - 1, 512)
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_map")
 def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_map. RET_PF_*."""
+    """KVM maps the fault's page in its own EPT. RET_PF_*."""
     kvm_mmu_hugepage_adjust(vcpu, fault)
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_mmu_spte_requested", (fault.gfn, fault.pfn, fault.goal_level)))
+    trace(vcpu, "kvm_mmu_spte_requested", fault.gfn, fault.pfn, fault.goal_level)
     sp = vcpu.mmu.root
     assert sp is not None
     while True:
@@ -185,21 +183,9 @@ def kvm_tdp_mmu_map(vcpu: Vcpu, fault: kvm_page_fault) -> int:
         sp = child
 
 
-def kvm_tdp_mmu_page_fault(vcpu: Vcpu, fault: kvm_page_fault) -> int:
-    """mmu/mmu.c kvm_tdp_mmu_page_fault (by way of kvm_tdp_page_fault). RET_PF_*."""
-    if page_fault_handle_page_track(vcpu, fault):
-        return RET_PF_WRITE_PROTECTED
-    r = fast_page_fault(vcpu, fault)
-    if r != RET_PF_INVALID:
-        return r
-    r = kvm_faultin_pfn(vcpu, fault)
-    if r != RET_PF_CONTINUE:
-        return r
-    return kvm_tdp_mmu_map(vcpu, fault)
-
-
+@mirrors("mmu/tdp_mmu.c age_gfn_range")
 def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
-    """mmu/tdp_mmu.c age_gfn_range for one entry: whether it was young; without A/D bits access tracking begins."""
+    """One entry was young (True) or not; without A/D bits access tracking begins."""
     kvm = vcpu.kvm
     old_spte = get_spte(sp, index)
     if not is_accessed_spte(kvm, old_spte):
@@ -208,99 +194,90 @@ def age_gfn(vcpu: Vcpu, sp: kvm_mmu_page, index: int) -> bool:
         new_spte = old_spte & ~kvm.shadow_accessed_mask
     else:
         new_spte = mark_spte_for_access_track(kvm, old_spte)
-        if vcpu.steps is not None:
-            by = 13 if old_spte & ~new_spte & kvm.shadow_ux_mask else 0
-            vcpu.step("mmu/spte.c mark_spte_for_access_track", f"spte {old_spte:#x} becomes {new_spte:#x}", by)
+        narrate(
+            vcpu,
+            "spte {:#x} becomes {:#x}",
+            *(old_spte, new_spte),
+            of=mark_spte_for_access_track,
+            patch=13 if old_spte & ~new_spte & kvm.shadow_ux_mask else 0,
+        )
     _set_spte(vcpu, sp, index, gfn_round_for_level(sp.gfn + (index << (sp.level - 1) * 9), sp.level), new_spte)
     return True
 
 
-def _gfn(sp: kvm_mmu_page, index: int) -> int:
-    return sp.gfn + (index << (sp.level - 1) * 9)
-
-
-def for_each_tdp_pte(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int = 1) -> Iterator[tuple[kvm_mmu_page, int]]:
-    """mmu/tdp_iter.h for_each_tdp_pte_min_level over the slot: pre-order, (page, index) of each entry ever set."""
-    root = vcpu.mmu.root
-    assert root is not None
-    todo = [root]
-    while todo:
-        sp = todo.pop()
-        for index in sorted(sp.spt):
-            gfn = _gfn(sp, index)
-            if gfn + (1 << (sp.level - 1) * 9) <= slot.base_gfn or gfn >= slot.base_gfn + slot.npages:
-                continue
-            yield sp, index
-            spte = get_spte(sp, index)
-            if sp.level > min_level and is_shadow_present_pte(spte) and not is_last_spte(spte, sp.level):
-                todo.append(spte_to_child_sp(vcpu, spte))
-
-
+@mirrors("mmu/tdp_mmu.c tdp_root_for_each_leaf_pte")
 def _leaves(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int = 1) -> Iterator[tuple[kvm_mmu_page, int, int]]:
-    """mmu/tdp_mmu.c tdp_root_for_each_leaf_pte."""
+    """The walk over the slot gives the entries that map memory."""
     for sp, index in for_each_tdp_pte(vcpu, slot, min_level):
         spte = get_spte(sp, index)
         if is_shadow_present_pte(spte) and is_last_spte(spte, sp.level):
             yield sp, index, spte
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_age_gfn_range")
 def kvm_tdp_mmu_age_gfn_range(vcpu: Vcpu, slot: kvm_memory_slot) -> bool:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_age_gfn_range for the whole slot: whether any entry was young."""
+    """The whole slot is aged: True where any entry was young."""
     return any([age_gfn(vcpu, sp, index) for sp, index, _ in _leaves(vcpu, slot)])
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_wrprot_slot")
 def kvm_tdp_mmu_wrprot_slot(vcpu: Vcpu, slot: kvm_memory_slot, min_level: int) -> bool:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_wrprot_slot (wrprot_gfn_range): whether an entry changed."""
+    """The whole slot is write-protected (wrprot_gfn_range): True where an entry changed."""
     changed = False
     for sp, index, spte in _leaves(vcpu, slot, min_level):
         if spte & PT_WRITABLE_MASK:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~PT_WRITABLE_MASK)
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~PT_WRITABLE_MASK)
             changed = True
     return changed
 
 
+@mirrors("mmu/tdp_mmu.c tdp_mmu_need_write_protect")
 def tdp_mmu_need_write_protect(vcpu: Vcpu, sp: kvm_mmu_page) -> bool:
-    """mmu/tdp_mmu.c tdp_mmu_need_write_protect."""
+    """Dirty pages of ``sp`` are found by write protection, not by the dirty bit: True."""
     return kvm_mmu_page_ad_need_write_protect(vcpu.kvm, sp) or not kvm_ad_enabled(vcpu.kvm)
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_clear_dirty_slot")
 def kvm_tdp_mmu_clear_dirty_slot(vcpu: Vcpu, slot: kvm_memory_slot) -> bool:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_clear_dirty_slot (clear_dirty_gfn_range): whether an entry changed."""
+    """The whole slot becomes clean (clear_dirty_gfn_range): True where an entry changed."""
     assert vcpu.mmu.root is not None
     dbit = PT_WRITABLE_MASK if tdp_mmu_need_write_protect(vcpu, vcpu.mmu.root) else vcpu.kvm.shadow_dirty_mask
     changed = False
     for sp, index, spte in _leaves(vcpu, slot):
         if spte & dbit:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~dbit)
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~dbit)
             changed = True
     return changed
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_clear_dirty_pt_masked")
 def kvm_tdp_mmu_clear_dirty_pt_masked(vcpu: Vcpu, slot: kvm_memory_slot, gfns: set[int], wrprot: bool) -> None:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_clear_dirty_pt_masked for the 4 KiB entries of ``gfns``."""
+    """The 4 KiB entries of ``gfns`` become clean."""
     assert vcpu.mmu.root is not None
     wrprot = wrprot or tdp_mmu_need_write_protect(vcpu, vcpu.mmu.root)
     dbit = PT_WRITABLE_MASK if wrprot else vcpu.kvm.shadow_dirty_mask
     for sp, index, spte in _leaves(vcpu, slot):
-        if sp.level == 1 and _gfn(sp, index) in gfns and spte & dbit:
-            _set_spte(vcpu, sp, index, _gfn(sp, index), spte & ~dbit)
+        if sp.level == 1 and iter_gfn(sp, index) in gfns and spte & dbit:
+            _set_spte(vcpu, sp, index, iter_gfn(sp, index), spte & ~dbit)
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_try_split_huge_pages")
 def kvm_tdp_mmu_try_split_huge_pages(vcpu: Vcpu, slot: kvm_memory_slot, target_level: int) -> None:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_try_split_huge_pages (tdp_mmu_split_huge_pages_root)."""
+    """Huge pages of the slot are split down to ``target_level`` (tdp_mmu_split_huge_pages_root)."""
     for sp, index in for_each_tdp_pte(vcpu, slot, target_level + 1):
         spte = get_spte(sp, index)
         if is_shadow_present_pte(spte) and is_large_pte(spte):
-            gfn = _gfn(sp, index)
+            gfn = iter_gfn(sp, index)
             child = tdp_mmu_alloc_sp(vcpu, gfn, tdp_mmu_child_role(sp.role))
             tdp_mmu_split_huge_page(vcpu, sp, index, gfn, child)
 
 
+@mirrors("mmu/tdp_mmu.c kvm_tdp_mmu_zap_collapsible_sptes")
 def kvm_tdp_mmu_zap_collapsible_sptes(vcpu: Vcpu, slot: kvm_memory_slot) -> None:
-    """mmu/tdp_mmu.c kvm_tdp_mmu_zap_collapsible_sptes: tables go that a huge page may replace."""
+    """Tables go that a huge page may replace."""
     for sp, index in for_each_tdp_pte(vcpu, slot, PG_LEVEL_2M):
         spte = get_spte(sp, index)
-        gfn = _gfn(sp, index)
+        gfn = iter_gfn(sp, index)
         if sp.level > 3 or not is_shadow_present_pte(spte) or spte & PT_PAGE_SIZE_MASK:
             continue
         if not slot.base_gfn <= gfn < slot.base_gfn + slot.npages:

@@ -1,10 +1,14 @@
-"""arch/x86/kvm/vmx/nested.c: what L1 is offered, what it may ask, what L2 runs on, who wants an exit."""
+"""arch/x86/kvm/vmx/nested.c: what L1 is offered, what it may ask, what L2 runs on, who wants an exit.
+
+The other parts of the file: ``nested_ctls`` (the MSRs of the other controls), ``nested_evmcs`` (the enlightened VMCS).
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from kvmodel.bits import GENMASK, u32
+from kvmodel.include.asm.hyperv_tlfs import HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL
 from kvmodel.include.asm.kvm_host import (
     EINVAL,
     PAGE_SHIFT,
@@ -15,7 +19,7 @@ from kvmodel.include.asm.kvm_host import (
     vmcs12,
     x86_exception,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
     CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR,
     CPU_BASED_TPR_SHADOW,
@@ -89,25 +93,27 @@ from kvmodel.include.asm.vmx_h import (
     VMX_VPID_EXTENT_SUPPORTED_MASK,
     VMX_VPID_INVVPID_BIT,
     VMXERR_ENTRY_INVALID_CONTROL_FIELD,
-    fixed_bits_valid,
-    vmx_control_msr,
 )
+from kvmodel.mirrors import mirrors
 from kvmodel.mmu.mmu_fault import kvm_init_shadow_ept_mmu
 from kvmodel.mmu.mmu_page import kvm_mmu_free_roots, kvm_mmu_reload
 from kvmodel.mmu.mmu_sync import kvm_mmu_invalidate_addr
+from kvmodel.narration import narrate, trace
 from kvmodel.vmx.capabilities import cpu_has_vmx_vmfunc, ept_caps_to_lpage_level
-from kvmodel.vmx.hyperv import nested_evmcs_check_controls, nested_evmcs_filter_control_msr
-from kvmodel.vmx.nested_evmcs import (
-    HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL,
+from kvmodel.vmx.hyperv import nested_evmcs_check_controls
+from kvmodel.vmx.nested_evmcs import copy_enlightened_to_vmcs12, nested_vmx_handle_enlightened_vmptrld
+from kvmodel.vmx.nested_h import (
     EvmptrldStatus,
-    copy_enlightened_to_vmcs12,
-    nested_vmx_handle_enlightened_vmptrld,
+    fixed_bits_valid,
+    nested_cpu_has,
+    nested_cpu_has2,
+    nested_cpu_has_ept,
+    nested_ept_ad_enabled,
 )
-from kvmodel.vmx.vmx_ept import nested_ept_ad_enabled
+from kvmodel.vmx.vmx_h import PML_ENTITY_NUM
 
 VMX_VMFUNC_EPTP_SWITCHING: Final = 1  # asm/vmx.h
 EPTP_PA_MASK: Final = GENMASK(51, 12)
-PML_ENTITY_NUM: Final = 512  # vmx/vmx.h
 VM_FAIL_INVALID: Final = -1  # VMfailInvalid: there is no vmcs12 to hold an error number
 
 # vmx/nested.c prepare_vmcs02_early: secondary controls that vmcs02 takes from vmcs12 only.
@@ -125,8 +131,9 @@ FROM_VMCS12_ONLY: Final = (
 )
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_secondary_ctls", patches=(16,))
 def nested_vmx_setup_secondary_ctls(kvm: Kvm, ept_caps: int, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_secondary_ctls: ``ept_caps`` is the CPU's own MSR 0x48C, low half."""
+    """L1 is offered secondary controls and EPT; ``u32 ept_caps`` is the CPU's own MSR 0x48C, low half."""
     msrs.secondary_ctls_low = 0
     msrs.secondary_ctls_high = kvm.vmcs_config.cpu_based_2nd_exec_ctrl & (
         SECONDARY_EXEC_DESC
@@ -175,15 +182,17 @@ def nested_vmx_setup_secondary_ctls(kvm: Kvm, ept_caps: int, msrs: nested_vmx_ms
         msrs.secondary_ctls_high |= SECONDARY_EXEC_ENCLS_EXITING
 
 
+@mirrors("vmx/nested.c is_bitwise_subset")
 def is_bitwise_subset(superset: int, subset: int, mask: int) -> bool:
-    """vmx/nested.c is_bitwise_subset, within 64-bit ``mask``."""
+    """Within ``u64 mask``, ``superset`` has every bit of ``subset``: True."""
     superset &= mask
     subset &= mask
     return superset | subset == superset
 
 
+@mirrors("vmx/nested.c vmx_restore_control_msr")
 def vmx_restore_control_msr(kvm: Kvm, msrs: nested_vmx_msrs, data: int) -> int:
-    """vmx/nested.c vmx_restore_control_msr for MSR 0x48B: user space writes ``data``. 0 or -EINVAL."""
+    """User space writes ``u64 data`` to MSR 0x48B: 0 or -EINVAL."""
     config = kvm.vmcs_config.nested
     supported = vmx_control_msr(config.secondary_ctls_low, config.secondary_ctls_high)
     if not is_bitwise_subset(data, supported, GENMASK(31, 0)):
@@ -195,8 +204,9 @@ def vmx_restore_control_msr(kvm: Kvm, msrs: nested_vmx_msrs, data: int) -> int:
     return 0
 
 
+@mirrors("vmx/nested.c vmx_restore_vmx_ept_vpid_cap")
 def vmx_restore_vmx_ept_vpid_cap(kvm: Kvm, msrs: nested_vmx_msrs, data: int) -> int:
-    """vmx/nested.c vmx_restore_vmx_ept_vpid_cap: user space writes MSR 0x48C. 0 or -EINVAL."""
+    """User space writes ``u64 data`` to MSR 0x48C: 0 or -EINVAL."""
     config = kvm.vmcs_config.nested
     if not is_bitwise_subset(vmx_control_msr(config.ept_caps, config.vpid_caps), data, GENMASK(63, 0)):
         return -EINVAL
@@ -205,8 +215,9 @@ def vmx_restore_vmx_ept_vpid_cap(kvm: Kvm, msrs: nested_vmx_msrs, data: int) -> 
     return 0
 
 
+@mirrors("vmx/nested.c vmx_get_vmx_msr")
 def vmx_get_vmx_msr(msrs: nested_vmx_msrs, msr_index: int) -> int | None:
-    """vmx/nested.c vmx_get_vmx_msr for the MSRs of controls, 0x48C and 0x491: 64 bits, None for another."""
+    """The MSRs of controls, 0x48C and 0x491 are read as ``u64``; None for another."""
     if msr_index in (MSR_IA32_VMX_TRUE_PINBASED_CTLS, MSR_IA32_VMX_PINBASED_CTLS):
         data = vmx_control_msr(msrs.pinbased_ctls_low, msrs.pinbased_ctls_high)
         return data | (PIN_BASED_ALWAYSON_WITHOUT_TRUE_MSR if msr_index == MSR_IA32_VMX_PINBASED_CTLS else 0)
@@ -228,36 +239,15 @@ def vmx_get_vmx_msr(msrs: nested_vmx_msrs, msr_index: int) -> int | None:
     return None
 
 
-def vmx_get_msr(vcpu: Vcpu, msr_index: int, host_initiated: bool = False) -> int | None:
-    """vmx/vmx.c vmx_get_msr's case of the VMX capability MSRs, as the guest or user space reads them."""
-    data = vmx_get_vmx_msr(vcpu.nested_msrs, msr_index)
-    if data is not None and not host_initiated and vcpu.guest_cpuid_has_evmcs:
-        data = nested_evmcs_filter_control_msr(vcpu, msr_index, data)
-    return data
-
-
+@mirrors("vmx/nested.c vmx_control_verify")
 def vmx_control_verify(control: int, low: int, high: int) -> bool:
-    """vmx/nested.c vmx_control_verify: 32 bits each."""
+    """The control allows what its MSR's halves allow: ``u32`` each."""
     return fixed_bits_valid(control, low, high)
 
 
-def nested_cpu_has(v12: vmcs12, bit: int) -> bool:
-    """vmx/nested.h nested_cpu_has: a primary processor-based control."""
-    return v12.cpu_based_vm_exec_control & bit != 0
-
-
-def nested_cpu_has2(v12: vmcs12, bit: int) -> bool:
-    """vmx/nested.h nested_cpu_has2: a secondary control, where vmcs12 activates them."""
-    return nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) and v12.secondary_vm_exec_control & bit != 0
-
-
-def nested_cpu_has_ept(v12: vmcs12) -> bool:
-    """vmx/nested.h nested_cpu_has_ept."""
-    return nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_EPT)
-
-
+@mirrors("vmx/nested.c nested_vmx_check_apicv_controls")
 def nested_vmx_check_apicv_controls(v12: vmcs12) -> int:
-    """vmx/nested.c nested_vmx_check_apicv_controls without posted interrupts: 0 or -EINVAL."""
+    """The APIC controls agree, without posted interrupts: 0 or -EINVAL."""
     x2apic = nested_cpu_has2(v12, SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE)
     delivery = nested_cpu_has2(v12, SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY)
     if not x2apic and not delivery and not nested_cpu_has2(v12, SECONDARY_EXEC_APIC_REGISTER_VIRT):
@@ -269,27 +259,31 @@ def nested_vmx_check_apicv_controls(v12: vmcs12) -> int:
     return 0 if nested_cpu_has(v12, CPU_BASED_TPR_SHADOW) else -EINVAL
 
 
+@mirrors("vmx/nested.c nested_vmx_check_pml_controls")
 def nested_vmx_check_pml_controls(v12: vmcs12) -> int:
-    """vmx/nested.c nested_vmx_check_pml_controls, with a valid page address: 0 or -EINVAL."""
+    """PML needs EPT; its page's address is valid here: 0 or -EINVAL."""
     return -EINVAL if nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_PML) and not nested_cpu_has_ept(v12) else 0
 
 
+@mirrors("vmx/nested.c nested_vmx_check_unrestricted_guest_controls")
 def nested_vmx_check_unrestricted_guest_controls(v12: vmcs12) -> int:
-    """vmx/nested.c nested_vmx_check_unrestricted_guest_controls: 0 or -EINVAL."""
+    """An unrestricted guest needs EPT: 0 or -EINVAL."""
     if nested_cpu_has2(v12, SECONDARY_EXEC_UNRESTRICTED_GUEST) and not nested_cpu_has_ept(v12):
         return -EINVAL
     return 0
 
 
+@mirrors("vmx/nested.c nested_vmx_check_mode_based_ept_exec_controls")
 def nested_vmx_check_mode_based_ept_exec_controls(v12: vmcs12) -> int:
-    """vmx/nested.c nested_vmx_check_mode_based_ept_exec_controls: 0 or -EINVAL; the base has it already."""
+    """MBEC needs EPT: 0 or -EINVAL; the base has this already."""
     if nested_cpu_has2(v12, SECONDARY_EXEC_MODE_BASED_EPT_EXEC) and not nested_cpu_has_ept(v12):
         return -EINVAL
     return 0
 
 
+@mirrors("vmx/nested.c nested_vmx_check_eptp")
 def nested_vmx_check_eptp(vcpu: Vcpu, new_eptp: int) -> bool:
-    """vmx/nested.c nested_vmx_check_eptp: whether the 64-bit EPT pointer is one L1 may use."""
+    """L1 may use the EPT pointer ``u64 new_eptp``: True."""
     ept_caps = vcpu.nested_msrs.ept_caps
     memtype = new_eptp & VMX_EPTP_MT_MASK
     if memtype == VMX_EPTP_MT_UC:
@@ -314,53 +308,55 @@ def nested_vmx_check_eptp(vcpu: Vcpu, new_eptp: int) -> bool:
     return not (new_eptp & VMX_EPTP_AD_ENABLE_BIT and not ept_caps & VMX_EPT_AD_BIT)
 
 
+@mirrors("vmx/nested.c nested_check_vm_execution_controls")
 def nested_check_vm_execution_controls(vcpu: Vcpu) -> int:
-    """vmx/nested.c nested_check_vm_execution_controls: 0 or -EINVAL.
+    """The VM-execution controls of vmcs12 are checked: 0 or -EINVAL.
 
     Its checks of secondary controls and EPT pointer; the addresses in vmcs12 and the other controls are sound.
     """
     v12 = vcpu.vmcs12
     msrs = vcpu.nested_msrs
-    where = "vmx/nested.c nested_check_vm_execution_controls"
     if nested_cpu_has(v12, CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) and not vmx_control_verify(
         v12.secondary_vm_exec_control, msrs.secondary_ctls_low, msrs.secondary_ctls_high
     ):
         not_allowed = v12.secondary_vm_exec_control & ~msrs.secondary_ctls_high
-        vcpu.step(where, f"secondary controls {not_allowed:#x} are not offered to L1")
+        narrate(vcpu, "secondary controls {:#x} are not offered to L1", not_allowed)
         return -EINVAL
     if nested_vmx_check_apicv_controls(v12):
-        vcpu.step("vmx/nested.c nested_vmx_check_apicv_controls", "APIC controls that exclude each other")
+        narrate(vcpu, "APIC controls that exclude each other", of=nested_vmx_check_apicv_controls)
         return -EINVAL
     if (
         nested_vmx_check_pml_controls(v12)
         or nested_vmx_check_unrestricted_guest_controls(v12)
         or nested_vmx_check_mode_based_ept_exec_controls(v12)
     ):
-        vcpu.step("vmx/nested.c nested_vmx_check_mode_based_ept_exec_controls", "a control that needs EPT, without it")
+        narrate(vcpu, "a control that needs EPT, without it", of=nested_vmx_check_mode_based_ept_exec_controls)
         return -EINVAL
     if nested_cpu_has2(v12, SECONDARY_EXEC_ENABLE_VPID) and not v12.virtual_processor_id:
-        vcpu.step(where, "VPID 0")
+        narrate(vcpu, "VPID 0")
         return -EINVAL
     if nested_cpu_has_ept(v12) and not nested_vmx_check_eptp(vcpu, v12.ept_pointer):
-        vcpu.step("vmx/nested.c nested_vmx_check_eptp", f"EPT pointer {v12.ept_pointer:#x} refused")
+        narrate(vcpu, "EPT pointer {:#x} refused", v12.ept_pointer, of=nested_vmx_check_eptp)
         return -EINVAL
     return 0
 
 
+@mirrors("vmx/nested.c nested_vmx_check_controls")
 def nested_vmx_check_controls(vcpu: Vcpu) -> int:
-    """vmx/nested.c nested_vmx_check_controls: 0 or -EINVAL."""
+    """All controls of vmcs12 are checked: 0 or -EINVAL."""
     if nested_check_vm_execution_controls(vcpu):
         return -EINVAL
     if vcpu.guest_cpuid_has_evmcs:
         ret = nested_evmcs_check_controls(vcpu.kvm, vcpu.vmcs12)
         if ret:
-            vcpu.step("vmx/hyperv.c nested_evmcs_check_controls", "a control an enlightened VMCS cannot carry")
+            narrate(vcpu, "a control an enlightened VMCS cannot carry", of=nested_evmcs_check_controls)
         return ret
     return 0
 
 
+@mirrors("vmx/nested.c nested_vmx_run")
 def nested_vmx_run(vcpu: Vcpu, launch: bool = True) -> int:
-    """vmx/nested.c nested_vmx_run: 0 where L2 is entered, else the VM-instruction error number or VM_FAIL_INVALID."""
+    """L2 is entered (0), or L1 gets the VM-instruction error number or VM_FAIL_INVALID."""
     if nested_vmx_handle_enlightened_vmptrld(vcpu, launch) is EvmptrldStatus.EVMPTRLD_VMFAIL:
         return VM_FAIL_INVALID
     if vcpu.hv.hv_evmcs is not None:
@@ -376,8 +372,9 @@ def nested_vmx_run(vcpu: Vcpu, launch: bool = True) -> int:
     return 0
 
 
+@mirrors("vmx/nested.c prepare_vmcs02_early")
 def prepare_vmcs02_early(vcpu: Vcpu) -> int:
-    """vmx/nested.c prepare_vmcs02_early: vmcs02's secondary controls, 32 bits.
+    """vmcs02 gets its secondary controls: ``u32``.
 
     vmcs01's controls stay but for a list; bit 22 is not on it, so vmcs01's MBEC reaches L2 whatever L1 asks.
     """
@@ -389,17 +386,19 @@ def prepare_vmcs02_early(vcpu: Vcpu) -> int:
     exec_control &= ~SECONDARY_EXEC_SHADOW_VMCS
     if not nested_cpu_has2(v12, SECONDARY_EXEC_UNRESTRICTED_GUEST):
         exec_control &= ~SECONDARY_EXEC_UNRESTRICTED_GUEST
-    if vcpu.steps is not None:
-        ours = "on" if vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC else "off"
-        asked = "on" if v12.secondary_vm_exec_control & SECONDARY_EXEC_MODE_BASED_EPT_EXEC else "off"
-        vcpu.step(
-            "vmx/nested.c prepare_vmcs02_early", f"MBEC in vmcs01 {ours}, in vmcs12 {asked}: vmcs02 {exec_control:#x}"
-        )
+    narrate(
+        vcpu,
+        "MBEC in vmcs01 {}, in vmcs12 {}: vmcs02 {:#x}",
+        "on" if vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC else "off",
+        "on" if v12.secondary_vm_exec_control & SECONDARY_EXEC_MODE_BASED_EPT_EXEC else "off",
+        exec_control,
+    )
     return exec_control
 
 
+@mirrors("vmx/nested.c nested_ept_new_eptp")
 def nested_ept_new_eptp(vcpu: Vcpu) -> None:
-    """vmx/nested.c nested_ept_new_eptp: execute-only, page sizes and A/D reach the shadow MMU; MBEC does not."""
+    """Execute-only, page sizes and A/D reach the shadow MMU; MBEC does not."""
     caps = vcpu.nested_msrs.ept_caps
     execonly = caps & VMX_EPT_EXECUTE_ONLY_BIT != 0
     kvm_init_shadow_ept_mmu(
@@ -407,8 +406,9 @@ def nested_ept_new_eptp(vcpu: Vcpu) -> None:
     )
 
 
+@mirrors("vmx/nested.c nested_ept_init_mmu_context")
 def nested_ept_init_mmu_context(vcpu: Vcpu) -> None:
-    """vmx/nested.c nested_ept_init_mmu_context, and the root that the next entry finds or allocates."""
+    """L2 gets its MMU, with the root that the next entry finds or allocates."""
     vcpu.mmu = vcpu.guest_mmu
     nested_ept_new_eptp(vcpu)
     vcpu.mmu.inject_page_fault = nested_ept_inject_page_fault
@@ -416,20 +416,23 @@ def nested_ept_init_mmu_context(vcpu: Vcpu) -> None:
     kvm_mmu_reload(vcpu)
 
 
+@mirrors("vmx/nested.c nested_ept_root_matches")
 def nested_ept_root_matches(root_eptp: int, eptp: int) -> bool:
-    """vmx/nested.c nested_ept_root_matches for a valid root: the same address bits."""
+    """A valid root matches where the address bits are the same: ``u64`` each."""
     return (root_eptp ^ eptp) & EPTP_PA_MASK == 0
 
 
+@mirrors("vmx/nested.c nested_ept_invalidate_addr")
 def nested_ept_invalidate_addr(vcpu: Vcpu, eptp: int, addr: int) -> None:
-    """vmx/nested.c nested_ept_invalidate_addr: other cached roots of the same table are synced for ``addr``."""
+    """Other cached roots of the same table are synced for ``gpa_t addr``."""
     roots = [root[1] for root in vcpu.mmu.prev_roots if root is not None and nested_ept_root_matches(root[0], eptp)]
     if roots:
         kvm_mmu_invalidate_addr(vcpu, addr, roots)
 
 
+@mirrors("vmx/nested.c nested_ept_inject_page_fault")
 def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
-    """vmx/nested.c nested_ept_inject_page_fault: ``vcpu.injected`` gets (reason, qualification, address)."""
+    """``vcpu.injected`` gets (reason, qualification, address)."""
     pml_full = vcpu.pml_full
     if pml_full:
         vm_exit_reason = EXIT_REASON_PML_FULL
@@ -444,18 +447,14 @@ def nested_ept_inject_page_fault(vcpu: Vcpu, fault: x86_exception) -> None:
         vm_exit_reason = EXIT_REASON_EPT_VIOLATION
     if not pml_full:
         nested_ept_invalidate_addr(vcpu, vcpu.vmcs12.ept_pointer, fault.address)
-    if vcpu.steps is not None:
-        vcpu.step(
-            "vmx/nested.c nested_ept_inject_page_fault",
-            f"exit reason {vm_exit_reason}, qualification {exit_qualification:#x} to L1",
-        )
-    if vcpu.trace is not None:
-        vcpu.trace.append(("kvm_nested_vmexit_inject", (vm_exit_reason, exit_qualification)))
+    narrate(vcpu, "exit reason {}, qualification {:#x} to L1", vm_exit_reason, exit_qualification)
+    trace(vcpu, "kvm_nested_vmexit_inject", vm_exit_reason, exit_qualification)
     vcpu.injected = (vm_exit_reason, exit_qualification, fault.address)
 
 
+@mirrors("vmx/nested.c nested_vmx_write_pml_buffer")
 def nested_vmx_write_pml_buffer(vcpu: Vcpu, gpa: int) -> int:
-    """vmx/nested.c nested_vmx_write_pml_buffer: 1 where L1's page-modification log has no room for ``gpa``."""
+    """L1's page-modification log has no room for ``gpa_t gpa``: 1, else 0."""
     if vcpu.pml_full:
         vcpu.warns.append("vmx/nested.c nested_vmx_write_pml_buffer")
         return 1
@@ -482,36 +481,47 @@ _L0_ALWAYS: Final = frozenset(
 )
 
 
+@mirrors("vmx/nested.c nested_vmx_l0_wants_exit")
 def nested_vmx_l0_wants_exit(exit_reason: int) -> bool:
-    """vmx/nested.c nested_vmx_l0_wants_exit by the basic exit reason (an exception asks for more, and is not here)."""
+    """The basic exit reason says whether L0 keeps the exit (an exception asks for more, and is not here)."""
     return exit_reason in _L0_ALWAYS
 
 
+@mirrors("vmx/nested.c nested_vmx_l1_wants_exit")
 def nested_vmx_l1_wants_exit(exit_reason: int, exception_bitmap: int = 0, vector: int = 0) -> bool:
-    """vmx/nested.c nested_vmx_l1_wants_exit for reasons that no control of vmcs12 decides, and for exceptions."""
+    """L1 wants exits that no control of vmcs12 decides, and some exceptions: True."""
     if exit_reason == EXIT_REASON_EXCEPTION_NMI:
         return vector in (2, 14) or exception_bitmap >> vector & 1 != 0
     return exit_reason != EXIT_REASON_NOTIFY
 
 
+@mirrors("vmx/nested.c handle_invept")
 def invept_type_valid(vcpu: Vcpu, kind: int) -> bool:
-    """vmx/nested.c handle_invept: whether L1 is offered this type (1 one context, 2 all)."""
+    """L1 is offered this type of INVEPT (1 one context, 2 all): True."""
     types = vcpu.nested_msrs.ept_caps >> 24 & 6
     return kind < 32 and types & 1 << kind != 0
 
 
+@mirrors("vmx/nested.c handle_invept")
 def handle_invept(vcpu: Vcpu) -> None:
-    """vmx/nested.c handle_invept, all contexts: the shadow EPT's roots are freed."""
-    vcpu.step("vmx/nested.c handle_invept", "the roots are freed: the next entry allocates and syncs one")
+    """INVEPT of all contexts frees the shadow EPT's roots."""
+    narrate(vcpu, "the roots are freed: the next entry allocates and syncs one")
     kvm_mmu_free_roots(vcpu.guest_mmu)
 
 
+@mirrors("vmx/nested.c nested_release_vmcs12")
 def nested_release_vmcs12(vcpu: Vcpu) -> None:
-    """vmx/nested.c nested_release_vmcs12 (by way of VMPTRLD of another vmcs12): the roots are freed as well."""
-    vcpu.step("vmx/nested.c nested_release_vmcs12", "another vmcs12: the roots are freed")
+    """VMPTRLD of another vmcs12 frees the roots as well."""
+    narrate(vcpu, "another vmcs12: the roots are freed")
     kvm_mmu_free_roots(vcpu.guest_mmu)
 
 
 def vmcs12_eptp(pml4: int, *, ad: bool) -> int:
     """The EPT pointer an L1 writes: write-back, four levels, A/D as asked; ``pml4`` is the table's address."""
     return pml4 >> PAGE_SHIFT << PAGE_SHIFT | VMX_EPTP_MT_WB | VMX_EPTP_PWL_4 | (VMX_EPTP_AD_ENABLE_BIT if ad else 0)
+
+
+@mirrors("vmx/nested.c vmx_control_msr")
+def vmx_control_msr(low: int, high: int) -> int:
+    """The MSR is made of two halves, ``u32`` each: ``u64``."""
+    return u32(low) | u32(high) << 32

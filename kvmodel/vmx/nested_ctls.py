@@ -9,36 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kvmodel.include.asm import vmx_h as x
+from kvmodel.include.asm import vmx as x
 from kvmodel.include.asm.kvm_host import Kvm, nested_vmx_msrs
-from kvmodel.vmx.vmx import KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL, KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL
-
-KVM_REQUIRED_VMX_PIN_BASED_VM_EXEC_CONTROL: Final = x.PIN_BASED_EXT_INTR_MASK | x.PIN_BASED_NMI_EXITING
-KVM_OPTIONAL_VMX_PIN_BASED_VM_EXEC_CONTROL: Final = (
-    x.PIN_BASED_VIRTUAL_NMIS | x.PIN_BASED_POSTED_INTR | x.PIN_BASED_VMX_PREEMPTION_TIMER
-)
-KVM_REQUIRED_VMX_VM_EXIT_CONTROLS: Final = (
-    x.VM_EXIT_SAVE_DEBUG_CONTROLS | x.VM_EXIT_ACK_INTR_ON_EXIT | x.VM_EXIT_HOST_ADDR_SPACE_SIZE
-)
-KVM_OPTIONAL_VMX_VM_EXIT_CONTROLS: Final = (
-    x.VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL
-    | x.VM_EXIT_SAVE_IA32_PAT
-    | x.VM_EXIT_LOAD_IA32_PAT
-    | x.VM_EXIT_SAVE_IA32_EFER
-    | x.VM_EXIT_SAVE_VMX_PREEMPTION_TIMER
-    | x.VM_EXIT_LOAD_IA32_EFER
-    | x.VM_EXIT_CLEAR_BNDCFGS
-    | x.VM_EXIT_PT_CONCEAL_PIP
-    | x.VM_EXIT_CLEAR_IA32_RTIT_CTL
-)
-KVM_REQUIRED_VMX_VM_ENTRY_CONTROLS: Final = x.VM_ENTRY_LOAD_DEBUG_CONTROLS | x.VM_ENTRY_IA32E_MODE
-KVM_OPTIONAL_VMX_VM_ENTRY_CONTROLS: Final = (
-    x.VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL
-    | x.VM_ENTRY_LOAD_IA32_PAT
-    | x.VM_ENTRY_LOAD_IA32_EFER
-    | x.VM_ENTRY_LOAD_BNDCFGS
-    | x.VM_ENTRY_PT_CONCEAL_PIP
-    | x.VM_ENTRY_LOAD_IA32_RTIT_CTL
+from kvmodel.mirrors import mirrors
+from kvmodel.vmx.vmx_h import (
+    KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    KVM_OPTIONAL_VMX_PIN_BASED_VM_EXEC_CONTROL,
+    KVM_OPTIONAL_VMX_VM_ENTRY_CONTROLS,
+    KVM_OPTIONAL_VMX_VM_EXIT_CONTROLS,
+    KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    KVM_REQUIRED_VMX_PIN_BASED_VM_EXEC_CONTROL,
+    KVM_REQUIRED_VMX_VM_ENTRY_CONTROLS,
+    KVM_REQUIRED_VMX_VM_EXIT_CONTROLS,
 )
 
 
@@ -66,8 +48,9 @@ MOST: Final = HostCtls(
 )
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_pinbased_ctls")
 def nested_vmx_setup_pinbased_ctls(kvm: Kvm, conf: HostCtls, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_pinbased_ctls."""
+    """L1 is offered these pin-based controls."""
     msrs.pinbased_ctls_low = x.PIN_BASED_ALWAYSON_WITHOUT_TRUE_MSR
     msrs.pinbased_ctls_high = conf.pin_based_exec_ctrl & (
         x.PIN_BASED_EXT_INTR_MASK
@@ -78,8 +61,9 @@ def nested_vmx_setup_pinbased_ctls(kvm: Kvm, conf: HostCtls, msrs: nested_vmx_ms
     msrs.pinbased_ctls_high |= x.PIN_BASED_ALWAYSON_WITHOUT_TRUE_MSR | x.PIN_BASED_VMX_PREEMPTION_TIMER
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_exit_ctls")
 def nested_vmx_setup_exit_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_exit_ctls."""
+    """L1 is offered these VM-exit controls."""
     msrs.exit_ctls_low = x.VM_EXIT_ALWAYSON_WITHOUT_TRUE_MSR
     msrs.exit_ctls_high = conf.vmexit_ctrl & (
         x.VM_EXIT_HOST_ADDR_SPACE_SIZE | x.VM_EXIT_LOAD_IA32_PAT | x.VM_EXIT_SAVE_IA32_PAT | x.VM_EXIT_CLEAR_BNDCFGS
@@ -95,8 +79,9 @@ def nested_vmx_setup_exit_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> None:
     msrs.exit_ctls_low &= ~x.VM_EXIT_SAVE_DEBUG_CONTROLS
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_entry_ctls")
 def nested_vmx_setup_entry_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_entry_ctls."""
+    """L1 is offered these VM-entry controls."""
     msrs.entry_ctls_low = x.VM_ENTRY_ALWAYSON_WITHOUT_TRUE_MSR
     msrs.entry_ctls_high = conf.vmentry_ctrl & (
         x.VM_ENTRY_IA32E_MODE | x.VM_ENTRY_LOAD_IA32_PAT | x.VM_ENTRY_LOAD_BNDCFGS
@@ -107,8 +92,9 @@ def nested_vmx_setup_entry_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> None:
     msrs.entry_ctls_low &= ~x.VM_ENTRY_LOAD_DEBUG_CONTROLS
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_cpubased_ctls")
 def nested_vmx_setup_cpubased_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_cpubased_ctls."""
+    """L1 is offered these primary processor-based controls."""
     msrs.procbased_ctls_low = x.CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR
     msrs.procbased_ctls_high = conf.cpu_based_exec_ctrl & (
         x.CPU_BASED_INTR_WINDOW_EXITING
@@ -136,8 +122,9 @@ def nested_vmx_setup_cpubased_ctls(conf: HostCtls, msrs: nested_vmx_msrs) -> Non
     msrs.procbased_ctls_low &= ~(x.CPU_BASED_CR3_LOAD_EXITING | x.CPU_BASED_CR3_STORE_EXITING)
 
 
+@mirrors("vmx/nested.c nested_vmx_setup_ctls_msrs")
 def nested_vmx_setup_ctls_msrs(kvm: Kvm, conf: HostCtls, msrs: nested_vmx_msrs) -> None:
-    """vmx/nested.c nested_vmx_setup_ctls_msrs, without the secondary controls (``nested_vmx_setup_secondary_ctls``)."""
+    """L1 is offered all controls but the secondary ones (``nested_vmx_setup_secondary_ctls``)."""
     nested_vmx_setup_pinbased_ctls(kvm, conf, msrs)
     nested_vmx_setup_exit_ctls(conf, msrs)
     nested_vmx_setup_entry_ctls(conf, msrs)

@@ -14,34 +14,13 @@ from kvmodel.include.asm.kvm_host import (
     PFERR_RSVD_MASK,
     PFERR_USER_MASK,
     PFERR_WRITE_MASK,
-    PG_LEVEL_1G,
-    PG_LEVEL_2M,
     Kvm,
     Vcpu,
     nested_vmx_msrs,
 )
-from kvmodel.include.asm.vmx_h import (
+from kvmodel.include.asm.vmx import (
     CPU_BASED_ACTIVATE_SECONDARY_CONTROLS,
-    CPU_BASED_CR3_LOAD_EXITING,
-    CPU_BASED_CR3_STORE_EXITING,
-    CPU_BASED_CR8_LOAD_EXITING,
-    CPU_BASED_CR8_STORE_EXITING,
-    CPU_BASED_HLT_EXITING,
-    CPU_BASED_INTR_WINDOW_EXITING,
-    CPU_BASED_INVLPG_EXITING,
-    CPU_BASED_MONITOR_EXITING,
-    CPU_BASED_MONITOR_TRAP_FLAG,
-    CPU_BASED_MOV_DR_EXITING,
-    CPU_BASED_MWAIT_EXITING,
-    CPU_BASED_NMI_WINDOW_EXITING,
-    CPU_BASED_PAUSE_EXITING,
-    CPU_BASED_RDPMC_EXITING,
-    CPU_BASED_RDTSC_EXITING,
     CPU_BASED_TPR_SHADOW,
-    CPU_BASED_UNCOND_IO_EXITING,
-    CPU_BASED_USE_IO_BITMAPS,
-    CPU_BASED_USE_MSR_BITMAPS,
-    CPU_BASED_USE_TSC_OFFSETTING,
     EPT_VIOLATION_ACC_INSTR,
     EPT_VIOLATION_ACC_READ,
     EPT_VIOLATION_ACC_WRITE,
@@ -66,23 +45,27 @@ from kvmodel.include.asm.vmx_h import (
     SECONDARY_EXEC_EPT_VIOLATION_VE,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
     SECONDARY_EXEC_NOTIFY_VM_EXITING,
-    SECONDARY_EXEC_PAUSE_LOOP_EXITING,
     SECONDARY_EXEC_PT_CONCEAL_VMX,
     SECONDARY_EXEC_PT_USE_GPA,
     SECONDARY_EXEC_RDRAND_EXITING,
     SECONDARY_EXEC_RDSEED_EXITING,
     SECONDARY_EXEC_SHADOW_VMCS,
-    SECONDARY_EXEC_TSC_SCALING,
     SECONDARY_EXEC_UNRESTRICTED_GUEST,
     SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY,
     SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES,
     SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE,
-    SECONDARY_EXEC_WBINVD_EXITING,
-    vmx_h,
+    VMX_EPT_IPAT_BIT,
+    VMX_EPT_MT_EPTE_SHIFT,
+    VMX_EPTP_AD_ENABLE_BIT,
+    VMX_EPTP_MT_WB,
+    VMX_EPTP_PWL_4,
+    VMX_EPTP_PWL_5,
 )
-from kvmodel.mmu.mmu_fault import init_kvm_tdp_mmu, kvm_mmu_page_fault
-from kvmodel.mmu.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
-from kvmodel.mmu.spte_h import spte_h
+from kvmodel.mirrors import mirrors
+from kvmodel.mmu.mmu_fault import init_kvm_tdp_mmu, kvm_configure_mmu, kvm_mmu_page_fault
+from kvmodel.mmu.spte import kvm_mmu_set_ept_masks
+from kvmodel.mmu_h import rsvd_bits
+from kvmodel.narration import narrate, trace
 from kvmodel.vmx.capabilities import (
     cpu_has_vmx_ept,
     cpu_has_vmx_ept_4levels,
@@ -97,70 +80,21 @@ from kvmodel.vmx.capabilities import (
     cpu_has_vmx_vpid,
     ept_caps_to_lpage_level,
 )
-from kvmodel.vmx.nested import nested_vmx_setup_secondary_ctls
-from kvmodel.x86 import kvm_module_params
+from kvmodel.vmx.hyperv import nested_evmcs_filter_control_msr
+from kvmodel.vmx.nested import nested_vmx_setup_secondary_ctls, vmx_get_vmx_msr
+from kvmodel.vmx.nested_h import nested_ept_ad_enabled
+from kvmodel.vmx.vmx_h import (
+    KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL,
+    KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL,
+    vmx_has_mbec,
+)
 
 if TYPE_CHECKING:
-    from kvmodel.series import Level
+    pass
 
-# vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL at the base, 32 bits.
-_OPTIONAL_SECONDARY: Final = (
-    SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES
-    | SECONDARY_EXEC_VIRTUALIZE_X2APIC_MODE
-    | SECONDARY_EXEC_WBINVD_EXITING
-    | SECONDARY_EXEC_ENABLE_VPID
-    | SECONDARY_EXEC_ENABLE_EPT
-    | SECONDARY_EXEC_UNRESTRICTED_GUEST
-    | SECONDARY_EXEC_PAUSE_LOOP_EXITING
-    | SECONDARY_EXEC_DESC
-    | SECONDARY_EXEC_ENABLE_RDTSCP
-    | SECONDARY_EXEC_ENABLE_INVPCID
-    | SECONDARY_EXEC_APIC_REGISTER_VIRT
-    | SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY
-    | SECONDARY_EXEC_SHADOW_VMCS
-    | SECONDARY_EXEC_ENABLE_XSAVES
-    | SECONDARY_EXEC_RDSEED_EXITING
-    | SECONDARY_EXEC_RDRAND_EXITING
-    | SECONDARY_EXEC_ENABLE_PML
-    | SECONDARY_EXEC_TSC_SCALING
-    | SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE
-    | SECONDARY_EXEC_PT_USE_GPA
-    | SECONDARY_EXEC_PT_CONCEAL_VMX
-    | SECONDARY_EXEC_ENABLE_VMFUNC
-    | SECONDARY_EXEC_BUS_LOCK_DETECTION
-    | SECONDARY_EXEC_NOTIFY_VM_EXITING
-    | SECONDARY_EXEC_ENCLS_EXITING
-    | SECONDARY_EXEC_EPT_VIOLATION_VE
-)
-
-
-# vmx/vmx.h KVM_REQUIRED_ and KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL, 32 bits.
-KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
-    CPU_BASED_HLT_EXITING
-    | CPU_BASED_CR3_LOAD_EXITING
-    | CPU_BASED_CR3_STORE_EXITING
-    | CPU_BASED_UNCOND_IO_EXITING
-    | CPU_BASED_MOV_DR_EXITING
-    | CPU_BASED_USE_TSC_OFFSETTING
-    | CPU_BASED_MWAIT_EXITING
-    | CPU_BASED_MONITOR_EXITING
-    | CPU_BASED_INVLPG_EXITING
-    | CPU_BASED_RDPMC_EXITING
-    | CPU_BASED_INTR_WINDOW_EXITING
-    | CPU_BASED_CR8_LOAD_EXITING
-    | CPU_BASED_CR8_STORE_EXITING
-)
-KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL: Final = (
-    CPU_BASED_RDTSC_EXITING
-    | CPU_BASED_TPR_SHADOW
-    | CPU_BASED_USE_IO_BITMAPS
-    | CPU_BASED_MONITOR_TRAP_FLAG
-    | CPU_BASED_USE_MSR_BITMAPS
-    | CPU_BASED_NMI_WINDOW_EXITING
-    | CPU_BASED_PAUSE_EXITING
-    | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
-    | 1 << 17  # CPU_BASED_ACTIVATE_TERTIARY_CONTROLS
-)
+MTRR_TYPE_UNCACHABLE: Final = 0  # asm/mtrr.h
+MTRR_TYPE_WRBACK: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +119,9 @@ class HardwareSetupError(Exception):
         self.errno = errno
 
 
-def KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL(kvm: Kvm) -> int:
-    """vmx/vmx.h KVM_OPTIONAL_VMX_SECONDARY_VM_EXEC_CONTROL, 32 bits; patch 6 adds bit 22."""
-    return _OPTIONAL_SECONDARY | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if kvm.has(6) else 0)
-
-
+@mirrors("vmx/vmx.c setup_vmcs_config", patches=(6,))
 def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_config: bool = True) -> int:
-    """vmx/vmx.c setup_vmcs_config, its part for secondary controls and EPT capabilities: 0 or -EIO."""
+    """KVM takes secondary controls and EPT capabilities of the CPU: 0 or -EIO."""
     cpu_based = KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL | KVM_OPTIONAL_VMX_CPU_BASED_VM_EXEC_CONTROL
     cpu_based = cpu_based & msrs.procbased_high | msrs.procbased_low
     if KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL & ~cpu_based:
@@ -224,8 +154,9 @@ def setup_vmcs_config(kvm: Kvm, msrs: HostMsrs, error_on_inconsistent_vmcs_confi
     return 0
 
 
+@mirrors("vmx/vmx.c vmx_hardware_setup", patches=(6, 12))
 def vmx_hardware_setup(kvm: Kvm, msrs: HostMsrs) -> int:
-    """vmx/vmx.c vmx_hardware_setup, what decides EPT, its A/D bits, the parameter, masks and nested MSRs. 0, -errno."""
+    """EPT, its A/D bits, the parameter, masks and nested MSRs are decided: 0 or -errno."""
     if setup_vmcs_config(kvm, msrs) < 0:
         return -EIO
     if not cpu_has_vmx_vpid(kvm):
@@ -267,47 +198,9 @@ def vmx_hardware_setup(kvm: Kvm, msrs: HostMsrs) -> int:
     return 0
 
 
-def kvm_configure_mmu(
-    kvm: Kvm, enable_tdp: bool, tdp_max_root_level: int, tdp_huge_page_level: int, tdp_forced_root_level: int = 0
-) -> None:
-    """mmu/mmu.c kvm_configure_mmu."""
-    kvm.tdp_enabled = enable_tdp
-    kvm.tdp_root_level = tdp_forced_root_level
-    kvm.max_tdp_level = tdp_max_root_level
-    kvm.tdp_mmu_enabled = kvm.tdp_enabled
-    if enable_tdp:
-        kvm.max_huge_page_level = tdp_huge_page_level
-    else:
-        kvm.max_huge_page_level = PG_LEVEL_1G if kvm.boot_cpu_has_gbpages else PG_LEVEL_2M
-
-
-def load(
-    level: Level,
-    param: bool | None,
-    msrs: HostMsrs,
-    *,
-    ept: bool = True,
-    eptad: bool = True,
-    nx_huge_pages: bool = False,
-) -> Kvm:
-    """insmod of kvm.ko (``param``, nx_huge_pages) and kvm-intel.ko (``ept``, ``eptad``, nested=1 enable_apicv=0).
-
-    HardwareSetupError where the CPU's MSRs make vmx_hardware_setup() fail.
-    """
-    kvm = Kvm(level, vmx_h(level), spte_h(level))
-    kvm.host_maxphyaddr = kvm.x86_phys_bits = kvm.x86_cache_bits = msrs.maxphyaddr
-    kvm.enable_ept = ept
-    kvm.enable_ept_ad_bits = eptad
-    kvm.nx_huge_pages = nx_huge_pages
-    kvm_module_params(kvm, param)
-    kvm_mmu_reset_all_pte_masks(kvm)
-    if errno := vmx_hardware_setup(kvm, msrs):
-        raise HardwareSetupError(errno)
-    return kvm
-
-
+@mirrors("vmx/vmx.c vmx_adjust_secondary_exec_control")
 def vmx_adjust_secondary_exec_control(vcpu: Vcpu, exec_control: int, control: int, enabled: bool, exiting: bool) -> int:
-    """vmx/vmx.c vmx_adjust_secondary_exec_control: the controls; what L1 may set follows the guest's CPUID."""
+    """The function gives the ``u32`` controls; what L1 may set follows the guest's CPUID."""
     kvm = vcpu.kvm
     if enabled == exiting:
         exec_control &= ~control
@@ -322,10 +215,11 @@ def vmx_adjust_secondary_exec_control(vcpu: Vcpu, exec_control: int, control: in
     return exec_control
 
 
+@mirrors("vmx/vmx.c vmx_secondary_exec_control", patches=(6,))
 def vmx_secondary_exec_control(
     vcpu: Vcpu, *, cpuid: bool = True, xsaves: bool = True, dirty_logging: bool = False
 ) -> int:
-    """vmx/vmx.c vmx_secondary_exec_control: vmcs01's controls, 32 bits, without APICv, bus-lock and notify exits.
+    """vmcs01 gets these controls, ``u32``, without APICv, bus-lock and notify exits.
 
     ``cpuid``: the guest has RDTSCP, INVPCID, RDRAND, RDSEED and WAITPKG, as far as the CPU has them; ``xsaves``:
     it can use XSAVES. Writes ``enable_unrestricted_guest`` and the vCPU's nested MSRs as the C does.
@@ -369,22 +263,20 @@ def vmx_secondary_exec_control(
     return exec_control
 
 
-def vmx_has_mbec(vcpu: Vcpu) -> bool:
-    """vmx/vmx.h vmx_has_mbec, added by patch 6: bit 22 of the current VMCS, vmcs01's when init_vmcs() asks."""
-    return vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
-
-
+@mirrors("vmx/vmx.c init_vmcs", patches=(6,))
 def init_vmcs(vcpu: Vcpu) -> None:
-    """vmx/vmx.c init_vmcs: vmcs01's secondary controls, and from patch 6 the vCPU's flag."""
+    """vmcs01 gets its secondary controls, and from patch 6 the vCPU its flag."""
     kvm = vcpu.kvm
     vcpu.vmcs01_secondary = vmx_secondary_exec_control(vcpu)
     if kvm.has(6):
         vcpu.pt_guest_exec_control = kvm.enable_pt_guest_exec_control and vmx_has_mbec(vcpu)
 
 
+@mirrors("vmx/vmx.c vmx_vcpu_create")
 def vcpu_create(kvm: Kvm) -> Vcpu:
-    """vmx/vmx.c vmx_vcpu_create and init_vmcs, then the MMU that L1 runs on where EPT is used."""
+    """KVM makes a vCPU, with the MMU that L1 runs on where EPT is used."""
     vcpu = Vcpu(kvm)
+    vcpu.reserved_gpa_bits = rsvd_bits(vcpu.maxphyaddr, 63)
     nested = kvm.vmcs_config.nested
     vcpu.nested_msrs = nested_vmx_msrs(
         nested.secondary_ctls_low,
@@ -399,8 +291,9 @@ def vcpu_create(kvm: Kvm) -> Vcpu:
     return vcpu
 
 
+@mirrors("vmx/vmx.c handle_ept_violation", patches=(2, 11))
 def ept_violation_error_code(vcpu: Vcpu, exit_qualification: int) -> int:
-    """vmx/vmx.c handle_ept_violation: the 64-bit error code made of the 64-bit exit qualification.
+    """The ``unsigned long`` exit qualification becomes a ``u64`` error code.
 
     The last test reads ``error_code`` where it means the qualification, so bits 32 and 33 are never set.
     """
@@ -412,7 +305,7 @@ def ept_violation_error_code(vcpu: Vcpu, exit_qualification: int) -> int:
         error_code |= PFERR_FETCH_MASK
     if kvm.has(2):
         rwx_mask = kvm.h.EPT_VIOLATION_PROT_MASK
-        if kvm.has(11) and vcpu.pt_guest_exec_control:
+        if vcpu.pt_guest_exec_control and kvm.has(11):
             rwx_mask |= kvm.h.EPT_VIOLATION_PROT_USER_EXEC
     else:
         rwx_mask = kvm.h.EPT_VIOLATION_RWX_MASK
@@ -425,30 +318,59 @@ def ept_violation_error_code(vcpu: Vcpu, exit_qualification: int) -> int:
     return error_code
 
 
+@mirrors("vmx/vmx.c handle_ept_violation", patches=(2, 11))
 def handle_ept_violation(vcpu: Vcpu, gpa: int, exit_qualification: int) -> int:
-    """vmx/vmx.c handle_ept_violation: as kvm_mmu_page_fault(). ``gpa`` and the qualification are 64 bits."""
+    """KVM handles an EPT violation and answers as kvm_mmu_page_fault(). ``gpa_t gpa``, ``u64`` qualification."""
     vcpu.exit_qualification = exit_qualification
     if not vcpu.idt_vectoring_valid and vcpu.kvm.enable_vnmi and exit_qualification & INTR_INFO_UNBLOCK_NMI:
         vcpu.interruptibility |= GUEST_INTR_STATE_NMI
     error_code = ept_violation_error_code(vcpu, exit_qualification)
-    if vcpu.trace is not None:
-        if vcpu.guest_mode:
-            vcpu.trace.append(("kvm_nested_vmexit", (EXIT_REASON_EPT_VIOLATION, exit_qualification)))
-        vcpu.trace.append(("kvm_page_fault", (gpa, exit_qualification)))
-    if vcpu.steps is not None:
-        by = 11 if vcpu.kvm.has(11) and vcpu.pt_guest_exec_control else 0
-        vcpu.step(
-            "vmx/vmx.c handle_ept_violation", f"qualification {exit_qualification:#x}: error code {error_code:#x}", by
-        )
+    if vcpu.guest_mode:
+        trace(vcpu, "kvm_nested_vmexit", EXIT_REASON_EPT_VIOLATION, exit_qualification)
+    trace(vcpu, "kvm_page_fault", gpa, exit_qualification)
+    what = "qualification {:#x}: error code {:#x}"
+    narrate(vcpu, what, exit_qualification, error_code, by=vcpu.pt_guest_exec_control)
     return kvm_mmu_page_fault(vcpu, gpa, error_code)
 
 
+@mirrors("vmx/vmx.c handle_ept_misconfig")
 def handle_ept_misconfig(vcpu: Vcpu, gpa: int, fast_mmio: bool = False) -> int:
-    """vmx/vmx.c handle_ept_misconfig: as kvm_mmu_page_fault(). ``fast_mmio``: an eventfd takes writes to ``gpa``."""
+    """KVM handles an EPT misconfiguration at ``gpa_t gpa`` and answers as kvm_mmu_page_fault(). ``fast_mmio``: an
+    eventfd takes writes there.
+    """
     vcpu.exit_qualification = 0
     if not vcpu.guest_mode and fast_mmio:
         vcpu.count("skipped")
         return 1
-    if vcpu.trace is not None and vcpu.guest_mode:
-        vcpu.trace.append(("kvm_nested_vmexit", (EXIT_REASON_EPT_MISCONFIG, 0)))
+    if vcpu.guest_mode:
+        trace(vcpu, "kvm_nested_vmexit", EXIT_REASON_EPT_MISCONFIG, 0)
     return kvm_mmu_page_fault(vcpu, gpa, PFERR_RSVD_MASK)
+
+
+@mirrors("vmx/vmx.c vmx_get_msr")
+def vmx_get_msr(vcpu: Vcpu, msr_index: int, host_initiated: bool = False) -> int | None:
+    """The guest or user space reads one of the VMX capability MSRs: ``u64``, None for another."""
+    data = vmx_get_vmx_msr(vcpu.nested_msrs, msr_index)
+    if data is not None and not host_initiated and vcpu.guest_cpuid_has_evmcs:
+        data = nested_evmcs_filter_control_msr(vcpu, msr_index, data)
+    return data
+
+
+@mirrors("vmx/vmx.c vmx_get_mt_mask")
+def vmx_get_mt_mask(vcpu: Vcpu, _gfn: int, is_mmio: bool) -> int:
+    """The memory type makes SPTE bits 6:3: ``u8``."""
+    if is_mmio:
+        return MTRR_TYPE_UNCACHABLE << VMX_EPT_MT_EPTE_SHIFT
+    if not vcpu.kvm.noncoherent_dma:
+        return MTRR_TYPE_WRBACK << VMX_EPT_MT_EPTE_SHIFT | VMX_EPT_IPAT_BIT
+    return MTRR_TYPE_WRBACK << VMX_EPT_MT_EPTE_SHIFT
+
+
+@mirrors("vmx/vmx.c construct_eptp")
+def construct_eptp(vcpu: Vcpu, root_hpa: int, root_level: int) -> int:
+    """KVM makes the ``u64`` EPT pointer of vmcs01, or of vmcs02 in guest mode."""
+    eptp = VMX_EPTP_MT_WB
+    eptp |= VMX_EPTP_PWL_5 if root_level == 5 else VMX_EPTP_PWL_4
+    if vcpu.kvm.enable_ept_ad_bits and (not vcpu.guest_mode or nested_ept_ad_enabled(vcpu)):
+        eptp |= VMX_EPTP_AD_ENABLE_BIT
+    return eptp | root_hpa

@@ -6,7 +6,7 @@ from kvmodel.cpu import Cpu
 from kvmodel.include.asm.kvm_host import Kvm, Vcpu
 from kvmodel.machine.vcpu import host_msrs
 from kvmodel.series import Level
-from kvmodel.vmx import nested, vmx
+from kvmodel.vmx import main, nested, vmx
 
 CPU = Cpu(maxphyaddr=40)
 ALL_LEVELS = tuple(Level.of(k) for k in range(19))
@@ -16,7 +16,7 @@ GPA = 1 << 30 | 2 << 21 | 3 << 12
 
 def kvm_at(level: int, param: bool | None = None, cpu: Cpu = CPU, **load: bool) -> Kvm:
     """KVM of ``level`` on ``cpu``."""
-    return vmx.load(Level.of(level), param, host_msrs(cpu), **load)
+    return main.load(Level.of(level), param, host_msrs(cpu), **load)
 
 
 def l1_at(level: int, param: bool | None = None, cpu: Cpu = CPU, **load: bool) -> Vcpu:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kvmodel import machine
-from kvmodel.include.asm.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
 from kvmodel.machine import l2 as machine_l2
 from kvmodel.machine import vcpu as machine_vcpu
 from kvmodel.mmu import mmu_fault, mmu_page, mmu_sync, paging_tmpl, spte
-from kvmodel.mmu.mmu import hardware_entries, shadow_walk
+from kvmodel.mmu.mmu import hardware_entries
+from kvmodel.mmu.mmu_internal import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
 from kvmodel.mmu.mmu_role import kvm_calc_cpu_role
+from kvmodel.mmu.mmu_sync import shadow_walk
 from kvmodel.question.outcome import Kind, Place
 from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, parse
 from kvmodel.sdm.access import Linear, Use
@@ -149,7 +150,8 @@ def test_l2_writing_l1s_upper_table() -> None:
 
 
 def test_l2_writing_read_only_memory() -> None:
-    from kvmodel.include.asm.kvm_host import RET_PF_EMULATE, kvm_memory_slot
+    from kvmodel.include.asm.kvm_host import kvm_memory_slot
+    from kvmodel.mmu.mmu_internal import RET_PF_EMULATE
 
     vcpu = l2_at(0)
     vcpu.slot = kvm_memory_slot(readonly=True)

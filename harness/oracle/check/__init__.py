@@ -1,6 +1,6 @@
 """The checks run: each mirror function beside its C function, at every level."""
 
-from harness.oracle.check import constants, reach
+from harness.oracle.check import constants, places, reach
 from harness.oracle.check.check import CASES, THOROUGH, Cases, Mismatch, differing, minimise, run_c, seeded
 from harness.oracle.check.reach import called, mirrored
 
@@ -14,6 +14,7 @@ __all__ = [
     "differing",
     "minimise",
     "mirrored",
+    "places",
     "reach",
     "run_c",
     "seeded",

@@ -6,30 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from kvmodel.include.asm import kvm_host, kvm_role, vmx_h
+from kvmodel import mmu_h
+from kvmodel.include.asm import hyperv_tlfs, kvm_host, kvm_host_role
+from kvmodel.include.asm import vmx as asm_vmx
 from kvmodel.include.asm.kvm_host import Kvm
-from kvmodel.mmu import mmu, mmu_page, mmu_role, paging_tmpl, spte, spte_h
+from kvmodel.mmu import mmu, mmu_internal, mmu_page, mmu_role, paging_tmpl, spte, spte_h
 from kvmodel.series import Level
 from kvmodel.virt import kvm_main
-from kvmodel.vmx import hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_ept
+from kvmodel.vmx import hyperv, hyperv_evmcs_h, nested, nested_ctls, nested_evmcs, nested_h, vmx, vmx_h
 
 MODULES: tuple[ModuleType, ...] = (
-    vmx_h,
+    asm_vmx,
     kvm_host,
-    kvm_role,
+    kvm_host_role,
+    hyperv_tlfs,
     kvm_main,
+    mmu_h,
+    mmu_internal,
     spte_h,
     spte,
     mmu,
     mmu_role,
     paging_tmpl,
     vmx,
-    vmx_ept,
+    vmx_h,
     nested,
+    nested_h,
     nested_ctls,
     nested_evmcs,
     mmu_page,
     hyperv,
+    hyperv_evmcs_h,
 )
 
 
@@ -46,7 +53,7 @@ class ConstantDifference:
 
 def compare(level: Level, c: Mapping[str, int]) -> tuple[int, list[ConstantDifference]]:
     """How many of the level's constants ``c`` the mirror has as well, and those that differ."""
-    kvm = Kvm(level, vmx_h.vmx_h(level), spte_h.spte_h(level))
+    kvm = Kvm(level, asm_vmx.vmx_h(level), spte_h.spte_h(level))
     number = level.number if level.number is not None else -1
     same, wrong = 0, []
     for name, value in c.items():

@@ -1,15 +1,13 @@
 """Which functions of the mirror a check reaches, and which only the vectors that ``kvmirror validate`` asks.
 
-The mirror's docstrings begin with the C file and function; that is the list of what is mirrored.
+The registry of ``kvmodel.mirrors`` is the list of what is mirrored.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Final
@@ -18,7 +16,8 @@ import kvmodel
 from harness.oracle.specs import Spec
 from harness.questions import PARAM_FROM, PARAM_VALUES, core
 from harness.results import cpus
-from kvmodel import machine
+from kvmodel import machine, mirrors
+from kvmodel.mirrors import Mirror
 from kvmodel.question.vector import AccessVector, NxVector, Vector
 from kvmodel.series import LAST
 
@@ -26,20 +25,12 @@ EACH: Final = 12  # vectors of a part of the core that are predicted
 BEYOND: Final = 40  # of a part beyond it: sequences differ more
 LEVELS: Final = (0, 11, LAST)
 KVMODEL: Final = Path(next(iter(kvmodel.__path__)))
-_ORIGIN: Final = re.compile(r"((?:include/|kvm/|virt/|asm/|vmx/|mmu/)?[\w/.-]+\.[chS]) ([A-Za-z_]\w*)")
 
 
-def origins(package: Path | None = None) -> list[tuple[str, str, str]]:
-    """Every Python function that mirrors a C function (``mmu/spte.c make_spte``): that, its module and its name."""
-    folder = package or KVMODEL
-    found = []
-    for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and (match := _ORIGIN.match(ast.get_docstring(node) or "")):
-                file = match[1].removeprefix("kvm/")
-                name = f"{'mmu/mmu.c' if file == 'mmu.c' else file} {match[2]}"
-                found.append((name, module_of(path, folder), node.name))
-    return found
+def origins(registry: Mapping[tuple[str, str], Mirror] | None = None) -> list[tuple[str, str, str]]:
+    """Every mirrored C function (``mmu/spte.c make_spte``) with the Python function's module and name."""
+    found = mirrors.registry() if registry is None else registry
+    return [(c, mirror.module, mirror.name) for mirror in found.values() for c in mirror.origins]
 
 
 def module_of(file: Path, folder: Path = KVMODEL) -> str:
@@ -47,9 +38,9 @@ def module_of(file: Path, folder: Path = KVMODEL) -> str:
     return ".".join(file.relative_to(folder).with_suffix("").parts)
 
 
-def mirrored(package: Path | None = None) -> dict[str, str]:
+def mirrored() -> dict[str, str]:
     """Every mirrored C function with the (first) Python function that mirrors it."""
-    return {name: f"{module}.{function}" for name, module, function in reversed(origins(package))}
+    return {name: f"{module}.{function}" for name, module, function in reversed(origins())}
 
 
 def reached(specs: Iterable[Spec]) -> set[str]:
@@ -105,6 +96,6 @@ def spread() -> Iterator[Vector]:
             yield from found[:: max(1, len(found) // each)]
 
 
-def nowhere(seen: Collection[tuple[str, str]], package: Path | None = None) -> list[str]:
+def nowhere(seen: Collection[tuple[str, str]], registry: Mapping[tuple[str, str], Mirror] | None = None) -> list[str]:
     """The mirrored functions that are not in ``seen``: C name and Python function."""
-    return [f"{name} ({at}.{function})" for name, at, function in origins(package) if (at, function) not in seen]
+    return [f"{name} ({at}.{function})" for name, at, function in origins(registry) if (at, function) not in seen]

@@ -1,7 +1,7 @@
 """Mutants of the mirror: one small wrong thing each, made on the syntax tree of a mirror module.
 
 A gate (``has(k)``) is dropped or forced, a branch or a returned condition inverted, one bit of a mask flipped. What
-only tells steps (``if steps is not None``) is no semantics and is left alone.
+only tells (``narrate``, ``trace``, and an ``if`` around nothing else) is no semantics and is left alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Final
 from harness.errors import InputError
 
 MODULES: Final = (
-    "include.asm.kvm_host", "include.asm.kvm_role", "include.asm.vmx_h",
-    "mmu.mmu", "mmu.mmu_fault", "mmu.mmu_page", "mmu.mmu_role", "mmu.mmu_sync", "mmu.mmutrace", "mmu.paging_tmpl",
-    "mmu.spte", "mmu.spte_h", "mmu.tdp_mmu",
-    "virt.kvm_main",
-    "vmx.capabilities", "vmx.hyperv", "vmx.nested", "vmx.nested_ctls", "vmx.nested_evmcs", "vmx.vmx", "vmx.vmx_ept",
-    "x86", "x86_emulate",
+    "include.asm.hyperv_tlfs", "include.asm.kvm_host", "include.asm.kvm_host_role", "include.asm.vmx",
+    "mmu.mmu", "mmu.mmu_fault", "mmu.mmu_internal", "mmu.mmu_page", "mmu.mmu_role", "mmu.mmu_sync", "mmu.mmutrace",
+    "mmu.paging_tmpl", "mmu.spte", "mmu.spte_h", "mmu.tdp_iter_h", "mmu.tdp_mmu", "mmu_h",
+    "virt.kvm_main", "virt.kvm_main_slots",
+    "vmx.capabilities", "vmx.hyperv", "vmx.hyperv_evmcs_h", "vmx.main", "vmx.nested", "vmx.nested_ctls",
+    "vmx.nested_evmcs", "vmx.nested_h", "vmx.vmx", "vmx.vmx_h",
+    "x86", "x86_emulate", "x86_slots",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
-_TOLD: Final = frozenset({"steps", "trace"})
+_TELLING: Final = frozenset({"narrate", "trace"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +69,32 @@ def source(module: str) -> Path:
 
 
 def named(names: Sequence[str]) -> list[str]:
-    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or its last part (``spte``).
+    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or the last part of one or more (``spte``).
 
     Raises InputError for a name that the mirror does not have.
     """
-    known = {short: module for module in MODULES for short in (module, module.rpartition(".")[2])}
+    known: dict[str, list[str]] = {}
+    for module in MODULES:
+        for short in {module, module.rpartition(".")[2]}:
+            known.setdefault(short, []).append(module)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(MODULES)}")
-    return [known[name] for name in names]
+    return [module for name in names for module in known[name]]
 
 
-def _tells(node: ast.AST) -> bool:
-    """``if steps is not None``: the code below only tells what happened."""
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Compare)
-        and isinstance(node.test.ops[0], ast.IsNot)
-        and ast.unparse(node.test.left).rsplit(".", 1)[-1] in _TOLD
-    )
-
-
-def _steps_call(node: ast.AST) -> bool:
-    """``vcpu.step(...)`` and ``vcpu.count(...)`` as statements."""
+def _narrates(node: ast.AST) -> bool:
+    """``narrate(...)`` or ``trace(...)`` as a statement: it only tells what happened."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Attribute)
-        and node.value.func.attr == "step"
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in _TELLING
     )
+
+
+def _tells(node: ast.If) -> bool:
+    """An ``if`` decides nothing but what is told."""
+    return all(map(_narrates, (*node.body, *node.orelse)))
 
 
 def _upper(target: ast.expr) -> str | None:
@@ -137,7 +136,6 @@ class _Sites(ast.NodeTransformer):
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return node
         if _tells(node):
-            node.orelse = [self.visit(n) for n in node.orelse]
             return node
         node.test = self._condition(node.test)
         node.body = [self.visit(n) for n in node.body]
@@ -145,7 +143,7 @@ class _Sites(ast.NodeTransformer):
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return node if _steps_call(node) else self.generic_visit(node)
+        return node if _narrates(node) else self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         node.test = self._condition(node.test)
@@ -199,7 +197,7 @@ class _Sites(ast.NodeTransformer):
                 if self._site(node, "gate", f"{what}: gate of patch {patch}", patch):
                     return ast.copy_location(ast.Constant(value), node)
             return node
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("step", "append") and self._function:
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "append" and self._function:
             return node
         return self.generic_visit(node)
 
@@ -264,7 +262,7 @@ def values(module: str) -> dict[str, int]:
     loaded = importlib.import_module(f"kvmodel.{module}")
     found = {n: v for n, v in vars(loaded).items() if isinstance(v, int)}
     for factory in ("vmx_h", "spte_h"):
-        if module.rpartition(".")[2] == factory:
+        if getattr(getattr(loaded, factory, None), "__module__", "") == loaded.__name__:
             header = getattr(loaded, factory)(Level.of(LAST))
             found |= {n: v for n in type(header).__slots__ if isinstance(v := getattr(header, n, None), int)}
     return found

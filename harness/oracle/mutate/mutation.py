@@ -39,7 +39,7 @@ TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that ha
 FIRST: Final = 40  # cases of each batch before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
-KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "question", "sdm", "series"))
+KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "mirrors", "question", "sdm", "series"))
 RENEWED: Final = tuple(("harness.oracle.specs", "harness.oracle.check.constants"))
 
 
@@ -163,8 +163,8 @@ def swapped(module: str, tree: ast.Module) -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         forget()
+        sys.modules.update(before)
         for name, found in before.items():
-            sys.modules[name] = found
             package, _, own = name.rpartition(".")
             setattr(sys.modules[package], own, found)
 
@@ -295,7 +295,7 @@ def readers(name: str) -> Functions:
 
 
 def _modules() -> list[str]:
-    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace_h"]
+    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace"]
 
 
 def _made(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:
@@ -439,7 +439,7 @@ class Judge:
                 continue
             with limited(TIMEOUT):
                 said = machine.predict(asked.level, asked.param, Cpu(mbec=asked.mbec), asked.vector)
-            if judge(said, None, asked.seen).marks & Mark.DRIFT:
+            if judge(said.outcome, None, asked.seen).marks & Mark.DRIFT:
                 param = "unset" if asked.param is None else int(asked.param)
                 return "vector", f"{asked.vector.id} at level {asked.level}, parameter {param}"
         return "", ""

@@ -7,9 +7,11 @@ from typing import Final
 
 from harness.oracle.specs.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
-from kvmodel.include.asm.kvm_host import kvm_mmu, kvm_mmu_page, kvm_page_fault, rsvd_bits_validate
-from kvmodel.include.asm.kvm_role import kvm_mmu_extended_role
+from kvmodel import mmu_h
+from kvmodel.include.asm.kvm_host import kvm_mmu, rsvd_bits_validate
+from kvmodel.include.asm.kvm_host_role import kvm_mmu_extended_role
 from kvmodel.mmu import mmu, mmu_fault, mmu_role, paging_tmpl
+from kvmodel.mmu.mmu_internal import kvm_mmu_page, kvm_page_fault
 
 PFERR: Final = Bits(0x7)  # present, write, user
 FETCH: Final = 1 << 4
@@ -294,7 +296,7 @@ SPECS: Final = (
                 (0, 1 << 18, 1 << 9),
             )
         ),
-        lambda s: lambda access, code, flags: (mmu_role.permission_fault(s.vcpu.guest_mmu, access, code, flags),),
+        lambda s: lambda access, code, flags: (mmu_h.permission_fault(s.vcpu.guest_mmu, access, code, flags),),
         SHADOW,
     ),
     Spec(

@@ -8,17 +8,11 @@ from typing import Final
 from harness.oracle.specs.flow import CODES, FAULT, FAULTS, SHARED, WIDE, begin, digest, mmu_c, walked
 from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_4K,
-    PT_PAGE_SIZE_MASK,
-    Vcpu,
-    kvm_mmu,
-    kvm_mmu_page,
-    x86_exception,
-)
-from kvmodel.include.asm.vmx_h import VMX_EPTP_AD_ENABLE_BIT
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Vcpu, kvm_mmu, x86_exception
+from kvmodel.include.asm.vmx import VMX_EPTP_AD_ENABLE_BIT
 from kvmodel.mmu import mmu_fault, mmu_page, mmu_sync
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
+from kvmodel.mmu_h import PT_PAGE_SIZE_MASK
 
 TABLES: Final = (0x1000, 0x12000, 0x13000, 0x21_5000)  # from the top, flow.h
 

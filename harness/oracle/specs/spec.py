@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from harness.oracle.specs.spaces import MASK64, Space
 from kvmodel.include.asm.kvm_host import Kvm, Vcpu
-from kvmodel.include.asm.vmx_h import vmx_h
+from kvmodel.include.asm.vmx import vmx_h
 from kvmodel.mmu import mmu_fault
+from kvmodel.mmu.mmu_fault import kvm_configure_mmu
 from kvmodel.mmu.spte import kvm_mmu_reset_all_pte_masks, kvm_mmu_set_ept_masks
 from kvmodel.mmu.spte_h import spte_h
 from kvmodel.series import Level
-from kvmodel.vmx.vmx import kvm_configure_mmu
+from kvmodel.vmx.main import vt_x86_ops
+from kvmodel.x86 import kvm_ops_update
 
 Row = tuple[int, ...]
 Call = tuple[str, Row]
@@ -83,6 +85,7 @@ class State:
     def side(self, level: Level) -> Side:
         """The mirror in this state."""
         kvm = Kvm(level, vmx_h(level), spte_h(level))
+        kvm_ops_update(kvm, vt_x86_ops)
         kvm.allow_mmio_caching = kvm.enable_mmio_caching = self.mmio_caching
         kvm.host_maxphyaddr = kvm.x86_phys_bits = self.maxphyaddr
         kvm.x86_cache_bits = self.cache_bits or self.maxphyaddr

@@ -7,8 +7,9 @@ from typing import Final
 
 from harness.oracle.specs.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.specs.spec import Mirror, Side, Spec, State, functions_of
-from kvmodel.include.asm.kvm_host import Kvm, kvm_memory_slot, kvm_mmu_page
+from kvmodel.include.asm.kvm_host import Kvm, kvm_memory_slot
 from kvmodel.mmu import spte, spte_h
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 
 PRESENT: Final = 1 << 11
 HUGE: Final = 1 << 7
@@ -160,7 +161,7 @@ def _split(s: Side) -> Mirror:
 def _executable(s: Side) -> Mirror:
     def call(entry: int, kernel: int, flag: int) -> tuple[int]:
         s.set_flag(flag)
-        return (spte_h.is_executable_pte(s.kvm, entry, bool(kernel), s.vcpu),)
+        return (spte_h.is_executable_pte(entry, bool(kernel), s.vcpu),)
 
     return call
 
@@ -218,7 +219,7 @@ SPECS: Final = (
         (
             *_f("make_spte", "kvm_is_mmio_pfn"),
             "mmu/mmu_internal.h kvm_mmu_page_ad_need_write_protect",
-            "mmu_internal.h is_nx_huge_page_enabled",
+            "mmu/mmu_internal.h is_nx_huge_page_enabled",
             *_h("is_rsvd_spte"),
         ),
         Space(

@@ -8,16 +8,9 @@ from typing import Final
 from harness.oracle.specs.flow import CODES, FAULT, FAULTS, RAM_GFNS, SHARED, WIDE, begin, digest, mmu_c, walked
 from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.specs.spec import Mirror, Side, Spec, State, functions_of
-from kvmodel.include.asm.kvm_host import (
-    PAGE_SHIFT,
-    PG_LEVEL_1G,
-    PG_LEVEL_2M,
-    PG_LEVEL_4K,
-    Vcpu,
-    kvm_memory_slot,
-    kvm_mmu_page,
-)
+from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K, Vcpu, kvm_memory_slot
 from kvmodel.mmu import mmu_fault, tdp_mmu
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_sync import shadow_walk
 from kvmodel.mmu.spte_h import SPTE_MMU_PRESENT_MASK, is_last_spte
 

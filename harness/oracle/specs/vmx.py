@@ -9,10 +9,9 @@ from unittest import mock
 
 from harness.oracle.specs.spaces import BOOL, MASK64, Bits, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
+from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_page
 from kvmodel.include.asm.kvm_host import (
     Vcpu,
-    hv_enlightened_vmcs,
-    hv_vp_assist_page,
     kvm_mmu,
     nested_vmx_msrs,
     vmcs12,
@@ -21,7 +20,7 @@ from kvmodel.include.asm.kvm_host import (
     x86_exception,
 )
 from kvmodel.mmu import spte
-from kvmodel.vmx import capabilities, hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_ept
+from kvmodel.vmx import capabilities, hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_h
 
 U32: Final = Bits((1 << 32) - 1)
 U32_HIGH: Final = Bits(((1 << 32) - 1) << 32)
@@ -81,7 +80,7 @@ def _eptp(s: Side) -> Mirror:
         s.kvm.enable_ept_ad_bits = bool(ad)
         s.vcpu.guest_mode = bool(guest)
         s.vcpu.vmcs12.ept_pointer = eptp12
-        return (vmx_ept.construct_eptp(s.vcpu, root, level),)
+        return (vmx.construct_eptp(s.vcpu, root, level),)
 
     return call
 
@@ -89,7 +88,7 @@ def _eptp(s: Side) -> Mirror:
 def _mt(s: Side) -> Mirror:
     def call(mmio: int, noncoherent: int) -> tuple[int]:
         s.kvm.noncoherent_dma = bool(noncoherent)
-        return (vmx_ept.vmx_get_mt_mask(s.kvm, bool(mmio)),)
+        return (vmx.vmx_get_mt_mask(s.vcpu, 0, bool(mmio)),)
 
     return call
 
@@ -222,7 +221,7 @@ def _has(s: Side) -> Mirror:
         s.vcpu.vmcs01_secondary = current
         return (
             capabilities.cpu_has_vmx_mbec(s.kvm) if s.level.has(4) else 0,
-            vmx.vmx_has_mbec(s.vcpu) if s.level.has(6) else 0,
+            vmx_h.vmx_has_mbec(s.vcpu) if s.level.has(6) else 0,
         )
 
     return call
@@ -271,7 +270,7 @@ def _get_msr(s: Side) -> Mirror:
         s.set_flag(flag)
         s.vcpu.nested_msrs = nested_vmx_msrs(0, high, 0, 0, 0)
         s.vcpu.guest_cpuid_has_evmcs = bool(evmcs)
-        data = nested.vmx_get_msr(s.vcpu, msr, bool(host))
+        data = vmx.vmx_get_msr(s.vcpu, msr, bool(host))
         return 0, data if data is not None else 0
 
     return call
@@ -464,7 +463,7 @@ _v: Final = functions_of("vmx/vmx.c")
 _n: Final = functions_of("vmx/nested.c")
 _e: Final = functions_of("vmx/hyperv.c")
 CTLS2: Final = 0x48B
-VMPTRS: Final = (nested_evmcs.EVMPTR_INVALID, 0x5000, 0x6000)  # the image's two pages
+VMPTRS: Final = (hyperv.EVMPTR_INVALID, 0x5000, 0x6000)  # the image's two pages
 ACTIVATE: Final = 1 << 31
 REQUIRED: Final = 0xFFFFFFFF << 32
 TPR_SHADOW: Final = 1 << 21 + 32

@@ -1,24 +1,26 @@
-"""arch/x86/include/asm/kvm_host.h and what mmu.h, mmu_internal.h beside it define: roles, MMUs, shadow pages, faults.
+"""arch/x86/include/asm/kvm_host.h: KVM as loaded, a virtual CPU, an MMU; with the structures that these are made of.
 
 The state that is global in C (module parameters, shadow_*_mask, vmcs_config) is one ``Kvm`` per module load; what
-belongs to one virtual CPU is a ``Vcpu``. Roles are in ``kvm_role``.
+belongs to one virtual CPU is a ``Vcpu``. The parts of the header: ``kvm_host_role`` has the roles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from kvmodel.bits import BIT, GENMASK, u64
-from kvmodel.include.asm.kvm_role import RoleLayout, role_layout
-from kvmodel.include.asm.kvm_role import kvm_cpu_role as kvm_cpu_role
-from kvmodel.include.asm.kvm_role import kvm_mmu_extended_role as kvm_mmu_extended_role
-from kvmodel.include.asm.vmx_h import VmxH
-from kvmodel.question.outcome import Step
+from kvmodel.bits import BIT, GENMASK
+from kvmodel.include.asm.kvm_host_role import kvm_cpu_role, role_layout
+from kvmodel.mirrors import mirrors
+from kvmodel.narration import Gates
 
 if TYPE_CHECKING:
+    from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_page
+    from kvmodel.include.asm.vmx import VmxH
+    from kvmodel.mmu.mmu_internal import kvm_mmu_page, kvm_page_fault
     from kvmodel.mmu.spte_h import SpteH
+    from kvmodel.question.outcome import Step
     from kvmodel.series import Level
 
 PAGE_SHIFT: Final = 12
@@ -44,24 +46,6 @@ PFERR_GUEST_PAGE_MASK: Final = BIT(33)
 PFERR_IMPLICIT_ACCESS: Final = BIT(48)
 PFERR_PRIVATE_ACCESS: Final = BIT(49)
 
-# mmu.h: page table entry bits.
-PT_PRESENT_MASK: Final = BIT(0)
-PT_WRITABLE_MASK: Final = BIT(1)
-PT_USER_MASK: Final = BIT(2)
-PT_ACCESSED_MASK: Final = BIT(5)
-PT_DIRTY_MASK: Final = BIT(6)
-PT_PAGE_SIZE_MASK: Final = BIT(7)
-PT64_NX_MASK: Final = BIT(63)
-
-# mmu_internal.h: enum of the page fault handlers' answers.
-RET_PF_CONTINUE: Final = 0
-RET_PF_RETRY: Final = 1
-RET_PF_EMULATE: Final = 2
-RET_PF_WRITE_PROTECTED: Final = 3
-RET_PF_INVALID: Final = 4
-RET_PF_FIXED: Final = 5
-RET_PF_SPURIOUS: Final = 6
-RET_PF_NAMES: Final = ("CONTINUE", "RETRY", "EMULATE", "WRITE_PROTECTED", "INVALID", "FIXED", "SPURIOUS")
 
 EIO: Final = 5
 EINVAL: Final = 22
@@ -72,22 +56,10 @@ X86_EFLAGS_AC: Final = BIT(18)
 KVM_PFN_NOSLOT: Final = BIT(63)  # include/linux/kvm_host.h: the pfn of a gfn without a memslot
 
 
+@mirrors("asm/kvm_host.h KVM_PAGES_PER_HPAGE")
 def KVM_PAGES_PER_HPAGE(level: int) -> int:
-    """4 KiB pages in a page of ``level`` 1 to 5 (asm/kvm_host.h)."""
+    """A page of ``level`` 1 to 5 has so many pages of 4 KiB."""
     return 1 << (level - 1) * 9
-
-
-def gfn_round_for_level(gfn: int, level: int) -> int:
-    """``gfn`` rounded down to a page of ``level`` (mmu_internal.h)."""
-    return gfn & -KVM_PAGES_PER_HPAGE(level)
-
-
-def rsvd_bits(s: int, e: int) -> int:
-    """Bits ``e`` down to ``s`` of 64, 0 where ``e`` is below ``s``; ``e`` is taken modulo 64 (mmu.h rsvd_bits)."""
-    e &= 63
-    if e < s:
-        return 0
-    return u64(((2 << (e - s)) - 1) << s)
 
 
 class rsvd_bits_validate:
@@ -149,50 +121,6 @@ class kvm_mmu:
         self.prev_roots: list[tuple[int, kvm_mmu_page] | None] = [None, None, None]  # (pgd, page), newest first
 
 
-class kvm_mmu_page:
-    """mmu_internal.h struct kvm_mmu_page: a page of SPTEs.
-
-    ``spt`` holds the SPTEs that were ever set, by index; the others are SHADOW_NONPRESENT_VALUE. ``pa`` is the
-    page's host-physical address. The fields of ``role`` that are read often are decoded beside it.
-    """
-
-    __slots__ = (
-        "access",
-        "ad_disabled",
-        "direct",
-        "gfn",
-        "guest_mode",
-        "level",
-        "nx_huge_page_disallowed",
-        "pa",
-        "parent_ptes",
-        "possible_nx_huge_page",
-        "role",
-        "shadowed_translation",
-        "spt",
-        "unsync",
-        "unsync_child_bitmap",
-        "write_flooding_count",
-    )
-
-    def __init__(self, pa: int, gfn: int, role: int, layout: RoleLayout) -> None:
-        self.pa = pa
-        self.gfn = gfn
-        self.role = role
-        self.level, self.direct, self.access, self.ad_disabled, self.guest_mode = layout.decoded(role)
-        self.spt: dict[int, int] = {}
-        # mmu.c kvm_mmu_alloc_shadow_page: index -> (gfn << PAGE_SHIFT) | access
-        self.shadowed_translation: dict[int, int] | None = (
-            {} if not self.direct and self.level <= KVM_MAX_HUGEPAGE_LEVEL else None
-        )
-        self.nx_huge_page_disallowed = False
-        self.possible_nx_huge_page = False  # on kvm->arch.possible_nx_huge_pages
-        self.unsync = False
-        self.unsync_child_bitmap: set[int] = set()  # its size is unsync_children
-        self.parent_ptes: list[tuple[kvm_mmu_page, int]] = []
-        self.write_flooding_count = 0
-
-
 class kvm_memory_slot:
     """What the MMU reads of struct kvm_memory_slot: host mapping level (1, 2, 3), dirty tracking, its gfns."""
 
@@ -205,51 +133,6 @@ class kvm_memory_slot:
         self.base_gfn = 0
         self.npages = 0  # 0: nobody asks
         self.dirty_bitmap: set[int] = set()  # gfns
-
-
-class kvm_page_fault:
-    """mmu_internal.h struct kvm_page_fault."""
-
-    __slots__ = (
-        "addr",
-        "error_code",
-        "exec",
-        "gfn",
-        "goal_level",
-        "huge_page_disallowed",
-        "is_tdp",
-        "map_writable",
-        "max_level",
-        "nx_huge_page_workaround_enabled",
-        "pfn",
-        "prefetch",
-        "present",
-        "req_level",
-        "rsvd",
-        "slot",
-        "user",
-        "write",
-    )
-
-    def __init__(self, addr: int, error_code: int, prefetch: bool, is_tdp: bool, nx_workaround: bool) -> None:
-        self.addr = addr
-        self.error_code = error_code
-        self.prefetch = prefetch
-        self.exec = bool(error_code & PFERR_FETCH_MASK)
-        self.write = bool(error_code & PFERR_WRITE_MASK)
-        self.present = bool(error_code & PFERR_PRESENT_MASK)
-        self.rsvd = bool(error_code & PFERR_RSVD_MASK)
-        self.user = bool(error_code & PFERR_USER_MASK)
-        self.is_tdp = is_tdp
-        self.nx_huge_page_workaround_enabled = nx_workaround
-        self.max_level = KVM_MAX_HUGEPAGE_LEVEL
-        self.req_level = PG_LEVEL_4K
-        self.goal_level = PG_LEVEL_4K
-        self.huge_page_disallowed = False
-        self.gfn = 0
-        self.slot: kvm_memory_slot | None = None
-        self.pfn = 0
-        self.map_writable = False
 
 
 @dataclass(slots=True)
@@ -313,29 +196,6 @@ class vmcs12:
 
 
 @dataclass(slots=True)
-class hv_enlightened_vmcs:
-    """asm/hyperv-tlfs.h struct hv_enlightened_vmcs: the controls, and which groups L1 calls unchanged."""
-
-    revision_id: int = 1
-    secondary_vm_exec_control: int = 0
-    ept_pointer: int = 0
-    cpu_based_vm_exec_control: int = BIT(31)  # CPU_BASED_ACTIVATE_SECONDARY_CONTROLS
-    pin_based_vm_exec_control: int = 0
-    vm_exit_controls: int = 0
-    vm_entry_controls: int = 0
-    virtual_processor_id: int = 0
-    hv_clean_fields: int = 0
-
-
-@dataclass(slots=True)
-class hv_vp_assist_page:
-    """asm/hyperv-tlfs.h struct hv_vp_assist_page: whether VM entries go by an enlightened VMCS, and where it lies."""
-
-    enlighten_vmentry: bool = False
-    current_nested_vmcs: int = 0
-
-
-@dataclass(slots=True)
 class VcpuHv:
     """What Hyper-V's enlightenments add to a vCPU (struct kvm_vcpu_hv, nested.hv_evmcs) and to L1's memory.
 
@@ -346,6 +206,20 @@ class VcpuHv:
     pages: dict[int, hv_enlightened_vmcs] = field(default_factory=dict)
     hv_evmcs: hv_enlightened_vmcs | None = None
     hv_evmcs_vmptr: int = -1  # EVMPTR_INVALID
+
+
+def _static_call_return0(_vcpu: Vcpu, _gfn: int, _is_mmio: bool) -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class kvm_x86_ops:
+    """asm/kvm_host.h struct kvm_x86_ops: what the MMU asks of the vendor's module, as far as it is mirrored.
+
+    An operation that no module gave is a static call that returns 0.
+    """
+
+    get_mt_mask: Callable[[Vcpu, int, bool], int] = _static_call_return0
 
 
 class Kvm:
@@ -371,6 +245,7 @@ class Kvm:
         "enable_vnmi",
         "enable_vpid",
         "flexpriority_enabled",
+        "gates",
         "generation",
         "h",
         "has",
@@ -408,15 +283,18 @@ class Kvm:
         "vmx_capability",
         "warns",
         "x86_cache_bits",
+        "x86_ops",
         "x86_phys_bits",
     )
 
     def __init__(self, level: Level, h: VmxH, s: SpteH) -> None:
         self.level = level
-        self.has: Callable[[int], bool] = level.has
+        self.gates = Gates(level)
+        self.has: Callable[[int], bool] = self.gates.has
         self.h = h
         self.s = s
         self.roles = role_layout(level)
+        self.x86_ops = kvm_x86_ops()
         self.warns: list[str] = []
         self.enable_pt_guest_exec_control = False  # x86.c; absent below patch 3 (then never read)
         self.enable_ept = True
@@ -467,9 +345,17 @@ class Kvm:
         self.shadow_nonpresent_or_rsvd_mask = 0
         self.shadow_nonpresent_or_rsvd_lower_gfn_mask = 0
 
-    def is_nx_huge_page_enabled(self) -> bool:
-        """mmu_internal.h is_nx_huge_page_enabled."""
-        return self.nx_huge_pages and not self.disable_nx_huge_pages
+    def copy(self) -> Kvm:
+        """The same load of the modules once more: what one does with the copy, the other never sees."""
+        new = Kvm.__new__(Kvm)
+        for name in Kvm.__slots__:
+            setattr(new, name, getattr(self, name))
+        new.gates = Gates(self.level)
+        new.has = new.gates.has
+        new.warns = list(self.warns)
+        new.vmcs_config = replace(self.vmcs_config, nested=replace(self.vmcs_config.nested))
+        new.vmx_capability = replace(self.vmx_capability)
+        return new
 
 
 class Vcpu:
@@ -534,7 +420,7 @@ class Vcpu:
         self.guest_cpuid_has_evmcs = False
         self.hv = VcpuHv()
         self.maxphyaddr = kvm.host_maxphyaddr
-        self.reserved_gpa_bits = rsvd_bits(kvm.host_maxphyaddr, 63)
+        self.reserved_gpa_bits = 0
         self.guest_mode = False
         self.vpid = 1 if kvm.enable_vpid else 0
         self.pml_full = False
@@ -566,19 +452,9 @@ class Vcpu:
         self.steps: list[Step] | None = None
         self.trace: list[tuple[str, tuple[int, ...]]] | None = None
 
-    def step(self, where: str, what: str, patch: int = 0) -> None:
-        """Tell one rule used: its C file and function, what it did, and the patch that put it there (0: base)."""
-        if self.steps is not None:
-            self.steps.append(Step(where, what, patch))
-
     def count(self, name: str, by: int = 1) -> None:
         """struct kvm_vcpu_stat and kvm_vm_stat: ``by`` more of ``name``."""
         self.stat[name] = self.stat.get(name, 0) + by
-
-
-def reserved_hpa_bits(kvm: Kvm) -> int:
-    """mmu.c reserved_hpa_bits: physical-address bits the host CPU lacks, up to 63."""
-    return rsvd_bits(kvm.host_maxphyaddr, 63)
 
 
 ADDRESS_MASK: Final = GENMASK(51, 12)

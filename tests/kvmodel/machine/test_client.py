@@ -198,7 +198,7 @@ def test_user_space_and_the_other_capability_msr() -> None:
         ("cli.prot.pgs.m4k.fetch.env=std", "user page"),
         ("cli.real.pgu.m4k.mread.env=std", "64 KiB"),
         ("cli.long.pgu.m4k.read.env=lab", "lab"),
-        ("umsr.m48b.x1.env=std", "not a vector"),
+        ("umsr.m48b.x1.env=std", "do not go together"),
     ],
 )
 def test_bad_ids_say_why(name: str, reason: str) -> None:

@@ -12,7 +12,8 @@ from kvmodel.machine import predict
 from kvmodel.mmu import mmu_page, mmu_sync
 from kvmodel.mmu.mmu_fault import kvm_mmu_page_fault
 from kvmodel.mmu.mmu_page import kvm_mmu_get_shadow_page
-from kvmodel.mmu.mmu_sync import get_spte, kvm_unsync_page
+from kvmodel.mmu.mmu_sync import kvm_unsync_page
+from kvmodel.mmu.spte_h import get_spte
 from kvmodel.question.outcome import THEN, Kind, NotApplicable, Outcome, of_turns
 from kvmodel.question.sequence import SequenceVector, Turn, sequence
 from kvmodel.question.vector import (
@@ -105,7 +106,7 @@ def test_sequences_that_are_none() -> None:
     ):
         with pytest.raises(VectorError, match=reason):
             SequenceVector(turns)
-    with pytest.raises(VectorError, match="not an access"):
+    with pytest.raises(VectorError, match="not a vector id"):
         parse("seq.entry+same")
     with pytest.raises(VectorError, match="2 to 8"):
         parse("seq." + READ.id)

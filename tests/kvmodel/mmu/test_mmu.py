@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import (
+from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
+from kvmodel.mmu import mmu, mmu_fault, mmu_page, tdp_mmu
+from kvmodel.mmu.mmu_internal import (
     RET_PF_EMULATE,
     RET_PF_FIXED,
     RET_PF_INVALID,
     RET_PF_RETRY,
     RET_PF_SPURIOUS,
     RET_PF_WRITE_PROTECTED,
-    Vcpu,
-    kvm_memory_slot,
     kvm_mmu_page,
     kvm_page_fault,
 )
-from kvmodel.mmu import mmu, mmu_fault, mmu_page, tdp_mmu
 from tests.kvmodel.mirror import l1_at
 
 GPA = 0x0800_0000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import kvm_mmu, kvm_mmu_page, rsvd_bits_validate
+from kvmodel import mmu_h
+from kvmodel.include.asm.kvm_host import kvm_mmu, rsvd_bits_validate
 from kvmodel.mmu import mmu_role
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from tests.kvmodel.mirror import kvm_at, l1_at, l2_at
 
 READ, WRITE, FETCH = 4, 2, 16
@@ -50,8 +52,8 @@ def test_permissions_of_a_shadow_ept() -> None:
                 or (code & READ and not access & 4)
                 or (code & FETCH and not access & 1)
             )
-            assert mmu_role.permission_fault(mmu, access, code) == (1 if want else 0), (access, code)
-            assert mmu_role.permission_fault(mmu, access | 8, code) == 0
+            assert mmu_h.permission_fault(mmu, access, code) == (1 if want else 0), (access, code)
+            assert mmu_h.permission_fault(mmu, access | 8, code) == 0
 
 
 @pytest.mark.parametrize("wp", [False, True])
@@ -77,9 +79,9 @@ def test_permissions_of_guest_paging(wp: bool, nx: bool, smep: bool, smap: bool)
                     elif smap and not ac:
                         want |= bool(supervisor_on_user)
                     rflags = 1 << 18 if ac else 0
-                    assert mmu_role.permission_fault(mmu, access, user | kind, rflags) == int(want)
+                    assert mmu_h.permission_fault(mmu, access, user | kind, rflags) == int(want)
     implicit = 1 << 48
-    assert mmu_role.permission_fault(mmu, 7, implicit, 1 << 18) == int(smap)
+    assert mmu_h.permission_fault(mmu, 7, implicit, 1 << 18) == int(smap)
 
 
 @pytest.mark.parametrize(("k", "width"), [(8, 7), (9, 15)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import trace_h
+from kvmodel import trace
 from kvmodel.mmu import mmu_fault, mmutrace
 from tests.kvmodel.mirror import GPA, kvm_at, l1_at, l2_at, map_gpa
 
@@ -99,10 +99,10 @@ def test_rows_of_l1s_own_ept() -> None:
 
 
 def test_texts_of_the_exits() -> None:
-    assert trace_h.kvm_nested_vmexit(48, 0x782) == "reason EPT_VIOLATION info1 0x0000000000000782"
-    assert trace_h.text("kvm_nested_vmexit", (49, 0)) == "reason EPT_MISCONFIG info1 0x0000000000000000"
-    assert trace_h.text("kvm_page_fault", (0x1000, 0x81)) == "address 0x0000000000001000 error_code 0x81"
-    assert trace_h.kvm_nested_vmexit_inject(62, 0) == "reason: 0x3e ext_inf1: 0x0000000000000000"
+    assert trace.kvm_nested_vmexit(48, 0x782) == "reason EPT_VIOLATION info1 0x0000000000000782"
+    assert trace.text("kvm_nested_vmexit", (49, 0)) == "reason EPT_MISCONFIG info1 0x0000000000000000"
+    assert trace.text("kvm_page_fault", (0x1000, 0x81)) == "address 0x0000000000001000 error_code 0x81"
+    assert trace.kvm_nested_vmexit_inject(62, 0) == "reason: 0x3e ext_inf1: 0x0000000000000000"
     assert mmutrace.kvm_mmu_set_bit_class(0x220E140) == "gpa 220e140"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, Vcpu, kvm_memory_slot
+from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
 from kvmodel.mmu import mmu_fault, mmu_sync, paging_tmpl
 from kvmodel.mmu.mmu import hardware_entries
-from kvmodel.mmu.mmu_page import get_spte
+from kvmodel.mmu.mmu_internal import RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS
 from kvmodel.mmu.mmu_sync import kvm_unsync_page
+from kvmodel.mmu.spte_h import get_spte
 from tests.kvmodel.mirror import GPA, PT, l2_at, map_gpa
 
 READ, WRITE, FETCH, PRESENT = 4, 2, 16, 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot, kvm_mmu_page
+from kvmodel.include.asm.kvm_host import Vcpu, kvm_memory_slot
 from kvmodel.mmu import spte, spte_h
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.series import Level
 from tests.kvmodel.mirror import CPU, kvm_at, l1_at, l2_at
 
@@ -234,12 +235,12 @@ def test_is_executable_by_mode_from_patch_14(k: int) -> None:
     kvm = vcpu.kvm
     kvm.has = Level.of(k).has
     for x, ux in ((0, 0), (4, 0), (0, 0x400), (4, 0x400)):
-        kernel = spte_h.is_executable_pte(kvm, x | ux, True, vcpu)
-        user = spte_h.is_executable_pte(kvm, x | ux, False, vcpu)
+        kernel = spte_h.is_executable_pte(x | ux, True, vcpu)
+        user = spte_h.is_executable_pte(x | ux, False, vcpu)
         assert kernel == bool(x)
         assert user == (bool(ux) if k == 14 else bool(x))
     vcpu.pt_guest_exec_control = False
-    assert spte_h.is_executable_pte(kvm, 4, False, vcpu)
+    assert spte_h.is_executable_pte(4, False, vcpu)
 
 
 def test_write_protection() -> None:

@@ -1,12 +1,12 @@
 """What is done to all of a slot's entries."""
 
+from kvmodel import x86_slots
 from kvmodel.include.asm.kvm_host import PFERR_FETCH_MASK, PFERR_WRITE_MASK, Vcpu, kvm_memory_slot
 from kvmodel.mmu import tdp_mmu
-from kvmodel.mmu.mmu import kvm_vcpu_gfn_to_memslot
 from kvmodel.mmu.mmu_fault import kvm_mmu_page_fault
-from kvmodel.mmu.mmu_sync import get_spte
-from kvmodel.mmu.spte_h import SHADOW_NONPRESENT_VALUE
-from kvmodel.virt import kvm_main
+from kvmodel.mmu.spte_h import SHADOW_NONPRESENT_VALUE, get_spte
+from kvmodel.virt import kvm_main_slots
+from kvmodel.virt.kvm_main import kvm_vcpu_gfn_to_memslot
 from tests.kvmodel.mirror import l1_at
 
 
@@ -39,14 +39,14 @@ def test_dirty_bits_are_cleared_or_without_them_the_entry_is_protected() -> None
 
 def test_reading_the_log_watches_only_what_it_reported() -> None:
     vcpu, slot = vcpu_on(1)
-    kvm_main.kvm_set_memory_region(vcpu, slot, True)
+    kvm_main_slots.kvm_set_memory_region(vcpu, slot, True)
     for gfn in (5, 6):
         kvm_mmu_page_fault(vcpu, gfn << 12, PFERR_WRITE_MASK)
     slot.dirty_bitmap.discard(6)
-    assert kvm_main.kvm_get_dirty_log_protect(vcpu, slot) == {5}
+    assert kvm_main_slots.kvm_get_dirty_log_protect(vcpu, slot) == {5}
     (leaf,) = (sp for sp in vcpu.pages.values() if sp.level == 1)
     assert [bool(get_spte(leaf, i) & 1 << 9) for i in (5, 6)] == [False, True]
-    assert kvm_main.kvm_get_dirty_log_protect(vcpu, slot) == set()
+    assert kvm_main_slots.kvm_get_dirty_log_protect(vcpu, slot) == set()
 
 
 def test_a_gigabyte_is_split_level_by_level_and_zapped_as_a_whole() -> None:
@@ -62,7 +62,7 @@ def test_a_gigabyte_is_split_level_by_level_and_zapped_as_a_whole() -> None:
     (table,) = (sp for sp in vcpu.pages.values() if sp.level == 2)
     table.spt[7] = SHADOW_NONPRESENT_VALUE
     vcpu.stat["pages_2m"] -= 1
-    kvm_main.kvm_mmu_slot_apply_flags(vcpu, slot, False)
+    x86_slots.kvm_mmu_slot_apply_flags(vcpu, slot, False)
     assert (vcpu.stat["pages_1g"], vcpu.stat["pages_2m"], vcpu.stat["pages_4k"]) == (0, 0, 0)
 
 

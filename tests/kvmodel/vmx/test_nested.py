@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm import vmx_h
+from kvmodel.include.asm import vmx as asm_vmx
 from kvmodel.include.asm.kvm_host import nested_vmx_msrs, vmcs12, x86_exception
-from kvmodel.vmx import hyperv, nested
+from kvmodel.vmx import hyperv, nested, vmx
 from kvmodel.vmx.hyperv import EvmcsCtrlType
 from tests.kvmodel.mirror import PML4, kvm_at, l1_at, l2_at
 
@@ -65,16 +65,16 @@ def test_user_space_may_take_but_not_add() -> None:
 
 def test_msr_reads() -> None:
     vcpu = l1_at(18)
-    plain = nested.vmx_get_msr(vcpu, 0x48B)
+    plain = vmx.vmx_get_msr(vcpu, 0x48B)
     assert plain is not None
     assert plain >> 54 & 1
-    assert nested.vmx_get_msr(vcpu, 0x491) == 1
-    assert nested.vmx_get_msr(vcpu, 0x480) is None
+    assert vmx.vmx_get_msr(vcpu, 0x491) == 1
+    assert vmx.vmx_get_msr(vcpu, 0x480) is None
     vcpu.guest_cpuid_has_evmcs = True
-    assert nested.vmx_get_msr(vcpu, 0x48B, host_initiated=True) == plain
-    assert nested.vmx_get_msr(vcpu, 0x491) == 0
+    assert vmx.vmx_get_msr(vcpu, 0x48B, host_initiated=True) == plain
+    assert vmx.vmx_get_msr(vcpu, 0x491) == 0
     vcpu.pt_guest_exec_control = False
-    filtered = nested.vmx_get_msr(vcpu, 0x48B)
+    filtered = vmx.vmx_get_msr(vcpu, 0x48B)
     assert filtered is not None
     assert filtered >> 54 & 1 == 0
 
@@ -185,13 +185,13 @@ def test_ept_pointers(eptp: int, good: bool) -> None:
 def test_capabilities_decide_the_ept_pointer() -> None:
     vcpu = l1_at(0)
     caps = vcpu.nested_msrs.ept_caps
-    vcpu.nested_msrs.ept_caps = caps & ~vmx_h.VMX_EPT_AD_BIT
+    vcpu.nested_msrs.ept_caps = caps & ~asm_vmx.VMX_EPT_AD_BIT
     assert not nested.nested_vmx_check_eptp(vcpu, 0x1105E)
-    vcpu.nested_msrs.ept_caps = caps & ~vmx_h.VMX_EPTP_WB_BIT
+    vcpu.nested_msrs.ept_caps = caps & ~asm_vmx.VMX_EPTP_WB_BIT
     assert not nested.nested_vmx_check_eptp(vcpu, 0x1101E)
-    vcpu.nested_msrs.ept_caps = caps & ~vmx_h.VMX_EPT_PAGE_WALK_4_BIT
+    vcpu.nested_msrs.ept_caps = caps & ~asm_vmx.VMX_EPT_PAGE_WALK_4_BIT
     assert not nested.nested_vmx_check_eptp(vcpu, 0x1101E)
-    vcpu.nested_msrs.ept_caps = caps | vmx_h.VMX_EPTP_UC_BIT | vmx_h.VMX_EPT_PAGE_WALK_5_BIT
+    vcpu.nested_msrs.ept_caps = caps | asm_vmx.VMX_EPTP_UC_BIT | asm_vmx.VMX_EPT_PAGE_WALK_5_BIT
     assert nested.nested_vmx_check_eptp(vcpu, 0x11020)
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import Vcpu, hv_enlightened_vmcs, hv_vp_assist_page
+from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_page
+from kvmodel.include.asm.kvm_host import Vcpu
 from kvmodel.machine import predict
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import AccessVector, EntryVector, Evmcs, Mbec, MsrVector, Perm, parse
-from kvmodel.vmx import nested
+from kvmodel.vmx import nested, vmx
 from kvmodel.vmx import nested_evmcs as e
 from kvmodel.vmx.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs
 from tests.kvmodel.mirror import CPU, PML4, l1_at
@@ -137,7 +138,7 @@ def test_control_msrs_as_offered_to_l1() -> None:
     for name, conf in (("least", LEAST), ("most", MOST)):
         nested_vmx_setup_ctls_msrs(vcpu.kvm, conf, vcpu.nested_msrs)
         for msr in (*range(0x481, 0x485), *range(0x48D, 0x491)):
-            value = nested.vmx_get_msr(vcpu, msr)
+            value = vmx.vmx_get_msr(vcpu, msr)
             assert value is not None
             assert value & 0xFFFFFFFF & ~(value >> 32) == 0  # what must be 1 may be 1
             read[name, msr] = value
@@ -146,7 +147,7 @@ def test_control_msrs_as_offered_to_l1() -> None:
     assert read["most", 0x483] ^ read["most", 0x48F] == read["most", 0x484] ^ read["most", 0x490] == 1 << 2
     vcpu.kvm.enable_apicv = True
     nested_vmx_setup_ctls_msrs(vcpu.kvm, MOST, vcpu.nested_msrs)
-    assert nested.vmx_get_msr(vcpu, 0x48D) == 0xFF << 32 | 0x16
+    assert vmx.vmx_get_msr(vcpu, 0x48D) == 0xFF << 32 | 0x16
 
 
 def test_what_the_mirror_vouches_for_of_an_msr() -> None:

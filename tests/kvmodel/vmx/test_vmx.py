@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from kvmodel.include.asm.kvm_host import kvm_x86_ops
 from kvmodel.machine.vcpu import host_msrs
 from kvmodel.mmu import mmu_fault
 from kvmodel.series import Level
-from kvmodel.vmx import capabilities, vmx, vmx_ept
+from kvmodel.vmx import capabilities, main, vmx
 from tests.kvmodel.mirror import CPU, kvm_at, l1_at, l2_at, map_gpa
 
 MBEC = 1 << 22
@@ -70,10 +71,10 @@ def test_inconsistent_msrs() -> None:
     msrs = host_msrs(CPU)
     no_ept = replace(msrs, secondary_high=msrs.secondary_high & ~2)
     with pytest.raises(vmx.HardwareSetupError, match="-5"):
-        vmx.load(Level.of(18), None, no_ept)
+        main.load(Level.of(18), None, no_ept)
     no_vpid = replace(msrs, secondary_high=msrs.secondary_high & ~0x20)
     with pytest.raises(vmx.HardwareSetupError):
-        vmx.load(Level.of(18), None, no_vpid)
+        main.load(Level.of(18), None, no_vpid)
     for k, kept in ((5, 0), (6, 0), (0, 0)):
         kvm = kvm_at(k)
         assert vmx.setup_vmcs_config(kvm, no_ept, False) == 0
@@ -82,7 +83,7 @@ def test_inconsistent_msrs() -> None:
         assert vmx.setup_vmcs_config(kvm, no_vpid, False) == 0
         assert kvm.vmx_capability.vpid == 0
     with pytest.raises(vmx.HardwareSetupError):
-        vmx.load(Level.of(0), None, replace(msrs, procbased_high=0))
+        main.load(Level.of(0), None, replace(msrs, procbased_high=0))
 
 
 def test_a_cpu_without_secondary_controls_or_tpr_shadow() -> None:
@@ -101,7 +102,7 @@ def test_a_cpu_without_secondary_controls_or_tpr_shadow() -> None:
 
 def test_five_levels() -> None:
     msrs = host_msrs(CPU)
-    kvm = vmx.load(Level.of(0), None, replace(msrs, ept=msrs.ept | 1 << 7))
+    kvm = main.load(Level.of(0), None, replace(msrs, ept=msrs.ept | 1 << 7))
     assert kvm.max_tdp_level == 5
 
 
@@ -169,12 +170,17 @@ def test_misconfigurations() -> None:
 
 def test_ept_pointer() -> None:
     vcpu = l1_at(0)
-    assert vmx_ept.construct_eptp(vcpu, 0x5000, 4) == 0x505E
-    assert vmx_ept.construct_eptp(vcpu, 0x5000, 5) == 0x5066
-    assert vmx_ept.construct_eptp(l2_at(0), 0x5000, 4) == 0x501E
-    assert vmx_ept.construct_eptp(l2_at(0, ad=True), 0x5000, 4) == 0x505E
-    assert vmx_ept.construct_eptp(l1_at(0, eptad=False), 0x5000, 4) == 0x501E
+    assert vmx.construct_eptp(vcpu, 0x5000, 4) == 0x505E
+    assert vmx.construct_eptp(vcpu, 0x5000, 5) == 0x5066
+    assert vmx.construct_eptp(l2_at(0), 0x5000, 4) == 0x501E
+    assert vmx.construct_eptp(l2_at(0, ad=True), 0x5000, 4) == 0x505E
+    assert vmx.construct_eptp(l1_at(0, eptad=False), 0x5000, 4) == 0x501E
 
 
 def test_memory_type_of_host_mmio() -> None:
-    assert vmx_ept.vmx_get_mt_mask(kvm_at(0), True) == 0
+    assert vmx.vmx_get_mt_mask(l1_at(0), 0, True) == 0
+
+
+def test_an_operation_that_no_module_gave_returns_0() -> None:
+    assert kvm_x86_ops().get_mt_mask(l1_at(0), 0, False) == 0
+    assert kvm_at(0).x86_ops is main.vt_x86_ops

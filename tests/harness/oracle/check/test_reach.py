@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from harness.oracle.check import reach
 from harness.oracle.check.check import seeded
 from harness.oracle.specs.catalogue import SPECS
 from harness.oracle.specs.spec import answers
+from kvmodel.mirrors import Mirror
 from kvmodel.series import LAST, Level
 
 CASES = 900  # of a check
@@ -37,14 +36,13 @@ def test_no_mirrored_function_is_left_to_neither_check_nor_vector(by_checks: set
     assert reach.nowhere(by_checks | reach.by_vectors()) == []
 
 
-def test_a_function_that_nothing_reaches_is_named(by_checks: set[tuple[str, str]], tmp_path: Path) -> None:
-    (tmp_path / "mmu").mkdir()
-    (tmp_path / "mmu" / "spte.py").write_text(
-        'def make_spte():\n    """mmu/spte.c make_spte."""\n\n\n'
-        'def kvm_never_called():\n    """mmu/spte.c kvm_never_called: mirrored, and asked by nobody."""\n\n\n'
-        'def helper():\n    """No C function."""\n'
-    )
-    assert reach.nowhere(by_checks, tmp_path) == ["mmu/spte.c kvm_never_called (mmu.spte.kvm_never_called)"]
+def test_a_function_that_nothing_reaches_is_named(by_checks: set[tuple[str, str]]) -> None:
+    mirrored = [
+        Mirror("mmu.spte", name, (f"mmu/spte.c {name}",), ())
+        for name in ("make_spte", "kvm_mirrored_and_asked_by_nobody")
+    ]
+    missed = reach.nowhere(by_checks, {(m.module, m.name): m for m in mirrored})
+    assert missed == ["mmu/spte.c kvm_mirrored_and_asked_by_nobody (mmu.spte.kvm_mirrored_and_asked_by_nobody)"]
 
 
 def test_what_a_check_says_it_reaches_is_mirrored() -> None:

@@ -52,8 +52,27 @@ def test_a_mutant_changes_its_line_only() -> None:
     assert mutant.place.startswith("kvmodel/mmu/spte.py:")
 
 
-def test_telling_steps_is_not_mutated() -> None:
-    assert not [m for m in mutants.mutants(["mmu.spte", "mmu.paging_tmpl"]) if "steps is not None" in m.what]
+def test_telling_is_not_mutated() -> None:
+    telling = ast.parse(
+        "def f(vcpu, spte, mode):\n"
+        "    if mode:\n"
+        "        trace(vcpu, 'event', spte & 1)\n"
+        "    narrate(vcpu, 'spte {}', spte & 3, by=mode and spte)\n"
+        "    vcpu.warns.append(spte & 1)\n"
+    )
+    sites = mutants._Sites("mmu.spte", {})
+    sites.visit(telling)
+    assert not sites.found
+    acting = ast.parse("def f(vcpu, mode):\n    if mode:\n        trace(vcpu, 'event')\n        g()\n")
+    sites.visit(acting)
+    assert [m.what for m in sites.found] == ["inverted: mode"]
+
+
+def test_a_short_name_may_mean_more_than_one_module() -> None:
+    assert mutants.named(["spte", "vmx"]) == ["mmu.spte", "include.asm.vmx", "vmx.vmx"]
+    assert mutants.named(["vmx.vmx"]) == ["vmx.vmx"]
+    with pytest.raises(KvmirrorError, match="no module 'nonesuch'"):
+        mutants.named(["nonesuch"])
 
 
 def test_explained_mutants_exist() -> None:
@@ -68,10 +87,10 @@ def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
     before = {name: module for name, module in sys.modules.items() if name.startswith(("kvmodel", "harness.oracle"))}
     mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
     with mutation.swapped("mmu.spte", mutants.mutated(mutant)):
-        import kvmodel.spte as changed
+        import kvmodel.mmu.spte as changed
 
         assert changed is not spte
-    import kvmodel.spte as again
+    import kvmodel.mmu.spte as again
 
     assert again is spte
     assert all(sys.modules[name] is module for name, module in before.items())
@@ -108,7 +127,7 @@ def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
 
 def test_a_mutant_that_fails_is_caught() -> None:
     judge = Judge(lambda _: Recorded(), asked(), (18,))
-    verdict = judge.judge(find("mmu.mmu_fault", "inverted: mmu.root_direct"))
+    verdict = judge.judge(find("mmu.mmu_internal", "inverted: mmu.root_direct"))
     assert verdict.by in ("failure", "vector")
 
 
@@ -142,7 +161,7 @@ def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_constants_are_held_against_the_compiler_s() -> None:
     judge = Judge(lambda _: Recorded(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
-    verdict = judge.judge(find("include.asm.vmx_h", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
+    verdict = judge.judge(find("include.asm.vmx", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
     assert (verdict.by, verdict.caught) == ("constant", "VMX_EPT_READABLE_MASK at level 18")
 
 

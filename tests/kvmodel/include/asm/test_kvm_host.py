@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.kvm_host import (
-    KVM_PAGES_PER_HPAGE,
-    gfn_round_for_level,
-    kvm_mmu_extended_role,
-    kvm_page_fault,
-    rsvd_bits,
-)
-from kvmodel.include.asm.kvm_role import role_layout
+from kvmodel.include.asm.kvm_host import KVM_PAGES_PER_HPAGE
+from kvmodel.include.asm.kvm_host_role import kvm_mmu_extended_role, role_layout
+from kvmodel.mmu.mmu_internal import gfn_round_for_level, kvm_page_fault
+from kvmodel.mmu_h import rsvd_bits
 from kvmodel.series import Level
 
 

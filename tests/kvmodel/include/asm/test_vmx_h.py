@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel.include.asm.vmx_h import fixed_bits_valid, vmx_control_msr, vmx_eptp_page_walk_level, vmx_h
+from kvmodel.include.asm.vmx import vmx_eptp_page_walk_level, vmx_h
 from kvmodel.series import Level
+from kvmodel.vmx.nested import vmx_control_msr
+from kvmodel.vmx.nested_h import fixed_bits_valid
 
 
 def at(k: int):  # type: ignore[no-untyped-def]

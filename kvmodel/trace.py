@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.include.asm.vmx_h import EXIT_REASON_EPT_MISCONFIG, EXIT_REASON_EPT_VIOLATION
+from kvmodel.include.asm.vmx import EXIT_REASON_EPT_MISCONFIG, EXIT_REASON_EPT_VIOLATION
+from kvmodel.mirrors import mirrors
 
 # uapi/asm/vmx.h VMX_EXIT_REASONS
 _EXIT_REASONS: Final = {EXIT_REASON_EPT_VIOLATION: "EPT_VIOLATION", EXIT_REASON_EPT_MISCONFIG: "EPT_MISCONFIG"}
 
 
+@mirrors("trace.h kvm_page_fault")
 def kvm_page_fault(fault_address: int, error_code: int) -> str:
-    """trace.h kvm_page_fault; vmx.c gives it the qualification as ``error_code``."""
+    """vmx.c gives the event the qualification as ``u64 error_code``."""
     return f"address {fault_address:#018x} error_code {error_code:#x}"
 
 
+@mirrors("trace.h TRACE_EVENT_KVM_EXIT")
 def kvm_nested_vmexit(exit_reason: int, info1: int) -> str:
-    """trace.h TRACE_EVENT_KVM_EXIT: ``info1`` is the exit qualification."""
+    """The event prints ``info1``, the exit qualification."""
     return f"reason {_EXIT_REASONS.get(exit_reason, f'{exit_reason:#x}')} info1 {info1:#018x}"
 
 
+@mirrors("trace.h kvm_nested_vmexit_inject")
 def kvm_nested_vmexit_inject(exit_code: int, exit_info1: int) -> str:
-    """trace.h kvm_nested_vmexit_inject."""
+    """The event prints the exit that L1 is given."""
     return f"reason: {_EXIT_REASONS.get(exit_code, f'{exit_code:#x}')} ext_inf1: {exit_info1:#018x}"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from kvmodel.bits import BIT, u32, u64
+from kvmodel.bits import BIT, u64
+from kvmodel.mirrors import mirrors
 
 if TYPE_CHECKING:
     from kvmodel.series import Level
@@ -250,19 +251,10 @@ class VmxH:
         return (epte & self.VMX_EPT_USER_EXECUTABLE_MASK) >> 4
 
 
+@mirrors("asm/vmx.h vmx_eptp_page_walk_level")
 def vmx_eptp_page_walk_level(eptp: int) -> int:
-    """Page-walk length, 4 or 5, of a 64-bit EPT pointer that was checked before (asm/vmx.h)."""
+    """A ``u64`` EPT pointer that was checked before has walks of 4 or 5 levels."""
     return 5 if eptp & VMX_EPTP_PWL_MASK == VMX_EPTP_PWL_5 else 4
-
-
-def fixed_bits_valid(val: int, fixed0: int, fixed1: int) -> bool:
-    """kvm/vmx/nested.h fixed_bits_valid: every bit of ``fixed0`` set, none outside ``fixed1``."""
-    return (val & fixed1) | fixed0 == val
-
-
-def vmx_control_msr(low: int, high: int) -> int:
-    """kvm/vmx/nested.c vmx_control_msr: the 64-bit MSR of two 32-bit halves."""
-    return u32(low) | u32(high) << 32
 
 
 @cache
