@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Counts tracepoints on the host while L1 is between two passages of the gate (windows.h).
+ *
+ *     kvmirror-count MEMORY WINDOWS SECONDS TRACED SYSTEM:EVENT[:FILTER]...
+ *
+ * MEMORY is the file that is L1's memory, WINDOWS how many windows its batch has, SECONDS what L1 has for the way from
+ * one gate to the next, TRACED the window during which tracing is on (-1: none). A line of JSON a window: the counts in
+ * the order asked, KVM's own counters of the virtual machine over the same time, and whether L1 came to the second gate.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/perf_event.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "windows.h"
+
+#define TRACING		"/sys/kernel/tracing"
+#define STATISTICS	"/sys/kernel/debug/kvm"
+#define COUNTERS	256
+#define NAMES		64
+#define POLL_US		2000
+
+struct statistic {
+	char name[NAMES];
+	uint64_t before;
+};
+
+static int counters[COUNTERS];
+static unsigned int counting;
+static struct statistic statistics[COUNTERS];
+static unsigned int keeping;
+static char folder[512];		/* of the one virtual machine, under STATISTICS */
+static volatile struct kvm_gate *gate;
+
+static void die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+static void die(const char *format, ...)
+{
+	va_list list;
+
+	va_start(list, format);
+	fputs("kvmirror-count: ", stderr);
+	vfprintf(stderr, format, list);
+	fputc('\n', stderr);
+	va_end(list);
+	exit(1);
+}
+
+static long long number(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	long long v;
+	int got;
+
+	if (!f)
+		return -1;
+	got = fscanf(f, "%lld", &v);
+	fclose(f);
+	return got == 1 ? v : -1;
+}
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		die("%s: %s", path, strerror(errno));
+	close(fd);
+}
+
+/* A counter of one event on the one CPU, of what passes the filter; it does not count yet. */
+static void add(char *spec)
+{
+	char *event = strchr(spec, ':'), *filter, path[512];
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .disabled = 1 };
+	long long id;
+	int fd;
+
+	if (!event || counting == COUNTERS)
+		die("%s: SYSTEM:EVENT[:FILTER], at most %d of them", spec, COUNTERS);
+	*event++ = '\0';
+	filter = strchr(event, ':');
+	if (filter)
+		*filter++ = '\0';
+	snprintf(path, sizeof(path), TRACING "/events/%s/%s/id", spec, event);
+	id = number(path);
+	if (id < 0)
+		die("the kernel has no event %s:%s", spec, event);
+	attr.config = (uint64_t)id;
+	fd = (int)syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0);
+	if (fd < 0)
+		die("perf_event_open of %s:%s: %s", spec, event, strerror(errno));
+	if (filter && ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter))
+		die("%s:%s: the kernel does not take the filter %s: %s", spec, event, filter, strerror(errno));
+	counters[counting++] = fd;
+}
+
+static uint64_t count(int fd)
+{
+	uint64_t v;
+
+	if (read(fd, &v, sizeof(v)) != sizeof(v))
+		die("a counter cannot be read: %s", strerror(errno));
+	return v;
+}
+
+static void each(unsigned long request)
+{
+	for (unsigned int i = 0; i < counting; i++)
+		if (ioctl(counters[i], request, 0))
+			die("a counter cannot be switched: %s", strerror(errno));
+}
+
+/* KVM's own counters, of the only virtual machine there is. */
+static void find_statistics(void)
+{
+	DIR *all = opendir(STATISTICS);
+	struct dirent *e;
+
+	while (all && (e = readdir(all)))
+		if (e->d_type == DT_DIR && e->d_name[0] != '.')
+			snprintf(folder, sizeof(folder), STATISTICS "/%s", e->d_name);
+	if (all)
+		closedir(all);
+	all = folder[0] ? opendir(folder) : NULL;
+	while (all && (e = readdir(all)) && keeping < COUNTERS)
+		if (e->d_type == DT_REG && strlen(e->d_name) < NAMES)
+			strcpy(statistics[keeping++].name, e->d_name);
+	if (all)
+		closedir(all);
+}
+
+static long long statistic(const char *name)
+{
+	char path[1024];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return number(path);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Whether L1 comes to the gate for the nth time. */
+static int arrives(uint64_t n, double seconds)
+{
+	double end = now() + seconds;
+
+	while (gate->arrived < n) {
+		if (now() > end)
+			return 0;
+		usleep(POLL_US);
+	}
+	return 1;
+}
+
+static void show(int window, int arrived)
+{
+	const char *between = "";
+
+	printf("{\"window\": %d, \"through\": %s, \"counts\": [", window, arrived ? "true" : "false");
+	for (unsigned int i = 0; i < counting; i++)
+		printf("%s%" PRIu64, i ? ", " : "", count(counters[i]));
+	printf("], \"statistics\": {");
+	for (unsigned int i = 0; i < keeping; i++) {
+		long long v = statistic(statistics[i].name);
+
+		if (v < 0 || (uint64_t)v == statistics[i].before)
+			continue;
+		printf("%s\"%s\": %lld", between, statistics[i].name, v - (long long)statistics[i].before);
+		between = ", ";
+	}
+	printf("}}\n");
+	fflush(stdout);
+}
+
+/* Counts one window; 0 where L1 did not come to its end. */
+static int window(int n, double seconds, int traced)
+{
+	int arrived;
+
+	if (!arrives(2 * (uint64_t)n + 1, seconds)) {
+		printf("{\"window\": %d, \"absent\": true}\n", n);
+		return 0;
+	}
+	for (unsigned int i = 0; i < keeping; i++)
+		statistics[i].before = (uint64_t)statistic(statistics[i].name);
+	each(PERF_EVENT_IOC_RESET);
+	if (traced)
+		write_text(TRACING "/tracing_on", "1");
+	each(PERF_EVENT_IOC_ENABLE);
+	gate->opened = 2 * (uint64_t)n + 1;
+	arrived = arrives(2 * (uint64_t)n + 2, seconds);
+	each(PERF_EVENT_IOC_DISABLE);
+	if (traced)
+		write_text(TRACING "/tracing_on", "0");
+	show(n, arrived);
+	if (arrived)
+		gate->opened = 2 * (uint64_t)n + 2;
+	return arrived;
+}
+
+int main(int argc, char **argv)
+{
+	int fd, windows, traced, through = 1;
+	double seconds;
+	void *map;
+
+	if (argc < 6)
+		die("usage: MEMORY WINDOWS SECONDS TRACED SYSTEM:EVENT[:FILTER]...");
+	windows = atoi(argv[2]);
+	seconds = atof(argv[3]);
+	traced = atoi(argv[4]);
+	fd = open(argv[1], O_RDWR);
+	if (fd < 0)
+		die("%s: %s", argv[1], strerror(errno));
+	map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, GATE_BASE);
+	if (map == MAP_FAILED)
+		die("%s: %s", argv[1], strerror(errno));
+	gate = map;
+	gate->arrived = gate->opened = 0;
+	for (int i = 5; i < argc; i++)
+		add(argv[i]);
+	find_statistics();
+	printf("{\"ready\": %u, \"statistics\": \"%s\"}\n", counting, folder);
+	fflush(stdout);
+	for (int n = 0; n < windows && through; n++)
+		through = window(n, seconds, n == traced);
+	return through ? 0 : 3;
+}
