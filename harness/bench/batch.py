@@ -10,9 +10,9 @@ from harness import guest, protocol
 from harness.bench import windows
 from harness.bench.windows import CONSTANTS
 from harness.errors import InputError
-from kvmodel.exits import Mix
+from kvmodel.exits_model import Mix
 
-ARENA_SIZE: Final = 16 << 20  # bytes of L1 memory for EPT12, zeroed by L1 at its start
+ARENA_SIZE: Final = 4 << 20  # bytes of L1 memory for EPT12, 30 pages a window; L1 touches it at its start
 ARENA: Final = 128 << 20  # L1-physical
 
 

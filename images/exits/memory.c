@@ -46,8 +46,10 @@ void tables_init(const struct kvm_batch *batch)
 	arena_next = (batch->arena + PAGE - 1) & ~(PAGE - 1);
 	arena_end = (batch->arena + batch->arena_size) & ~(PAGE - 1);
 	zero_pages(arena_next, (arena_end - arena_next) / PAGE);	/* L1 has touched all its memory before it counts */
-	zero_pages(FRESH_BASE, FRESH_REGIONS * 2 * MIB / PAGE);
-	zero_pages(LOAD_BASE, 2 * MIB / PAGE);
+	for (uint64_t i = 0; i < FRESH_PAGES; i++)
+		zero_pages(FRESH_BASE + i * FRESH_STRIDE, 1);
+	for (uint64_t i = 0; i < LOAD_PAGES; i++)
+		zero_pages(LOAD_BASE + i * LOAD_STRIDE, 1);
 	zero_pages(SCAFFOLD, 64);
 	memcpy((void *)L2_KERNEL, l2_kernel, (size_t)(l2_kernel_end - l2_kernel));
 	memcpy((void *)L2_USER, l2_user, (size_t)(l2_user_end - l2_user));
