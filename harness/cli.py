@@ -21,6 +21,7 @@ COMMANDS = (
     "harness.commands.findings",
     "harness.commands.bundle",
     "harness.commands.coverage",
+    "harness.commands.bench",
     "harness.commands.report",
     "harness.commands.build",
     "harness.commands.doctor",

@@ -58,7 +58,7 @@ class Window:
 def pack(asked: Sequence[Window]) -> bytes:
     """The batch. InputError for a window that the workload has no room for."""
     for window in asked:
-        _check(window.mix)
+        check(window.mix)
     at = protocol.HEADER.size
     observations = at + len(asked) * windows.WINDOW.size
     header = protocol.HEADER.pack(
@@ -74,7 +74,7 @@ def pack(asked: Sequence[Window]) -> bytes:
     return header + records + bytes(len(asked) * protocol.OBSERVATION.size)
 
 
-def _check(mix: Mix) -> None:
+def check(mix: Mix) -> None:
     """InputError for a mix that needs more pages than the workload has."""
     for name, every, most in (
         ("fresh pages", mix.fresh_every, windows.FRESH_PAGES),

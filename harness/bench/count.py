@@ -107,7 +107,9 @@ def _start(host: Host, program: str, windows: int, traced: int) -> Remote:
     return remote
 
 
-def count(qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, stall: float = STALL) -> list[Counted]:
+def count(
+    qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, stall: float = STALL
+) -> list[Counted]:
     """One run of L1 through the windows ``asked``; ``traced``: the one during which tracing is on, -1 for none.
 
     ``program`` is the counter's path on the host. A window that L1 did not come to the end of is the last; those
@@ -123,7 +125,7 @@ def count(qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1
     finally:
         remote.stop()
     seen = batch.unpack(run.memory) if run.memory else ()
-    found = []
+    found: list[Counted] = []
     for i, window in enumerate(asked):
         observation = seen[i] if i < len(seen) and seen[i].verdict else None
         row = next((r for r in told if r["window"] == i), None)

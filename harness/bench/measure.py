@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ def _frame(mix: Mix) -> Mix:
     return Mix(FRAME_CALLS, looks=mix.looks, warm=mix.warm)
 
 
-def _whole(mix: Mix) -> Mix:
+def whole(mix: Mix) -> Mix:
     """``mix`` with room for the frame's own system call."""
     return replace(mix, calls=mix.calls + FRAME_CALLS)
 
@@ -106,13 +107,13 @@ def predicted(kernel: Kernel, l1: Hypervisor, mix: Mix) -> Counter[Exit] | None:
     if kernel.foreign:
         return None
     try:
-        whole, frame = (
+        both, frame = (
             exits_model.counted(exits_model.window(kernel.level, kernel.param, cpus.emulated(), l1, one))
-            for one in (_whole(mix), _frame(mix))
+            for one in (whole(mix), _frame(mix))
         )
     except StuckError:
         return None
-    return difference(whole, frame)
+    return difference(both, frame)
 
 
 def _foreseen(kernel: Kernel, variant: Variant) -> list[Exit] | None:
@@ -172,7 +173,9 @@ class Measure:
         self._host.load(self._modules, Parameters(self._kernel.param, shadow_vmcs=shadow))
         has = self._host.run(f"cat {SHADOW_FILE}", check=True).stdout.strip() == "Y"
         if vmcs is Vmcs.SHADOW and not has:
-            self._miss(variants, "KVM does not use VMCS shadowing on this CPU: enable_shadow_vmcs was asked for and is N")
+            self._miss(
+                variants, "KVM does not use VMCS shadowing on this CPU: enable_shadow_vmcs was asked for and is N"
+            )
             return
         virtual = Machine(True, True, vmcs is Vmcs.EVMCS, ENVIRONMENTS["std"])
         with Qemu(self._host, virtual, self._workload) as qemu:
@@ -235,14 +238,14 @@ class Measure:
         """One run of each: its frame, then the mix."""
         if not variants:
             return
-        mixes = (_frame(self._plan.mix), _whole(self._plan.mix))
+        mixes = (_frame(self._plan.mix), whole(self._plan.mix))
         found = self._counted(qemu, [_window(v, mix) for v in variants for mix in mixes])
         for i, variant in enumerate(variants):
-            frame, whole = found[2 * i], found[2 * i + 1]
+            frame, all_of_it = found[2 * i], found[2 * i + 1]
             row = self._rows[variant.name]
             row.missing = ""
-            row.runs.append(difference(whole.exits, frame.exits))
-            row.totals.append((whole.total, whole.statistics.get("exits")))
+            row.runs.append(difference(all_of_it.exits, frame.exits))
+            row.totals.append((all_of_it.total, all_of_it.statistics.get("exits")))
             row.predicted = predicted(self._kernel, variant.l1, self._plan.mix)
 
     def _curve(self, qemu: Qemu, variants: list[Variant]) -> None:
@@ -250,7 +253,7 @@ class Measure:
         asked = [(axis, value) for axis, values in AXES.items() for value in values]
         for variant in variants:
             mixes = [replace(on_axis(axis, value), looks=looks) for axis, value in asked]
-            windows = [_window(variant, mix) for mix in (_frame(Mix(looks=looks)), *map(_whole, mixes))]
+            windows = [_window(variant, mix) for mix in (_frame(Mix(looks=looks)), *map(whole, mixes))]
             frame, *found = self._counted(qemu, windows)
             for (axis, value), mix, one in zip(asked, mixes, found, strict=True):
                 rates, told = self._points.setdefault((axis, value), ({}, {}))
@@ -313,5 +316,5 @@ def measure(
                     done[kernel] = one.run(task.advance)
 
         names = [f"host {n + 1}" for n in range(min(jobs, len(kernels)))]
-        builds.side_by_side({name: (lambda name=name: work(name)) for name in names})
+        builds.side_by_side({name: partial(work, name) for name in names})
     return [done[kernel] for kernel in kernels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from harness.bench.count import HOSTS_OWN
@@ -15,9 +16,13 @@ Exits = Mapping[Exit, int]
 
 
 def difference(counted: Exits, frame: Exits) -> Counter[Exit]:
-    """The exits of a window less those of its frame. Fewer than none are kept: they say that something is wrong."""
-    kinds = set(counted) | set(frame)
-    return Counter({exit: n for exit in kinds if (n := counted.get(exit, 0) - frame.get(exit, 0))})
+    """The exits of a window less those of its frame; interrupts of the host's own, which no frame foretells, stay.
+
+    Fewer than none are kept: they say that something is wrong.
+    """
+    off = caused(frame)
+    kinds = set(counted) | set(off)
+    return Counter({exit: n for exit in kinds if (n := counted.get(exit, 0) - off[exit])})
 
 
 def caused(exits: Exits) -> Counter[Exit]:
@@ -98,6 +103,11 @@ class Point:
     rates: Mapping[str, float]
     predicted: Mapping[str, float]
 
+    @property
+    def drifts(self) -> bool:
+        """Whether the mirror says another number of any variant."""
+        return any(self.rates[name] != told for name, told in self.predicted.items())
+
     def ratio(self, name: str, first: str = VARIANTS[0].name) -> float | None:
         """How many times fewer than the first variant; None where one of the two has no exits, or was not counted."""
         if not self.rates.get(name) or first not in self.rates:
@@ -130,7 +140,7 @@ def crossing(points: list[Point], name: str, goal: float = COVER_RATIO) -> float
     ``points`` are of one axis, in the order of their values.
     """
     told = [(p.value, r) for p in points if (r := p.ratio(name)) is not None]
-    for (x1, r1), (x2, r2) in zip(told, told[1:], strict=False):
+    for (x1, r1), (x2, r2) in pairwise(told):
         if min(r1, r2) <= goal <= max(r1, r2) and r1 != r2:
             return x1 + (x2 - x1) * (r1 - goal) / (r1 - r2)
     return None

@@ -1,7 +1,8 @@
 """The records of the exits workload: a window and the gate. The one definition; the C header is generated from it.
 
 A batch is the probe's (``harness.protocol``), with windows in the vectors' place: header, ``count`` windows, as many
-observations. A window is as long as a vector, so that the probe's own loop goes over them. The gate is where L1 waits for whoever counts, before and behind the counted part of a window.
+observations. A window is as long as a vector, so that the probe's own loop goes over them. The gate is where L1 waits
+for whoever counts, before and behind the counted part of a window.
 
     python -m harness.bench.windows > windows.h
 """
