@@ -7,8 +7,10 @@ reason; nothing is written down but the counts. Beside them stand KVM's own coun
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,15 +20,15 @@ from typing import Any, Final
 from harness.bench import batch
 from harness.bench.batch import Window
 from harness.bench.programs import COUNTER
-from harness.errors import GuestError
+from harness.errors import GuestError, HostError
 from harness.guest import Observation
 from harness.hosts.base import Host, Remote
 from harness.qemu import SHM, Qemu
 from harness.trace import Event
 from kvmodel.exits_model import REASONS, Exit
 
-REACH: Final = 6.0  # seconds of the host's clock from one gate to the next
-STALL: Final = 25.0  # seconds of wall time in which L1 has to come one window further
+PATIENCE: Final = 60.0  # seconds of wall time in which L1 has to come one window further
+OVERDUE: Final = 3  # the counter's exit status where L1 did not come
 DEADLINE: Final = 240.0  # seconds of wall time for a batch
 READY: Final = 30.0  # seconds until the counter counts
 OTHER: Final = "other"
@@ -95,29 +97,66 @@ def rows(text: str) -> Iterator[dict[str, Any]]:
             raise GuestError(f"the counter wrote {line[:80]!r}: {error}") from error
 
 
-def _start(host: Host, program: str, windows: int, traced: int) -> Remote:
-    words = [program, SHM, str(windows), str(REACH), str(traced), *specs()]
+def _start(host: Host, program: str, windows: int, traced: int) -> tuple[Remote, int]:
+    """The counter, which counts, and its process id on the host."""
+    words = [program, SHM, str(windows), str(traced), *specs()]
     remote = host.spawn(shlex.join(words))
     deadline = time.monotonic() + READY
-    while '"ready"' not in remote.output():
+    while True:
+        for row in rows(remote.output()):
+            if "ready" in row:
+                return remote, row["pid"]
         host.check()
         if remote.status is not None or time.monotonic() > deadline:
             raise GuestError(f"the exits cannot be counted: {remote.errors().strip() or f'{COUNTER} says nothing'}")
         time.sleep(0.05)
-    return remote
+
+
+@contextlib.contextmanager
+def _watched(qemu: Qemu, counter: Remote, pid: int, patience: float) -> Iterator[None]:
+    """An L1 that is overdue is ended: its L2 may never give it the CPU back."""
+    done = threading.Event()
+
+    def watch() -> None:
+        told, moved = "", time.monotonic()
+        while not done.wait(0.1):
+            if (now := counter.output()) != told:
+                told, moved = now, time.monotonic()
+            if counter.status == 0:
+                return
+            if counter.status is None and time.monotonic() - moved > patience:
+                qemu.host.run(f"kill -USR1 {pid}")
+                moved = float("inf")
+            elif counter.status == OVERDUE:
+                qemu.command("system_reset")
+                return
+
+    def quietly() -> None:
+        with contextlib.suppress(GuestError, HostError):  # whoever runs L1 is told as well
+            watch()
+
+    thread = threading.Thread(target=quietly, name="overdue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def count(
-    qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, stall: float = STALL
+    qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, patience: float = PATIENCE
 ) -> list[Counted]:
     """One run of L1 through the windows ``asked``; ``traced``: the one during which tracing is on, -1 for none.
 
-    ``program`` is the counter's path on the host. A window that L1 did not come to the end of is the last; those
-    behind it are not there. GuestError where the workload refused a window.
+    ``program`` is the counter's path on the host, ``patience`` what L1 has for a window in seconds of wall time. A
+    window that L1 did not come to the end of is the last; those behind it are not there. GuestError where L1 did not
+    come as far as its first.
     """
-    remote = _start(qemu.host, program, len(asked), traced)
+    remote, pid = _start(qemu.host, program, len(asked), traced)
     try:
-        run = qemu.run(batch.pack(asked), deadline=DEADLINE, stall=stall)
+        with _watched(qemu, remote, pid, patience):
+            run = qemu.run(batch.pack(asked), deadline=DEADLINE, stall=DEADLINE)
         deadline = time.monotonic() + READY
         while remote.status is None and time.monotonic() < deadline:
             time.sleep(0.05)

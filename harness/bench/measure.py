@@ -36,7 +36,7 @@ from kvmodel.vector import ENVIRONMENTS, Access, AccessVector, Machine, Mbec, Pe
 
 SHADOW_FILE: Final = "/sys/module/kvm_intel/parameters/enable_shadow_vmcs"
 SHORT: Final = Mix(calls=3, fresh_every=2, load_every=3, hypercall_every=2)  # one of each, for the trace
-SHORT_STALL: Final = 8.0  # seconds of wall time; it takes a fraction of one
+SHORT_PATIENCE: Final = 12.0  # seconds of wall time; with L1's start it takes two
 TRACE_KILOBYTES: Final = 2048
 EVENTS: Final = (
     "kvm/kvm_nested_vmexit",
@@ -219,7 +219,7 @@ class Measure:
     def _short(self, qemu: Qemu, variant: Variant) -> tuple[Counted, list[trace.Event]]:
         trace.arm(self._host, EVENTS, TRACE_KILOBYTES, exits="0", on=False)
         try:
-            (seen,) = count.count(qemu, self._counter, [_window(variant, SHORT)], traced=0, stall=SHORT_STALL)
+            (seen,) = count.count(qemu, self._counter, [_window(variant, SHORT)], traced=0, patience=SHORT_PATIENCE)
         finally:
             text = trace.disarm(self._host)
         return seen, list(trace.parse(text))
