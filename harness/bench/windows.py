@@ -18,7 +18,8 @@ FRESH_STRIDE: Final = 0x8000  # bytes: each page has the eight entries that KVM 
 LOAD_STRIDE: Final = 0x8000
 FRESH_REGIONS: Final = 8  # of 2 MiB
 FRESH_PAGES: Final = FRESH_REGIONS * (2 << 20) // FRESH_STRIDE
-LOAD_PAGES: Final = (2 << 20) // LOAD_STRIDE
+LOAD_REGIONS: Final = 2  # of 2 MiB
+LOAD_PAGES: Final = LOAD_REGIONS * (2 << 20) // LOAD_STRIDE
 GATE_BASE: Final = protocol.BATCH_BASE - 0x1000  # L1-physical
 LOOKED_AT_MOST: Final = 8
 
@@ -64,6 +65,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "FRESH_STRIDE": FRESH_STRIDE,
     "FRESH_PAGES": FRESH_PAGES,
     "LOAD_BASE": 96 << 20,
+    "LOAD_REGIONS": LOAD_REGIONS,
     "LOAD_STRIDE": LOAD_STRIDE,
     "LOAD_PAGES": LOAD_PAGES,
 }

@@ -84,11 +84,14 @@ static void write_text(const char *path, const char *text)
 	close(fd);
 }
 
-/* A counter of one event on the one CPU, of what passes the filter; it does not count yet. */
+/*
+ * A counter of one event on the one CPU, of what passes the filter. All are in the group of the first: they begin and
+ * end at one moment with it, or an exit between two of them would be in one count and not in the other.
+ */
 static void add(char *spec)
 {
 	char *event = strchr(spec, ':'), *filter, path[512];
-	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .disabled = 1 };
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .disabled = !counting };
 	long long id;
 	int fd;
 
@@ -103,7 +106,7 @@ static void add(char *spec)
 	if (id < 0)
 		die("the kernel has no event %s:%s", spec, event);
 	attr.config = (uint64_t)id;
-	fd = (int)syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0);
+	fd = (int)syscall(SYS_perf_event_open, &attr, -1, 0, counting ? counters[0] : -1, 0);
 	if (fd < 0)
 		die("perf_event_open of %s:%s: %s", spec, event, strerror(errno));
 	if (filter && ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter))
@@ -120,11 +123,10 @@ static uint64_t count(int fd)
 	return v;
 }
 
-static void each(unsigned long request)
+static void leader(unsigned long request, unsigned long flags)
 {
-	for (unsigned int i = 0; i < counting; i++)
-		if (ioctl(counters[i], request, 0))
-			die("a counter cannot be switched: %s", strerror(errno));
+	if (ioctl(counters[0], request, flags))
+		die("the counters cannot be switched: %s", strerror(errno));
 }
 
 /* KVM's own counters, of the only virtual machine there is. */
@@ -204,13 +206,13 @@ static int window(int n, int traced)
 	}
 	for (unsigned int i = 0; i < keeping; i++)
 		statistics[i].before = (uint64_t)statistic(statistics[i].name);
-	each(PERF_EVENT_IOC_RESET);
+	leader(PERF_EVENT_IOC_RESET, PERF_IOC_FLAG_GROUP);
 	if (traced)
 		write_text(TRACING "/tracing_on", "1");
-	each(PERF_EVENT_IOC_ENABLE);
+	leader(PERF_EVENT_IOC_ENABLE, 0);
 	gate->opened = 2 * (uint64_t)n + 1;
 	arrived = arrives(2 * (uint64_t)n + 2);
-	each(PERF_EVENT_IOC_DISABLE);
+	leader(PERF_EVENT_IOC_DISABLE, 0);
 	if (traced)
 		write_text(TRACING "/tracing_on", "0");
 	show(n, arrived);

@@ -62,7 +62,9 @@ void tables_init(const struct kvm_batch *batch)
 	user[2] = L2_USER | PTE_P | PTE_U | PTE_A;
 	for (uint64_t i = 0; i < FRESH_REGIONS; i++)
 		((uint64_t *)L2_PD)[(GLA_FRESH >> 21) + i] = (FRESH_BASE + i * 2 * MIB) | PTE_ALL | PTE_D | LARGE;
-	((uint64_t *)L2_PD)[GLA_LOAD >> 21] = LOAD_BASE | PTE_P | PTE_W | PTE_A | PTE_D | LARGE;
+	for (uint64_t i = 0; i < LOAD_REGIONS; i++)
+		((uint64_t *)L2_PD)[(GLA_LOAD >> 21) + i] =
+			(LOAD_BASE + i * 2 * MIB) | PTE_P | PTE_W | PTE_A | PTE_D | LARGE;
 }
 
 /* Whether L1 lets L2's kernel run the page. */
