@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from harness import guest, protocol
@@ -25,11 +25,7 @@ class Window:
     evmcs: bool = False
     bit10: bool = False  # software MBEC: bit 10 goes with X in EPT12
     gated: bool = True
-    empty: bool = False
-
-    def emptied(self) -> Window:
-        """The same with nothing between the two passages of the gate: what the counting itself costs."""
-        return replace(self, empty=True)
+    silent: bool = False  # L2's kernel runs new code without asking L1
 
     @property
     def record(self) -> dict[str, int]:
@@ -38,7 +34,7 @@ class Window:
             self.mbec * CONSTANTS["WINDOW_MBEC"]
             | self.evmcs * CONSTANTS["WINDOW_EVMCS"]
             | self.gated * CONSTANTS["WINDOW_GATED"]
-            | self.empty * CONSTANTS["WINDOW_EMPTY"]
+            | self.silent * CONSTANTS["WINDOW_SILENT"]
             | self.bit10 * CONSTANTS["WINDOW_BIT10"]
         )
         mix = self.mix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Final
 
 from markupsafe import Markup
@@ -19,14 +20,14 @@ svg{font:12px system-ui,"DejaVu Sans",sans-serif}
 .line{fill:none;stroke-width:2}.paper{fill:#ffffff}
 .k0{fill:#a9cdf3}.k1{fill:#6aa5dc}.k2{fill:#c7c3ea}.k3{fill:#f6cf7d}.k4{fill:#a6d8b8}.k5{fill:#e2b6dd}
 .k6{fill:#d9c9a5}.k7{fill:#b4bac4}.k8{fill:#e06c9a}
-.v1{stroke:#8c959f;fill:#8c959f}.v2{stroke:#4c8fd6;fill:#4c8fd6}.v3{stroke:#5fae7c;fill:#5fae7c}
-.v4{stroke:#c283bb;fill:#c283bb}.v5{stroke:#d98324;fill:#d98324}
-path.line{fill:none}
+.v1{color:#7a838d}.v2{color:#3a7fca}.v3{color:#459460}.v4{color:#b067a8}.v5{color:#c9741a}
+.line{stroke:currentColor}circle,text.v{fill:currentColor}
 @media (prefers-color-scheme: dark){.paper{fill:#0f1419}.t{fill:#e3e8ee}.s{fill:#9aa7b4}.axis{stroke:#38424d}
 .goal{stroke:#ff8f8f}}"""
 
 _BAR, _ROW, _LEFT, _WIDTH = 16, 24, 150, 560
 _PLOT_W, _PLOT_H = 560, 280
+_LABEL = 14  # height of a line's name, pixels
 
 
 def svg(width: int, height: int, label: str, parts: Iterable[Markup]) -> Markup:
@@ -48,6 +49,11 @@ def _line(x1: float, y1: float, x2: float, y2: float, cls: str = "axis", extra: 
     )
 
 
+def _cover(row: Measured) -> str:
+    cover, first = row.variant.cover, VARIANTS[0].cover
+    return f"; the cover {first / cover:.0f} x" if cover and first else ""
+
+
 def _bar(row: Measured, result: Result, y: float, scale: float) -> list[Markup]:
     parts = [_text(_LEFT - 8, y + 12, row.variant.name, anchor="end")]
     x = float(_LEFT)
@@ -64,7 +70,7 @@ def _bar(row: Measured, result: Result, y: float, scale: float) -> list[Markup]:
         x += width
     told = f"{row.rate:,.0f}"
     if (ratio := result.ratio(row)) is not None and row.variant is not VARIANTS[0]:
-        told += f"  ({ratio_text(ratio)} fewer)"
+        told += f"  ({ratio_text(ratio)} fewer{_cover(row)})"
     parts.append(_text(x + 6, y + 12, told + (" *" if row.avoided else "")))
     return parts
 
@@ -103,12 +109,26 @@ def bars(results: list[Result]) -> Markup:
     if any(row.avoided for _, rows in counted for row in rows):
         parts.append(_text(10, y + 10, "* a fault of this kernel avoided: this L1 sets bit 10 beside X", "s"))
         y += 22
-    return svg(_LEFT + _WIDTH + 150, int(y + 4), "VM exits a thousand system calls, by variant and kind", parts)
+    return svg(_LEFT + _WIDTH + 170, int(y + 4), "VM exits a thousand system calls, by variant and kind", parts)
 
 
 def _places(points: list[Point]) -> list[float]:
     step = _PLOT_W / max(1, len(points) - 1)
     return [_LEFT / 2 + step * n for n in range(len(points))]
+
+
+def _labels(ends: list[tuple[float, int, str]], x: float, taken: float) -> list[Markup]:
+    """The lines' names behind their ends, from above; those of one height share a line, none covers another."""
+    parts = []
+    free = 0.0
+    for height, group in groupby(sorted(ends), key=lambda end: round(end[0])):
+        there = list(group)
+        y = max(height + 4.0, free)
+        if abs(y - taken - 4) < _LABEL:
+            y = taken + 4 + _LABEL
+        parts.append(_text(x, y, ", ".join(name for _, _, name in there), f"v v{there[0][1]}"))
+        free = y + _LABEL
+    return parts
 
 
 def curve(points: list[Point], axis: str) -> Markup:
@@ -135,17 +155,14 @@ def curve(points: list[Point], axis: str) -> Markup:
     y = height(COVER_RATIO)
     parts.append(_line(xs[0], y, xs[-1], y, "goal", ' stroke-dasharray="5 4"'))
     parts.append(_text(xs[-1] + 8, y + 4, f"the cover's {COVER_RATIO} x", "s"))
-    ends: list[float] = []
+    ends: list[tuple[float, int, str]] = []
     for number, name in names:
         dots = [(x, height(r)) for p, x in zip(there, xs, strict=True) if (r := p.ratio(name)) is not None]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in dots)
         parts.append(Markup('<path class="line v{}" d="{}"/>').format(number, path))
         parts += [Markup('<circle class="v{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(number, *dot) for dot in dots]
-        at = dots[-1][1] + 4
-        while any(abs(at - other) < 14 for other in (*ends, y + 4)):
-            at += 14
-        ends.append(at)
-        parts.append(_text(dots[-1][0] + 8, at, name, f"v{number}"))
+        ends.append((dots[-1][1], number, name))
+    parts += _labels(ends, xs[-1] + 8, taken=y)
     foot = [
         f"{name}: {COVER_RATIO} x at {where:.2f}" for _, name in names if (where := crossing(there, name)) is not None
     ]

@@ -73,6 +73,11 @@ class Measured:
         return not caused(self.spread)
 
     @property
+    def apart(self) -> int:
+        """By how much KVM's own counter of exits and the tracepoint differ at most, in a window."""
+        return max((abs(own - seen) for seen, own in self.totals if own is not None), default=0)
+
+    @property
     def drift(self) -> dict[Exit, tuple[int, int]]:
         """By kind what the mirror says and what was counted, where they differ."""
         if self.predicted is None or not self.runs:
@@ -108,11 +113,14 @@ class Point:
         """Whether the mirror says another number of any variant."""
         return any(self.rates[name] != told for name, told in self.predicted.items())
 
-    def ratio(self, name: str, first: str = VARIANTS[0].name) -> float | None:
-        """How many times fewer than the first variant; None where one of the two has no exits, or was not counted."""
-        if not self.rates.get(name) or first not in self.rates:
-            return None
-        return self.rates[first] / self.rates[name]
+    def left(self, name: str, first: str = VARIANTS[0].name) -> float | None:
+        """The share of the first variant's exits that is left; None where one of the two was not counted."""
+        return self.rates[name] / self.rates[first] if name in self.rates and self.rates.get(first) else None
+
+    def ratio(self, name: str) -> float | None:
+        """How many times fewer than the first variant; None where it has none at all, or one was not counted."""
+        left = self.left(name)
+        return 1 / left if left else None
 
 
 @dataclass(slots=True)
@@ -135,14 +143,15 @@ class Result:
 
 
 def crossing(points: list[Point], name: str, goal: float = COVER_RATIO) -> float | None:
-    """Where on an axis the ratio comes to ``goal``, linear between the two points around it; None where nowhere.
+    """Where on an axis the ratio comes to ``goal``; None where nowhere.
 
-    ``points`` are of one axis, in the order of their values.
+    Between the two points around it the share of exits that is left, the ratio's inverse, is taken as linear: both of
+    its terms are. ``points`` are of one axis, in the order of their values.
     """
-    told = [(p.value, r) for p in points if (r := p.ratio(name)) is not None]
-    for (x1, r1), (x2, r2) in pairwise(told):
-        if min(r1, r2) <= goal <= max(r1, r2) and r1 != r2:
-            return x1 + (x2 - x1) * (r1 - goal) / (r1 - r2)
+    told = [(p.value, left) for p in points if (left := p.left(name)) is not None]
+    for (x1, left1), (x2, left2) in pairwise(told):
+        if min(left1, left2) <= 1 / goal <= max(left1, left2) and left1 != left2:
+            return x1 + (x2 - x1) * (1 / goal - left1) / (left2 - left1)
     return None
 
 

@@ -71,6 +71,7 @@ def kernel_lines(result: Result) -> Iterator[str]:
         yield _line("fewer than the first", [ratio_text(result.ratio(row)) for row in rows])
         yield _line("the mirror's", [_mirror(row) for row in rows])
         yield _line(f"spread of {max(len(r.runs) for r in rows)} runs", [_spread(row) for row in rows])
+        yield _line("KVM's counter beside", [f"+-{row.apart}" for row in rows])
         yield _line("the cover's, a second", [cover_text(row) for row in rows])
     for row in result.rows:
         yield from _notes(row)

@@ -56,7 +56,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "WINDOW_MBEC": 1,  # one view with mode-based execute control; else two views
     "WINDOW_EVMCS": 2,  # the vmcs12 is an enlightened one
     "WINDOW_GATED": 4,  # somebody counts
-    "WINDOW_EMPTY": 8,  # nothing between the two passages of the gate
+    "WINDOW_SILENT": 8,  # L2's kernel runs new code without asking L1, which is not to let it
     "WINDOW_BIT10": 16,  # two views: bit 10 goes with X in EPT12's entries
     "LOOKED_AT_MOST": LOOKED_AT_MOST,
     "GATE_BASE": GATE_BASE,

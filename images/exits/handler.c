@@ -126,7 +126,7 @@ int handler_run(struct run *run)
 			return 1;
 		}
 		run->launched = 1;
-		o->tsc++;		/* entries of L1 */
+		o->exits += o->exits != UINT16_MAX;
 		reason = (uint32_t)vmread(EXIT_REASON);
 		for (uint32_t i = 0; i < run->w->looks; i++)
 			vmread(looked_at[i]);

@@ -55,8 +55,10 @@ l2_kernel:
 	movb	$0xc3, 5(%r15)
 	mov	$CALL_LOAD, %eax
 	mov	%r15, %rdi
+	cmpq	$0, GLA_KERNEL_DATA + DATA_SILENT
+	jne	1f
 	vmcall
-	call	*%r15
+1:	call	*%r15
 	cmp	%r12d, %eax
 	jne	6f
 	add	$STRIDE, %r15

@@ -21,6 +21,7 @@
 /* bytes in the kernel's data page */
 #define DATA_CALLS	0x00	/* system calls made, 64 bits */
 #define DATA_HYPERCALLS	0x08	/* hypercalls at each system call that makes any, 64 bits */
+#define DATA_SILENT	0x10	/* the kernel runs new code without asking L1, 64 bits */
 #define DATA_STACK	0x1000
 
 /* RAX at a VMCALL */

@@ -38,6 +38,7 @@ static int phase(struct run *run, uint32_t calls, int mix)
 	struct registers *r = &run->r;
 
 	*(volatile uint64_t *)(uint64_t)(L2_KERNEL_DATA + DATA_HYPERCALLS) = w->hypercalls;
+	*(volatile uint64_t *)(uint64_t)(L2_KERNEL_DATA + DATA_SILENT) = w->flags & WINDOW_SILENT;
 	r->r12 = calls;
 	r->r13 = GLA_FRESH;
 	r->r15 = GLA_LOAD;
@@ -49,12 +50,12 @@ static int phase(struct run *run, uint32_t calls, int mix)
 
 static void run_window(const struct kvm_window *w, struct kvm_observation *o)
 {
-	/* one vmcs12 a kind, that windows share: entered once, it is resumed */
-	static int launched[2];
+	/* the vmcs12 of the window before, entered: one of the same kind resumes it */
+	static int last = -1;
 	struct kvm_vector kind = { .ept = w->flags & WINDOW_EVMCS ? EPT_EVMCS : 0 };
 	volatile uint64_t *calls = (volatile uint64_t *)(uint64_t)(L2_KERNEL_DATA + DATA_CALLS);
 	struct run run = { .w = w, .o = o };
-	int *entered = &launched[w->flags & WINDOW_EVMCS ? 1 : 0];
+	int now = w->flags & WINDOW_EVMCS ? 1 : 0;
 
 	memset(o, 0, sizeof(*o));
 	o->verdict = VERDICT_SCAFFOLD;
@@ -71,19 +72,16 @@ static void run_window(const struct kvm_window *w, struct kvm_observation *o)
 		o->error = REFUSED_MEMORY;
 		return;
 	}
-	run.launched = *entered;
+	run.launched = last == now;
 	handler_load(&run);
 	if (!phase(&run, w->warm, 0)) {
 		*calls = 0;
-		o->tsc = 0;
+		o->exits = 0;
 		gate(w);
-		if (w->flags & WINDOW_EMPTY)
-			o->verdict = VERDICT_DONE;
-		else
-			phase(&run, w->calls, 1);
+		phase(&run, w->calls, 1);
 		gate(w);
 	}
-	*entered = run.launched;
+	last = run.launched ? now : -1;
 	o->value = *calls;
 }
 
