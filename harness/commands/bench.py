@@ -76,6 +76,7 @@ def _add_mix(parser: argparse.ArgumentParser) -> None:
 
 def _mix(args: argparse.Namespace) -> Mix:
     """The mix asked for. InputError where the workload cannot do it."""
+    _at_least_one("--calls", args.calls)
     mix = Mix(args.calls, args.fresh_every, args.load_every, args.hypercall_every, 1, args.looks)
     if min(mix.fresh_every, mix.load_every, mix.hypercall_every) < 0:
         raise InputError("one in N: N is 0 for none, or more")
