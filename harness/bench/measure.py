@@ -29,10 +29,11 @@ from harness.journal import param_text
 from harness.l1 import qemu_facts
 from harness.progress import PROGRESS
 from harness.qemu import Qemu
+from harness.summary import KVM_HOST
 from kvmodel import exits_model, machine, sdm
 from kvmodel.exits_model import Exit, Hypervisor, Mix, StuckError, Vmcs
 from kvmodel.outcome import Kind, NotApplicable, Outcome
-from kvmodel.vector import ENVIRONMENTS, Access, AccessVector, Machine, Mbec, Perm
+from kvmodel.vector import ENVIRONMENTS, Access, AccessVector, ClientVector, Machine, Mbec, Perm, Vector
 
 SHADOW_FILE: Final = "/sys/module/kvm_intel/parameters/enable_shadow_vmcs"
 SHORT: Final = Mix(calls=3, fresh_every=2, load_every=3, hypercall_every=2)  # one of each, for the trace
@@ -50,6 +51,10 @@ AXES: Final = {
     "fresh pages": (1 / 16, 1 / 4, 1),
 }
 CURVE_CALLS: Final = 64
+
+USER_FETCH: Final = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("rwx-"), access=Access.FETCH, cpl=3)
+"""L2's user code on a view that lets it be executed, of an L1 that leaves MBEC off and bit 10 clear."""
+L1_FETCH: Final = ClientVector("real", Access.FETCH, "u")
 
 VERDICT_DONE, VERDICT_ENTRY_FAIL, VERDICT_SCAFFOLD = 1, 4, 8
 REFUSED_EVMCS: Final = 0x1003
@@ -125,12 +130,13 @@ def _foreseen(kernel: Kernel, variant: Variant) -> list[Exit] | None:
         return None
 
 
-def finding(kernel: Kernel) -> str:
-    """The finding behind an L2 whose user code never runs under a view that permits it, by its symptom and its cause.
+def finding(kernel: Kernel, vector: Vector) -> str:
+    """The finding behind a guest that goes round and round where ``vector`` does, by its symptom and its cause.
 
-    A user-mode fetch from a page that EPT12 lets be executed, bit 10 clear, of an L1 without MBEC.
+    Empty for a kernel that no mirror is of, and where the mirror has no such finding.
     """
-    vector = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("rwx-"), access=Access.FETCH, cpl=3)
+    if kernel.foreign:
+        return ""
     cpu = cpus.emulated()
     level, param = kernel.level, kernel.param
     answers = sdm.allowed(machine.virtual_cpu(level, param, cpu, vector.machine), vector)
@@ -138,11 +144,11 @@ def finding(kernel: Kernel) -> str:
         return ""
     told = machine.predict(level, param, cpu, vector).outcome
     seen = Outcome(Kind.LIVELOCK)
+    if not told.matches(seen):
+        return ""
+    legal = tuple(a.outcome for a in answers)
     cell = (level, param_text(param))
-    first = answers[0]
-    departure = Departure(
-        vector.id, cell, "kvm", seen, tuple(a.outcome for a in answers), first.rule, first.section, told
-    )
+    departure = Departure(vector.id, cell, KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
     (found,) = group([departure], causes.find_cause)
     return f"{found.title}; {found.origin} [{found.cause}]"
 
@@ -213,7 +219,9 @@ class Measure:
             row.missing = _why(seen, events)
             if not trace.livelock(events).confirmed:
                 return None
-            row.finding = finding(self._kernel) if not self._kernel.foreign and not one.l1.mbec else ""
+            row.finding = finding(self._kernel, USER_FETCH if _of_l2(events) else L1_FETCH)
+            if not _of_l2(events):
+                return None
         return None
 
     def _short(self, qemu: Qemu, variant: Variant) -> tuple[Counted, list[trace.Event]]:
@@ -268,11 +276,16 @@ def _axis_order(item: tuple[tuple[str, float], object]) -> tuple[int, float]:
     return list(AXES).index(axis), value
 
 
+def _of_l2(events: list[trace.Event]) -> bool:
+    """Whether the exits in a trace are L2's."""
+    return any(event.name == "kvm_nested_vmexit" for event in events)
+
+
 def _why(seen: Counted, events: list[trace.Event]) -> str:
     """Why a short window did not end well."""
     row = trace.livelock(events)
     if row.confirmed:
-        return f"L2 does not get on: {row}"
+        return f"{'L2' if _of_l2(events) else 'L1 itself'} does not get on: {row}"
     o = seen.observation
     if o is not None and o.verdict == VERDICT_SCAFFOLD and o.error == REFUSED_EVMCS:
         return "L1 does not find an enlightened VMCS of version 1"

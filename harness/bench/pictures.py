@@ -126,7 +126,7 @@ def _labels(ends: list[tuple[float, int, str]], x: float, taken: float) -> list[
         y = max(height + 4.0, free)
         if abs(y - taken - 4) < _LABEL:
             y = taken + 4 + _LABEL
-        parts.append(_text(x, y, ", ".join(name for _, _, name in there), f"v v{there[0][1]}"))
+        parts.append(_text(x, y, ", ".join(name for _, _, name in there), f"v v{there[-1][1]}"))
         free = y + _LABEL
     return parts
 
