@@ -29,6 +29,7 @@ from harness.journal import param_text
 from harness.l1 import qemu_facts
 from harness.progress import PROGRESS
 from harness.qemu import Qemu
+from harness.session import Session
 from harness.summary import KVM_HOST
 from kvmodel import exits_model, machine, sdm
 from kvmodel.exits_model import Exit, Hypervisor, Mix, StuckError, Vmcs
@@ -156,8 +157,11 @@ def finding(kernel: Kernel, vector: Vector) -> str:
 class Measure:
     """One kernel on one started host."""
 
-    def __init__(self, host: Host, modules: ModuleFiles, programs: Programs, kernel: Kernel, plan: Plan) -> None:
-        self._host, self._modules, self._kernel, self._plan = host, modules, kernel, plan
+    def __init__(
+        self, session: Session, host: Host, modules: ModuleFiles, programs: Programs, kernel: Kernel, plan: Plan
+    ) -> None:
+        self._session, self._host, self._modules = session, host, modules
+        self._kernel, self._plan = kernel, plan
         self._workload = programs.workload
         self._counter = host.deliver(programs.counter, mode=0o755)
         self._rows = {v.name: Measured(v, plan.mix.calls) for v in plan.variants}
@@ -183,6 +187,9 @@ class Measure:
                 variants, "KVM does not use VMCS shadowing on this CPU: enable_shadow_vmcs was asked for and is N"
             )
             return
+        if (blocked := self._session.l1_can_run()) is not None:
+            self._miss(variants, blocked.note, finding(self._kernel, L1_FETCH))
+            return
         virtual = Machine(True, True, vmcs is Vmcs.EVMCS, ENVIRONMENTS["std"])
         with Qemu(self._host, virtual, self._workload) as qemu:
             self._facts |= qemu_facts(qemu)
@@ -198,9 +205,10 @@ class Measure:
             if self._plan.curve and offered:
                 self._curve(qemu, going)
 
-    def _miss(self, variants: Iterable[Variant], why: str) -> None:
+    def _miss(self, variants: Iterable[Variant], why: str, because: str = "") -> None:
         for variant in variants:
             self._rows[variant.name].missing = why
+            self._rows[variant.name].finding = because
 
     def _try(self, qemu: Qemu, variant: Variant) -> Variant | None:
         """The variant as it can be counted, None where it cannot: a few system calls with the trace on."""
@@ -219,9 +227,7 @@ class Measure:
             row.missing = _why(seen, events)
             if not trace.livelock(events).confirmed:
                 return None
-            row.finding = finding(self._kernel, USER_FETCH if _of_l2(events) else L1_FETCH)
-            if not _of_l2(events):
-                return None
+            row.finding = finding(self._kernel, USER_FETCH)
         return None
 
     def _short(self, qemu: Qemu, variant: Variant) -> tuple[Counted, list[trace.Event]]:
@@ -276,16 +282,11 @@ def _axis_order(item: tuple[tuple[str, float], object]) -> tuple[int, float]:
     return list(AXES).index(axis), value
 
 
-def _of_l2(events: list[trace.Event]) -> bool:
-    """Whether the exits in a trace are L2's."""
-    return any(event.name == "kvm_nested_vmexit" for event in events)
-
-
 def _why(seen: Counted, events: list[trace.Event]) -> str:
     """Why a short window did not end well."""
     row = trace.livelock(events)
     if row.confirmed:
-        return f"{'L2' if _of_l2(events) else 'L1 itself'} does not get on: {row}"
+        return f"L2 does not get on: {row}"
     o = seen.observation
     if o is not None and o.verdict == VERDICT_SCAFFOLD and o.error == REFUSED_EVMCS:
         return "L1 does not find an enlightened VMCS of version 1"
@@ -308,6 +309,7 @@ def measure(
     programs: Programs,
     *,
     open_host: Callable[[str], Host],
+    open_session: Callable[[Host], Session],
     modules: Callable[[int], ModuleFiles],
     jobs: int,
 ) -> list[Result]:
@@ -320,12 +322,13 @@ def measure(
 
         def work(name: str) -> None:
             with open_host(name) as host:
+                session = open_session(host)
                 while True:
                     try:
                         kernel = todo.get_nowait()
                     except queue.Empty:
                         return
-                    one = Measure(host, modules(kernel.level), programs, kernel, plan)
+                    one = Measure(session, host, modules(kernel.level), programs, kernel, plan)
                     done[kernel] = one.run(task.advance)
 
         names = [f"host {n + 1}" for n in range(min(jobs, len(kernels)))]

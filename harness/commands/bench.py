@@ -152,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
         Plan(variants, mix, args.runs, not args.no_curve),
         Programs(made["workload"], made["counter"]),
         open_host=lambda name: bench.open_host(True, name),
+        open_session=bench.open_session,
         modules=bench.modules,
         jobs=args.jobs,
     )
