@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # make validate   everything from nothing: packages, virtual environment, builds, and the run (ARGS=... for it)
-# make test       the tests (ARGS=... for pytest)
+# make test       the tests, ruff and mypy among them (ARGS=... for pytest); a few packages more: tests/packages.txt
 # make setup      packages and virtual environment only
 # make lint       ruff and mypy
 # make clean      removes the virtual environment and what tools left; the build cache stays (KVMIRROR_CACHE)
@@ -12,22 +12,23 @@ STAMP := $(VENV)/.installed
 PACKAGES := harness/packages.txt
 ARGS ?=
 
-.PHONY: setup packages validate test lint clean
+.PHONY: setup packages test-packages validate test lint clean
+.NOTPARALLEL:
 .DEFAULT_GOAL := validate
 
 setup: packages $(STAMP)
 
 # Asks apt only for what is missing, with root or sudo, and says so where there is neither.
-packages:
-	@missing=; \
-	while read -r name sign; do \
+test-packages: PACKAGES += tests/packages.txt
+packages test-packages:
+	@missing=$$(cat $(PACKAGES) | while read -r name sign; do \
 		case "$$name" in ''|'#'*) continue ;; esac; \
 		case "$$sign" in \
 		/*) found=; for file in $$sign; do [ -e "$$file" ] && found=1; done ;; \
 		*) found=$$(PATH="$$PATH:/usr/sbin:/sbin" command -v "$$sign") ;; \
 		esac; \
-		[ -n "$$found" ] || missing="$$missing $$name"; \
-	done < $(PACKAGES); \
+		[ -n "$$found" ] || printf ' %s' "$$name"; \
+	done); \
 	[ -n "$$missing" ] || exit 0; \
 	install="apt-get install -y --no-install-recommends$$missing"; \
 	if ! command -v apt-get >/dev/null; then \
@@ -59,7 +60,7 @@ validate: setup
 	echo "kvmirror validate: exit code $$code" >&2; \
 	[ $$code -le 1 ] || exit $$code
 
-test: setup
+test: test-packages setup
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.vmx_h import EXIT_REASON_EPT_MISCONFIG, EXIT_REASON_EPT_VIOLATION
+from kvmodel.include.asm.vmx_h import EXIT_REASON_EPT_MISCONFIG, EXIT_REASON_EPT_VIOLATION
 
 # uapi/asm/vmx.h VMX_EXIT_REASONS
 _EXIT_REASONS: Final = {EXIT_REASON_EPT_VIOLATION: "EPT_VIOLATION", EXIT_REASON_EPT_MISCONFIG: "EPT_MISCONFIG"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmodel.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, x86_exception
-from kvmodel.mmu_sync import kvm_mmu_invalidate_addr
+from kvmodel.include.asm.kvm_host import PFERR_PRESENT_MASK, PFERR_RSVD_MASK, Kvm, Vcpu, x86_exception
+from kvmodel.mmu.mmu_sync import kvm_mmu_invalidate_addr
 
 
 def kvm_module_params(kvm: Kvm, param: bool | None) -> None:

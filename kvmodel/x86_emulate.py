@@ -7,8 +7,8 @@ under test decide.
 
 from __future__ import annotations
 
-from kvmodel.kvm_host import PFERR_FETCH_MASK, PFERR_USER_MASK, PFERR_WRITE_MASK, Vcpu, x86_exception
-from kvmodel.paging_tmpl import gva_to_gpa
+from kvmodel.include.asm.kvm_host import PFERR_FETCH_MASK, PFERR_USER_MASK, PFERR_WRITE_MASK, Vcpu, x86_exception
+from kvmodel.mmu.paging_tmpl import gva_to_gpa
 from kvmodel.x86 import kvm_inject_emulated_page_fault
 
 

@@ -1,12 +1,15 @@
 """What the live tests need is built before the first of them, in sight: on an empty cache that takes half an hour."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from harness.cache import Cache
+from harness.build import kernel
+from harness.build.cache import Cache
 from harness.coverage import build
-from harness.setup import Bench
+from harness.run.setup import Bench
+from tests import skips
 
 LIVE_LEVELS = (0, 12, 18)  # of test_end_to_end.py
 
@@ -21,6 +24,16 @@ def _build(config: pytest.Config) -> None:
         bench = Bench(Cache(), emulator=None, mended=True, linux=None, series=None)
         bench.build(LIVE_LEVELS)
         build.modules(bench.cache, bench.series, LIVE_LEVELS[-1])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(skips)
+
+
+@pytest.fixture(scope="session")
+def pinned_source() -> Path:
+    """The source of the pinned kernel, from the build cache, fetched into it where it is not there yet."""
+    return kernel.source(Cache())
 
 
 @pytest.hookimpl(optionalhook=True)

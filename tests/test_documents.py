@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, kernel, series_io
-from harness.cache import Cache
-from kvmodel.vector import Access, AccessVector, Mbec, Perm
+from harness.build import kernel
+from harness.build.cache import Cache
+from harness.cli import main
+from harness.series import folder
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -101,14 +103,14 @@ def small(command: Command, journal: Path, here: Path) -> list[str]:
     if words[:2] == ["series", "check"]:
         words += ["--patches", "18"]
     if words[:2] == ["series", "import"]:
-        shutil.copytree(series_io.FOLDER, here / "mails", ignore=lambda _, names: [n for n in names if "toml" in n])
+        shutil.copytree(folder.FOLDER, here / "mails", ignore=lambda _, names: [n for n in names if "toml" in n])
     return words
 
 
 def little_kernel(here: Path) -> Path:
     """A source tree of what the patches touch: enough to apply them, and quick to put into git."""
     tree, pristine = here / "linux", kernel.source(Cache())
-    for name in ("Makefile", "Kconfig", *series_io.read().touched):
+    for name in ("Makefile", "Kconfig", *folder.read().touched):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pristine / name, tree / name)
     return tree
@@ -120,7 +122,7 @@ def run(words: list[str], here: Path, wants: tuple[int, ...] = (0,), stdin: byte
     before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin))
     try:
         with contextlib.chdir(here), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            code = cli.main(words)
+            code = main.main(words)
     finally:
         sys.stdin = before
     assert code in wants, (words, code, complained.getvalue())
@@ -158,7 +160,7 @@ def inline() -> list[Command]:
 def test_the_command_line_knows_every_word(command: Command) -> None:
     words = [w for w in command.words[1:] if not w.startswith(">")]
     words = words[: words.index(">")] if ">" in words else words
-    assert callable(cli.parser().parse_args(words).run)
+    assert callable(main.parser().parse_args(words).run)
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.words[0] == "make"], ids=str)
@@ -170,7 +172,7 @@ def test_make_has_the_target(command: Command) -> None:
 @pytest.mark.parametrize("command", [c for c in STILL if "--host" not in c.words], ids=str)
 @pytest.mark.live
 def test_a_command_that_starts_no_host(command: Command, tour: Path, tmp_path: Path) -> None:
-    mail = series_io.read().patches[0].path.read_bytes()
+    mail = folder.read().patches[0].path.read_bytes()
     wants = (0, 1) if "--exit-code" in command.words else (0,)
     if "--baseline" in command.words:
         (tmp_path / "known.json").write_text('{"schema": "kvmirror-baseline-1", "known": []}')

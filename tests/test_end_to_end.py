@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, summary
-from harness.compare import Mark
-from harness.journal import Journal
-from kvmodel.outcome import Kind
-from kvmodel.vector import Access, AccessVector, Mbec, Perm
+from harness.cli import main
+from harness.findings import of_run
+from harness.results.journal import Journal
+from harness.results.verdict import Mark
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 
 pytestmark = pytest.mark.live
 
@@ -24,7 +25,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run over three levels, kept in a journal of its own."""
     path = tmp_path_factory.mktemp("run") / "journal.sqlite"
     ids = [v.id for v in (PLAIN_FETCH, DENIED_WRITE, MBEC_FETCH)]
-    code = cli.main(["validate", "--levels", "0,12,18", "--journal", str(path), "--vectors", "thin", *ids])
+    code = main.main(["validate", "--levels", "0,12,18", "--journal", str(path), "--vectors", "thin", *ids])
     assert code in (0, 1)
     return path
 
@@ -39,7 +40,7 @@ def seen(path: Path, vector: str, level: int, param: str) -> tuple[Kind, Mark]:
 
 def test_the_mirror_agrees_everywhere(journal: Path) -> None:
     with Journal(journal) as j:
-        table = summary.rows(j, j.latest())
+        table = of_run.rows(j, j.latest())
     assert {(r.level, r.param) for r in table} == {(0, "unset")} | {
         (k, p) for k in (12, 18) for p in ("unset", "0", "1")
     }
@@ -67,12 +68,12 @@ def test_the_last_level_shows_what_level_0_does_not(journal: Path) -> None:
 
 
 def test_json_is_one_object_and_findings_name_their_patch(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["findings", "--journal", str(journal), "--json"]) == 0
+    assert main.main(["findings", "--journal", str(journal), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {f["severity"] for f in found} >= {"L1 livelock or death", "L2 livelock"}
-    assert cli.main(["findings", "--journal", str(journal)]) == 0
+    assert main.main(["findings", "--journal", str(journal)]) == 0
     assert "caused by patch" in capsys.readouterr().out
-    assert cli.main(["explain", "F1", "--journal", str(journal)]) == 0
+    assert main.main(["explain", "F1", "--journal", str(journal)]) == 0
     assert "reproduce" in capsys.readouterr().out
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness import guest, protocol
+from harness import protocol
 from harness.bench import windows
 from harness.bench.windows import CONSTANTS
 from harness.errors import InputError
-from kvmodel.exits_model import Mix
+from harness.observe import Observation
+from harness.observe import batch as of_probe
+from kvmodel.machine.exits import Mix
 
 ARENA_SIZE: Final = 4 << 20  # bytes of L1 memory for EPT12, 30 pages a window; L1 touches it at its start
 ARENA: Final = 128 << 20  # L1-physical
@@ -87,6 +89,6 @@ def check(mix: Mix) -> None:
         raise InputError(f"{mix.looks} fields looked at: L1 looks at 0 to {windows.LOOKED_AT_MOST}")
 
 
-def unpack(data: bytes | memoryview) -> tuple[guest.Observation, ...]:
+def unpack(data: bytes | memoryview) -> tuple[Observation, ...]:
     """The observations of a batch read back from L1's memory. GuestError where the bytes are not one."""
-    return guest.unpack(data).observations
+    return of_probe.unpack(data).observations

@@ -19,13 +19,11 @@ from typing import Any, Final
 
 from harness.bench import batch
 from harness.bench.batch import Window
-from harness.bench.programs import COUNTER
+from harness.bench.images import COUNTER
 from harness.errors import GuestError, HostError
-from harness.guest import Observation
-from harness.hosts.base import Host, Remote
-from harness.qemu import SHM, Qemu
-from harness.trace import Event
-from kvmodel.exits_model import REASONS, Exit
+from harness.hosts import Host, Remote
+from harness.observe import Observation, livelock, qemu
+from kvmodel.machine.exits import REASONS, Exit
 
 PATIENCE: Final = 60.0  # seconds of wall time in which L1 has to come one window further
 OVERDUE: Final = 3  # the counter's exit status where L1 did not come
@@ -99,7 +97,7 @@ def rows(text: str) -> Iterator[dict[str, Any]]:
 
 def _start(host: Host, program: str, windows: int, traced: int) -> tuple[Remote, int]:
     """The counter, which counts, and its process id on the host."""
-    words = [program, SHM, str(windows), str(traced), *specs()]
+    words = [program, qemu.SHM, str(windows), str(traced), *specs()]
     remote = host.spawn(shlex.join(words))
     deadline = time.monotonic() + READY
     while True:
@@ -113,7 +111,7 @@ def _start(host: Host, program: str, windows: int, traced: int) -> tuple[Remote,
 
 
 @contextlib.contextmanager
-def _watched(qemu: Qemu, counter: Remote, pid: int, patience: float) -> Iterator[None]:
+def _watched(guest: qemu.Qemu, counter: Remote, pid: int, patience: float) -> Iterator[None]:
     """An L1 that is overdue is ended: its L2 may never give it the CPU back."""
     done = threading.Event()
 
@@ -125,10 +123,10 @@ def _watched(qemu: Qemu, counter: Remote, pid: int, patience: float) -> Iterator
             if counter.status == 0:
                 return
             if counter.status is None and time.monotonic() - moved > patience:
-                qemu.host.run(f"kill -USR1 {pid}")
+                guest.host.run(f"kill -USR1 {pid}")
                 moved = float("inf")
             elif counter.status == OVERDUE:
-                qemu.command("system_reset")
+                guest.command("system_reset")
                 return
 
     def quietly() -> None:
@@ -145,7 +143,7 @@ def _watched(qemu: Qemu, counter: Remote, pid: int, patience: float) -> Iterator
 
 
 def count(
-    qemu: Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, patience: float = PATIENCE
+    guest: qemu.Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, patience: float = PATIENCE
 ) -> list[Counted]:
     """One run of L1 through the windows ``asked``; ``traced``: the one during which tracing is on, -1 for none.
 
@@ -153,10 +151,10 @@ def count(
     window that L1 did not come to the end of is the last; those behind it are not there. GuestError where L1 did not
     come as far as its first.
     """
-    remote, pid = _start(qemu.host, program, len(asked), traced)
+    remote, pid = _start(guest.host, program, len(asked), traced)
     try:
-        with _watched(qemu, remote, pid, patience):
-            run = qemu.run(batch.pack(asked), deadline=DEADLINE, stall=DEADLINE)
+        with _watched(guest, remote, pid, patience):
+            run = guest.run(batch.pack(asked), deadline=DEADLINE, stall=DEADLINE)
         deadline = time.monotonic() + READY
         while remote.status is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -181,7 +179,7 @@ def count(
     return found
 
 
-def sequence(events: Iterable[Event]) -> list[Exit]:
+def sequence(events: Iterable[livelock.Event]) -> list[Exit]:
     """The exits in a trace, in order, without those that are the host's own."""
     found: list[Exit] = []
     for event in events:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from kvmodel.exits_model import Exit
+from kvmodel.machine.exits import Exit
 
 KINDS: Final = {
     Exit("L1", "VMREAD"): "VMREAD of L1",

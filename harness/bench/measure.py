@@ -14,27 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from harness import builds, causes, cpus, trace
 from harness.bench import count
 from harness.bench.batch import Window
 from harness.bench.count import Counted
 from harness.bench.result import Measured, Point, Result, caused, difference
 from harness.bench.variants import Kernel, Variant
-from harness.departures import Departure
 from harness.errors import GuestError
-from harness.findings import group
-from harness.guest import Observation
-from harness.hosts.base import Host, ModuleFiles, Parameters
-from harness.journal import param_text
-from harness.l1 import qemu_facts
-from harness.progress import PROGRESS
-from harness.qemu import Qemu
-from harness.session import Session
-from harness.summary import KVM_HOST
-from kvmodel import exits_model, machine, sdm
-from kvmodel.exits_model import Exit, Hypervisor, Mix, StuckError, Vmcs
-from kvmodel.outcome import Kind, NotApplicable, Outcome
-from kvmodel.vector import ENVIRONMENTS, Access, AccessVector, ClientVector, Machine, Mbec, Perm, Vector
+from harness.findings import Departure, causes, group, of_run
+from harness.hosts import Host, ModuleFiles, Parameters
+from harness.observe import Observation, Session, livelock, qemu, qemu_facts
+from harness.process import PROGRESS, parallel
+from harness.results import cpus, param_text
+from kvmodel import machine, sdm
+from kvmodel.machine import exits as exits_model
+from kvmodel.machine.exits import Exit, Hypervisor, Mix, StuckError, Vmcs
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome
+from kvmodel.question.vector import ENVIRONMENTS, Access, AccessVector, ClientVector, Machine, Mbec, Perm, Vector
 
 SHADOW_FILE: Final = "/sys/module/kvm_intel/parameters/enable_shadow_vmcs"
 SHORT: Final = Mix(calls=3, fresh_every=2, load_every=3, hypercall_every=2)  # one of each, for the trace
@@ -43,7 +38,7 @@ TRACE_KILOBYTES: Final = 2048
 EVENTS: Final = (
     "kvm/kvm_nested_vmexit",
     "kvm/kvm_nested_vmexit_inject",
-    *trace.EVENTS,
+    *livelock.EVENTS,
 )
 FRAME_CALLS: Final = 1
 AXES: Final = {
@@ -149,8 +144,8 @@ def finding(kernel: Kernel, vector: Vector) -> str:
         return ""
     legal = tuple(a.outcome for a in answers)
     cell = (level, param_text(param))
-    departure = Departure(vector.id, cell, KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
-    (found,) = group([departure], causes.find_cause)
+    departure = Departure(vector.id, cell, of_run.KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
+    (found,) = group.group([departure], causes.find_cause)
     return f"{found.title}; {found.origin} [{found.cause}]"
 
 
@@ -191,30 +186,30 @@ class Measure:
             self._miss(variants, blocked.note, finding(self._kernel, L1_FETCH))
             return
         virtual = Machine(True, True, vmcs is Vmcs.EVMCS, ENVIRONMENTS["std"])
-        with Qemu(self._host, virtual, self._workload) as qemu:
-            self._facts |= qemu_facts(qemu)
-            if vmcs is Vmcs.EVMCS and not qemu.provenance.properties.get("hv-evmcs"):
+        with qemu.Qemu(self._host, virtual, self._workload) as guest:
+            self._facts |= qemu_facts(guest)
+            if vmcs is Vmcs.EVMCS and not guest.provenance.properties.get("hv-evmcs"):
                 self._miss(variants, "this KVM does not offer L1 an enlightened VMCS")
                 return
-            offered = qemu.mbec
+            offered = guest.mbec
             self._miss([v for v in variants if v.l1.mbec and not offered],
                        "this kernel does not offer L1 MBEC: bit 22 of MSR 0x48B's allowed-1 half is clear")  # fmt: skip
-            going = [ready for v in variants if not self._rows[v.name].missing if (ready := self._try(qemu, v))]
+            going = [ready for v in variants if not self._rows[v.name].missing if (ready := self._try(guest, v))]
             for _ in range(self._plan.runs):
-                self._count(qemu, going)
+                self._count(guest, going)
             if self._plan.curve and offered:
-                self._curve(qemu, going)
+                self._curve(guest, going)
 
     def _miss(self, variants: Iterable[Variant], why: str, because: str = "") -> None:
         for variant in variants:
             self._rows[variant.name].missing = why
             self._rows[variant.name].finding = because
 
-    def _try(self, qemu: Qemu, variant: Variant) -> Variant | None:
+    def _try(self, guest: qemu.Qemu, variant: Variant) -> Variant | None:
         """The variant as it can be counted, None where it cannot: a few system calls with the trace on."""
         row = self._rows[variant.name]
         for one in (variant, variant.avoiding()) if not variant.l1.mbec else (variant,):
-            seen, events = self._short(qemu, one)
+            seen, events = self._short(guest, one)
             if seen.through and seen.observation is not None and seen.observation.verdict == VERDICT_DONE:
                 row.traced = count.sequence(events)
                 row.foreseen = _foreseen(self._kernel, one)
@@ -225,21 +220,21 @@ class Measure:
                     )
                 return one
             row.missing = _why(seen, events)
-            if not trace.livelock(events).confirmed:
+            if not livelock.livelock(events).confirmed:
                 return None
             row.finding = finding(self._kernel, USER_FETCH)
         return None
 
-    def _short(self, qemu: Qemu, variant: Variant) -> tuple[Counted, list[trace.Event]]:
-        trace.arm(self._host, EVENTS, TRACE_KILOBYTES, exits="0", on=False)
+    def _short(self, guest: qemu.Qemu, variant: Variant) -> tuple[Counted, list[livelock.Event]]:
+        livelock.arm(self._host, EVENTS, TRACE_KILOBYTES, exits="0", on=False)
         try:
-            (seen,) = count.count(qemu, self._counter, [_window(variant, SHORT)], traced=0, patience=SHORT_PATIENCE)
+            (seen,) = count.count(guest, self._counter, [_window(variant, SHORT)], traced=0, patience=SHORT_PATIENCE)
         finally:
-            text = trace.disarm(self._host)
-        return seen, list(trace.parse(text))
+            text = livelock.disarm(self._host)
+        return seen, list(livelock.parse(text))
 
-    def _counted(self, qemu: Qemu, windows: Sequence[Window]) -> list[Counted]:
-        found = count.count(qemu, self._counter, windows)
+    def _counted(self, guest: qemu.Qemu, windows: Sequence[Window]) -> list[Counted]:
+        found = count.count(guest, self._counter, windows)
         last = found[-1]
         if len(found) < len(windows) or not last.through:
             raise GuestError(f"L1 stood still in window {len(found)} of {len(windows)}, which began well before")
@@ -248,12 +243,12 @@ class Measure:
                 raise GuestError(f"a window that began well did not end so: {one.observation}")
         return found
 
-    def _count(self, qemu: Qemu, variants: list[Variant]) -> None:
+    def _count(self, guest: qemu.Qemu, variants: list[Variant]) -> None:
         """One run of each: its frame, then the mix."""
         if not variants:
             return
         mixes = (_frame(self._plan.mix), whole(self._plan.mix))
-        found = self._counted(qemu, [_window(v, mix) for v in variants for mix in mixes])
+        found = self._counted(guest, [_window(v, mix) for v in variants for mix in mixes])
         for i, variant in enumerate(variants):
             frame, all_of_it = found[2 * i], found[2 * i + 1]
             row = self._rows[variant.name]
@@ -262,13 +257,13 @@ class Measure:
             row.totals.append((all_of_it.total, all_of_it.statistics.get("exits")))
             row.predicted = predicted(self._kernel, variant.l1, self._plan.mix)
 
-    def _curve(self, qemu: Qemu, variants: list[Variant]) -> None:
+    def _curve(self, guest: qemu.Qemu, variants: list[Variant]) -> None:
         looks = self._plan.mix.looks
         asked = [(axis, value) for axis, values in AXES.items() for value in values]
         for variant in variants:
             mixes = [replace(on_axis(axis, value), looks=looks) for axis, value in asked]
             windows = [_window(variant, mix) for mix in (_frame(Mix(looks=looks)), *map(whole, mixes))]
-            frame, *found = self._counted(qemu, windows)
+            frame, *found = self._counted(guest, windows)
             for (axis, value), mix, one in zip(asked, mixes, found, strict=True):
                 rates, told = self._points.setdefault((axis, value), ({}, {}))
                 exits = caused(difference(one.exits, frame.exits))
@@ -282,9 +277,9 @@ def _axis_order(item: tuple[tuple[str, float], object]) -> tuple[int, float]:
     return list(AXES).index(axis), value
 
 
-def _why(seen: Counted, events: list[trace.Event]) -> str:
+def _why(seen: Counted, events: list[livelock.Event]) -> str:
     """Why a short window did not end well."""
-    row = trace.livelock(events)
+    row = livelock.livelock(events)
     if row.confirmed:
         return f"L2 does not get on: {row}"
     o = seen.observation
@@ -332,5 +327,5 @@ def measure(
                     done[kernel] = one.run(task.advance)
 
         names = [f"host {n + 1}" for n in range(min(jobs, len(kernels)))]
-        builds.side_by_side({name: partial(work, name) for name in names})
+        parallel.side_by_side({name: partial(work, name) for name in names})
     return [done[kernel] for kernel in kernels]

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.bench import pictures, table
 from harness.bench.result import Result
-from kvmodel.exits_model import Mix
+from kvmodel.machine.exits import Mix
 
 
 def render(mix: Mix, results: list[Result], runs: int, provenance: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.bench.count import HOSTS_OWN
 from harness.bench.variants import COVER_RATIO, VARIANTS, Kernel, Variant
-from kvmodel.exits_model import Exit, Mix
+from kvmodel.machine.exits import Exit, Mix
 
 Exits = Mapping[Exit, int]
 

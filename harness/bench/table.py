@@ -9,7 +9,7 @@ from typing import Final
 from harness.bench.kinds import KINDS, OTHER, by_kind, runs_of
 from harness.bench.result import Measured, Point, Result, caused, crossing
 from harness.bench.variants import COVER_RATIO, VARIANTS
-from kvmodel.exits_model import Mix
+from kvmodel.machine.exits import Mix
 
 FIRST: Final = 32  # width of a table's first column
 WIDE: Final = 17  # of the others

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.errors import InputError
-from kvmodel.exits_model import Hypervisor, Vmcs
+from kvmodel.machine.exits import Hypervisor, Vmcs
 
 
 @dataclass(frozen=True, slots=True)

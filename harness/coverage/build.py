@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import kernel, levels, proc
-from harness.cache import Cache
+from harness import places
+from harness.build import BaseKernel, Cache, kernel
+from harness.build import modules as levels
 from harness.errors import BuildError, CompileError
-from harness.kernel import BaseKernel
-from harness.series_io import Series, State, level_state
+from harness.process import programs
+from harness.series import Series, State, level_state
 
 KIND: Final = "coverage"
 RECIPE: Final = 1  # counts changes of how they are built
 OLDEST: Final = 12  # gcc's version: older ones lay out their counters otherwise
 MODULE: Final = "kvmirror_coverage"
-SOURCE: Final = Path(__file__).resolve().parents[2] / "images" / "coverage" / f"{MODULE}.c"
+SOURCE: Final = places.IMAGES / "coverage" / f"{MODULE}.c"
 KVM: Final = "arch/x86/kvm"
 MAKEFILE: Final = f"{KVM}/Makefile"
 # As the kernel's own gcov build has them, a loop's counters not gathered in registers; and functions counted before
@@ -86,7 +87,7 @@ class Instrumented:
 
 def modules(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> Instrumented:
     """The instrumented modules of a level. BuildError for a compiler that is too old, CompileError, SeriesError."""
-    found = re.match(r"\d+", proc.run(["gcc", "-dumpversion"], error=BuildError).stdout)
+    found = re.match(r"\d+", programs.run(["gcc", "-dumpversion"], error=BuildError).stdout)
     if found is None or int(found[0]) < OLDEST:
         raise BuildError(f"gcc {OLDEST} or newer is needed for instrumented modules: {kernel.compiler_version()}")
     base = kernel.base(cache, linux)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness import proc
 from harness.coverage.build import Instrumented
 from harness.errors import HostError, InfraError
+from harness.process import programs
 
 MAGIC: Final = 0x67636461  # "gcda"
 FUNCTION: Final = 0x01000000  # gcov's tags
@@ -131,12 +131,12 @@ def lines(counters: Counters, modules: Instrumented) -> Lines:
                 path.with_suffix(".gcda").write_bytes(counted[name].gcda())
             files.append(path.name)
         words = ["gcov", "--json-format", "--branch-probabilities", "--stdout"]
-        done = proc.run([*words, *files], cwd=folder, check=False)
+        done = programs.run([*words, *files], cwd=folder, check=False)
     finally:
         shutil.rmtree(folder)
     if done.returncode:
         raise InfraError(
-            f"gcov does not take the counters ({proc.tail(done.stderr, 1)}): "
+            f"gcov does not take the counters ({programs.tail(done.stderr, 1)}): "
             "it must be of the gcc that built the modules"
         )
     return _lines((json.loads(row) for row in done.stdout.splitlines()), modules.source)

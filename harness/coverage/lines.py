@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from harness.coverage.counters import Line, Lines
-from harness.series_io import Applied, Patch, State
+from harness.series import Applied, Patch, State
 
 
 class Reach(Enum):

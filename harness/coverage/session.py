@@ -8,9 +8,9 @@ from typing import Final
 from harness.coverage import counters
 from harness.coverage.build import MODULE, Instrumented
 from harness.coverage.counters import Counters
-from harness.hosts.base import Host
-from harness.plan import Load
-from harness.session import Session
+from harness.hosts import Host
+from harness.observe import Session
+from harness.questions import Load
 
 FILE: Final = f"/sys/kernel/debug/{MODULE}"
 

@@ -23,8 +23,8 @@ from typing import Final, Protocol, Self
 
 import paramiko
 
-from harness.console import Warn
 from harness.errors import HostError, InputError
+from harness.hosts.console import Warn
 
 SILENCE: Final = 30.0  # seconds in which a machine has to take a command
 PIECE: Final = 32768  # bytes of one read from a channel
@@ -35,7 +35,7 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class ModuleFiles(Protocol):
-    """What ``load`` takes (``harness.levels.Modules``): irqbypass is None where the kernel has it built in."""
+    """What ``load`` takes (``harness.build.modules.Modules``): irqbypass is None where the kernel has it built in."""
 
     @property
     def irqbypass(self) -> Path | None: ...

@@ -14,12 +14,12 @@ import tty
 from pathlib import Path
 from typing import Final
 
-from harness import proc, rootfs
-from harness.boot import BLOCK, Boot
-from harness.cache import Cache
-from harness.console import Console, Warn
+from harness.build import Cache, rootfs
 from harness.errors import HostError
 from harness.hosts.base import Host, open_client
+from harness.hosts.boot import BLOCK, Boot
+from harness.hosts.console import Console, Warn
+from harness.process import programs
 
 CPU_WITH_MBEC: Final = "corei7_icelake_u"  # boots fastest of those that have MBEC
 CPU_WITHOUT_MBEC: Final = "corei7_haswell_4770"
@@ -77,7 +77,7 @@ class EmulatedHost(Host):
         self.folder: Path | None = None
         self.port = 0
         self.boot_seconds = 0.0  # wall time from the emulator's start to the first command possible
-        self._process: proc.Process | None = None
+        self._process: programs.Process | None = None
         self._console: Console | None = None
         self._descriptors: list[int] = []
 
@@ -134,7 +134,7 @@ class EmulatedHost(Host):
         )
         began = time.monotonic()
         self._console = Console(ours, self.folder / "console.log")
-        self._process = proc.spawn(
+        self._process = programs.spawn(
             [self.bochs, "-q", "-f", rc],
             cwd=self.folder,
             log=self.folder / "bochs.out",
@@ -185,7 +185,7 @@ class EmulatedHost(Host):
         assert self.folder is not None
         found: list[str] = []
         for name in ("bochs.log", "bochs.out"):
-            found += [line for line in proc.tail_of(self.folder / name, 60).splitlines() if _TELLING.search(line)]
+            found += [line for line in programs.tail_of(self.folder / name, 60).splitlines() if _TELLING.search(line)]
         return "; ".join(dict.fromkeys(line.strip() for line in found[-4:]))
 
     def _port_taken(self) -> bool:
@@ -195,7 +195,7 @@ class EmulatedHost(Host):
         return any(
             "hostfwd" in line and ("fail" in line.lower() or "could not" in line.lower())
             for name in ("bochs.log", "bochs.out")
-            for line in proc.tail_of(self.folder / name, 400).splitlines()
+            for line in programs.tail_of(self.folder / name, 400).splitlines()
         )
 
     def check(self) -> None:

@@ -11,13 +11,13 @@ from typing import Final
 import paramiko
 
 from harness import protocol
-from harness.console import Recogniser, Warn
 from harness.errors import HostError
 from harness.hosts import cpuinfo
 from harness.hosts.address import parse
 from harness.hosts.base import FILES, Host, open_client
+from harness.hosts.console import Recogniser, Warn
 from harness.hosts.cpuinfo import CpuInfo
-from harness.progress import PROGRESS
+from harness.process import PROGRESS
 from kvmodel.cpu import Cpu
 
 TOOLS: Final = ("insmod", "rmmod", "gzip", "dmesg", "truncate", "mount", "dd")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import proc
 from harness.errors import InfraError, KvmirrorError
+from harness.process import programs
 
 
 class Hand:
@@ -29,7 +29,7 @@ class Hand:
         with theirs:
             log.unlink(missing_ok=True)
             argv = [sys.executable, "-m", module, str(theirs.fileno())]
-            self._process = proc.spawn(argv, log=log, pass_fds=(theirs.fileno(),))
+            self._process = programs.spawn(argv, log=log, pass_fds=(theirs.fileno(),))
         self._socket = ours
         self._lines = ours.makefile("rw", encoding="utf-8", newline="\n")
         self._tell(setting)
@@ -46,7 +46,7 @@ class Hand:
         except OSError:
             line = ""
         if not line:
-            raise InfraError(f"{self._what} ended at {request}; it said:\n{proc.tail_of(self._log)}")
+            raise InfraError(f"{self._what} ended at {request}; it said:\n{programs.tail_of(self._log)}")
         said = json.loads(line)
         if "error" in said:
             raise InfraError(said["error"])
@@ -68,7 +68,7 @@ def shared(
     for number in range(len(requests)):
         waiting.put(number)
     done: queue.SimpleQueue[tuple[int, Any] | BaseException] = queue.SimpleQueue()
-    group = proc.Group()
+    group = programs.Group()
 
     def work(hand_number: int) -> None:
         try:
@@ -100,7 +100,7 @@ def shared(
 
 def serve(make: Callable[[Any], Callable[[Any], object]]) -> None:
     """The child's side: ``make`` takes the setting and gives the function that answers a request."""
-    proc.interruptible()
+    programs.interruptible()
     with socket.socket(fileno=int(sys.argv[1])) as ours, ours.makefile("rw", encoding="utf-8", newline="\n") as lines:
         answer = make(json.loads(lines.readline()))
         for line in lines:

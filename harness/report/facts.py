@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import cpus, selection, summary
-from harness.compare import Mark
-from harness.cpus import Under
 from harness.errors import InputError
-from harness.findings import Finding
-from harness.journal import CellKey, Journal
+from harness.findings import Finding, Row, of_run
+from harness.questions import selection
 from harness.report import baseline as known_findings
 from harness.report.series import UNKNOWN, PatchRow, patch_rows
-from harness.summary import Row
+from harness.results import CellKey, Journal, Mark, Under, cpus
 from kvmodel import machine
 
 PARAM_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
@@ -183,11 +180,11 @@ def ranges(numbers: list[int]) -> str:
 
 def load(journal: Journal, run: int | None = None, baseline: Path | None = None) -> Report:
     """A run's report (the latest run's where ``run`` is None); InputError where there is none or it is empty."""
-    run = journal.latest(summary.KVM_HOST) if run is None else run
+    run = journal.latest(of_run.KVM_HOST) if run is None else run
     info = journal.run_info(run)
-    body = summary.as_json(journal, run)
+    body = of_run.as_json(journal, run)
     cells = journal.cells(run)
-    if not any(k.host == summary.KVM_HOST for k in cells):
+    if not any(k.host == of_run.KVM_HOST for k in cells):
         if cells:
             raise InputError(
                 f"run {run} is of the bare CPU: 'kvmirror findings --bare' lists its errata; name another with --run"
@@ -197,14 +194,14 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
         )
     known = known_findings.read(baseline) if baseline else {}
     remarks = {cause: entry.remark for cause, entry in known.items()}
-    found = summary.findings(journal, run)
+    found = of_run.findings(journal, run)
     under = cpus.of_run(info["provenance"])
     views = [_view(f, remarks, under) for f in found]
     table = [Row(**row) for row in body["levels"]]
     for view in views:
         if view.known:
             view.moved = known[view.finding.cause].moved(view.finding, (row.level for row in table))
-    told = [(k, facts) for k, (_, _, facts) in cells.items() if k.host == summary.KVM_HOST]
+    told = [(k, facts) for k, (_, _, facts) in cells.items() if k.host == of_run.KVM_HOST]
     traces = {((k.level, k.param), v): str(text) for k, f in told for v, text in f.get("livelocks", {}).items()}
     for view in views:
         found_traces = (traces.get((d.cell, d.vector), "") for d in view.finding.departures)
@@ -242,8 +239,8 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
 
 def _errata(journal: Journal, run: int) -> list[Finding]:
     """The bare CPU's, of this run, or where it did not ask the bare CPU, of the newest run that did."""
-    found = summary.findings(journal, run, summary.BARE_HOST)
-    return found or summary.findings(journal, journal.latest(summary.BARE_HOST), summary.BARE_HOST)
+    found = of_run.findings(journal, run, of_run.BARE_HOST)
+    return found or of_run.findings(journal, journal.latest(of_run.BARE_HOST), of_run.BARE_HOST)
 
 
 def _counters(told: Told) -> dict[str, dict[Cell, int]]:
@@ -306,7 +303,7 @@ def _patches(report: Report) -> list[PatchRow]:
         if patch.builds == UNKNOWN and patch.ran:
             patch.builds = "yes"
         patch.drift = sum(by_cell[c].drift for c in here)
-        below = {c: summary.below(*c, present) for c in here}
+        below = {c: of_run.below(*c, present) for c in here}
         if any(below.values()):
             patch.changes = sum(by_cell[c].changes for c in here)
             patch.compared_with = min(b[0] for b in below.values() if b is not None)
@@ -322,7 +319,7 @@ def patches(journal: Journal, run: int) -> list[PatchRow]:
 
 def _some_drift(journal: Journal, run: int, most: int = 50) -> list[tuple[Cell, str, str, str]]:
     found = []
-    for row in journal.results(run, having=Mark.DRIFT, host=summary.KVM_HOST):
+    for row in journal.results(run, having=Mark.DRIFT, host=of_run.KVM_HOST):
         predicted = row["predicted"]
         found.append(((row["level"], row["param"]), row["vector"], str(predicted), str(row["seen"])))
         if len(found) == most:

@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness import summary
-from harness.compare import Mark, stands
-from harness.journal import Journal, outcome_of
+from harness.findings import of_run
+from harness.questions import SWX
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
-from harness.vectors import SWX
-from kvmodel.outcome import Kind
-from kvmodel.vector import UWX, AccessVector, Paging, parse
+from harness.results import Journal, Mark, outcome_of, stands
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import UWX, AccessVector, Paging, parse
 
 DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOT_RUN: Final = -1
@@ -117,7 +116,7 @@ def _contract(raw: str) -> list[Any]:
     return [[plain(outcome_of(o)), plain(rule), plain(stands(section))] for o, rule, section in body]
 
 
-def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Grid:
+def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> Grid:
     """The grid of a run."""
     columns = {cell: n for n, cell in enumerate(report.cells)}
     cell_column = {
@@ -153,7 +152,7 @@ def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> Gr
     ordered = sorted(per_vector)
     numbers = [histories(tuple(run_length(per_vector[v]))) for v in ordered]
     present = set(report.cells)
-    below = [summary.below(*cell, present) for cell in report.cells]
+    below = [of_run.below(*cell, present) for cell in report.cells]
     body = {
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in below],

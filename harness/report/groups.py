@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from harness import summary
-from harness.compare import Mark
-from harness.journal import Journal
+from harness.findings import of_run
 from harness.report.facts import Cell, FindingView, Report
+from harness.results import Journal, Mark
 
 FEW = 5  # examples a message carries
 
@@ -49,7 +48,7 @@ def name_of(vector: str) -> str:
     return f"{'seq ' if turns else ''}{tokens[0]} {tokens[6]} {mbec}"
 
 
-def gather(journal: Journal, report: Report, host: str = summary.KVM_HOST) -> dict[Cell, dict[str, Group]]:
+def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> dict[Cell, dict[str, Group]]:
     """Every cell's groups, sorted by name."""
     cells = {n: (k.level, k.param) for k, (n, _, _) in journal.cells(report.run).items() if k.host == host}
     names = journal.texts("vector")

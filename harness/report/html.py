@@ -14,14 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from harness.compare import stands
-from harness.journal import LEFT_OUT
-from harness.minimise import PROVENANCE as CONFIRMED
+from harness.findings import PROVENANCE as CONFIRMED
 from harness.report import pictures
 from harness.report.facts import Report
 from harness.report.grid import Grid
 from harness.report.text import NAME_MAX, duration, plain
-from kvmodel.outcome import Kind
+from harness.results import LEFT_OUT, stands
+from kvmodel.question.outcome import Kind
 
 ROW_TITLES: Final = (
     ("vectors", "vectors"),

@@ -10,14 +10,13 @@ from email.utils import parseaddr
 from hashlib import sha256
 from typing import Any, Final
 
-from harness.compare import stands
 from harness.errors import InputError
-from harness.mails import Mail
 from harness.report.facts import FindingView, Report, plural, ranges
 from harness.report.html import flat
 from harness.report.series import UNKNOWN, PatchRow
 from harness.report.text import MAIL_WIDTH, command_lines, duration, plain, wrapped
-from harness.series_io import Series
+from harness.results import stands
+from harness.series import Mail, Series
 
 TOOL: Final = "kvmirror"
 _NUMBERED: Final = re.compile(r"(?P<head>.+-)(?P<n>\d+)(?P<tail>-[^-@]+@.+)")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.compare import stands
 from harness.report.facts import FindingView, Report, plural
 from harness.report.text import code, duration, markdown
+from harness.results import stands
 
 MOST = 20  # findings that are written out
 

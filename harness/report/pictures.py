@@ -9,7 +9,7 @@ from markupsafe import Markup
 from harness.report.facts import Cell, Report, ranges
 from harness.report.grid import COLUMNS, PERMISSIONS, Grid
 from harness.report.text import duration
-from kvmodel.outcome import Kind
+from kvmodel.question.outcome import Kind
 
 LETTERS: Final = {
     Kind.DONE: "D",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness.journal import LEFT_OUT
+from harness.results import LEFT_OUT
 from kvmodel import series
 
 UNKNOWN: Final = "not recorded"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, AccessVector
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.ept import ACCESSED, DIRTY
-from kvmodel.vector import Access, AccessVector
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kvmodel import tally
 from kvmodel.bits import BIT
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import ENVIRONMENTS, ClientSequence, UserMsrVector
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import ENVIRONMENTS, ClientSequence, UserMsrVector
 
 
 def _since(steps: tuple[str, ...], *marks: str) -> tuple[str, ...]:

@@ -7,13 +7,9 @@ from itertools import combinations
 
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
-from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs
-from kvmodel.sdm import sequence as sequences
-from kvmodel.sdm.access import Linear, Use
-from kvmodel.sdm.rules import RULES
-from kvmodel.sequence import SequenceVector, Turn
-from kvmodel.vector import (
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.sequence import SequenceVector, Turn
+from kvmodel.question.vector import (
     Access,
     AccessVector,
     ClientSequence,
@@ -28,6 +24,10 @@ from kvmodel.vector import (
     UserMsrVector,
     Vector,
 )
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs
+from kvmodel.sdm import sequence as sequences
+from kvmodel.sdm.access import Linear, Use
+from kvmodel.sdm.rules import RULES
 
 TARGET = Place("target")
 GUEST_TABLE = Place("gpt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
 
 INVALID_CONTROLS = 7  # VM-instruction error: VM entry with invalid control fields
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvmodel.bits import BIT
+from kvmodel.question.vector import AccessVector, GuestPerm, Paging
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
-from kvmodel.vector import AccessVector, GuestPerm, Paging
 
 ERROR_PRESENT = BIT(0)  # a protection violation, not a missing entry
 ERROR_WRITE = BIT(1)

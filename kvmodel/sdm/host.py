@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.sdm import ept
 
 

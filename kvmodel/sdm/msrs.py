@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
 
 PROCBASED_CTLS2 = 0x48B
 EPT_VPID_CAP = 0x48C

@@ -13,10 +13,10 @@ from dataclasses import replace
 from itertools import product
 
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, of_turns
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, of_turns
+from kvmodel.question.sequence import SequenceVector, Turn
+from kvmodel.question.vector import AccessVector
 from kvmodel.sdm.rules import RULES
-from kvmodel.sequence import SequenceVector, Turn
-from kvmodel.vector import AccessVector
 
 Answers = tuple[Allowed, ...] | NotApplicable
 One = Callable[[Cpu, AccessVector], Answers]  # the answers to one access without history

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from harness.cli import parser
-from harness.journal import Journal
+from harness.cli.main import parser
+from harness.results.journal import Journal
 from tests.harness.report import synthetic
+from tests.programs import program
 
 ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / "ci"
@@ -168,15 +169,15 @@ def test_systemd_reads_the_units(name: str, tmp_path: Path) -> None:
     units.optionxform = str  # type: ignore[assignment,method-assign]
     units.read(CI / name)
     assert units["Unit"]["Description"]
-    if tool := shutil.which("systemd-analyze"):
-        for unit in ("kvmirror.service", "kvmirror.timer"):
-            # The programs of a lab machine are not here.
-            text = re.sub(r"(?m)^(Exec\w+=)\S+", r"\1/bin/true", (CI / unit).read_text())
-            (tmp_path / unit).write_text(re.sub(r"(?m)^(User=).*", r"\1root", text))
-        done = subprocess.run([tool, "verify", str(tmp_path / name)], capture_output=True, text=True, check=False)
-        mine = [line for line in done.stderr.splitlines() if "kvmirror" in line]
-        assert done.returncode == 0 and not mine, done.stderr
-        broken = tmp_path / "kvmirror.service"
-        broken.write_text(broken.read_text().replace("Type=oneshot", "Type=oneshoot"))
-        done = subprocess.run([tool, "verify", str(broken)], capture_output=True, text=True, check=False)
-        assert "oneshoot" in done.stderr
+    tool = program("systemd-analyze")
+    for unit in ("kvmirror.service", "kvmirror.timer"):
+        # The programs of a lab machine are not here.
+        text = re.sub(r"(?m)^(Exec\w+=)\S+", r"\1/bin/true", (CI / unit).read_text())
+        (tmp_path / unit).write_text(re.sub(r"(?m)^(User=).*", r"\1root", text))
+    done = subprocess.run([tool, "verify", str(tmp_path / name)], capture_output=True, text=True, check=False)
+    mine = [line for line in done.stderr.splitlines() if "kvmirror" in line]
+    assert done.returncode == 0 and not mine, done.stderr
+    broken = tmp_path / "kvmirror.service"
+    broken.write_text(broken.read_text().replace("Type=oneshot", "Type=oneshoot"))
+    done = subprocess.run([tool, "verify", str(broken)], capture_output=True, text=True, check=False)
+    assert "oneshoot" in done.stderr

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kvmodel import nested, vmx
 from kvmodel.cpu import Cpu
-from kvmodel.kvm_host import Kvm, Vcpu
-from kvmodel.machine_vcpu import host_msrs
+from kvmodel.include.asm.kvm_host import Kvm, Vcpu
+from kvmodel.machine.vcpu import host_msrs
 from kvmodel.series import Level
+from kvmodel.vmx import nested, vmx
 
 CPU = Cpu(maxphyaddr=40)
 ALL_LEVELS = tuple(Level.of(k) for k in range(19))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import machine, machine_l2, machine_vcpu, mmu_fault, mmu_sp, mmu_sync, mmu_unsync, paging_tmpl, spte, vmx
-from kvmodel.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
-from kvmodel.mmu import hardware_entries, shadow_walk
-from kvmodel.mmu_role import kvm_calc_cpu_role
-from kvmodel.outcome import Kind, Place
+from kvmodel import machine
+from kvmodel.include.asm.kvm_host import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kvm_page_fault
+from kvmodel.machine import l2 as machine_l2
+from kvmodel.machine import vcpu as machine_vcpu
+from kvmodel.mmu import mmu_fault, mmu_page, mmu_sync, paging_tmpl, spte
+from kvmodel.mmu.mmu import hardware_entries, shadow_walk
+from kvmodel.mmu.mmu_role import kvm_calc_cpu_role
+from kvmodel.question.outcome import Kind, Place
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, parse
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.series import Level
-from kvmodel.vector import Access, AccessVector, Mbec, Perm, parse
+from kvmodel.vmx import vmx
 from tests.kvmodel.mirror import CPU, GPA, PT, kvm_at, l1_at, l2_at, map_gpa
 
 READ, WRITE, FETCH, PRESENT = 4, 2, 16, 1
@@ -74,7 +78,7 @@ def test_events_of_exits_are_those_of_l2_only() -> None:
 def test_a_new_mapping_that_changes_nothing_warns() -> None:
     vcpu = l1_at(0)
     roles = vcpu.kvm.roles
-    sp = mmu_sp.kvm_mmu_get_shadow_page(vcpu, 0x9000, roles.make(level=1, access=7, direct=1))
+    sp = mmu_page.kvm_mmu_get_shadow_page(vcpu, 0x9000, roles.make(level=1, access=7, direct=1))
     fault = kvm_page_fault(0x9000000, READ, False, True, False)
     fault.map_writable = True
     made = spte.make_spte(vcpu, sp, vcpu.slot, 7, 0x9000, 0x9000, 1 << 63, False, True, True)[1]
@@ -82,7 +86,7 @@ def test_a_new_mapping_that_changes_nothing_warns() -> None:
     assert spte.make_spte(vcpu, sp, vcpu.slot, 7, 0x9000, 0x9000, 1 << 63, False, True, True)[1] & 0x78 == 0
     vcpu.kvm.shadow_memtype_mask = 0x78
     sp.spt[0] = made & ~(1 << 11)
-    assert mmu_sp.mmu_set_spte(vcpu, vcpu.slot, sp, 0, 7, 0x9000, 0x9000, fault) != RET_PF_SPURIOUS
+    assert mmu_page.mmu_set_spte(vcpu, vcpu.slot, sp, 0, 7, 0x9000, 0x9000, fault) != RET_PF_SPURIOUS
     assert not vcpu.warns
     # the C's WARN needs an entry that make_spte() makes and that is not shadow-present: there is none
     assert made & 1 << 11
@@ -111,9 +115,9 @@ def test_invalidating_what_fails_to_sync_drops_it() -> None:
     index = GPA >> 12 & 511
     vcpu.memory[PT + index * 8] = LEAF | 1
     vcpu.ram_gfns = 0x100
-    mmu_unsync.kvm_unsync_page(vcpu, sp)
+    mmu_sync.kvm_unsync_page(vcpu, sp)
     mmu_sync.kvm_mmu_invalidate_addr(vcpu, GPA)
-    assert mmu_sp.get_spte(sp, index) == 1 << 63
+    assert mmu_page.get_spte(sp, index) == 1 << 63
 
 
 def test_eight_present_neighbours_are_all_prefetched() -> None:
@@ -129,10 +133,10 @@ def test_eight_present_neighbours_are_all_prefetched() -> None:
 
 
 def test_a_direct_group_that_ends_in_a_present_entry() -> None:
-    from kvmodel import mmu
+    from kvmodel.mmu import mmu
 
     vcpu = l1_at(0)
-    sp = mmu_sp.kvm_mmu_get_shadow_page(vcpu, 0x9000, vcpu.kvm.roles.make(level=1, access=7, direct=1))
+    sp = mmu_page.kvm_mmu_get_shadow_page(vcpu, 0x9000, vcpu.kvm.roles.make(level=1, access=7, direct=1))
     mmu.__dict__["__direct_pte_prefetch"](vcpu, sp, 7)
     assert sorted(sp.spt) == list(range(7))
 
@@ -145,7 +149,7 @@ def test_l2_writing_l1s_upper_table() -> None:
 
 
 def test_l2_writing_read_only_memory() -> None:
-    from kvmodel.kvm_host import RET_PF_EMULATE, kvm_memory_slot
+    from kvmodel.include.asm.kvm_host import RET_PF_EMULATE, kvm_memory_slot
 
     vcpu = l2_at(0)
     vcpu.slot = kvm_memory_slot(readonly=True)
@@ -219,9 +223,9 @@ def test_misconfigurations_of_ept02_are_told() -> None:
 def test_a_page_of_the_same_role_is_found_again() -> None:
     vcpu = l1_at(0)
     role = vcpu.kvm.roles.make(level=1, access=7)
-    first = mmu_sp.kvm_mmu_get_shadow_page(vcpu, 0x77, role)
-    assert mmu_sp.kvm_mmu_get_shadow_page(vcpu, 0x77, role) is first
-    assert mmu_sp.kvm_mmu_get_shadow_page(vcpu, 0x77, role ^ 1 << 8) is not first
+    first = mmu_page.kvm_mmu_get_shadow_page(vcpu, 0x77, role)
+    assert mmu_page.kvm_mmu_get_shadow_page(vcpu, 0x77, role) is first
+    assert mmu_page.kvm_mmu_get_shadow_page(vcpu, 0x77, role ^ 1 << 8) is not first
 
 
 def test_an_unknown_thing_is_no_vector() -> None:
@@ -244,5 +248,5 @@ def test_a_table_that_l2_is_given_is_write_protected_again() -> None:
     mmu_sync.mmu_sync_children(vcpu, vcpu.mmu.root)
     assert not writable() and not table.unsync
     before = vcpu.version
-    mmu_unsync.kvm_mmu_slot_gfn_write_protect(vcpu, PT >> 12)  # there is nothing left to protect
+    mmu_sync.kvm_mmu_slot_gfn_write_protect(vcpu, PT >> 12)  # there is nothing left to protect
     assert vcpu.version == before

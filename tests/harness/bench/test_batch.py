@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness import guest, protocol
+from harness import protocol
 from harness.bench import batch, windows
 from harness.bench.batch import Window
 from harness.errors import GuestError, InputError
-from kvmodel.exits_model import Mix
+from harness.observe.batch import Observation
+from kvmodel.machine.exits import Mix
 
 C = windows.CONSTANTS
 
@@ -50,7 +51,7 @@ def test_observations_come_back() -> None:
     data[at + protocol.OBSERVATION.size :] = protocol.OBSERVATION.pack(index=1, verdict=1, value=200)
     seen = batch.unpack(bytes(data))
     assert [(o.verdict, o.value) for o in seen] == [(0, 0), (1, 200)]
-    assert isinstance(seen[0], guest.Observation)
+    assert isinstance(seen[0], Observation)
     with pytest.raises(GuestError, match="not a batch"):
         batch.unpack(bytes(len(data)))
 

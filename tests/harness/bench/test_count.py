@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from harness import trace
 from harness.bench import count
 from harness.bench.count import OTHER, exits_of, rows, sequence, specs
 from harness.errors import GuestError
-from kvmodel.exits_model import REASONS, Exit
+from harness.observe import livelock
+from kvmodel.machine.exits import REASONS, Exit
 
 
 def numbers(**by_event: dict[str, int]) -> list[int]:
@@ -81,13 +81,13 @@ TRACE = """\
 
 
 def test_a_trace_is_the_exits_in_order_without_the_hosts_own() -> None:
-    found = sequence(trace.parse(TRACE))
+    found = sequence(livelock.parse(TRACE))
     assert found == [Exit("L2", "EPT_VIOLATION", "L1"), Exit("L1", "VMREAD"), Exit("L2", "EPT_VIOLATION")]
 
 
 def test_a_trace_that_begins_within_an_exit_is_no_trouble() -> None:
     tail = "\n".join(TRACE.splitlines()[2:])
-    assert sequence(trace.parse(tail)) == [Exit("L1", "VMREAD"), Exit("L2", "EPT_VIOLATION")]
+    assert sequence(livelock.parse(tail)) == [Exit("L1", "VMREAD"), Exit("L2", "EPT_VIOLATION")]
 
 
 def test_reasons_of_the_trace_are_those_that_are_counted() -> None:

@@ -11,7 +11,7 @@ from harness.bench import page, pictures, table
 from harness.bench.kinds import KINDS, OTHER, by_kind, runs_of
 from harness.bench.result import Measured, Point, Result
 from harness.bench.variants import VARIANTS, Kernel
-from kvmodel.exits_model import Exit, Mix
+from kvmodel.machine.exits import Exit, Mix
 
 READ, RESUME, TICK = Exit("L1", "VMREAD"), Exit("L1", "VMRESUME"), Exit("L1", "EXTERNAL_INTERRUPT")
 SVG = "{http://www.w3.org/2000/svg}"

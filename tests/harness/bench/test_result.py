@@ -9,7 +9,7 @@ import pytest
 
 from harness.bench.result import Measured, Point, Result, as_json, caused, crossing, difference
 from harness.bench.variants import VARIANTS, Kernel
-from kvmodel.exits_model import Exit, Mix
+from kvmodel.machine.exits import Exit, Mix
 
 READ, RESUME, TICK = Exit("L1", "VMREAD"), Exit("L1", "VMRESUME"), Exit("L1", "EXTERNAL_INTERRUPT")
 KERNEL = Kernel(18, True)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import kernel, levels, proc, series_io
-from harness.cache import Cache
+from harness.build import kernel, modules
+from harness.build.cache import Cache
+from harness.build.kernel import BaseKernel
 from harness.coverage import build, counters
 from harness.coverage.build import ADDITION, KVM, MAKEFILE, Instrumented
 from harness.coverage.lines import Covered, Reach, authors, judge
-from harness.kernel import BaseKernel
-from harness.progress import Progress
+from harness.process import programs
+from harness.process.progress import Progress
+from harness.series import folder
 
 # Makes "modules" of what it is given, and, where the folder's Makefile asks for counters, notes.
 TOP = """\
@@ -57,7 +59,7 @@ def test_they_are_built_apart_from_the_levels_and_without_ccache(cache: Cache, b
     assert sorted(made.notes) == [f"{KVM}/kvm", f"{KVM}/kvm-intel", f"{KVM}/{build.MODULE}"]
     assert not list(base.build_dir.rglob("*.gcno"))
     # The next level is built from its own Makefile again.
-    plain = levels.of_state(cache, base, {"a.c": b"x"}, name="level 1", level=1)
+    plain = modules.of_state(cache, base, {"a.c": b"x"}, name="level 1", level=1)
     assert build.FLAGS not in plain.kvm.read_text()
     assert not (base.source_dir / KVM / f"{build.MODULE}.c").exists()
 
@@ -81,13 +83,13 @@ def test_names_are_found_whatever_way_gcc_went_to_them() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> Instrumented:
-    return build.modules(Cache(), series_io.read(), 18)
+    return build.modules(Cache(), folder.read(), 18)
 
 
 @pytest.fixture(scope="module")
 def nothing_ran(real: Instrumented) -> dict[int, Covered]:
-    series, pristine = series_io.read(), kernel.source(Cache())
-    base, applied = series_io.base_state(series, pristine), series_io.states(series, pristine)
+    series, pristine = folder.read(), kernel.source(Cache())
+    base, applied = folder.base_state(series, pristine), folder.states(series, pristine)
     found = counters.lines({}, real)
     return {
         one.patch.number: one for one in judge(series.patches, authors(base, applied), applied[-1].state, found, found)
@@ -97,7 +99,7 @@ def nothing_ran(real: Instrumented) -> dict[int, Covered]:
 @pytest.mark.live
 def test_the_real_ones_link_to_our_module_alone(real: Instrumented) -> None:
     def names(path: Path, kind: str) -> set[str]:
-        return set(re.findall(rf" {kind} (__gcov_\w+|_sub_I_\w+)$", proc.run(["nm", path]).stdout, re.M))
+        return set(re.findall(rf" {kind} (__gcov_\w+|_sub_I_\w+)$", programs.run(["nm", path]).stdout, re.M))
 
     ours = names(real.coverage, "T")
     for path in (real.kvm, real.kvm_intel):

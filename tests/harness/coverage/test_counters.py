@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import proc
 from harness.coverage import counters
 from harness.coverage.build import FLAGS, Instrumented
 from harness.coverage.counters import ARCS, FUNCTION, Counters, Function, Object
 from harness.errors import HostError, InfraError
+from harness.process import programs
 
 PROGRAM = """\
 static volatile int sum;
@@ -104,9 +104,9 @@ def built(tmp_path: Path) -> tuple[Instrumented, Object]:
     (tmp_path / "src").mkdir()
     source = tmp_path / "src" / "a.c"
     source.write_text(PROGRAM)
-    proc.run(["gcc", "-O2", *FLAGS.split(), "-c", "-o", "dir/a.o", source], cwd=build)
-    proc.run(["gcc", "--coverage", "-o", "a", "dir/a.o"], cwd=build)
-    proc.run([build / "a"], cwd=build)
+    programs.run(["gcc", "-O2", *FLAGS.split(), "-c", "-o", "dir/a.o", source], cwd=build)
+    programs.run(["gcc", "--coverage", "-o", "a", "dir/a.o"], cwd=build)
+    programs.run([build / "a"], cwd=build)
     modules = Instrumented(tmp_path / "entry", str(tmp_path / "src"), str(build))
     notes = tmp_path / "entry" / "notes" / "dir"
     notes.mkdir(parents=True)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, kernel, series_io
-from harness.cache import Cache
-from harness.commands import coverage as command
-from harness.coverage.collect import Counted
+from harness.build import kernel
+from harness.build.cache import Cache
+from harness.cli import coverage as command
+from harness.cli import main
 from harness.coverage.counters import Line, Lines
+from harness.coverage.counting import Counted
 from harness.coverage.lines import Covered, Reach, authors, judge
-from tests.harness.mail_samples import BASE, DIFF, adding, mail
-from tests.harness.test_series_io import folder
+from harness.series import folder as series_io
+from tests.harness.series.mail_samples import BASE, DIFF, adding, mail
+from tests.harness.series.test_folder import folder
 
 REPLACING = DIFF.replace("@@ -1,3 +1,4 @@", "@@ -1,4 +1,4 @@").replace(" one\n+two\n three", " one\n-two\n+TWO\n three")
 TWO_HUNKS = """\
@@ -142,7 +144,7 @@ def test_the_table_and_the_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", ["0", "17,18"])
 def test_a_level_without_lines_is_refused(level: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["coverage", "--level", level]) == 2
+    assert main.main(["coverage", "--level", level]) == 2
     assert "name one level from 1 to 18" in capsys.readouterr().err
 
 

@@ -9,8 +9,8 @@ from harness.coverage.build import Instrumented
 from harness.coverage.counters import Counters
 from harness.coverage.session import FILE, CountingSession
 from harness.hosts.base import Result
-from harness.plan import Load
-from kvmodel.vector import ENVIRONMENTS
+from harness.questions.loads import Load
+from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream
 
 INFO = {"info": {"parameter": "Y", "msrs": {}}}

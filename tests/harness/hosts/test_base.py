@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import paramiko
 import pytest
 
-from harness.console import Warn
 from harness.errors import HostError
 from harness.hosts import base
 from harness.hosts.base import Host
+from harness.hosts.console import Warn
 
 
 class Mute(paramiko.ServerInterface):

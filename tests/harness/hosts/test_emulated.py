@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import rootfs
-from harness.boot import Boot
-from harness.cache import Cache
+from harness.build import rootfs
+from harness.build.cache import Cache
 from harness.errors import HostError, InputError
 from harness.hosts.base import Parameters, open_client
+from harness.hosts.boot import Boot
 from harness.hosts.emulated import EmulatedHost, free_port
 from harness.hosts.ssh import SshHost
 
@@ -27,11 +27,6 @@ def script(path: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
-
-
-def need_firmware() -> None:
-    if not Path("/usr/share/bochs/BIOS-bochs-latest").exists():
-        pytest.skip("the emulator's firmware is not installed")
 
 
 def medium(folder: Path) -> Boot:
@@ -58,7 +53,6 @@ def test_a_missing_emulator_is_named(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_an_emulator_that_ends_says_why(cache: Cache, tmp_path: Path) -> None:
-    need_firmware()
     fake = script(tmp_path / "bochs", "echo '00000000000p[      ] >>PANIC<< bochsrc:8: cpu: unknown model'; exit 1")
     host = EmulatedHost(cache, bochs=fake, boot=medium(tmp_path))
     with pytest.raises(HostError, match=r"ended with status 1: .*unknown model") as raised:
@@ -69,7 +63,6 @@ def test_an_emulator_that_ends_says_why(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_a_boot_that_never_gets_ready_ends_and_leaves_no_process(cache: Cache, tmp_path: Path) -> None:
-    need_firmware()
     fake = script(tmp_path / "bochs", f"echo $$ >{tmp_path}/pid; exec sleep 1000")
     with pytest.raises(HostError, match="did not get ready within 1 s"):
         EmulatedHost(cache, bochs=fake, boot=medium(tmp_path), boot_timeout=1.2).start()
@@ -78,7 +71,6 @@ def test_a_boot_that_never_gets_ready_ends_and_leaves_no_process(cache: Cache, t
 
 
 def test_a_panic_on_the_line_is_reported(cache: Cache, tmp_path: Path) -> None:
-    need_firmware()
     # The last argument is the bochsrc, which names the line.
     fake = script(
         tmp_path / "bochs",

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import boot, cli, emulator, kernel, probe, rootfs
-from harness.cache import Cache
+from harness.build import kernel, probe, rootfs
+from harness.build.cache import Cache
+from harness.cli import main
 from harness.errors import HostError, InputError
-from harness.hosts import address, cpuinfo
+from harness.hosts import address, boot, cpuinfo
 from harness.hosts.base import Result
 from harness.hosts.emulated import EmulatedHost
 from harness.hosts.lab import Lab
 from harness.hosts.ssh import SshHost
+from harness.run import emulator
 
 CPUINFO = """\
 processor\t: 0
@@ -149,7 +151,7 @@ def test_a_key_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_said_by_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["doctor", "--host", "ssh://root@127.0.0.1:9"]) == 4
+    assert main.main(["doctor", "--host", "ssh://root@127.0.0.1:9"]) == 4
     assert "BAD root@127.0.0.1:9" in capsys.readouterr().out
 
 
@@ -163,7 +165,7 @@ def test_an_emulated_host_in_the_place_of_a_lab_machine(tmp_path: Path, capsys: 
         url = f"ssh://root@127.0.0.1:{emulated.port}"
         key = rootfs.keys(cache).client_private
         options = ["--host", url, "--host-key", str(key), "--known-hosts", str(known)]
-        assert cli.main(["doctor", *options]) == 0, capsys.readouterr().out
+        assert main.main(["doctor", *options]) == 0, capsys.readouterr().out
         assert "MBEC" in capsys.readouterr().out
         lab = Lab.of(url, key, known, None)
         assert lab.cpu().mbec

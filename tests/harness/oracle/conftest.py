@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.oracle import build
-from harness.oracle.worker import Image, Worker
+from harness.oracle.image import build
+from harness.oracle.image.worker import Image, Worker
 
 SOURCE = (
     rf"""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfraError, InputError
-from harness.oracle import kept
 from harness.oracle.hands import shared
-from harness.oracle.kept import Kept
+from harness.oracle.mutate import kept
+from harness.oracle.mutate.kept import Kept
 
 ECHO = "tests.harness.oracle.echo_hand"
 

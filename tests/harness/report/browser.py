@@ -1,148 +1,109 @@
-"""A real browser over its debugging pipe: enough of the protocol to press keys, look, and take pictures."""
+"""Debian's chromium, driven by selenium through Debian's chromium-driver."""
 
 from __future__ import annotations
 
-import base64
+import ctypes
 import json
 import os
-import select
-import shutil
-import subprocess
+import signal
 import tempfile
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.programs import program
+
+# Root has no sandbox in chromium, a container little shared memory; and it asks the network for nothing of its own.
+FLAGS = (
     "--headless",
     "--no-sandbox",
+    "--disable-dev-shm-usage",
     "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--no-first-run",
     "--hide-scrollbars",
-    "--remote-debugging-pipe",
-]
-PATIENCE = 120.0  # seconds for one answer of a browser on a busy machine
+    "--remote-debugging-pipe",  # the browser ends with its driver
+)
+PATIENCE = 120.0  # seconds for what a page does by itself, on a busy machine
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+LOCAL = ("file:", "about:", "data:")
 
 
-class Browser:
-    """One headless chromium with one page; a new profile, gone afterwards."""
+def _end_with_us() -> None:
+    """Have the driver killed when we are: a killed test run leaves no browser. Ctrl-C is ours, not the driver's."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Browser(webdriver.Chrome):
+    """One headless chromium with one window and a profile of its own; leaving the ``with`` ends it."""
 
     def __init__(self) -> None:
-        assert CHROMIUM
-        self._profile = tempfile.mkdtemp(prefix="kvmirror-chromium-")
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
-
-        def wire() -> None:  # the protocol's fixed descriptors
-            a, b = os.dup(theirs_in), os.dup(theirs_out)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
-        self._process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=wire,
-            close_fds=False,
+        options = webdriver.ChromeOptions()
+        options.binary_location = program("chromium")
+        for flag in FLAGS:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self._folder = tempfile.TemporaryDirectory(prefix="kvmirror-chromium-", ignore_cleanup_errors=True)
+        service = webdriver.ChromeService(
+            program("chromedriver"),
+            env=os.environ | {"TMPDIR": self._folder.name},
+            popen_kw={"start_new_session": True, "preexec_fn": _end_with_us},
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._left = b""
-        self._number = 0
-        self._session: str | None = None
-        self.problems: list[str] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        super().__init__(options, service)
 
-    def __enter__(self) -> Browser:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._in)
-        os.close(self._out)
-        shutil.rmtree(self._profile, ignore_errors=True)
-
-    def call(self, method: str, **params: Any) -> Any:
-        """Ask the browser; its answer."""
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + PATIENCE
-        while True:
-            while b"\0" not in self._left:
-                if not select.select([self._in], [], [], max(0, end - time.monotonic()))[0]:
-                    raise TimeoutError(method)
-                data = os.read(self._in, 1 << 20)
-                if not data:
-                    raise EOFError(f"the browser went away during {method}")
-                self._left += data
-            raw, _, self._left = self._left.partition(b"\0")
-            answer = json.loads(raw)
-            self._notice(answer)
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-
-    def _notice(self, event: dict[str, Any]) -> None:
-        match event.get("method"):
-            case "Runtime.exceptionThrown":
-                self.problems.append(json.dumps(event["params"])[:400])
-            case "Log.entryAdded":
-                self.problems.append(event["params"]["entry"]["text"])
-            case "Network.requestWillBeSent":
-                url = event["params"]["request"]["url"]
-                if not url.startswith(("file:", "about:", "data:")):
-                    self.problems.append(f"asked for {url}")
+    def quit(self) -> None:
+        """End the browser; its profile goes with it, and what chromium leaves among the temporary files."""
+        super().quit()
+        self._folder.cleanup()
 
     def open(self, page: Path, width: int, height: int, dark: bool = False) -> None:
-        """Load a page at a width and height in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        """Load a page at a width and height in CSS pixels, and wait until its script has filled it."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        end = time.monotonic() + PATIENCE
-        ready = f"location.href === {json.dumps(page.resolve().as_uri())} && document.documentElement?.dataset.ready"
-        while self.js(ready) != "1":
-            if time.monotonic() > end:
-                raise TimeoutError(f"the page is not ready: {self.problems}")
-            time.sleep(0.2)
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.get(page.resolve().as_uri())
+        self.until("document.documentElement.dataset.ready === '1'")
 
     def js(self, expression: str) -> Any:
         """An expression's value."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        if "exceptionDetails" in result:
-            raise RuntimeError(str(result["exceptionDetails"])[:500])
-        return result["result"].get("value")
+        return self.execute_script(f"return {expression}")
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true; TimeoutException, with the expression, when it does not become so."""
+        WebDriverWait(self, PATIENCE, poll_frequency=0.05).until(lambda _: self.js(expression), expression)
+
+    def id(self, name: str) -> WebElement:
+        """The element of an id."""
+        return self.find_element(By.ID, name)
+
+    def css(self, selector: str) -> WebElement:
+        """The first element of a selector."""
+        return self.find_element(By.CSS_SELECTOR, selector)
+
+    def choose(self, name: str, value: str) -> None:
+        """Choose a value of a list as a person does."""
+        Select(self.id(name)).select_by_value(value)
 
     def press(self, *keys: str) -> None:
-        """Keys as a person presses them: Tab, Enter, Escape, ArrowRight, End, a letter."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
-        codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
-        for key in keys:
-            text = {"text": "\r"} if key == "Enter" else {} if key in codes else {"text": key}
-            code = codes.get(key, ord(key[0].upper()))
-            for kind in ("keyDown", "keyUp"):
-                extra = text if kind == "keyDown" else {}
-                self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **extra)
+        """Keys for what has the focus: letters, and those of selenium's Keys."""
+        ActionChains(self).send_keys(*keys).perform()
 
-    def picture(self, path: Path) -> None:
-        """A PNG of what is in view."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+    def problems(self) -> list[str]:
+        """What came since the last call: lines on the console, the script's errors, requests for what is not local."""
+        found = [entry["message"] for entry in self.get_log("browser")]
+        for entry in self.get_log("performance"):
+            event = json.loads(entry["message"])["message"]
+            if event["method"] == "Network.requestWillBeSent":
+                url = event["params"]["request"]["url"]
+                if not url.startswith(LOCAL):
+                    found.append(f"asked for {url}")
+        return found

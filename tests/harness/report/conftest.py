@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal import Journal
 from harness.report import facts
+from harness.results.journal import Journal
 from tests.harness.report import synthetic
 
 

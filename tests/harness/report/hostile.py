@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.journal import Journal
-from kvmodel.outcome import Kind, Outcome
-from kvmodel.vector import Vector
+from harness.results.journal import Journal
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Vector
 from tests.harness.report import synthetic
 
 SCRIPT = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"

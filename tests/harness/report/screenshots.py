@@ -32,8 +32,8 @@ def take(page: Path, folder: Path) -> list[str]:
                 browser.js(OPEN)
             if part:
                 browser.js(f"document.getElementById('{part}').scrollIntoView()")
-            browser.picture(folder / f"report-{name}.png")
-        return browser.problems
+            browser.save_screenshot(folder / f"report-{name}.png")
+        return browser.problems()
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness import series_io, vectors
-from harness.compare import judge
-from harness.journal import Answer, CellKey, Journal
+from harness.questions import core
+from harness.results.journal import Answer, CellKey, Journal
+from harness.results.verdict import judge
+from harness.series import folder
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
-from kvmodel.vector import Access, AccessVector, Mbec, Vector
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.vector import Access, AccessVector, Mbec, Vector
 
 LOOP = Outcome(Kind.LIVELOCK, note="the same exit 16 times")
 BLOCKED = Outcome(Kind.BLOCKED, note="L1 did not come up")
@@ -29,7 +30,7 @@ PATCHES = [
         "builds": "yes, 12.3 s",
         "identity": "identical" if patch.number in (1, 2, 10) else "vmx.o, mmu.o differ",
     }
-    for patch in series_io.read().patches
+    for patch in folder.read().patches
 ]
 PROVENANCE: dict[str, Any] = {
     "kernel": {"version": "6.12.8", "sha256": "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"},
@@ -115,7 +116,7 @@ def full_cells() -> list[tuple[int, str]]:
 
 def sample(step: int = 37) -> list[Vector]:
     """Every 37th core vector."""
-    return vectors.core()[::step]
+    return core.core()[::step]
 
 
 def make(path: Path, **how: Any) -> Path:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare import judge
 from harness.errors import InputError
-from harness.journal import LEFT_OUT, Answer, CellKey, Journal
 from harness.report import facts
 from harness.report.series import patch_rows
+from harness.results.journal import LEFT_OUT, Answer, CellKey, Journal
+from harness.results.verdict import judge
 from kvmodel import series
-from kvmodel.outcome import Allowed, Kind, Outcome
-from kvmodel.vector import Access, AccessVector, Mbec, Perm, Vector
+from kvmodel.question.outcome import Allowed, Kind, Outcome
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 from tests.harness.report import synthetic
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal import Journal
 from harness.report import facts, grid, html
+from harness.results.journal import Journal
 from tests.harness.report import hostile, synthetic
 
 
@@ -189,9 +189,9 @@ def test_notes_are_in_the_data_as_text(nasty: str) -> None:
 
 
 def test_a_large_run_makes_a_small_page(tmp_path: Path) -> None:
-    from harness import vectors
+    from harness.questions import core
 
-    asked = vectors.core()[::2]
+    asked = core.core()[::2]
     cells = [(level, param) for level in (0, 11, 13, 15, 18) for param in ("unset", "1") if level or param == "unset"]
     path = synthetic.make(tmp_path / "j", asked=asked, cells=cells)
     page = render(path)
@@ -202,7 +202,7 @@ def test_a_large_run_makes_a_small_page(tmp_path: Path) -> None:
 
 def test_every_colour_has_a_letter(source: str) -> None:
     from harness.report.pictures import LETTERS, MEANINGS
-    from kvmodel.outcome import Kind
+    from kvmodel.question.outcome import Kind
 
     assert set(LETTERS) == set(MEANINGS) == set(Kind)
     assert len(set(LETTERS.values())) == len(LETTERS)

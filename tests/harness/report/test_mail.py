@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import mails, series_io
 from harness.errors import InputError
-from harness.journal import Journal
 from harness.report import baseline, facts, mail
+from harness.results.journal import Journal
+from harness.series import folder
+from harness.series import mail as mails
 from kvmodel import series as model
 from tests.harness.report import hostile, synthetic
 
 ROOT = Path(__file__).resolve().parents[3]
-SERIES = series_io.read()
+SERIES = folder.read()
 ME = "Mickaël Tester <tester@example.org>"
 
 
@@ -32,7 +33,7 @@ def read(text: str) -> tuple[email.message.EmailMessage, list[str]]:
     return message, text.splitlines()
 
 
-def posted() -> series_io.Series:
+def posted() -> folder.Series:
     """Our series as if its files were the mails as posted."""
     patches = tuple(
         dataclasses.replace(p, mail=dataclasses.replace(p.mail, message_id=p.message_id)) for p in SERIES.patches

@@ -9,12 +9,8 @@ import pytest
 
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Allowed, Kind, NotApplicable, Outcome, Place
-from kvmodel.sdm import contract
-from kvmodel.sdm.after import Flags, flags
-from kvmodel.sdm.errata import BIT6_DATA, ERRATA, UPDATE_UNCHECKED, WALK_AD_BIT0
-from kvmodel.sdm.rules import RULES
-from kvmodel.vector import (
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.vector import (
     Access,
     AccessVector,
     ClientVector,
@@ -30,6 +26,10 @@ from kvmodel.vector import (
     Vector,
     parse,
 )
+from kvmodel.sdm import contract
+from kvmodel.sdm.after import Flags, flags
+from kvmodel.sdm.errata import BIT6_DATA, ERRATA, UPDATE_UNCHECKED, WALK_AD_BIT0
+from kvmodel.sdm.rules import RULES
 
 CPU = Cpu()
 SWX = GuestPerm(False, True, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from kvmodel.cpu import Cpu
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.sdm import controls, msrs
 from kvmodel.sdm.rules import RULES
 

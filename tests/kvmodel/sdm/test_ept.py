@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 
 from kvmodel.cpu import Cpu
+from kvmodel.question.vector import Perm
 from kvmodel.sdm import ept
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
-from kvmodel.vector import Perm
 
 LETTERS = [str(p) for p in Perm.all()]
 # (mbec, execute-only offered) -> the permission strings that are misconfigured

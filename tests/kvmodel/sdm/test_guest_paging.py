@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import product
 
+from kvmodel.question.vector import GuestPerm, Paging
 from kvmodel.sdm import guest_paging as gp
 from kvmodel.sdm.access import Linear, Use
-from kvmodel.vector import GuestPerm, Paging
 
 PERMS = [GuestPerm(u, w, x) for u, w, x in product((False, True), repeat=3)]
 FINAL = (Use.READ, Use.WRITE, Use.RMW, Use.FETCH)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvmodel.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.sdm.host import left_behind
 
 USER = 1 << 10

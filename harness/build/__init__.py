@@ -1,0 +1,25 @@
+"""What is built, each thing once and kept in a cache: kernel, modules, emulator, file system, probe and client."""
+
+from harness.build import bochs, cache, kernel, modules, packages, probe, rootfs
+from harness.build.cache import GIB, Cache, digest, sha256
+from harness.build.kernel import BaseKernel
+from harness.build.modules import Modules
+from harness.build.rootfs import make_iso, render
+
+__all__ = [
+    "GIB",
+    "BaseKernel",
+    "Cache",
+    "Modules",
+    "bochs",
+    "cache",
+    "digest",
+    "kernel",
+    "make_iso",
+    "modules",
+    "packages",
+    "probe",
+    "render",
+    "rootfs",
+    "sha256",
+]

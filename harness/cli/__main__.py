@@ -1,0 +1,7 @@
+"""``python -m harness.cli`` is ``kvmirror``."""
+
+import sys
+
+from harness.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,54 @@
+"""``kvmirror bundle``: a finding as one archive that shows it again on another machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.build import Cache
+from harness.cli.common import add_command, add_journal
+from harness.cli.findings import explanation, find
+from harness.errors import InputError
+from harness.findings import of_run
+from harness.process import programs
+from harness.report import bundle
+from harness.results import Journal, cpus
+from harness.series import folder as series_io
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "bundle",
+        "one finding as an archive that shows it again on another machine with KVM",
+        "bundle F1",
+        "bundle F3 --out livelock.tar.gz",
+    )
+    add_journal(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: kvmirror-F1.tar.gz)")
+    parser.add_argument("--series", type=Path, metavar="DIR", help="the run's series' folder (default: patches/)")
+    parser.add_argument("name", metavar="F", help="a finding's name, as 'kvmirror findings' prints it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the archive; how it is used goes to standard output."""
+    with Journal(args.journal) as journal:
+        number = args.run_number or journal.latest(of_run.KVM_HOST)
+        finding = find(journal, number, args.name)
+        provenance = journal.provenance(number)
+    series = series_io.read(args.series) if args.series else series_io.read()
+    programs.interruptible()
+    binaries = bundle.Binaries.built(Cache())
+    files = bundle.contents(finding, explanation(finding, cpus.of_run(provenance)), provenance, series, binaries)
+    folder = f"kvmirror-{finding.name}"
+    out = args.out or Path(f"{folder}.tar.gz")
+    try:
+        out.write_bytes(bundle.archive(files, folder))
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}; name a file that can be written") from error
+    print(f"{out}: {finding.title}")
+    print(f"on the other machine, as root: tar xzf {out.name} && sh {folder}/{bundle.SCRIPT}")
+    return 0

@@ -1,0 +1,149 @@
+"""``kvmirror doctor``: what this machine has, each line with its mend."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.build import cache, kernel, packages
+from harness.cli import settings
+from harness.cli.common import add_host
+from harness.errors import HostError
+from harness.hosts import Lab
+from harness.process import programs
+
+MSR_PROCBASED_CTLS2 = 0x48B
+EXAMPLES = """\
+examples:
+  kvmirror doctor
+  kvmirror doctor --host ssh://root@lab1 --host-key ~/.ssh/lab
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at: ``ok`` None where it does not matter for the emulated host."""
+
+    what: str
+    ok: bool | None
+    found: str
+    mend: str = ""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what this machine has, each line with its mend",
+        description="Looks at this machine, and at lab machines where they are named (--host); changes nothing.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_host(parser)
+    parser.set_defaults(run=run)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _cpu() -> Iterator[Line]:
+    flags = _read("/proc/cpuinfo")
+    vmx = " vmx " in flags.replace("\n", " ")
+    yield Line(
+        "Intel VMX", None, "present" if vmx else "absent", "" if vmx else "not needed: the emulated host brings its own"
+    )
+    if not vmx:
+        return
+    try:
+        with Path("/dev/cpu/0/msr").open("rb") as msr:
+            msr.seek(MSR_PROCBASED_CTLS2)
+            (value,) = struct.unpack("<Q", msr.read(8))
+        mbec = bool(value >> 54 & 1)
+        yield Line("MBEC", None, "present" if mbec else "absent", "" if mbec else "a lab host for the series needs it")
+    except OSError as error:
+        yield Line("MBEC", None, f"unknown ({error.strerror})", "modprobe msr, and run as root")
+    nested = _read("/sys/module/kvm_intel/parameters/nested") in ("Y", "1")
+    yield Line("kvm_intel.nested", None, "on" if nested else "off", "" if nested else "modprobe kvm_intel nested=1")
+
+
+def _qemu() -> Line:
+    """Whether this machine's own QEMU could be used on it as a lab machine."""
+    if (program := shutil.which("qemu-system-x86_64")) is None:
+        return Line("QEMU", None, "not installed", "not needed: the emulated host brings its own")
+    told = programs.run([program, "-cpu", "help"], check=False).stdout
+    version = programs.run([program, "--version"], check=False).stdout.split("\n", 1)[0]
+    mend = "" if "vmx-mbec" in told else "a lab machine for the series needs a newer one"
+    return Line("QEMU", None, f"{version}, {'knows' if 'vmx-mbec' in told else 'lacks'} vmx-mbec", mend)
+
+
+def _lab(lab: Lab, release: str | None) -> Iterator[Line]:
+    """What each lab machine has, as far as it lets us look."""
+    for address in lab.machines:
+        host = lab.machine(address, release)
+        try:
+            host.connect_only()
+        except HostError as error:
+            yield Line(str(address), False, "no connection", str(error))
+            continue
+        try:
+            for found in host.examine():
+                yield Line(f"{address}: {found.what}", found.ok, found.found, "" if found.ok else found.mend)
+        except HostError as error:
+            yield Line(str(address), False, "stopped answering", str(error))
+        finally:
+            host.disconnect()
+
+
+def _release(root: Path) -> str | None:
+    """The release of the base kernel that the cache holds, None before the first build."""
+    for mark in sorted(root.glob("trees/linux-*/base.json"), key=lambda p: p.stat().st_mtime, reverse=True):
+        return str(json.loads(mark.read_text(encoding="utf-8"))["release"])
+    return None
+
+
+def lines() -> Iterator[Line]:
+    """Everything that is looked at."""
+    yield from _cpu()
+    yield _qemu()
+    missing = [p.name for p in packages.packages() if not p.present]
+    yield Line(
+        "system packages",
+        not missing,
+        "all there" if not missing else f"missing: {' '.join(missing)}",
+        "" if not missing else "make setup (as root or with sudo)",
+    )
+    root = cache.default_root()
+    at = next(p for p in (root, *root.parents) if p.exists())
+    free = shutil.disk_usage(at).free
+    yield Line(
+        "disk for the cache",
+        free >= kernel.BUILD_ROOM,
+        f"{free / 1e9:.1f} GB free at {root}, {kernel.BUILD_ROOM / 1e9:.0f} GB needed when empty",
+        "" if free >= kernel.BUILD_ROOM else "free some, or set KVMIRROR_CACHE to a larger disk",
+    )
+    built = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    yield Line("cache", None, f"{root}: {', '.join(built) or 'empty'}", "" if built else "kvmirror build fills it")
+    for path in settings.files(None):
+        yield Line("settings", None, str(path), "'kvmirror config' shows what is in effect")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line each; 4 where something needed is missing."""
+    found = list(lines())
+    if args.host:
+        lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu)
+        found += _lab(lab, _release(cache.default_root()))
+    for line in found:
+        sign = {True: "ok ", False: "BAD", None: "   "}[line.ok]
+        print(f"{sign} {line.what:20} {line.found}" + (f" - {line.mend}" if line.mend else ""))
+    return 4 if any(line.ok is False for line in found) else 0

@@ -1,0 +1,244 @@
+"""Defaults of the user's own, from one TOML file found in the usual places.
+
+The command line beats the environment, the environment beats ``./kvmirror.toml`` (or the file that ``--config`` names,
+alone), and that beats ``$XDG_CONFIG_HOME/kvmirror/config.toml``. Whatever a file says that is no setting, has the wrong
+type or no sense is refused by name: a misspelt key that is ignored would be a run of something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import places
+from harness.build import cache
+from harness.errors import InputError
+from harness.hosts import address
+from harness.questions import core, selection
+from harness.results import journal
+
+HERE: Final = Path("kvmirror.toml")
+LAST_LEVEL: Final = 18  # of the series that is mirrored
+
+Reader = Callable[[Any, Path], Any]
+"""Turns what a file (or a variable, as text) says into a value; ValueError says why it cannot."""
+
+
+def _text(value: Any, _: Path) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text: write it in quotes")
+    return value
+
+
+def _levels(value: Any, folder: Path) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
+    selection.levels(text, LAST_LEVEL)
+    return text
+
+
+def _param(value: Any, folder: Path) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
+    selection.params(text)
+    return text
+
+
+def _vectors(value: Any, folder: Path) -> list[str]:
+    names = value.split() if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise ValueError(f'{value!r} is no list of vectors: write them as in ["thin"]')
+    for name in names:
+        if not _text(name, folder).startswith("@") and name not in core.NAMES:
+            selection.vector(name)
+    return names
+
+
+def _count(value: Any, _: Path) -> int:
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is no number of jobs: write 1 or more, without quotes")
+    return value
+
+
+def _path(value: Any, folder: Path) -> Path:
+    return folder / Path(_text(value, folder)).expanduser()
+
+
+def _present(value: Any, folder: Path) -> Path:
+    path = _path(value, folder)
+    if not path.exists():
+        raise ValueError(f"there is no {path}")
+    return path
+
+
+def _hosts(value: Any, folder: Path) -> str:
+    names = value if isinstance(value, list) else [value]
+    text = ",".join(_text(name, folder) for name in names)
+    address.parse_all(text)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key: the option it is the default of (``dest`` as argparse has it; none: the variable alone)."""
+
+    key: str
+    dest: str
+    variable: str
+    read: Reader
+    meaning: str
+    example: str
+    unset: Callable[[], str]  # what holds where nobody sets it
+
+
+SETTINGS: Final = (
+    Setting("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
+            lambda: f"0-{LAST_LEVEL}"),
+    Setting("param", "param", "KVMIRROR_PARAM", _param, "parameter values of validate: unset, 0, 1 or all", '"all"',
+            lambda: "all"),
+    Setting("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
+            '["core"]', lambda: "core"),
+    Setting("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
+    Setting("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
+    Setting("linux", "linux", "KVMIRROR_LINUX", _present, "another kernel: tarball or source tree",
+            '"~/src/linux-6.12.8.tar.xz"', lambda: "Linux 6.12.8, fetched"),
+    Setting("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
+            lambda: "patches/"),
+    Setting("bochs", "bochs", "KVMIRROR_BOCHS", _present, "your own emulator", '"/opt/bochs/bin/bochs"',
+            lambda: "built here"),
+    Setting("journal", "journal", "KVMIRROR_JOURNAL", _path, "where runs are kept", '"~/kvmirror.sqlite"',
+            lambda: str(journal.default_path())),
+    Setting("cache", "", cache.ENVIRONMENT, _path, "where builds are kept", '"/var/cache/kvmirror"',
+            lambda: str(cache.default_root())),
+    Setting("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
+            '["ssh://root@lab1", "ssh://root@lab2:2222"]', lambda: "emulated hosts"),
+    Setting("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
+            '"~/.ssh/id_ed25519"', lambda: "the user's own keys and agent"),
+    Setting("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",
+            '"~/.ssh/known_hosts"', lambda: "~/.ssh/known_hosts"),
+    Setting("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
+            '"/opt/qemu/bin/qemu-system-x86_64"', lambda: "qemu-system-x86_64"),
+)  # fmt: skip
+BY_KEY: Final = {s.key: s for s in SETTINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting's value and who said so."""
+
+    value: Any
+    source: str
+
+
+def user_file() -> Path:
+    """Where a user keeps defaults for every folder."""
+    return places.user_config() / "config.toml"
+
+
+def files(named: Path | None) -> list[Path]:
+    """The files that count, weakest first. InputError where the one that was named is not there."""
+    if named is not None:
+        if not named.is_file():
+            raise InputError(f"--config {named}: there is no such file; 'kvmirror config --example' prints one")
+        return [named]
+    return [path for path in (user_file(), HERE) if path.is_file()]
+
+
+def read(path: Path) -> dict[str, Value]:
+    """What a file sets. InputError names the file, the key, the reason and the mend."""
+    try:
+        body = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}; 'kvmirror config --example' prints a file that is right") from error
+    found: dict[str, Value] = {}
+    for key, value in _flat(body, path):
+        if key not in BY_KEY:
+            near = difflib.get_close_matches(key, BY_KEY, 1)
+            mend = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(BY_KEY)}"
+            raise InputError(f"{path}: there is no setting {key!r}; {mend}")
+        found[key] = Value(_read(BY_KEY[key], value, path.parent, f"{path}: {key}"), str(path))
+    return found
+
+
+def _flat(body: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    for key, value in body.items():
+        if isinstance(value, dict):
+            for inner, what in value.items():
+                yield f"{key}.{inner}", what
+        elif key == "host":
+            raise InputError(
+                f"{path}: host is a table: write [host] and under it address = {BY_KEY['host.address'].example}"
+            )
+        else:
+            yield key, value
+
+
+def _read(setting: Setting, value: Any, folder: Path, where: str) -> Any:
+    try:
+        return setting.read(value, folder)
+    except (ValueError, InputError) as error:
+        raise InputError(f"{where}: {error} (it sets the {setting.meaning})") from error
+
+
+def load(named: Path | None = None) -> dict[str, Value]:
+    """Every setting that a file or the environment sets, by key."""
+    found: dict[str, Value] = {}
+    for path in files(named):
+        found |= read(path)
+    for setting in SETTINGS:
+        if text := os.environ.get(setting.variable):
+            value = _read(setting, text, Path(), f"{setting.variable}={text}")
+            found[setting.key] = Value(value, setting.variable)
+    return found
+
+
+def apply(parser: argparse.ArgumentParser, values: Mapping[str, Value]) -> None:
+    """Make the values the defaults of the options of ``parser`` and its subcommands."""
+    actions = {action.dest: action for action in parser._actions}
+    for setting in SETTINGS:
+        # One level's --param is a question of its own, not the range of a run.
+        if setting.key in values and setting.dest in actions and not (setting.key == "param" and "level" in actions):
+            actions[setting.dest].default = values[setting.key].value
+    for action in actions.values():
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                apply(child, values)
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, Value]) -> Iterator[None]:
+    """For the block, what no option takes is in the environment, where the code that wants it looks."""
+    wanted = {s.variable: str(values[s.key].value) for s in SETTINGS if not s.dest and s.key in values}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+def example() -> str:
+    """A file with every setting, as comments: what is wanted is uncommented."""
+    lines = [
+        f"# kvmirror's defaults. Save as ./{HERE} or {user_file()}.",
+        "# The command line beats the environment, the environment beats this file.",
+    ]
+    table = ""
+    for setting in SETTINGS:
+        *tables, name = setting.key.split(".")
+        if tables and tables[0] != table:
+            table = tables[0]
+            lines += ["", f"[{table}]"]
+        lines += [f"# {setting.meaning} ({setting.variable})", f"#{name} = {setting.example}"]
+    return "\n".join(lines) + "\n"

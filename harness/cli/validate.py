@@ -1,0 +1,319 @@
+"""``kvmirror validate``: the main job. Builds what is missing, asks every level, prints the table and the summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from typing import Any
+
+from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal
+from harness.cli.findings import listed
+from harness.errors import InputError
+from harness.findings import of_run
+from harness.observe import arguments, bare, parameters
+from harness.process import PROGRESS, programs
+from harness.protocol import L1_MEMORY
+from harness.questions import PARAM_FROM, Work, plan, selection, twins
+from harness.report import facts
+from harness.results import Journal, param_text
+from harness.run import (
+    Bench,
+    Done,
+    Options,
+    Voices,
+    costs,
+    execute,
+    finished,
+    huge_pages,
+    machine_name,
+    minimise_on_hosts,
+)
+from harness.run import bare as silicon
+
+ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
+MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
+SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
+
+EXAMPLES = """\
+examples:
+  kvmirror validate --levels 0,11,18 --vectors thin
+  kvmirror validate --levels 15-18 --param 1 --vectors permissions_4k --json >run.json
+  kvmirror validate --resume
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "validate",
+        help="ask every level and judge the answers",
+        description="Builds what is missing, boots emulated Intel hosts, asks the vectors at every level and "
+        "parameter value, judges the answers and prints a row a (level, parameter).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
+    parser.add_argument(
+        "--vectors",
+        nargs="+",
+        default=["core"],
+        metavar="V",
+        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
+    parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
+    parser.add_argument(
+        "--every-level",
+        action="store_true",
+        help="ask every level in full, also one whose modules are a lower level's machine code (default: a spread)",
+    )
+    parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
+    parser.add_argument(
+        "--trace",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="hold KVM's tracepoints of a sample of every batch against the mirror's, event by event (default: off)",
+    )
+    parser.add_argument(
+        "--minimise",
+        action="store_true",
+        help="afterwards make each finding's vector smaller on a host and run it alone three times",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
+    )
+    add_builds(parser)
+    add_host(parser)
+    add_journal(parser)
+    parser.set_defaults(run=run)
+
+
+def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs}: at least one host is needed")
+    levels = selection.levels(args.levels, LAST_LEVEL)
+    params = selection.params(args.param)
+    works = list(plan(selection.vector_list(args.vectors), levels, params))
+    jobs = args.jobs
+    if bench.lab is not None:
+        jobs = min(jobs, len(bench.lab.machines))
+        if left_out := [w for w in works if not w.load.env.cpu_mbec]:
+            works = [w for w in works if w.load.env.cpu_mbec]
+            print(
+                f"{sum(w.size for w in left_out)} vectors want a CPU without MBEC: only the emulated host has one",
+                file=sys.stderr,
+            )
+    named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
+    voices = Voices(bench.host_cpu, not args.no_mirror)
+    options = Options(jobs=jobs, values_named=named, deadly=voices.deadly, offered=voices.offered)
+    options.traced = voices.to_trace if args.trace else huge_pages
+    return works, options, voices
+
+
+def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
+    """The works that the run was interrupted before or in."""
+    there = finished(journal.cells(run_number))
+    return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
+
+
+def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work]) -> dict[int, int]:
+    """Of ``plan.twins`` those whose lower level is still to be asked whole: what it answered before an interruption
+    is in the journal only."""
+    left = {w.load for w in works}
+    begun = {w.load.level for w in everything if w.load not in left}
+    return {level: twin for level, twin in pairs.items() if twin not in begun}
+
+
+def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
+    """The options of the latest run in place of those of this command line; InputError where it cannot go on."""
+    info = journal.run_info(journal.latest())
+    asked = info["provenance"].get(ASKED)
+    if asked is None:
+        raise InputError(
+            f"run {info['id']} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew"
+        )
+    return argparse.Namespace(**vars(args) | asked)
+
+
+def _dry(works: list[Work], bench: Bench) -> int:
+    """The loads, each with the commands that would run on its host."""
+    cpu_mbec: bool | None = None
+    for work in works:
+        if work.load.env.cpu_mbec is not cpu_mbec:
+            cpu_mbec = work.load.env.cpu_mbec
+            print("\n".join(bench.start_commands(cpu_mbec)))
+        parts = [f"host {len(work.host)}"] if work.host else []
+        parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
+        print(f"{work.load}: {', '.join(parts)}")
+        words = parameters(work.load)
+        print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
+        for machine in work.batches:
+            argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
+            print(f"  {shlex.join(argv)}")
+    print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
+    return 0
+
+
+class Table:
+    """The live table: a line when the last load of a (level, parameter) is in, and every line above it stands.
+
+    What a patch changed is counted against the level below: that one must be in. Loads on a CPU without MBEC run on a
+    host of their own, at their own time: no line waits for them, and the summary has them.
+    """
+
+    def __init__(self, works: list[Work], journal: Journal, run_number: int, quiet: bool) -> None:
+        self._left: dict[tuple[int, str], int] = {}
+        for work in works:
+            if work.load.env.cpu_mbec:
+                key = (work.load.level, param_text(work.load.param))
+                self._left[key] = self._left.get(key, 0) + 1
+        self._journal, self._run = journal, run_number
+        self._out = sys.stderr if quiet else sys.stdout
+        print(of_run.table_head(), file=self._out, flush=True)
+
+    def done(self, done: Done) -> None:
+        """Take a load in."""
+        if not done.load.env.cpu_mbec:
+            return
+        key = (done.load.level, param_text(done.load.param))
+        self._left[key] -= 1
+        while self._left and not self._left[key := next(iter(self._left))]:
+            del self._left[key]
+            row = of_run.row(self._journal, self._run, *key, self._journal.cells(self._run))
+            with PROGRESS.paused():
+                print(of_run.table_line(row), file=self._out, flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The whole run; its exit code by precedence drift, findings, nothing."""
+    bench = Bench.of(args)
+    if args.resume:
+        with Journal(args.journal) as journal:
+            args = resumed(args, journal)
+    works, options, voices = _works(args, bench)
+    if args.dry_run:
+        return _dry(works, bench)
+    programs.interruptible()
+    if args.bare:
+        return _bare(args)
+    with Journal(args.journal) as journal:
+        levels = sorted({w.load.level for w in works})
+        bench.build(levels)
+        everything = works
+        if args.resume:
+            run_number = journal.latest()
+            works = unfinished(works, journal, run_number)
+        else:
+            asked = {name: getattr(args, name) for name in SELECTING}
+            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
+        if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
+            options.twins = _untouched(twins(levels, bench.same_code), everything, works)
+        table = Table(works, journal, run_number, args.json)
+        began = time.monotonic()
+        status = "interrupted"
+        try:
+            expected = costs(works, options)
+            with PROGRESS.task("vectors", total=sum(expected.values())) as task:
+
+                def progress(done: Done) -> None:
+                    task.advance(expected[done.load])
+                    table.done(done)
+
+                execute(
+                    works,
+                    journal,
+                    run_number,
+                    options=options,
+                    voices=voices,
+                    open_host=bench.open_host,
+                    open_session=bench.open_session,
+                    progress=progress,
+                )
+            status = "complete"
+            journal.amend(run_number, {"patches": bench.patches(compared=True)})
+        except KeyboardInterrupt:
+            programs.end_all()
+            raise
+        except BaseException:
+            status = "failed"
+            raise
+        finally:
+            journal.amend(run_number, {"cpus": bench.cpus})
+            journal.end(run_number, status)
+        seconds = time.monotonic() - began
+        if args.minimise:
+            bench.release()
+            with PROGRESS.paused():
+                found = of_run.findings(journal, run_number)
+                minimise_on_hosts.minimise_all(
+                    journal, run_number, found, bench, lambda text: print(text, file=sys.stderr)
+                )
+        return _close(journal, run_number, args, seconds)
+
+
+def _bare(args: argparse.Namespace) -> int:
+    """The silicon voice: the probe on the bare CPU, judged by the contract alone."""
+    if args.minimise:
+        raise InputError("--minimise asks KVM again, and --bare asks none: leave one out")
+    vectors = [v for v in selection.vector_list(args.vectors) if bare.askable(v)]
+    bench = Bench.of(args)
+    bench.build_bare()
+    with Journal(args.journal) as journal:
+        run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
+        with PROGRESS.task("bare CPU"):
+            cell = silicon.ask(bench, vectors)
+        journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
+        journal.end(run_number, "complete")
+        if args.json:
+            print(json.dumps(of_run.as_json(journal, run_number, of_run.BARE_HOST)))
+        else:
+            found = of_run.findings(journal, run_number, of_run.BARE_HOST)
+            print(
+                f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, its boot included "
+                f"({cell.rate:.0f} a second): {len(found) or 'no'} departures from the manual"
+            )
+            for f in found:
+                smallest = f.smallest
+                print(f"{f.origin}: {f.title}, {len(f.vectors)} vectors")
+                print(f"     {smallest.vector}: seen {smallest.seen}, allowed {smallest.allowed}")
+            print(f"run {run_number} in {journal.path}")
+        # Errata are the host's: they do not change the exit code.
+        return 0
+
+
+def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:
+    """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
+    result = of_run.as_json(journal, run_number)
+    claims = [p for p in facts.patches(journal, run_number) if p.broken_claim]
+    if args.json:
+        print(json.dumps(result))
+    else:
+        total = result["totals"]
+        print(
+            f"\n{total['vectors']} answers in {seconds:.0f} s: {total['agree']} agree, {total['drift']} drift, "
+            f"{total['findings']} findings, {total['not_applicable']} not applicable, {total['blocked']} blocked, "
+            f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
+        )
+        if total["taken"]:
+            print(f"{total['taken']} of the answers are taken from a lower level that is the same machine code")
+        print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
+        for cell, one in of_run.event_drift(journal, run_number):
+            print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
+        found = of_run.findings(journal, run_number)
+        for f in found:
+            print("\n".join(listed(f)))
+        for patch in claims:
+            print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
+        hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
+        print(f"run {run_number} in {journal.path}{hint}")
+    drifted = result["totals"]["drift"] or result["totals"]["event_drift"]
+    return 3 if drifted else 1 if result["totals"]["findings"] or claims else 0

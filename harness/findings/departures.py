@@ -1,0 +1,210 @@
+"""Departures: one vector's answer that the manual does not allow, and what it looks like without the vector."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.results import Mark, departing, outcome_of
+from kvmodel import sdm
+from kvmodel.cpu import Cpu
+from kvmodel.question import tally
+from kvmodel.question.outcome import Allowed, Kind, Outcome
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector, parse
+
+Cell = tuple[int, str]  # level, parameter text
+STALE: Final = "stale translation"
+
+# The kinds of answers as a title says them; the others say themselves.
+WORDS: Final = {
+    Kind.DONE.value: "an access that completes",
+    Kind.EXCEPTION.value: "an exception in L2",
+    Kind.VIOLATION.value: "an EPT violation",
+    Kind.MISCONFIG.value: "an EPT misconfiguration",
+    Kind.ENTRY_FAIL.value: "a VM entry that fails",
+    Kind.ENTRY_EXIT.value: "a VM entry that ends in an exit",
+    Kind.EXIT.value: "another VM exit",
+    Kind.VALUE.value: "a value",
+    Kind.LIVELOCK.value: "the same exit for ever",
+    Kind.BYPASS.value: "an EPT entry that gives what the host's own rule withholds",
+    Kind.HOST.value: "a VM that dies or a kernel that warns",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One vector's answer that the manual does not allow, at one level; of a sequence, one turn's.
+
+    ``legal`` are all the answers the manual allows, the plainest first; ``rule`` and ``section`` are the first's.
+    ``predicted`` is the mirror's of the whole vector, None where it was not asked.
+    """
+
+    vector: str
+    cell: Cell
+    host: str
+    seen: Outcome
+    legal: tuple[Outcome, ...]
+    rule: str
+    section: str
+    predicted: Outcome | None = None
+    turn: int = 0  # of a sequence: the turn that departs, from 0; ``seen`` and ``legal`` are its
+    stale: bool = False  # it goes by entries or controls of an earlier turn, and shows nowhere without them
+
+    @property
+    def allowed(self) -> Outcome:
+        """The first answer the manual allows."""
+        return self.legal[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """What a departure looks like, without the vector: the answers' kinds and what of the seen one is wrong."""
+
+    severity: str
+    seen: str
+    allowed: str
+    wrong: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        seen, allowed = WORDS.get(self.seen, self.seen), WORDS.get(self.allowed, self.allowed)
+        if self.wrong:
+            return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
+        if self.seen == Kind.BYPASS.value:  # a rule of the host's own: there is no other answer to name
+            return f"{self.severity}: {seen}"
+        if (self.seen, self.allowed) == (Kind.VALUE.value, Kind.DONE.value):
+            return f"{self.severity}: a module's parameter that is no longer what its user set"
+        return f"{self.severity}: {seen} where the manual has {allowed}"
+
+
+def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:
+    """What the counts of a client's sequence betray that made all its accesses."""
+    if (seen.code ^ allowed.code) & allowed.defined & tally.MASK["pages_2m"]:
+        return "mitigation bypassed"
+    return "write missing in the dirty log"
+
+
+def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
+    """The departure in the field's terms."""
+    own = isinstance(vector, ClientVector | ClientSequence | MmioVector)  # L1's own access: nothing is nested
+    match seen.kind, allowed.kind:
+        case Kind.LIVELOCK, _:
+            return "L1 livelock or death" if own else "L2 livelock"
+        case Kind.BYPASS, _:
+            return "permission not enforced" if isinstance(vector, HostVector) else "mitigation bypassed"
+        case Kind.HOST, _:
+            return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
+        case Kind.DONE, Kind.DONE:
+            return _wrong_tally(seen, allowed)
+        case Kind.VALUE, Kind.DONE:
+            return "host trouble"
+        case Kind.VIOLATION, Kind.VIOLATION:
+            return "wrong exit information"
+        case Kind.DONE, Kind.EXCEPTION | Kind.VIOLATION | Kind.MISCONFIG:
+            return "permission not enforced"
+        case ((Kind.VIOLATION | Kind.MISCONFIG | Kind.EXIT), Kind.DONE):
+            return "exit to L1 that the manual does not have"
+        case ((Kind.VIOLATION | Kind.MISCONFIG | Kind.EXIT), _):
+            return "wrong exit to L1"
+        case _, Kind.VIOLATION | Kind.MISCONFIG:
+            return "missed exit to L1"
+        case ((Kind.ENTRY_FAIL | Kind.ENTRY_EXIT), _):
+            return "VM entry refused"
+        case _, Kind.ENTRY_FAIL | Kind.ENTRY_EXIT:
+            return "VM entry accepted"
+        case _:
+            return "wrong answer"
+
+
+def _bits(seen: Outcome, allowed: Outcome) -> int:
+    """The bits of the code that both vouch for and that differ."""
+    return (seen.code ^ allowed.code) & allowed.defined & seen.defined
+
+
+def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
+    """What of an answer of the right kind is wrong: bits of its code, its number, its addresses."""
+    if seen.kind is not allowed.kind:
+        return ()
+    found = []
+    if bits := _bits(seen, allowed):
+        found.append(f"bits {bits:#x}")
+    if seen.number != allowed.number:
+        found.append(f"number {seen.number}")
+    found += [
+        name
+        for name in ("gpa", "gla")
+        if getattr(allowed, name) is not None and getattr(allowed, name) != getattr(seen, name)
+    ]
+    return tuple(found)
+
+
+def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, stale: bool = False) -> Symptom | None:
+    """What ``seen`` looks like beside what the manual allows; None where the manual allows it."""
+    if any(a.matches(seen) for a in legal):
+        return None
+    # Of several legal answers the nearest tells best what is wrong.
+    nearest = min(legal, key=lambda a: (a.kind is not seen.kind, len(_wrong(seen, a)), _bits(seen, a).bit_count()))
+    plain = legal[0] if nearest.kind is not seen.kind else nearest
+    what = STALE if stale else severity(vector, seen, plain)
+    return Symptom(what, seen.kind.value, plain.kind.value, _wrong(seen, plain))
+
+
+def symptom(d: Departure) -> Symptom:
+    """The departure without its vector."""
+    found = symptom_of(parse(d.vector), d.seen, d.legal, stale=d.stale)
+    assert found is not None  # else it were no departure
+    return found
+
+
+def departures(rows: Iterable[dict[str, Any]]) -> list[Departure]:
+    """The journal's rows marked FINDING as departures."""
+    contracts: dict[str, list[Allowed]] = {}
+    found = []
+    for row in rows:
+        if Mark.FINDING not in row["marks"]:
+            continue
+        key = json.dumps(row["contract"])
+        if key not in contracts:
+            contracts[key] = [Allowed(outcome_of(body), rule, section) for body, rule, section in row["contract"]]
+        turn, first = departing(contracts[key], row["seen"])
+        legal = (first.outcome, *_others(contracts[key], row["seen"], turn, first.outcome))
+        seen = row["seen"].turn(turn)
+        cell = (row["level"], row["param"])
+        found.append(
+            Departure(row["vector"], cell, row["host"], seen, legal, first.rule, first.section, row["predicted"], turn)
+        )
+    return _stale_told(found)
+
+
+def _others(contract: list[Allowed], seen: Outcome, turn: int, first: Outcome) -> list[Outcome]:
+    """What else is allowed in ``turn``, with the history that was seen."""
+    found = []
+    for allowed in contract:
+        outcome = allowed.outcome.turn(turn)
+        history = zip(allowed.outcome.turns[:turn], seen.turns[:turn], strict=False)
+        if outcome is not None and outcome != first and all(a.matches(b) for a, b in history):
+            found.append(outcome)
+    return found
+
+
+def departing_access(d: Departure) -> Vector:
+    """The access that departs, without its history; of what is no sequence, the vector itself."""
+    vector = parse(d.vector)
+    return vector.turns[d.turn].access if isinstance(vector, SequenceVector) else vector
+
+
+def _stale_told(found: list[Departure]) -> list[Departure]:
+    """``found`` with those marked that only their history explains.
+
+    What the same access shows as a first turn or alone is no matter of history, whatever it looks like.
+    """
+    fresh = {(departing_access(d).id, d.cell, d.host, d.seen) for d in found if d.turn == 0}
+    told = []
+    for d in found:
+        vector = parse(d.vector)
+        if isinstance(vector, SequenceVector) and (departing_access(d).id, d.cell, d.host, d.seen) not in fresh:
+            d = replace(d, stale=sdm.stale(Cpu(), vector.turns[: d.turn + 1], d.seen))
+        told.append(d)
+    return told

@@ -1,0 +1,87 @@
+"""The small KVM client on a host: vectors to requests, its lines to outcomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from harness.errors import HostError
+from harness.hosts import Host
+from harness.observe.livelock import LIVELOCK_EXITS
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
+
+PATH: Final = "/tmp/kvmclient"
+REFUSED: Final = 64  # the bit of a UserMsrVector's answer where its refused writes begin
+
+ClientQuestion = ClientVector | ClientSequence | UserMsrVector
+
+
+def request(vector: ClientQuestion) -> str:
+    """The client's words for ``vector``."""
+    match vector:
+        case ClientVector():
+            return f"seq {vector.mode} {vector.page} 4k {vector.access.value}"
+        case ClientSequence():
+            return f"seq {vector.mode} {vector.page} {vector.memory} {'+'.join(vector.steps)}"
+        case UserMsrVector():
+            return f"msr {vector.msr:x} {'+'.join(vector.steps)}"
+
+
+def outcome(vector: ClientQuestion, line: dict[str, Any]) -> Outcome:
+    """What one line of the client answers to ``vector``."""
+    if isinstance(vector, UserMsrVector):
+        return Outcome(Kind.VALUE, line["value"] | line["refused"] << REFUSED, defined=(1 << 2 * REFUSED) - 1)
+    step = line["step"] if isinstance(vector, ClientSequence) else 0
+    if line["result"] != "done":
+        return _stopped(line, step)
+    if isinstance(vector, ClientVector):
+        return Outcome(Kind.DONE)
+    word = tally.pack(line["stats"] | {"dirty": line["dirty"]})
+    return Outcome(Kind.DONE, word, defined=tally.ALL, note=tally.text(word))
+
+
+def _stopped(line: dict[str, Any], step: int) -> Outcome:
+    """A vCPU that never came back, what KVM_RUN said, or a warning of the kernel's.
+
+    A vCPU that ran out of its time is a livelock only if KVM kept resolving faults that resolved nothing: in this
+    step ``pf_spurious`` grew past the definition's 16 exits.
+    """
+    match line["result"]:
+        case "timeout":
+            if line["spurious"] >= LIVELOCK_EXITS:
+                return Outcome(Kind.LIVELOCK, number=step)
+            note = "the vCPU did not come back, and KVM counts no spurious faults"
+        case "errno":
+            note = f"KVM_RUN failed with errno {line['errno']}"
+        case "warning":
+            note = f"WARN: {line['warning']}"
+        case other:
+            note = f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}"
+    return Outcome(Kind.HOST, number=step, note=note)
+
+
+def ask(host: Host, vectors: Iterable[ClientQuestion], reload: Callable[[], None]) -> list[Outcome]:
+    """The client's answers, in order, by as few starts of it as can be.
+
+    It stops behind a vector that made the kernel warn, since a WARN_ONCE speaks once a load: ``reload`` loads the
+    modules again, and the rest is asked then. HostError where the client gives up.
+    """
+    todo = list(vectors)
+    found: list[Outcome] = []
+    while todo:
+        words = "".join(f"{request(vector)}\n" for vector in todo)
+        said = host.run(f"{PATH} run", input=words.encode(), timeout=30 + 2.0 * len(todo))
+        lines = said.stdout.splitlines()
+        if said.status or not lines:
+            why = said.stderr.strip() or "no word"
+            raise HostError(
+                f"{host.name}: the KVM client stopped at {request(todo[min(len(lines), len(todo) - 1)])!r}: {why}"
+            )
+        found += [outcome(vector, json.loads(line)) for vector, line in zip(todo, lines, strict=False)]
+        todo = todo[len(lines) :]
+        if todo:
+            reload()
+    return found

@@ -1,0 +1,272 @@
+"""One batch of an L1, from its first vector to its last, over as many starts of L1 and of QEMU as that takes.
+
+An L1 that dies of a vector is started again behind it. What L1's own timer calls a livelock is looked at through KVM's
+tracepoints before it counts as one, in a sample of each kind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import GuestError
+from harness.hosts import Host
+from harness.observe import batch as guest
+from harness.observe import livelock, tracepoints
+from harness.observe.qemu import SERIAL, End, Qemu, Run
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Kind, Outcome, of_turns
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Machine, Mbec, NxVector, Vector
+
+MSR_PROCBASED_CTLS2: Final = 0x48B
+MSR_EPT_VPID_CAP: Final = 0x48C
+SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector further
+BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
+SLOW_DEADLINE: Final = 400  # microseconds of guest time, on a CPU model with slower exits
+LONG_DEADLINE: Final = 3000  # microseconds of guest time, where the probe's default may have been too short
+L1_DEATHS: Final = 32  # after that many the rest of a batch is blocked
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a batch showed: an outcome a vector, the virtual CPU as L1 read it, facts for the provenance."""
+
+    outcomes: list[Outcome]
+    cpu: Cpu | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    traced: list[tracepoints.Traced] = field(default_factory=list)
+
+
+def virtual_cpu(header: guest.Header) -> Cpu:
+    """The virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
+    secondary = (header.msr(MSR_PROCBASED_CTLS2) or 0) >> 32
+    capability = header.msr(MSR_EPT_VPID_CAP) or 0
+    return Cpu(
+        vmx=bool(header.cpuid1_ecx >> 5 & 1),
+        ept=bool(secondary >> 1 & 1),
+        mbec=bool(secondary >> 22 & 1),
+        execonly=bool(capability & 1),
+        ept_2m=bool(capability >> 16 & 1),
+        ept_1g=bool(capability >> 17 & 1),
+        ept_ad=bool(capability >> 21 & 1),
+        advanced_info=bool(capability >> 22 & 1),
+        unrestricted=bool(secondary >> 7 & 1),
+        maxphyaddr=header.maxphyaddr,
+    )
+
+
+class L1:
+    """One batch from its first vector to its last, over as many starts of L1 as it takes."""
+
+    def __init__(
+        self,
+        host: Host,
+        machine: Machine,
+        probe: Path,
+        vectors: list[Vector],
+        marks: frozenset[int] = frozenset(),
+        mbec: bool = False,
+    ) -> None:
+        self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
+        self._marks = marks  # places in the batch that are traced
+        self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
+        self._told: dict[int, tracepoints.Traced] | None = None if marks else {}
+        self._died: dict[int, str] = {}
+        self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
+        self._runs: list[Run] = []
+        self._counters: Counter[str] = Counter()  # KVM's own, of the QEMUs that ended well
+        self._stuck = ""
+        self._livelocks: dict[str, str] = {}
+        self._again: dict[int, Sequence[guest.Observation]] = {}  # answers with more time, by vector
+        # The CPU without MBEC is another model, on which an exit takes longer than the probe's default allows for.
+        deadline = 0 if machine.env.cpu_mbec else SLOW_DEADLINE
+        self._data = guest.pack(vectors, marks=marks, deadline=deadline)
+        self._spans = guest.spans(vectors)
+        self._at = [i for i, span in enumerate(self._spans) for _ in range(span.start, span.stop)]  # record: vector
+        self._facts: dict[str, Any] = {}
+
+    def run(self) -> Seen:
+        """All of it."""
+        while self._one_qemu():
+            pass
+        batch = guest.unpack(self._data)
+        seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
+        seen.traced = list((self._told or {}).values())
+        seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
+        seen.facts = self._facts | {
+            "counters": dict(self._counters),
+            "l1_seconds": round(sum(run.seconds for run in self._runs), 3),
+            "warnings": [w.text for run in self._runs for w in run.warnings],
+            "deaths": [self._vectors[i].id for i in self._died],
+            "livelocks": self._livelocks,
+            "msrs": [f"{msr:#x}" for msr in batch.header.msrs],
+        }
+        return seen
+
+    def _one_qemu(self) -> bool:
+        """Run until the end of the batch or of this QEMU; whether another one is needed."""
+        with Qemu(self._host, self._machine, self._probe) as qemu:
+            self._facts = qemu_facts(qemu)
+            more = self._batch(qemu)
+            if self._runs[-1].end is not End.DIED:
+                self._counters.update(qemu.counters())
+            return more
+
+    def _batch(self, qemu: Qemu) -> bool:
+        """As much of the batch as this QEMU can do; whether another one is needed."""
+        while True:
+            run = self._run(qemu)
+            self._runs.append(run)
+            self._data = run.memory
+            header = guest.unpack_header(run.memory)
+            if header.done:
+                self._confirm(qemu)
+                return False
+            if not header.running:
+                self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
+                return False
+            # Behind a sequence of which L1 died comes the next vector: its turns rest on each other.
+            at = self._at[header.current]
+            behind: int = self._spans[at].stop
+            self._died[at] = run.end.value
+            self._died_at[at] = header.current - self._spans[at].start
+            if len(self._died) >= L1_DEATHS:
+                self._stuck = f"L1 died {len(self._died)} times before this vector"
+                return False
+            if run.end is End.DIED:
+                self._data = guest.restart(run.memory, behind)
+                return behind < len(self._at)
+            if behind >= len(self._at):
+                self._confirm(qemu)
+                return False
+            self._data = guest.restart(run.memory, behind)
+
+    def _run(self, qemu: Qemu) -> Run:
+        """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
+        if self._told is not None:
+            return _asked(qemu, self._data)
+        self._told = {}
+        tracepoints.arm(self._host)
+        run = _asked(qemu, self._data)
+        text = tracepoints.disarm(self._host)
+        log = tracepoints.warned(self._host.run("dmesg | grep WARNING:").stdout)
+        observations = guest.unpack(run.memory).observations
+        found = tracepoints.marked(livelock.parse(text))
+        ends = [one.begin for one in found[1:]] + [float("inf")]
+        for one, end in zip(found, ends, strict=True):
+            i = self._at[one.index]
+            vector = self._vectors[i]
+            access = vector.asked if isinstance(vector, NxVector) else vector
+            if isinstance(access, AccessVector):
+                exits = tuple(tracepoints.exits(access, observations[one.index], one.events))
+                self._told[i] = tracepoints.Traced(access, exits, tracepoints.of_vector(log, one.begin, end))
+        return run
+
+    def _confirm(self, qemu: Qemu) -> None:
+        """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock.
+
+        Where the trace shows none, the deadline was too short for this host: all of them are asked again with more.
+        """
+        observations = guest.unpack(self._data).observations
+        suspects = [i for i, span in enumerate(self._spans) if self._loops(i, observations[span])]
+        chosen = self._sample(suspects)
+        if self._looping(qemu, chosen) < set(chosen):
+            asked = [self._vectors[i] for i in suspects]
+            again = guest.pack(asked, deadline=LONG_DEADLINE)
+            answers = guest.unpack(_asked(qemu, again).memory).observations
+            self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
+            chosen = self._sample([i for i in suspects if self._loops(i, self._again[i])])
+            for i in set(chosen) - self._looping(qemu, chosen):
+                self._died[i] = "L1's timer ran out, and KVM's trace shows no livelock"
+
+    def _loops(self, i: int, observations: Sequence[guest.Observation]) -> bool:
+        outcome = self._outcome(i, observations)
+        return any(turn.kind is Kind.LIVELOCK for turn in outcome.turns or (outcome,))
+
+    def _sample(self, suspects: list[int]) -> list[int]:
+        """One of each kind of vector, access and MBEC."""
+        found: dict[str, int] = {}
+        for i in suspects:
+            vector = self._vectors[i]
+            kind = f"{vector.access} {vector.mbec}" if isinstance(vector, AccessVector) else type(vector).__name__
+            found.setdefault(kind, i)
+        return list(found.values())
+
+    def _looping(self, qemu: Qemu, chosen: list[int]) -> set[int]:
+        """Those of ``chosen`` of which KVM's tracepoints show a livelock.
+
+        All at once and briefly, which is enough for most; then alone and for longer what did not show one, and a
+        sequence, which cannot be marked in the trace.
+        """
+        together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector)]
+        brief = livelock.DEADLINE if self._machine.env.cpu_mbec else SLOW_DEADLINE
+        found = self._watched(qemu, together, brief) if together else set()
+        for i in chosen:
+            found |= set() if i in found else self._watched(qemu, [i], LONG_DEADLINE)
+        return found
+
+    def _watched(self, qemu: Qemu, asked: list[int], deadline: int) -> set[int]:
+        """``_looping`` of one batch; where it is more than one vector, each is marked."""
+        marks = range(len(asked)) if len(asked) > 1 else ()
+        batch = guest.pack([self._vectors[i] for i in asked], marks=marks, deadline=deadline)
+        livelock.arm(self._host, (*livelock.EVENTS, tracepoints.MARKING) if marks else livelock.EVENTS)
+        _asked(qemu, batch)
+        told = list(livelock.parse(livelock.disarm(self._host)))
+        parts = {asked[one.index]: one.events for one in tracepoints.marked(told)} if marks else {asked[0]: told}
+        found = set()
+        for i in asked:
+            row = livelock.livelock(parts.get(i, ()))
+            self._livelocks[self._vectors[i].id] = str(row)
+            found |= {i} if row.confirmed else set()
+        return found
+
+    def _outcome(self, i: int, observations: Sequence[guest.Observation]) -> Outcome:
+        observations = self._again.get(i, observations)
+        vector = self._vectors[i]
+        if i in self._died:
+            died = Outcome(Kind.HOST, note=self._died[i])
+            if not isinstance(vector, SequenceVector):
+                return died
+            return of_turns([*(guest.outcome(vector, o) for o in observations[: self._died_at.get(i, 0)]), died])
+        if all(o.verdict for o in observations):
+            if isinstance(vector, NxVector):
+                return self._judged(i, vector, guest.outcome_of(vector.asked, observations))
+            return guest.outcome_of(vector, observations)
+        return Outcome(Kind.BLOCKED, note=self._stuck or "not run")
+
+    def _judged(self, i: int, vector: NxVector, seen: Outcome) -> Outcome:
+        """What KVM installed for an access that L2 got to make."""
+        if seen.kind in (Kind.BLOCKED, Kind.SCAFFOLD, Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
+            return seen
+        if self._told is None or i not in self._told:
+            return Outcome(Kind.BLOCKED, note="its tracepoints were not read")
+        return tracepoints.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
+
+
+def _asked(qemu: Qemu, batch: bytes) -> Run:
+    """One run of a batch. GuestError where the probe refuses it."""
+    run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
+    if guest.unpack_header(run.memory).refused:
+        raise GuestError(
+            "the probe refused its batch: its L1 has no VMX or no PIT, or it is of another build; "
+            f"L1's last words are in {SERIAL} on the host"
+        )
+    return run
+
+
+def qemu_facts(qemu: Qemu) -> dict[str, Any]:
+    """What QMP says of this QEMU, for the provenance."""
+    told = qemu.provenance
+    return {
+        "qemu": told.version,
+        "package": told.package,
+        "accelerator": "kvm" if told.kvm else "other",
+        "cpu_model": told.cpu_model,
+        "properties": dict(told.properties),
+        "refused": list(told.refused),
+        "start_seconds": round(told.start_seconds, 2),
+    }

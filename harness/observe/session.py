@@ -1,0 +1,196 @@
+"""One running host and one load of KVM at a time: asks the load's vectors and gives back what was seen.
+
+The host itself first (parameter, KVM's MSRs), then a vCPU under the small client, then L1 under QEMU. Where the
+client shows that an L1 cannot run at all, L1's vectors are blocked, and say by what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import GuestError
+from harness.hosts import Host, ModuleFiles, Parameters
+from harness.observe import client, leftover_entries, tracepoints
+from harness.observe.l1 import L1, MSR_PROCBASED_CTLS2, Seen
+from harness.observe.qemu import end_leftovers
+from harness.questions import PLAIN, Load
+from kvmodel.machine import parameter_lost, text_value
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
+
+PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
+MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22
+SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
+
+
+Deadly = Callable[[Vector], str | None]
+
+
+def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[Outcome]:
+    """What the client's ``info`` line answers to each vector: the parameter as text, an MSR as KVM_GET_MSRS gave it."""
+    found = []
+    for vector in vectors:
+        if vector.what == "param":
+            text = info["parameter"]  # None, Y or N
+            found.append(Outcome(Kind.VALUE, code=ord(text) if text else 0, note=text or "absent"))
+        else:
+            value = info["msrs"].get(vector.what[1:])
+            found.append(
+                Outcome(Kind.HOST, note="KVM_GET_MSRS refused the MSR") if value is None
+                else Outcome(Kind.VALUE, code=value)
+            )  # fmt: skip
+    return found
+
+
+def parameters(load: Load) -> Parameters:
+    """The module parameters of a load."""
+    env = load.env
+    return Parameters(load.param, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
+
+
+class Session:
+    """A started host, asked load by load."""
+
+    def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], program: Path, probe: Path) -> None:
+        self._host = host
+        self._modules = modules
+        self._probe = probe
+        host.run(f"ln -sf {host.deliver(program, mode=0o755)} {client.PATH}", check=True)
+        self.info: dict[str, Any] = {}
+        self._loaded: Load | None = None
+
+    def load(self, load: Load) -> None:
+        """Load the level's modules as ``load`` says and ask KVM what it offers."""
+        self._loaded = load
+        self._host.load(self._modules(load.level), parameters(load))
+        line = self._host.run(f"{client.PATH} info", check=True).stdout
+        self.info = json.loads(line)["info"]
+
+    def _reload(self) -> None:
+        if self._loaded is not None:
+            self.load(self._loaded)
+
+    @property
+    def parameter(self) -> str | None:
+        """enable_pt_guest_exec_control as the loaded modules have it: None, Y or N."""
+        value: str | None = self.info["parameter"]
+        return value
+
+    @property
+    def mbec_offered(self) -> bool:
+        """Whether KVM's own MSR 0x48B allows L1 bit 22."""
+        return bool(self.info["msrs"].get(f"{MSR_PROCBASED_CTLS2:x}", 0) & MBEC_ALLOWED)
+
+    def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
+        """The host's and the client's answers, in order."""
+        asked = list(vectors)
+        questions = [v for v in asked if not isinstance(v, HostVector)]
+        answers = client.ask(self._host, questions, self._reload)
+        told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
+        for vector in asked:
+            if isinstance(vector, HostVector) and vector.what in tracepoints.FORMATS:
+                told[vector.id] = text_value(tracepoints.format_texts(self._host, vector.what))
+            elif isinstance(vector, HostVector) and vector.what == "removed":
+                told[vector.id] = leftover_entries.ask(self._host)
+            elif isinstance(vector, HostVector) and vector.what == "reload":
+                told[vector.id] = self._ask_reload()
+            elif isinstance(vector, HostVector):
+                (told[vector.id],) = host_outcomes(self.info, [vector])
+        return [told[v.id] for v in asked]
+
+    def _ask_reload(self) -> Outcome:
+        """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
+        assert self._loaded is not None
+        modules, wanted, before = self._modules(self._loaded.level), parameters(self._loaded), self.parameter
+        self._host.load(modules, replace(wanted, ept=False))
+        self._host.reload_intel(modules, wanted)
+        after = self._host.run(f"cat {PARAM_FILE} 2>/dev/null").stdout.strip() or None
+        self._reload()
+        return Outcome(Kind.DONE) if after == before else parameter_lost(before == "Y", after == "Y")
+
+    def l1_can_run(self) -> Outcome | None:
+        """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
+        (seen,) = self.ask_host([ClientVector("real", Access.FETCH, "u")])
+        if seen.kind is Kind.DONE:
+            return None
+        return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
+
+    def ask_l1(
+        self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
+    ) -> Seen:
+        """One QEMU for ``machine`` and the vectors' answers, in order.
+
+        Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it. ``deadly`` names
+        the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
+        are run first, KVM's tracepoints read back; so is the first vector that is expected to kill L1.
+        """
+        sample = SAMPLE if _plain(machine) else 1
+        order, spared = _order(vectors, deadly, {v.id for v in traced}, sample)
+        asked = [vectors[i] for i in order]
+        marks = _marks(asked, deadly, {v.id for v in traced})
+        run = self._patiently(machine, asked, marks)
+        outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
+        outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
+        run.outcomes = [outcomes[i] for i in range(len(vectors))]
+        return run
+
+    def _patiently(self, machine: Machine, asked: list[Vector], marks: frozenset[int]) -> Seen:
+        """The batch, with a second try where QEMU rather than L1 failed. HostError where the host no longer answers."""
+        mbec = self.parameter == "Y"
+        try:
+            return L1(self._host, machine, self._probe, asked, marks, mbec).run()
+        except GuestError:
+            end_leftovers(self._host)
+        try:
+            return L1(self._host, machine, self._probe, asked, marks, mbec).run()
+        except GuestError as error:
+            end_leftovers(self._host)
+            return _unheard(len(asked), str(error))
+
+
+def _plain(machine: Machine) -> bool:
+    """Whether this is the machine on which a class of vectors is looked at more than once."""
+    return machine.env.name == PLAIN and machine.execonly_offered and not machine.evmcs_offered
+
+
+def _unheard(count: int, why: str) -> Seen:
+    """A batch of which nothing was heard."""
+    first = why.splitlines()[0]
+    return Seen([Outcome(Kind.BLOCKED, note=first)] * count, None, {"trouble": why})
+
+
+def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> frozenset[int]:
+    """Places in the batch that are traced."""
+    if not traced:
+        return frozenset()
+    kills = (i for i, v in enumerate(asked) if deadly is not None and v.id not in traced and deadly(v) is not None)
+    return frozenset(
+        [i for i, v in enumerate(asked) if v.id in traced] + [i for _, i in zip((0,), kills, strict=False)]
+    )
+
+
+def _order(
+    vectors: list[Vector], deadly: Deadly | None, traced: set[str], sample: int = SAMPLE
+) -> tuple[list[int], dict[int, str]]:
+    """Indices to run, traced first, then harmless, and the indices spared with their class: ``sample`` of each run."""
+    classes: dict[str, list[int]] = {}
+    order: list[int] = []
+    for i, vector in enumerate(vectors):
+        name = deadly(vector) if deadly is not None and vector.id not in traced else None
+        if name is None:
+            order.append(i)
+        else:
+            classes.setdefault(name, []).append(i)
+    order.sort(key=lambda i: vectors[i].id not in traced)
+    spared: dict[int, str] = {}
+    for name, members in classes.items():
+        # Spread over the class, so that different vectors are met at different levels.
+        step = max(1, len(members) // sample)
+        chosen = set(members[::step][:sample])
+        order += sorted(chosen)
+        spared |= {i: name for i in members if i not in chosen}
+    return order, spared

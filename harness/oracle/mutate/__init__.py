@@ -1,0 +1,25 @@
+"""Wrong mirrors and wrong series made on purpose, and who notices."""
+
+from harness.oracle.mutate import hand, mutants, mutation, observed, patches, sharp
+from harness.oracle.mutate.equivalent import EQUIVALENT
+from harness.oracle.mutate.kept import Kept
+from harness.oracle.mutate.mutants import Mutant
+from harness.oracle.mutate.mutation import Live, Verdict
+from harness.oracle.mutate.observed import KVM
+from harness.oracle.mutate.patches import PatchVerdict
+
+__all__ = [
+    "EQUIVALENT",
+    "KVM",
+    "Kept",
+    "Live",
+    "Mutant",
+    "PatchVerdict",
+    "Verdict",
+    "hand",
+    "mutants",
+    "mutation",
+    "observed",
+    "patches",
+    "sharp",
+]

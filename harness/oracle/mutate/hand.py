@@ -1,0 +1,58 @@
+"""A child of ``kvmirror mutate``: judges the mutants of the mirror that it is asked for, by their identity."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from harness.oracle import serve
+from harness.oracle.mutate.mutants import mutants
+from harness.oracle.mutate.mutation import Asked, Judge, Live
+from harness.results import outcome_json, outcome_of
+from kvmodel.question.vector import parse
+
+CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, which nobody may catch
+
+
+def setting(
+    images: dict[int, Path], cases: int, seed: int, modules: Sequence[str], asked: Sequence[Asked]
+) -> dict[str, Any]:
+    """What a hand is told: the levels' images, the cases of each check, the mirror's modules, what a run saw."""
+    return {
+        "images": {level: str(path) for level, path in images.items()},
+        "cases": cases,
+        "seed": seed,
+        "modules": list(modules),
+        "asked": [(a.level, a.param, a.mbec, a.vector.id, outcome_json(a.seen)) for a in asked],
+    }
+
+
+def make(told: dict[str, Any]) -> Callable[[str], tuple[str, str]]:
+    """Who noticed a mutant, and by what; both empty for a survivor."""
+
+    @cache
+    def recorded(level: int) -> Live:
+        live = Live(Path(told["images"][str(level)]), level, told["cases"], told["seed"])
+        atexit.register(live.close)
+        return live
+
+    asked = [
+        Asked(level, param, mbec, parse(name), outcome_of(seen)) for level, param, mbec, name, seen in told["asked"]
+    ]
+    judge = Judge(recorded, asked)
+    made = {mutant.identity: mutant for mutant in mutants(told["modules"])}
+
+    def answer(identity: str) -> tuple[str, str]:
+        if identity == CONTROL:
+            return judge.control()
+        verdict = judge.judge(made[identity])
+        return verdict.by, verdict.caught
+
+    return answer
+
+
+if __name__ == "__main__":
+    serve(make)

@@ -1,0 +1,53 @@
+"""Verdicts kept in a file, so that an interrupted run goes on, and one after a check was added tries survivors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.oracle.mutate.mutants import MODULES, source
+
+
+class Kept:
+    """The verdicts of mutants that were caught, a line of JSON each; without a path nothing is kept.
+
+    The first line tells which mirror they are of; those of another are no use, and their file is refused.
+    """
+
+    def __init__(self, path: Path | None, *parts: Path) -> None:
+        self._path = path
+        self._known: dict[str, tuple[str, str]] = {}
+        if path is None:
+            return
+        head = json.dumps({"mirror": _digest(), "of": [part.name for part in parts]})
+        if not path.exists():
+            path.write_text(head + "\n", encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):  # an interrupted run's half of a line
+            path.write_text(text + "\n", encoding="utf-8")
+        first, *lines = text.splitlines() or [""]
+        if first != head:
+            raise InputError(f"--resume {path}: those are verdicts of another mirror, or none; name a new file")
+        for line in lines:
+            if line.endswith("]"):  # all of it
+                identity, by, caught = json.loads(line)
+                self._known[identity] = (by, caught)
+
+    def known(self, identity: str) -> tuple[str, str] | None:
+        """Who caught it in an earlier run, and by what."""
+        return self._known.get(identity)
+
+    def keep(self, identity: str, by: str, caught: str) -> None:
+        """Note a verdict; a survivor's is not kept, it is tried again."""
+        if self._path is not None and by:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([identity, by, caught]) + "\n")
+
+
+def _digest() -> str:
+    h = hashlib.sha256()
+    for module in MODULES:
+        h.update(source(module).read_bytes())
+    return h.hexdigest()[:16]

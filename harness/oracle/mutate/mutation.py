@@ -1,0 +1,445 @@
+"""Is the check sharp? Each mutant of the mirror is held against what C gave, and against what a run observed.
+
+The C of a level runs once over a bounded set of cases. A mutant within a function is that function's code exchanged,
+one of a module's constants is the mirror imported anew. It meets the checks and vectors that reach what it changes,
+a few cases of each check, then the vectors, then all cases, until it gives a wrong answer or fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, Final
+
+from harness.oracle.check import Batch, called, differing, mirrored, run_c, seeded
+from harness.oracle.image import Image, Worker
+from harness.oracle.mutate.mutants import MODULES, Mutant, mutated, source
+from harness.oracle.specs import SPECS, answers, spread
+from harness.results import Mark, judge
+from kvmodel import machine
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Outcome
+from kvmodel.question.vector import Vector
+from kvmodel.series import LAST, Level
+
+CASES: Final = 10_000  # for each check and level
+LEVELS: Final = (LAST, 0, 10, 11, 13, 15)  # beside those a gate belongs to
+TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that hangs is caught
+FIRST: Final = 40  # cases of each batch before all of any
+WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
+# What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
+KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "question", "sdm", "series"))
+RENEWED: Final = tuple(("harness.oracle.specs", "harness.oracle.check.constants"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A vector as it was asked at a level, and what was seen."""
+
+    level: int
+    param: bool | None
+    mbec: bool  # of the CPU under KVM
+    vector: Vector
+    seen: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant: ``caught`` names the check, constant or vector, empty for a survivor."""
+
+    mutant: Mutant
+    by: str  # check, constant, vector, failure; empty
+    caught: str
+
+
+Key = tuple[int, int]
+"""A check and one of its states, by their numbers."""
+
+
+@dataclass
+class Recorded:
+    """What C gave at one level: a batch for each check and state, and the constants."""
+
+    batches: dict[Key, Batch] = field(default_factory=dict)
+    constants: Mapping[str, int] = field(default_factory=dict)
+    _digests: dict[Key, bytes] = field(default_factory=dict)
+
+    def asked(self) -> Iterable[Key]:
+        """The batches there are."""
+        return self.batches.keys()
+
+    def batch(self, key: Key) -> Batch:
+        """One of them."""
+        return self.batches[key]
+
+    def digest(self, key: Key) -> bytes:
+        """What stands for all that C answered to a batch."""
+        if key not in self._digests:
+            batch = self.batch(key)
+            self._digests[key] = hashlib.sha256(batch.out.tobytes() + bytes(batch.status)).digest()
+        return self._digests[key]
+
+
+class Live(Recorded):
+    """The same of an image, each batch run when it is asked for first; a context manager."""
+
+    def __init__(self, image: Path, level: int, cases: int = CASES, seed: int = 1) -> None:
+        self._worker = Worker(Image(image))
+        self.level, self.cases, self.seed = Level.of(level), cases, seed
+        super().__init__({}, self._worker.image.constants(self._worker))
+
+    def asked(self) -> Iterable[Key]:
+        for number, spec in enumerate(SPECS):
+            if spec.applies(self.level):
+                yield from ((number, at) for at in range(len(spec.states)))
+
+    def batch(self, key: Key) -> Batch:
+        if key not in self.batches:
+            spec, state = SPECS[key[0]], SPECS[key[0]].states[key[1]]
+            rows, _ = spec.space.rows(max(8, spec.each(self.cases)), seeded(spec, key[1], self.seed))
+            self.batches[key] = run_c(self._worker, spec, state, rows)
+        return self.batches[key]
+
+    def close(self) -> None:
+        """End the child."""
+        self._worker.close()
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives one module from a syntax tree."""
+
+    def __init__(self, name: str, code: CodeType) -> None:
+        self._name, self._code = name, code
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self._code, module.__dict__)
+
+
+def _renewed(name: str) -> bool:
+    if name.startswith("kvmodel."):
+        return not name.startswith(KEPT)
+    return name.startswith(RENEWED)
+
+
+@contextlib.contextmanager
+def swapped(module: str, tree: ast.Module) -> Iterator[None]:
+    """The mirror and all that holds its objects, imported anew with ``module`` as ``tree``; as before on leaving."""
+    before = {name: found for name, found in sys.modules.items() if _renewed(name)}
+    finder = _Finder(f"kvmodel.{module}", compile(tree, f"<mutant of {module}>", "exec"))
+
+    def forget() -> None:
+        for name in [n for n in sys.modules if _renewed(n)]:
+            del sys.modules[name]
+            package, _, own = name.rpartition(".")
+            if (above := sys.modules.get(package)) is not None and own in vars(above):
+                delattr(above, own)
+
+    forget()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        forget()
+        for name, found in before.items():
+            sys.modules[name] = found
+            package, _, own = name.rpartition(".")
+            setattr(sys.modules[package], own, found)
+
+
+def _code(tree: ast.Module, names: Sequence[str]) -> CodeType | None:
+    """The code of the function ``names`` (its classes before it) of a syntax tree."""
+    code = compile(tree, "<mutant>", "exec")
+    for name in names:
+        inner = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name]
+        if len(inner) != 1:
+            return None
+        code = inner[0]
+    return code
+
+
+def _function(module: ModuleType, names: Sequence[str]) -> FunctionType | None:
+    """The function itself, out of what is wrapped around it."""
+    found: object = module
+    for name in names:
+        found = vars(found).get(name)
+    if isinstance(found, property):
+        found = found.fget
+    if isinstance(found, (staticmethod, classmethod)):
+        found = found.__func__
+    found = getattr(found, "__wrapped__", found)
+    return found if isinstance(found, FunctionType) else None
+
+
+def _forget() -> None:
+    """What the mirror remembers of earlier answers."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kvmodel."):
+            for found in list(vars(module).values()):
+                if clear := getattr(found, "cache_clear", None):
+                    clear()
+
+
+@contextlib.contextmanager
+def changed(mutant: Mutant) -> Iterator[None]:
+    """The mirror with ``mutant`` in it; as before on leaving."""
+    tree = mutated(mutant)
+    names = mutant.function.split(".")
+    module = importlib.import_module(f"kvmodel.{mutant.module}")
+    # A function within a function changes with the outer one.
+    depth = 2 if isinstance(getattr(module, names[0], None), type) else 1
+    function = _function(module, names[:depth]) if mutant.function else None
+    code = _code(tree, names[:depth]) if function else None
+    if function is None or code is None:
+        with swapped(mutant.module, tree):
+            yield
+        return
+    before = function.__code__
+    function.__code__ = code
+    _forget()
+    try:
+        yield
+    finally:
+        function.__code__ = before
+        _forget()
+
+
+class _Late(Exception):
+    """The mutant's time is over."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise _Late after ``seconds`` of CPU time."""
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def constants_of(image: Path) -> Mapping[str, int]:
+    """The constants of an image as its compiler has them."""
+    with Worker(Image(image)) as worker:
+        return worker.image.constants(worker)
+
+
+Functions = frozenset[tuple[str, str]]
+"""Functions of kvmodel: (module, name)."""
+
+
+def reach(recorded: Recorded, level: int) -> dict[int, Functions]:
+    """The functions that the batches of each check call, in any state, and those that it says it reaches."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    python = mirrored()
+    for key in recorded.asked():
+        spec, rows = SPECS[key[0]], recorded.batch(key).rows
+        with called() as seen:
+            side = spec.states[key[1]].side(Level.of(level))
+            answers(spec, side, [rows[n] for n in spread(len(rows), WATCHED)])
+        named = (python[name].rpartition(".") for name in spec.functions if name in python)
+        found.setdefault(key[0], set()).update(seen, ((module, name) for module, _, name in named))
+    return {number: frozenset(seen) for number, seen in found.items()}
+
+
+def readers(name: str) -> Functions:
+    """The functions that read the constant ``name``, or one that is made of it at import."""
+    trees = {module: ast.parse(source(module).read_text(encoding="utf-8")) for module in _modules()}
+    wanted = {name}
+    while True:
+        more = {
+            made
+            for tree in trees.values()
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
+            for made in _made(node)
+            if made not in wanted and _mentions(node.value, wanted)
+        }
+        if not more:
+            break
+        wanted |= more
+    return frozenset(
+        (module, node.name)
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and _mentions(node, wanted)
+    )
+
+
+def _modules() -> list[str]:
+    return [*MODULES, "machine.answers", "machine.vcpu", "machine.l2", "machine.client", "trace_h"]
+
+
+def _made(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:
+    """The constants that an assignment makes."""
+    for target in node.targets if isinstance(node, ast.Assign) else (node.target,):
+        name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
+        if name.strip("_") and name.upper() == name:
+            yield name
+
+
+def _mentions(tree: ast.AST, names: Collection[str]) -> bool:
+    return any(
+        (isinstance(node, ast.Name) and node.id in names) or (isinstance(node, ast.Attribute) and node.attr in names)
+        for node in ast.walk(tree)
+    )
+
+
+def levels(mutant: Mutant, others: Sequence[int] = LEVELS) -> list[int]:
+    """Where ``mutant`` is tried: a gate's own level and the one below come first."""
+    own = [mutant.patch, mutant.patch - 1] if mutant.patch else []
+    return list(dict.fromkeys([*own, *others]))
+
+
+class Judge:
+    """Holds mutants against what was recorded; ``asked``: vectors with what a run saw."""
+
+    def __init__(
+        self, recorded: Callable[[int], Recorded], asked: Sequence[Asked] = (), levels: Sequence[int] = LEVELS
+    ) -> None:
+        self._recorded = recorded
+        self._setting_up: dict[tuple[object, ...], Functions] = {}
+        self._asked = [(one, self._of_vector(one)) for one in asked]
+        self._levels = tuple(levels)
+        self._reach: dict[int, Functions] | None = None
+        self._readers: dict[str, Functions] = {}
+
+    def _of_vector(self, one: Asked) -> Functions:
+        """What predicting a vector calls, with the setting up of its machine, which the mirror does once."""
+        key = (one.level, one.param, one.mbec, one.vector.machine, type(one.vector))
+        first = key not in self._setting_up
+        if first:
+            _forget()
+        with called() as seen:
+            machine.predict(one.level, one.param, Cpu(mbec=one.mbec), one.vector)
+        if first:
+            self._setting_up[key] = frozenset(seen)
+        return self._setting_up[key] | seen
+
+    def reach(self) -> dict[int, Functions]:
+        """The functions that each check calls, at any of the levels."""
+        if self._reach is None:
+            self._reach = {}
+            for level in self._levels:
+                for number, functions in reach(self._recorded(level), level).items():
+                    self._reach[number] = self._reach.get(number, frozenset()) | functions
+        return self._reach
+
+    def touched(self, mutant: Mutant) -> Functions | None:
+        """The functions whose answers ``mutant`` may change; None: any."""
+        if mutant.kind == "constant":
+            name = mutant.what.split(":")[0]
+            if name not in self._readers:
+                self._readers[name] = readers(name)
+            return self._readers[name]
+        if not mutant.function or mutant.function.endswith("__init__"):
+            return None
+        return frozenset((mutant.module, name) for name in mutant.function.split("."))
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        """Try to catch ``mutant``."""
+        touched = self.touched(mutant)
+        numbers = {n for n, functions in self.reach().items() if touched is None or touched & functions}
+        work = list(self._work(mutant, numbers))
+        vectors = [one for one, functions in self._asked if touched is None or touched & functions]
+        by, caught = self._tried(changed(mutant), levels(mutant, self._levels), work, vectors)
+        return Verdict(mutant, by, caught)
+
+    def control(self) -> tuple[str, str]:
+        """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""
+        level = self._levels[0]
+        work = [(level, key) for key in self._recorded(level).asked()]
+        anew = swapped("include.asm.kvm_host", ast.parse(source("include.asm.kvm_host").read_text(encoding="utf-8")))
+        return self._tried(anew, self._levels, work, [one for one, _ in self._asked])
+
+    def _tried(
+        self,
+        mirror: contextlib.AbstractContextManager[None],
+        levels: Sequence[int],
+        work: Sequence[tuple[int, Key]],
+        vectors: Sequence[Asked],
+    ) -> tuple[str, str]:
+        try:
+            with mirror:
+                return self._caught(levels, work, vectors)
+        except _Late:
+            return "failure", f"it does not end within {TIMEOUT:.0f} s"
+        except Exception as error:
+            return "failure", f"{type(error).__name__}: {error}"
+
+    def _work(self, mutant: Mutant, numbers: Collection[int]) -> Iterator[tuple[int, Key]]:
+        """Batches with their level. What C answers as at another level is asked once, but for a gate."""
+        seen = set()
+        for level in levels(mutant, self._levels):
+            for key in self._recorded(level).asked():
+                if key[0] in numbers:
+                    answer = key, self._recorded(level).digest(key)
+                    if mutant.kind == "gate" or answer not in seen:
+                        seen.add(answer)
+                        yield level, key
+
+    def _caught(
+        self, levels: Sequence[int], work: Sequence[tuple[int, Key]], vectors: Sequence[Asked]
+    ) -> tuple[str, str]:
+        catalogue: Any = importlib.import_module("harness.oracle.specs.catalogue")
+        specs: Any = importlib.import_module("harness.oracle.specs.spec")
+        constants: Any = importlib.import_module("harness.oracle.check.constants")
+        for level in levels:
+            _, wrong = constants.compare(Level.of(level), self._recorded(level).constants)
+            if wrong:
+                return "constant", f"{wrong[0].name} at level {level}"
+        for first in (FIRST, None):
+            if first is None and (by := self._vectors(levels, vectors)) != ("", ""):
+                return by
+            for level, key in work:
+                spec, batch = catalogue.SPECS[key[0]], self._recorded(level).batch(key)
+                if first is None and len(batch.rows) <= FIRST:
+                    continue
+                with limited(TIMEOUT):
+                    side = spec.states[key[1]].side(Level.of(level))
+                    wrong = differing(spec, specs.answers(spec, side, batch.rows[:first]), batch)
+                if wrong:
+                    row = ", ".join(f"{w:#x}" for w in batch.rows[wrong[0]])
+                    return "check", f"{spec.entry}({row}) at level {level}"
+        return "", ""
+
+    @staticmethod
+    def _vectors(levels: Collection[int], vectors: Sequence[Asked]) -> tuple[str, str]:
+        machine: Any = importlib.import_module("kvmodel.machine")
+        for asked in vectors:
+            if asked.level not in levels:
+                continue
+            with limited(TIMEOUT):
+                said = machine.predict(asked.level, asked.param, Cpu(mbec=asked.mbec), asked.vector)
+            if judge(said, None, asked.seen).marks & Mark.DRIFT:
+                param = "unset" if asked.param is None else int(asked.param)
+                return "vector", f"{asked.vector.id} at level {asked.level}, parameter {param}"
+        return "", ""

@@ -1,0 +1,67 @@
+"""What validate runs saw, as a measure for mutants: few vectors that take every way the mirror knows.
+
+Read from journals. Vectors whose prediction takes the same steps (numbers aside) to the same kind of answer stand
+for each other; a few of each way are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.oracle.mutate.mutation import Asked
+from harness.questions import PARAM_VALUES
+from harness.results import Journal, Mark, cpus, judge
+from kvmodel import machine
+from kvmodel.question.vector import parse
+
+KVM: Final = "kvm"  # the journal's name of the host that runs KVM
+EACH: Final = 4  # vectors kept of one way
+_NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """``asked``: the vectors kept; ``rows``: answers of the runs at those levels; ``drift``: those the mirror as it
+    is gets wrong, which measure nothing."""
+
+    runs: tuple[int, ...]
+    asked: tuple[Asked, ...]
+    rows: int
+    drift: int
+
+
+def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
+    """The answers at ``levels`` on KVM of each journal's newest run. InputError where one holds no run."""
+    runs: list[int] = []
+    kept: list[Asked] = []
+    ways: Counter[object] = Counter()
+    rows = drift = 0
+    for path in journals:
+        with Journal(path) as journal:
+            runs.append(journal.latest(KVM))
+            for one in _asked(journal, runs[-1], levels):
+                rows += 1
+                said = machine.predict(one.level, one.param, cpus.emulated(one.mbec), one.vector, steps=True)
+                if judge(said, None, one.seen).marks & Mark.DRIFT:
+                    drift += 1
+                    continue
+                steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
+                asked = steps or _NUMBER.sub("#", one.vector.id)  # what takes no steps is known by its name
+                way = (one.level, one.param, one.vector.machine.env.name, one.seen.kind, asked)
+                ways[way] += 1
+                if ways[way] <= EACH:
+                    kept.append(one)
+    return Observed(tuple(runs), tuple(kept), rows, drift)
+
+
+def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Asked]:
+    """A run's answers at ``levels`` on KVM."""
+    for level in sorted(levels):
+        for row in journal.results(run, level=level, host=KVM):
+            vector = parse(row["vector"])
+            yield Asked(level, PARAM_VALUES[row["param"]], vector.machine.env.cpu_mbec, vector, row["seen"])

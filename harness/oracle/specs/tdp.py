@@ -1,0 +1,186 @@
+"""Checks of whole page faults on KVM's own EPT (mmu/tdp_mmu.c), and of what is done to a whole slot there."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+from harness.oracle.specs.flow import CODES, FAULT, FAULTS, RAM_GFNS, SHARED, WIDE, begin, digest, mmu_c, walked
+from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
+from harness.oracle.specs.spec import Mirror, Side, Spec, State, functions_of
+from kvmodel.include.asm.kvm_host import (
+    PAGE_SHIFT,
+    PG_LEVEL_1G,
+    PG_LEVEL_2M,
+    PG_LEVEL_4K,
+    Vcpu,
+    kvm_memory_slot,
+    kvm_mmu_page,
+)
+from kvmodel.mmu import mmu_fault, tdp_mmu
+from kvmodel.mmu.mmu_sync import shadow_walk
+from kvmodel.mmu.spte_h import SPTE_MMU_PRESENT_MASK, is_last_spte
+
+MASKED: Final = 3  # flow.h enum slot_work
+SPLIT: Final = 4
+
+
+def _tdp(s: Side) -> Mirror:
+    vcpu = s.vcpu
+    guests_table = kvm_mmu_page(0, 0, s.kvm.roles.make(level=PG_LEVEL_2M), s.kvm.roles)
+
+    def call(
+        addr: int, first: int, second: int, flag: int, host: int, slot: int, age: int, tracked: int
+    ) -> tuple[int, ...]:
+        s.set_flag(flag)
+        begin(vcpu, host, slot, False)
+        if tracked and addr >> PAGE_SHIFT < RAM_GFNS:
+            vcpu.indirect = {addr >> PAGE_SHIFT: [guests_table]}
+        tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
+        one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+        young = False
+        if age:
+            *_, (sp, index, spte) = shadow_walk(vcpu, addr)
+            if spte & SPTE_MMU_PRESENT_MASK and is_last_spte(spte, sp.level):
+                young = tdp_mmu.age_gfn(vcpu, sp, index)
+        two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
+        logged = max(vcpu.slot.dirty_bitmap, default=-1) + 1
+        return one & MASK64, two & MASK64, young, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True), logged
+
+    return call
+
+
+def _work(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[int]) -> bool:
+    match work:
+        case 0:
+            return tdp_mmu.kvm_tdp_mmu_age_gfn_range(vcpu, slot)
+        case 1:
+            return tdp_mmu.kvm_tdp_mmu_wrprot_slot(vcpu, slot, level)
+        case 2:
+            return tdp_mmu.kvm_tdp_mmu_clear_dirty_slot(vcpu, slot)
+        case 3:
+            tdp_mmu.kvm_tdp_mmu_clear_dirty_pt_masked(vcpu, slot, gfns, level > PG_LEVEL_4K)
+        case 4:
+            tdp_mmu.kvm_tdp_mmu_try_split_huge_pages(vcpu, slot, level)
+        case _:
+            tdp_mmu.kvm_tdp_mmu_zap_collapsible_sptes(vcpu, slot)
+    return False
+
+
+def _slot(s: Side) -> Mirror:
+    vcpu = s.vcpu
+
+    def call(addr: int, second: int, *rest: int) -> tuple[int, ...]:
+        *codes, host, before, after, work, level, mask, base, pages = rest
+        s.set_flag(0)
+        begin(vcpu, host, 2 if before else 0, False)
+        tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
+        mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[0])
+        mmu_fault.kvm_mmu_page_fault(vcpu, second, codes[1])
+        slot = kvm_memory_slot(host)
+        # A mask's pages are all of the slot, by the kernel's own word.
+        slot.base_gfn, slot.npages = (base, pages) if work != MASKED else (0, RAM_GFNS)
+        first = addr >> PAGE_SHIFT & ~63
+        gfns = {first + n for n in range(64) if mask >> n & 1} if work == MASKED else set[int]()
+        gave = _work(vcpu, work, slot, level, gfns)
+        vcpu.slot.dirty_track = bool(after)
+        last = mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[2])
+        return gave, last & MASK64, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True)
+
+    return call
+
+
+_t: Final = functions_of("mmu/tdp_mmu.c")
+DIRECT: Final = tuple(
+    State(ad=ad, xo=xo, ux=ux, param=ux, nx=nx, maxphyaddr=WIDE, huge=huge)
+    for ad, xo, ux, nx, huge in itertools.product(*((False, True),) * 4, (1, 2, 3))
+)
+# What is done to a slot does not ask for the NX workaround. A page of 1 GiB in pieces of 4 KiB is more tables than the
+# image has room for.
+SLOTS: Final = tuple(state for state in DIRECT if not state.nx)
+SMALLER: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_2M)
+GIANT: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_1G)
+# Pages of the host that are larger than KVM's largest are as good as those.
+PAGES: Final = tuple(
+    (tuple(state for state in SLOTS if (state.huge == PG_LEVEL_1G) is giant), (2, 3) if giant else (1, 2))
+    for giant in (False, True)
+)
+DIRECT_THROUGH: Final = ("init_kvm_tdp_mmu",)
+SLOT: Final = (
+    *_t("kvm_tdp_mmu_age_gfn_range", "kvm_tdp_mmu_wrprot_slot", "kvm_tdp_mmu_clear_dirty_slot"),
+    *_t("kvm_tdp_mmu_clear_dirty_pt_masked", "kvm_tdp_mmu_try_split_huge_pages", "handle_removed_pt"),
+    *_t("kvm_tdp_mmu_zap_collapsible_sptes", "tdp_root_for_each_leaf_pte", "tdp_mmu_need_write_protect"),
+    "mmu/tdp_iter.h for_each_tdp_pte_min_level",
+)
+
+
+def _slots(states: tuple[State, ...], *columns: Column) -> Spec:
+    return Spec("tdp_slot", SLOT, Space(columns), _slot, states, cost=FAULT, through=DIRECT_THROUGH)
+
+
+SPECS: Final = (
+    Spec(
+        "tdp_fault",
+        (
+            *FAULTS,
+            *SHARED,
+            *mmu_c("kvm_tdp_mmu_page_fault", "fast_page_fault"),
+            *_t("kvm_tdp_mmu_map", "tdp_mmu_map_handle_target_level", "tdp_mmu_link_sp", "tdp_mmu_split_huge_page"),
+            *_t("tdp_mmu_alloc_sp", "tdp_mmu_init_child_sp", "kvm_tdp_mmu_alloc_root", "tdp_mmu_set_spte_atomic"),
+            *_t("age_gfn_range"),
+        ),
+        Space(
+            (
+                (0x4020_3000, 0x5000, 0x1_2345_6000, 0x7FE0_0000, 1 << WIDE | 0x5000),
+                CODES,
+                CODES,
+                BOOL,
+                (1, 2, 3),
+                (0, 0, 1, 2),
+                BOOL,
+                (0, 0, 1),
+            )
+        ),
+        _tdp,
+        DIRECT,
+        cost=FAULT,
+        through=DIRECT_THROUGH,
+    ),
+    # A slot of all memory, of one huge page or less, is aged, write-protected, cleaned or made ready for huge pages.
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (2,), (0, 2, 3)),
+            *(hosts, BOOL, (0,)),
+            *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200), (RAM_GFNS, 1)),
+        )
+        for states, hosts in PAGES
+    ),
+    # So are some of 64 pages.
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4020_4000, 0x4000_0000), (0, 2), (2,), (0, 2, 3)),
+            *(hosts, BOOL, (0,)),
+            *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,)),
+        )
+        for states, hosts in PAGES
+    ),
+    # A huge page is written to, after that, while the log is on.
+    _slots(
+        tuple(state for state in SMALLER if state.xo and state.ux),
+        *((0x4020_3000,), (0x4040_0000,), (2,), (2,), (2, 3)),
+        *((2,), (0,), (1,)),
+        *((0, 1), (1, 2), (0,), (0,), (RAM_GFNS,)),
+    ),
+    # Splitting makes 512 entries of one.
+    *(
+        _slots(
+            states,
+            *((0x4020_3000,), (0x4000_0000, 0x4040_0000), (2,), (2,), (2,)),
+            *((1, 2, 3), (0,), (1,)),
+            *((SPLIT,), levels, (0,), (0, 0x40200), (RAM_GFNS, 0x200)),
+        )
+        for states, levels in ((SMALLER, (1, 2)), (GIANT, (2,)))
+    ),
+)

@@ -1,0 +1,13 @@
+"""Other programs: the only place of the harness that starts them, ends them, and shows what they are at."""
+
+from harness.process import parallel, programs, table
+from harness.process.progress import PROGRESS, Progress, Task
+
+__all__ = [
+    "PROGRESS",
+    "Progress",
+    "Task",
+    "parallel",
+    "programs",
+    "table",
+]

@@ -1,0 +1,75 @@
+"""What the user selects on the command line: levels, parameter values, vectors."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.questions import core
+from kvmodel.question.vector import Vector, VectorError, parse
+
+PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
+
+
+def levels(text: str, last: int) -> list[int]:
+    """``0,11,16-18`` as sorted levels, each once; InputError names the part that is none."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise InputError(f"--levels {text!r}: {part!r} is no level; write numbers and ranges, as in 0,11,16-{last}")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if low > high:
+            raise InputError(f"--levels {text!r}: the range {part!r} runs backwards; write {high}-{low}")
+        if high > last:
+            raise InputError(f"--levels {text!r}: level {high} is unknown, this series has levels 0 to {last}")
+        found.update(range(low, high + 1))
+    return sorted(found)
+
+
+def params(text: str) -> list[bool | None]:
+    """``unset``, ``0``, ``1`` or ``all``."""
+    if text == "all":
+        return list(PARAM_VALUES.values())
+    try:
+        return [PARAM_VALUES[part] for part in text.split(",")]
+    except KeyError as error:
+        raise InputError(f"--param {text!r}: {error.args[0]!r} is not one of unset, 0, 1, all") from None
+
+
+def vector_list(names: list[str]) -> list[Vector]:
+    """Vectors named by id, as a part or a whole space (``core.NAMES``), or in a file (``@FILE``)."""
+    chosen: dict[str, Vector] = {}
+    for name in names:
+        for vector in _named(name):
+            chosen.setdefault(vector.id, vector)
+    return list(chosen.values())
+
+
+def _named(name: str) -> list[Vector]:
+    if (found := core.named(name)) is not None:
+        return found
+    if name.startswith("@"):
+        try:
+            lines = Path(name[1:]).read_text(encoding="utf-8").split()
+        except OSError as error:
+            raise InputError(f"vector file {name[1:]}: {error.strerror}; name a file with one id a line") from error
+        return [vector(line) for line in lines]
+    return [vector(name)]
+
+
+def vector(name: str) -> Vector:
+    """The vector of an id, in full or in short. Raises InputError where it is none."""
+    try:
+        return parse(name)
+    except VectorError as error:
+        if "." in name:
+            raise InputError(f"{error}; 'kvmirror vectors' lists what can be asked") from error
+        near = get_close_matches(name, core.NAMES, 3) or [n for n in core.NAMES if name in n]
+        meant = f"did you mean {' or '.join(near)}? The" if near else "the"
+        raise InputError(
+            f"{name!r} names no vectors: {meant} parts are {', '.join(core.NAMES)} ('kvmirror vectors' says what each "
+            "is for); or write an id, as e4k.l1=r--u.fetch.mbec=on"
+        ) from error

@@ -1,0 +1,249 @@
+"""A finding in one archive that shows it again on another machine, with QEMU and a POSIX shell and no Python.
+
+The script in it runs the vector as ``harness.observe.session`` does, reads the observation back and decodes it by
+offsets and constants that are written into it from ``harness.protocol``. The archive's bytes depend on its contents
+alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from harness import protocol
+from harness.build import Cache, kernel, probe, sha256
+from harness.errors import InputError
+from harness.findings import Departure, Finding
+from harness.findings import of_run as summary
+from harness.hosts import PARAM, Parameters
+from harness.observe import LIVELOCK_EXITS, client, qemu, session
+from harness.observe import batch as guest
+from harness.questions import selection
+from harness.series import Patch, Series
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MsrVector, NxVector, UserMsrVector, Vector
+
+TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
+SCRIPT: Final = "run.sh"
+_CODE_BITS: Final = 128  # a UserMsrVector's answer is the longest
+_WORD: Final = 32  # bits that any shell computes with
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """The built files that go along: the L1 hypervisor, the user of /dev/kvm, L1's memory seen from the host."""
+
+    probe: Path
+    client: Path
+    memio: Path
+
+    @classmethod
+    def built(cls, cache: Cache) -> Binaries:
+        """Built here, or from the cache. BuildError with gcc's lines."""
+        return cls(probe.build(cache), probe.client(cache), probe.memio(cache))
+
+
+def _how(vector: Vector) -> str:
+    """Which part of the script asks ``vector``; InputError where it cannot be asked there."""
+    match vector:
+        case NxVector() | HostVector(what="removed"):
+            why = "what it shows is in KVM's tracepoints alone"
+        case HostVector(what="taccess" | "tspte"):
+            why = "it is the text of a tracepoint's format"
+        case HostVector(what="reload"):
+            why = "the script loads KVM's modules once"
+        case HostVector():
+            return "host"
+        case ClientVector() | ClientSequence() | UserMsrVector():
+            return "client"
+        case _:
+            return "l1"
+    raise InputError(f"{vector.id} cannot go into a bundle: {why}; 'kvmirror run' asks it where kvmirror is installed")
+
+
+def words(value: int) -> list[str]:
+    """``value`` as the script compares it: 32-bit words, the highest first, in hexadecimal."""
+    value &= (1 << _CODE_BITS) - 1
+    return [f"0x{value >> at & (1 << _WORD) - 1:x}" for at in range(_CODE_BITS - _WORD, -1, -_WORD)]
+
+
+def _expected(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as the arguments of the script's function ``is``."""
+    places = [f"{p.base}:{p.offset}" if p is not None else "-" for p in (outcome.gpa, outcome.gla)]
+    call = [outcome.kind.value, str(outcome.number), *places, *words(outcome.code), *words(outcome.defined)]
+    return {"text": str(outcome), "call": shlex.join(call)}
+
+
+def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
+    """What the script needs to ask ``vector`` in its way."""
+    how = _how(vector)
+    told: dict[str, Any] = {"how": how}
+    if isinstance(vector, ClientVector | ClientSequence | UserMsrVector):
+        told |= {"request": client.request(vector), "answer": type(vector).__name__, "tally": tally.FIELDS}
+        told |= {"spurious": LIVELOCK_EXITS}
+    elif isinstance(vector, HostVector):
+        told |= {"what": vector.what}
+    else:
+        batch = guest.pack([vector])
+        at = protocol.HEADER.unpack(batch)["observations"]
+        assert isinstance(at, int)
+        machine = vector.machine
+        argv = qemu.arguments(machine, kernel="probe.elf", memory=protocol.L1_MEMORY, monitored=False)
+        told |= {
+            "observation_at": protocol.BATCH_BASE + at + departure.turn * protocol.OBSERVATION.size,
+            "turn": departure.turn,
+            "turns": guest.count_records(vector),
+            "argv": shlex.join(argv[1:]),
+            "binary": argv[0],
+            "memory": qemu.SHM if machine.env.backing == "4k" else f"{qemu.HUGE}/l1",
+            "huge": qemu.HUGE if machine.env.backing == "2m" else "",
+            "huge_pages": protocol.L1_MEMORY // qemu.HUGE_PAGE,
+            "linear_of_fault": not isinstance(vector, MsrVector),
+        }
+    return told
+
+
+def script(finding: Finding, *, release: str) -> str:
+    """``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown."""
+    smallest = finding.smallest
+    level, value = smallest.cell
+    vector = selection.vector(smallest.vector)
+    (param,) = selection.params(value)
+    env = vector.machine.env
+    parameters = Parameters(param, env.ept, env.eptad, env.nx_huge_pages)
+    return _render(
+        "run.sh.j2",
+        f=finding,
+        vector=vector.id,
+        level=level,
+        param=value,
+        parameters=parameters,
+        param_name=PARAM,
+        param_file=session.PARAM_FILE,
+        cpu_mbec=env.cpu_mbec,
+        release=release,
+        base=protocol.BATCH_BASE,
+        size=protocol.L1_MEMORY,
+        header=protocol.HEADER,
+        observation=protocol.OBSERVATION,
+        c=protocol.CONSTANTS,
+        kinds={kind.name: kind.value for kind in Kind},
+        glavalid=guest.QUALIFICATION_GLA_VALID,
+        pf=guest.VECTOR_PF,
+        q=shlex.quote,
+        seen=_expected(smallest.seen),
+        legal=[_expected(outcome) for outcome in smallest.legal],
+        **{"tally": (), **_asked(vector, smallest)},
+    )
+
+
+def _render(template: str, **values: object) -> str:
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(**values)
+
+
+def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[Patch, ...]:
+    """Patches 1 to ``level``; InputError where they are not the ones of the run."""
+    chosen = series.patches[: max(series.numbers(level), default=0)]
+    of_run = {row["number"]: row.get("sha256") for row in provenance.get("patches", ())}
+    for patch in chosen:
+        known = of_run.get(patch.number)
+        if known and known != sha256(patch.path):
+            raise InputError(
+                f"{patch.path} is not patch {patch.number} of the run (sha256 {known[:16]}...): name the run's series "
+                "with --series"
+            )
+    return chosen
+
+
+def contents(
+    finding: Finding, told: Sequence[str], provenance: Mapping[str, Any], series: Series, binaries: Binaries
+) -> dict[str, bytes]:
+    """The archive's files by name. ``told``: the finding in lines, as ``kvmirror explain`` prints it."""
+    smallest = finding.smallest
+    vector = selection.vector(smallest.vector)
+    how = _how(vector)
+    level, param = smallest.cell
+    chosen = patches(series, level, provenance)
+    record = summary.finding_json(finding) | {"level": level, "param": param, "turn": smallest.turn}
+    record |= {"legal": [str(outcome) for outcome in smallest.legal], "record": _json_of(smallest)}
+    release = str(provenance.get("kernel", {}).get("release", ""))
+    files = {
+        "finding.json": _json(record),
+        "provenance.json": _json(provenance),
+        "vectors.txt": "".join(f"{name}\n" for name in finding.vectors).encode(),
+        "explanation.txt": "".join(f"{line}\n" for line in told).encode(),
+        "config.fragment": kernel.FRAGMENT.read_bytes(),
+        **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
+        SCRIPT: script(finding, release=release).encode(),
+    }
+    if how == "l1":
+        files |= {"probe.elf": binaries.probe.read_bytes(), "memio": binaries.memio.read_bytes()}
+        files["batch.bin"] = guest.pack([vector])
+    else:
+        files["kvmclient"] = binaries.client.read_bytes()
+        if how == "client":
+            assert isinstance(vector, ClientVector | ClientSequence | UserMsrVector)
+            files["case.txt"] = f"{client.request(vector)}\n".encode()
+    fragment_of_run = provenance.get("config", {}).get("fragment")
+    env = vector.machine.env
+    (value,) = selection.params(param)
+    files["README.md"] = _render(
+        "README.md.j2",
+        f=finding,
+        told=told,
+        level=level,
+        param=param,
+        release=release,
+        series=series,
+        patches=chosen,
+        files=sorted(files),
+        other_fragment=bool(fragment_of_run) and fragment_of_run != sha256(kernel.FRAGMENT),
+        other_probe=how == "l1" and provenance.get("probe", "") not in ("", sha256(binaries.probe)),
+        parameters=Parameters(value, env.ept, env.eptad, env.nx_huge_pages),
+        cpu_mbec=env.cpu_mbec,
+        how=how,
+    ).encode()
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    return files | {"SHA256SUMS": sums.encode()}
+
+
+def _json_of(departure: Departure) -> dict[str, Any]:
+    """The departure's answers field by field; a kind as its word."""
+
+    def plain(outcome: Outcome | None) -> Any:
+        return None if outcome is None else asdict(outcome) | {"kind": outcome.kind.value, "turns": len(outcome.turns)}
+
+    return {"seen": plain(departure.seen), "legal": [plain(o) for o in departure.legal]}
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def archive(files: Mapping[str, bytes], folder: str) -> bytes:
+    """``files`` under ``folder`` as .tar.gz: sorted, of one time and owner: the same files, the same bytes."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size = len(data)
+            entry.mode = 0o755 if name == SCRIPT or data.startswith(b"\x7fELF") else 0o644
+            entry.uname = entry.gname = "root"
+            tar.addfile(entry, io.BytesIO(data))
+    return gzip.compress(packed.getvalue(), 9, mtime=0)

@@ -1,0 +1,88 @@
+"""Three answers to one question, and what their disagreement is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Prediction
+
+Contract = tuple[Allowed, ...] | NotApplicable
+
+
+class Mark(Flag):
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last three."""
+
+    AGREE = auto()
+    DRIFT = auto()  # mirror against observation: our model is wrong
+    FINDING = auto()  # contract against observation: the kernel (or, bare, the CPU) departs from the manual
+    NOT_APPLICABLE = auto()  # the contract cannot decide, by a named rule
+    BLOCKED = auto()  # never ran, or the probe's own frame failed: says nothing
+    ENTRY_FAILURE = auto()  # the VM entry itself was refused: counted apart
+    TRACED = auto()  # KVM's tracepoints and WARNs were held against the mirror's
+    EVENT_DRIFT = auto()  # ... and differ
+    TAKEN = auto()  # not asked: a lower level's answer, whose machine code this level is
+
+
+UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)
+
+
+def stands(section: str) -> str:
+    """Where a rule stands, as reports say it: a section of the SDM, one of the kernel's documents, or nowhere."""
+    if section == "-":
+        return "KVM's own promise"
+    return section if section.startswith("Linux ") else f"SDM {section}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The marks of one vector at one level; ``rule`` names the contract's rule that was met or broken."""
+
+    marks: Mark
+    rule: str = ""
+
+
+def _contract_marks(contract: Contract, seen: Outcome) -> tuple[Mark, str]:
+    if isinstance(contract, NotApplicable):
+        return Mark.NOT_APPLICABLE, contract.rule
+    for allowed in contract:
+        if allowed.outcome.matches(seen):
+            return Mark(0), allowed.rule
+    return Mark.FINDING, departing(contract, seen)[1].rule
+
+
+def departing(contract: Sequence[Allowed], seen: Outcome) -> tuple[int, Allowed]:
+    """Where ``seen`` departs from every answer that ``contract`` allows: the turn, from 0, and what is allowed there.
+
+    Of a sequence that is the turn up to which the row of answers that holds longest holds; what follows it has
+    another history than the contract's.
+    """
+
+    def held(allowed: Allowed) -> int:
+        pairs = zip(allowed.outcome.turns, seen.turns, strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if not a.matches(b)), len(seen.turns))
+
+    best = max(contract, key=held)  # the first of those that hold as long
+    if not best.outcome.turns or not seen.turns:
+        return 0, best
+    turn = min(held(best), len(best.outcome.turns) - 1)
+    return turn, Allowed(best.outcome.turns[turn], best.rule.split(THEN)[turn], best.section.split(THEN)[turn])
+
+
+def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcome) -> Verdict:
+    """The verdict on ``seen``; None stands for a voice that was not asked (a series without a mirror).
+
+    A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror neither said
+    that it would be nor that L1 dies of it (such vectors are sampled, since each costs a restart of L1).
+    """
+    if seen.kind in UNHEARD:
+        foretold = {prediction.outcome.kind, prediction.outcome.last.kind} if prediction is not None else {Kind.HOST}
+        surprised = not foretold & {seen.kind, Kind.HOST}
+        return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
+    marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
+    if prediction is not None and not prediction.outcome.matches(seen):
+        marks |= Mark.DRIFT
+    if seen.last.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
+        marks |= Mark.ENTRY_FAILURE
+    return Verdict(marks or Mark.AGREE, rule)

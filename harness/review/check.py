@@ -1,0 +1,226 @@
+"""What a reviewer asks of each mail of a series: applies, builds alone, no new warning, checkpatch, what it changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.build import Cache, Modules, digest, kernel
+from harness.build import modules as levels
+from harness.errors import BuildError
+from harness.process import programs, table
+from harness.review import identity
+from harness.review.identity import Difference
+from harness.series import Offset, Patch, Series
+from harness.series import folder as series_io
+from kvmodel.series import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One patch as checked. ``verdict``: what becomes of its claim; ``finding`` where it does not hold."""
+
+    patch: Patch
+    offsets: tuple[Offset, ...]
+    seconds: float
+    new_warnings: tuple[str, ...]
+    checkpatch: tuple[str, ...]
+    difference: Difference
+    image_differs: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        """The patch's number, from 1."""
+        return self.patch.number
+
+    @property
+    def effect(self) -> bool:
+        """Whether anything in the modules differs that can be seen at run time."""
+        return not self.difference.nothing
+
+    @property
+    def finding(self) -> bool:
+        """Whether the patch claims no functional change and one is there, or it brings a new warning."""
+        return bool(self.new_warnings) or (self.patch.claim is not Claim.NONE and self.effect)
+
+    @property
+    def verdict(self) -> str:
+        """The claim and what became of it."""
+        if self.patch.claim is not Claim.NONE:
+            return f"{self.patch.claim.value}: " + ("does NOT hold" if self.effect else "holds")
+        return "" if self.effect else "no effect alone"
+
+
+def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | None = None) -> list[Row]:
+    """Check the patches with the numbers ``wanted``. Exceptions as ``levels.build``."""
+    base = kernel.base(cache, linux)
+    applied = series_io.states(series, base.pristine)
+    needed = sorted({n for w in wanted for n in (w - 1, w)})
+    made = levels.build(cache, series, needed, linux=linux, need_image=False)
+    rows = []
+    for number in wanted:
+        old, new = made[number - 1], made[number]
+        rows.append(
+            Row(
+                series.patches[number - 1],
+                applied[number - 1].offsets,
+                new.seconds,
+                tuple(w for w in new.warnings if w not in old.warnings),
+                checkpatch(cache, base.pristine, series.patches[number - 1]),
+                identity.compare(cache, files(old), files(new)),
+                new.image_differs,
+            )
+        )
+    return rows
+
+
+def files(modules: Modules) -> dict[str, Path]:
+    """A level's modules by file name, as ``identity.compare`` wants them."""
+    return {path.name: path for path in (modules.irqbypass, modules.kvm, modules.kvm_intel) if path}
+
+
+def checkpatch(cache: Cache, pristine: Path, patch: Patch) -> tuple[str, ...]:
+    """What the tree's own checkpatch says, as ``ERROR: ...`` and ``WARNING: ...`` with the mail's line before it.
+
+    Signed-off-by lines are left out of it: a mail of ours cannot sign for its author.
+    """
+    data = patch.path.read_bytes()
+
+    def run(folder: Path) -> None:
+        script = pristine / "scripts" / "checkpatch.pl"
+        if not script.is_file():
+            raise BuildError(f"{pristine} has no scripts/checkpatch.pl: name a whole kernel source")
+        argv = ["perl", str(script), "--terse", "--no-signoff", "--no-summary", "-q", "--color=never", str(patch.path)]
+        done = programs.run(argv, cwd=pristine, check=False)
+        lines = [m[1] for m in re.finditer(r"^[^\n]*?:(\d+: (?:ERROR|WARNING): .*)$", done.stdout, re.M)]
+        if done.returncode and not lines:
+            raise BuildError(programs.failure(done))
+        (folder / "checkpatch.json").write_text(json.dumps(lines), encoding="utf-8")
+
+    key = {"source": pristine.name, "mail": digest("mail", data.decode("latin-1"))}
+    folder = cache.entry("checkpatch", key, run, title=f"checkpatch {patch.number}")
+    found: list[str] = json.loads((folder / "checkpatch.json").read_text(encoding="utf-8"))
+    return tuple(found)
+
+
+def functions(row: Row) -> str:
+    """The changed functions by name, with why where it is not plain code."""
+    words = []
+    for change in row.difference.functions:
+        words.append(change.name if change.why == "code" else f"{change.name} ({change.why})")
+    return ", ".join(words) or "none"
+
+
+def in_words(difference: Difference, most: int = 6) -> str:
+    """What became of the machine code, in one line: ``identical``, or what differs with the first names of each."""
+    names = [change.name for change in difference.functions]
+    parts = (("functions", names), ("data", difference.data), ("parameters", difference.parameters),
+             ("tracepoint formats", difference.formats))  # fmt: skip
+    words = [
+        f"{len(found)} {what}: {', '.join(found[:most])}{', ...' if len(found) > most else ''}"
+        for what, found in parts
+        if found
+    ]
+    if difference.warns:
+        words.append(f"WARNs: {difference.warns}")
+    return "; ".join(words) or "identical"
+
+
+def told(cache: Cache, old: Modules, new: Modules) -> str:
+    """``in_words`` of two levels; kept, since functions that differ are taken apart for seconds each time."""
+
+    def look(folder: Path) -> None:
+        words = in_words(identity.compare(cache, files(old), files(new)))
+        (folder / "words.txt").write_text(words, encoding="utf-8")
+
+    key = {"old": old.folder.name, "new": new.folder.name, "recipe": 1}
+    return (cache.entry("identity-words", key, look, title="machine code") / "words.txt").read_text(encoding="utf-8")
+
+
+def others(row: Row) -> list[str]:
+    """What else changed: data, parameters, tracepoint formats, WARNs, lines of WARNs, the image."""
+    d = row.difference
+    parts = [("parameters", d.parameters), ("tracepoint formats", d.formats), ("data", d.data)]
+    found = [f"{what}: {', '.join(names)}" for what, names in parts if names]
+    if d.warns:
+        found.append(f"WARNs without a change of code: {d.warns}")
+    if d.moved_lines:
+        found.append(f"lines of WARNs moved: {d.moved_lines}")
+    if row.image_differs:
+        found.append(f"objects of the kernel image: {', '.join(row.image_differs)}")
+    return found
+
+
+HEAD = ("patch", "applies", "builds", "warnings", "checkpatch", "functions", "claim", "subject")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """The row's columns, in the order of HEAD."""
+    errors = sum("ERROR:" in line for line in row.checkpatch)
+    far = max((abs(o.lines) for o in row.offsets), default=0)
+    return (
+        str(row.number),
+        f"{len(row.offsets)} offsets, at most {far}" if row.offsets else "exact",
+        f"{row.seconds:.0f} s",
+        str(len(row.new_warnings)),
+        f"{errors} E, {len(row.checkpatch) - errors} W" if row.checkpatch else "clean",
+        str(len(row.difference.functions)),
+        row.verdict,
+        row.patch.subject,
+    )
+
+
+def text(rows: Sequence[Row], verbose: bool = False) -> str:
+    """The table for a terminal: a row a patch, and under it, indented, what changed by name."""
+    head, *shown = table.lines([HEAD, *map(cells, rows)])
+    lines = [head]
+    for row, line in zip(rows, shown, strict=True):
+        lines.append(line)
+        if row.difference.functions:
+            lines.append(f"       functions: {functions(row)}")
+        lines += [f"       {line}" for line in (*others(row), *row.new_warnings, *row.checkpatch)]
+        if verbose or row.finding:
+            for change in row.difference.functions:
+                lines += [f"       {change.module} {change.name}:", *(f"         {r}" for r in change.excerpt)]
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table for a README."""
+    lines = ["| " + " | ".join((*HEAD[:-1], "what changed")) + " |", "|" + " --- |" * len(HEAD)]
+    for row in rows:
+        changed = "; ".join(([f"functions: {functions(row)}"] if row.difference.functions else []) + others(row))
+        words = (*cells(row)[:-1], changed or "nothing")
+        lines.append("| " + " | ".join(w.replace("|", "\\|").replace("*", "\\*") for w in words) + " |")
+    return "\n".join(lines)
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as plain values."""
+    return [
+        {
+            "number": row.number,
+            "subject": row.patch.subject,
+            "claim": row.patch.claim.value,
+            "verdict": row.verdict,
+            "finding": row.finding,
+            "offsets": [{"file": o.path, "hunk": o.hunk, "lines": o.lines} for o in row.offsets],
+            "seconds": row.seconds,
+            "new_warnings": list(row.new_warnings),
+            "checkpatch": list(row.checkpatch),
+            "functions": [
+                {"module": c.module, "name": c.name, "why": c.why, "excerpt": list(c.excerpt)}
+                for c in row.difference.functions
+            ],
+            "data": list(row.difference.data),
+            "parameters": list(row.difference.parameters),
+            "tracepoints": list(row.difference.formats),
+            "moved_warn_lines": row.difference.moved_lines,
+            "image_differs": list(row.image_differs),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,23 @@
+"""A run: what it needs, who asks which host what, and the three voices side by side."""
+
+from harness.run import bare, minimise_on_hosts
+from harness.run.judge import Voices
+from harness.run.sample import Judged, huge_pages
+from harness.run.setup import Bench
+from harness.run.workers import Done, Options, ask, costs, execute, finished, machine_name
+
+__all__ = [
+    "Bench",
+    "Done",
+    "Judged",
+    "Options",
+    "Voices",
+    "ask",
+    "bare",
+    "costs",
+    "execute",
+    "finished",
+    "huge_pages",
+    "machine_name",
+    "minimise_on_hosts",
+]

@@ -1,0 +1,92 @@
+"""The three voices side by side: what mirror and contract say of what a session saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from harness.observe import Deadly, Seen
+from harness.questions import Load
+from harness.results import Answer, Contract, Mark, Under, Verdict, judge
+from harness.run.sample import Judged, judge_traces, select
+from kvmodel import machine, sdm
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Kind, Prediction
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
+
+# The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
+_predict = lru_cache(maxsize=1 << 15)(machine.predict)
+# The contract of a vector is the same at every level that makes the same virtual CPU.
+_allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
+
+
+class Voices:
+    """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM."""
+
+    def __init__(self, host_cpu: Under, mirror: bool = True) -> None:
+        self._host_cpu = host_cpu
+        self._mirror = mirror
+        self._spoken: dict[Load, set[str]] = {}  # the WARNs that were due at a load's vectors
+
+    def to_trace(self, load: Load, vectors: Sequence[Vector]) -> list[Vector]:
+        """The vectors of a machine's batch whose tracepoints are to be read."""
+        if not self._mirror:
+            return [v for v in vectors if isinstance(v, NxVector)]
+        return select(load, self._host_cpu(load.env.cpu_mbec), vectors)
+
+    def judge_events(self, load: Load, seen: Seen) -> list[Judged]:
+        """What was traced, held against the mirror."""
+        if not self._mirror:
+            return []
+        spoken = self._spoken.setdefault(load, set())
+        return judge_traces(load, self._host_cpu(load.env.cpu_mbec), seen.traced, spoken)
+
+    def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
+        """The journal's rows of one batch.
+
+        The contract's CPU is the one that L1 read; where L1 never ran, the one that the mirror says it would read.
+        """
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        marks = {one.vector: Mark.TRACED | (Mark.EVENT_DRIFT if one.difference else Mark(0)) for one in told}
+        found = []
+        for vector, outcome in zip(vectors, seen.outcomes, strict=True):
+            prediction = self._predict(load, cpu, vector)
+            contract: Contract = _allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
+            verdict = judge(prediction, contract, outcome)
+            access = vector.asked if isinstance(vector, NxVector) else vector
+            verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
+            found.append(Answer(vector, outcome, prediction, contract, verdict))
+        return found
+
+    def deadly(self, load: Load) -> Deadly | None:
+        """For ``Session.ask_l1``: the class of a vector of which the mirror says L1 dies; None without a mirror."""
+        if not self._mirror:
+            return None
+        cpu = self._host_cpu(load.env.cpu_mbec)
+
+        def name(vector: Vector) -> str | None:
+            if isinstance(vector, NxVector):
+                vector = vector.asked
+            if not isinstance(vector, AccessVector | SequenceVector):
+                return None
+            outcome = _predict(load.level, load.param, cpu, vector).outcome
+            if outcome.last.kind is not Kind.HOST:
+                return None
+            if isinstance(vector, AccessVector):
+                return f"{vector.access.value}, MBEC {vector.mbec.value}"
+            access = vector.turns[len(outcome.turns) - 1].access
+            return f"a sequence's {access.access.value}, MBEC {access.mbec.value}"
+
+        return name
+
+    def offered(self, load: Load) -> bool:
+        """Whether the mirror says that L1 is offered the control in ``load``; True without a mirror."""
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        return self._virtual(load, cpu, MsrVector(Mbec.ON, env=load.env.name)).mbec
+
+    def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Prediction | None:
+        return _predict(load.level, load.param, cpu, vector) if self._mirror else None
+
+    def _virtual(self, load: Load, cpu: Cpu, vector: Vector) -> Cpu:
+        return machine.virtual_cpu(load.level, load.param, cpu, vector.machine) if self._mirror else cpu

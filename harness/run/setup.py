@@ -1,0 +1,217 @@
+"""Everything a run needs, built or taken from the cache, and what it says of itself afterwards."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from harness import places
+from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
+from harness.build import modules as levels
+from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, boot
+from harness.observe import Session
+from harness.process import parallel, programs
+from harness.results import cpus
+from harness.review import check as series_check
+from harness.review import identity
+from harness.run import emulator
+from harness.series import folder
+from kvmodel.cpu import Cpu
+
+
+class Bench:
+    """The built parts: emulator, kernel, modules of every level, image, probe, client."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        emulator: Path | None,
+        mended: bool,
+        linux: Path | None,
+        series: Path | None,
+        lab: Lab | None = None,
+    ) -> None:
+        self.cache = cache
+        self._emulator, self._mended, self._linux = emulator, mended, linux
+        self.series = folder.read(series) if series is not None else folder.read()
+        self._modules: dict[int, levels.Modules] = {}
+        self._kernel: kernel.BaseKernel | None = None
+        self.bochs = Path()
+        self.probe = Path()
+        self.client = Path()
+        self.lab = lab
+        self._lab_cpu: Cpu | None = None
+        self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Bench:
+        """From the options of ``harness.cli.common.add_builds``."""
+        host = getattr(args, "host", None)
+        lab = Lab.of(host, args.host_key, args.known_hosts, args.host_qemu) if host else None
+        emulator = None if args.bochs_unmended else args.bochs
+        return cls(
+            Cache(),
+            emulator=emulator,
+            mended=not args.bochs_unmended,
+            linux=args.linux,
+            series=args.series,
+            lab=lab,
+        )
+
+    def host_cpu(self, mbec: bool = True) -> Cpu:
+        """The CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
+        if self.lab is None:
+            return cpus.emulated(mbec)
+        if self._lab_cpu is None:
+            self._lab_cpu = self.lab.cpu()
+        return self._lab_cpu
+
+    def build_bare(self) -> None:
+        """Build what the bare CPU needs: emulator and probe."""
+        packages.require()
+        made = parallel.side_by_side({"bochs": self._build_bochs, "probe": lambda: probe.build(self.cache)})
+        self.bochs, self.probe = made["bochs"], made["probe"]
+
+    def _build_bochs(self) -> Path:
+        return bochs.users(self._emulator) if self._emulator else emulator.build(self.cache, self._mended)
+
+    def build(self, wanted: Iterable[int]) -> None:
+        """Build whatever is missing for these levels, independent parts side by side."""
+        packages.require()
+        wanted = list(wanted)
+        apart: dict[str, Callable[[], Any]] = {
+            "kernel": lambda: kernel.base(self.cache, self._linux),
+            # A patch that does not apply is told before the long builds are done.
+            "patches": lambda: folder.states(self.series, kernel.source(self.cache, self._linux), max(wanted)),
+            **(
+                {"memio": lambda: probe.memio(self.cache)}
+                if self.lab
+                else {"bochs": self._build_bochs, "file system": lambda: rootfs.initramfs(self.cache)}
+            ),
+            "probe": lambda: probe.build(self.cache),
+            "client": lambda: probe.client(self.cache),
+        }
+        made = parallel.side_by_side(apart)
+        base: kernel.BaseKernel = made["kernel"]
+        self._kernel = base
+        self.probe = made["probe"]
+        self.client = made["client"]
+        if self.lab:
+            self._memio: Path = made["memio"]
+        else:
+            self.bochs = made["bochs"]
+        self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
+        if self.lab is None:
+            modules = [path for made in self._modules.values() for path in (made.kvm, made.kvm_intel)]
+            self._boot = boot.boot(self.cache, base.bzimage, [self.probe, self.client, *modules])
+
+    def provenance(self) -> dict[str, Any]:
+        """What the run is made of, as far as it is known before a host runs."""
+        made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}
+        if self.lab is None:
+            made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
+        else:
+            made["lab"] = [str(machine) for machine in self.lab.machines]
+        if self._kernel is not None:
+            made |= {
+                "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
+                "config": {"fragment": sha256(kernel.FRAGMENT), "config": sha256(self._kernel.config)},
+                "compiler": kernel.compiler_version(),
+                "patches": self.patches(),
+            }
+            if self.lab is None:
+                made["qemu"] = rootfs.qemu_version(self.cache)
+            else:
+                made[cpus.PROVENANCE] = cpus.as_json(self.host_cpu())
+        return made
+
+    def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:
+        """A row a patch: its mail, how it applies, its level's build.
+
+        With ``compared`` also what became of the machine code of the run's levels, where the cache has the level
+        below: seconds a patch the first time.
+        """
+        assert self._kernel is not None
+        known = dict(self._modules)
+        if compared:
+            everything = range(self.series.last + 1)
+            there = set(everything) - set(levels.missing(self.cache, self.series, everything, linux=self._linux))
+            known = levels.build(self.cache, self.series, there, linux=self._linux, need_image=False)
+        rows = []
+        for done in folder.states(self.series, self._kernel.pristine):
+            patch = done.patch
+            here, below = (known.get(n) for n in (patch.number, patch.number - 1))
+            far = max((abs(o.lines) for o in done.offsets), default=0)
+            row: dict[str, Any] = {
+                "number": patch.number,
+                "subject": patch.subject,
+                "author": patch.author,
+                "message_id": patch.message_id,
+                "claim": patch.claim.value,
+                "sha256": sha256(patch.path),
+                "applies": f"yes, {len(done.offsets)} offsets, at most {far} lines" if done.offsets else "yes, exactly",
+            }
+            if here is not None:
+                new = [w for w in here.warnings if below is None or w not in below.warnings]
+                row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
+            if compared and patch.number in self._modules and here is not None and below is not None:
+                row["identity"] = series_check.told(self.cache, below, here)
+            rows.append(row)
+        return rows
+
+    def same_code(self, below: int, level: int) -> bool:
+        """Whether the modules of two levels of the run are the same machine code and data."""
+        old, new = (series_check.files(self._modules[n]) for n in (below, level))
+        return identity.same(self.cache, old, new)
+
+    def modules(self, level: int) -> levels.Modules:
+        """The modules of a level of the run."""
+        return self._modules[level]
+
+    @property
+    def kernel_release(self) -> str:
+        """The base kernel's release, as it says it itself."""
+        assert self._kernel is not None
+        return self._kernel.release
+
+    def release(self) -> None:
+        """The workers have ended: whoever opens a host next may have any."""
+        if self.lab is not None:
+            self.lab.release()
+
+    def open_host(self, cpu_mbec: bool, name: str) -> Host:
+        """A host that is not started yet."""
+        if self.lab is not None:
+            assert self._kernel is not None
+            return self.lab.mine(self._kernel.release, self._memio)
+        return EmulatedHost(
+            self.cache,
+            bochs=self.bochs,
+            boot=self._boot,
+            cpu_model=CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC,
+            name=name,
+        )
+
+    def start_commands(self, cpu_mbec: bool) -> list[str]:
+        """How a host comes up, as ``--dry-run`` shows it."""
+        if self.lab is not None:
+            return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self.lab.machines]
+        model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
+        return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model}"]
+
+    def open_session(self, host: Host) -> Session:
+        """A session on a started host."""
+        info = CpuInfo.parse(host.run("cat /proc/cpuinfo", check=True).stdout)
+        self.cpus[getattr(host, "cpu_model", host.name)] = info.provenance
+        return Session(host, lambda level: self._modules[level], self.client, self.probe)
+
+
+def _commit() -> str:
+    """The checkout's commit, ``-dirty`` where files differ from it; empty outside a checkout."""
+    if places.CHECKOUT is None:
+        return ""
+    found = programs.run(["git", "describe", "--always", "--dirty"], cwd=places.CHECKOUT, check=False)
+    return found.stdout.strip() if found.returncode == 0 else ""

@@ -1,0 +1,23 @@
+"""A patch series: a folder of patches, read, checked and applied; mails and commit ranges made into one."""
+
+from harness.series import folder, mail, pinned, posted
+from harness.series.folder import Applied, Offset, Patch, Series, State, base_state, level_state, states
+from harness.series.mail import Hunk, Mail, parse_diff
+
+__all__ = [
+    "Applied",
+    "Hunk",
+    "Mail",
+    "Offset",
+    "Patch",
+    "Series",
+    "State",
+    "base_state",
+    "folder",
+    "level_state",
+    "mail",
+    "parse_diff",
+    "pinned",
+    "posted",
+    "states",
+]

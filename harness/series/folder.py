@@ -1,0 +1,363 @@
+"""A series folder: read, checked, and applied level by level.
+
+A folder holds series.toml and one mail a patch. Hunks may land at an offset, never with fuzz: a hunk whose context
+is not there ends the work with the patch, the level, the file and the hunk in the message.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+from harness import places
+from harness.errors import SeriesError
+from harness.process import programs
+from harness.series import mail as mails
+from kvmodel import series as model
+from kvmodel.series import Claim
+
+FOLDER: Final = places.PATCHES
+INDEX: Final = "series.toml"
+SCHEMA: Final = 1
+OWN: Final = "mbec"  # the name of the series that kvmodel mirrors
+
+State = dict[str, bytes | None]
+"""Files of a level by their path in the tree; None for one that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What should be seen from outside: ``where`` (code, data, tracepoint, parameter, spte, msr, exit), what, and
+    from which level on."""
+
+    where: str
+    what: str
+    level: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch of a series folder."""
+
+    number: int
+    subject: str
+    author: str
+    message_id: str
+    claim: Claim
+    files: tuple[str, ...]
+    visible: tuple[Visible, ...]
+    path: Path
+    mail: mails.Mail
+
+    @property
+    def name(self) -> str:
+        """Number and file, for messages."""
+        return f"patch {self.number} ({self.path.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A hunk that did not land where its header says: how many lines later (negative: earlier)."""
+
+    path: str
+    hunk: int
+    lines: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series folder that was read and found sound."""
+
+    folder: Path
+    name: str
+    title: str
+    base_version: str
+    base_sha256: str | None
+    patches: tuple[Patch, ...]
+
+    @property
+    def last(self) -> int:
+        """The highest level."""
+        return len(self.patches)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether ``kvmodel`` has a mirror of this series."""
+        return self.name == OWN
+
+    @cached_property
+    def touched(self) -> tuple[str, ...]:
+        """Every file that some patch changes, sorted."""
+        return tuple(sorted({path for patch in self.patches for path in patch.files}))
+
+    def numbers(self, level: int | Collection[int]) -> tuple[int, ...]:
+        """The patches of a level: 1 to ``level``, or exactly those given. SeriesError for an unknown one."""
+        wanted = range(1, level + 1) if isinstance(level, int) else sorted(level)
+        if isinstance(level, int) and not 0 <= level <= self.last:
+            raise SeriesError(f"level {level} is unknown: this series has levels 0 to {self.last}")
+        for number in wanted:
+            if not 1 <= number <= self.last:
+                raise SeriesError(f"patch {number} is unknown: this series has patches 1 to {self.last}")
+        return tuple(wanted)
+
+
+def read(folder: Path = FOLDER) -> Series:
+    """Read a series folder. SeriesError for whatever is missing, contradictory or unsafe in it."""
+    folder = folder.expanduser().absolute()
+    index = folder / INDEX
+    try:
+        data = tomllib.loads(index.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SeriesError(f"{folder} is no series folder: it has no {INDEX}; make one with series import") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SeriesError(f"{index} cannot be read: {error}") from error
+    try:
+        if data["schema"] != SCHEMA:
+            raise SeriesError(f"{index}: schema {data['schema']} is unknown; this version reads schema {SCHEMA}")
+        patches = tuple(_patch(folder, row) for row in data["patch"])
+        series = Series(
+            folder, data["name"], data["title"], data["base"]["version"], data["base"].get("sha256"), patches
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SeriesError(f"{index}: {_what(error)}; compare it with {FOLDER / INDEX}") from error
+    _in_order(series, index)
+    if series.mirrored:
+        _as_mirrored(series, index)
+    return series
+
+
+def _what(error: Exception) -> str:
+    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _patch(folder: Path, row: Mapping[str, Any]) -> Patch:
+    number, file = row["number"], row["file"]
+    if not re.fullmatch(r"[\w.+-]+", file) or file.startswith("."):
+        raise SeriesError(f"{folder / INDEX}: patch {number}: {file!r} is no plain file name")
+    path = folder / file
+    if path.is_symlink() or not path.is_file():
+        raise SeriesError(f"patch {number}: {path} is no file")
+    mail = mails.parse(path.read_bytes(), f"patch {number} ({file})")
+    files = tuple(f.path for f in mail.files)
+    visible = tuple(Visible(v["where"], v["what"], v["level"]) for v in row.get("visible", ()))
+    patch = Patch(
+        number,
+        row["subject"],
+        row["author"],
+        row.get("message_id", ""),
+        Claim(row.get("claim", "none")),
+        tuple(row["files"]),
+        visible,
+        path,
+        mail,
+    )
+    if not files:
+        raise SeriesError(f"{patch.name}: it has no diff")
+    for what, said, found in (
+        ("subject", patch.subject, mail.subject),
+        ("author", patch.author, mail.author),
+        ("files", sorted(patch.files), sorted(files)),
+    ):
+        if said != found:
+            raise SeriesError(f"{patch.name}: {INDEX} says {what} {said!r}, the mail has {found!r}: mend one of them")
+    return patch
+
+
+def _in_order(series: Series, index: Path) -> None:
+    for expected, patch in enumerate(series.patches, 1):
+        if patch.number != expected:
+            raise SeriesError(
+                f"{index}: patch {patch.number} stands where patch {expected} belongs: "
+                "numbers go from 1 without a gap, each once"
+            )
+    if not series.patches:
+        raise SeriesError(f"{index}: it names no patch")
+
+
+def _as_mirrored(series: Series, index: Path) -> None:
+    """The folder says of each patch what ``kvmodel.series`` says: the mirror is of this very series."""
+    if len(series.patches) != model.LAST:
+        raise SeriesError(f"{index}: the series {OWN!r} has {model.LAST} patches, not {len(series.patches)}")
+    for patch, known in zip(series.patches, model.PATCHES, strict=True):
+        for what in ("subject", "author", "message_id", "claim"):
+            if getattr(patch, what) != getattr(known, what):
+                raise SeriesError(
+                    f"{index}: patch {patch.number}: {what} is {getattr(patch, what)!r}, the mirror was made for "
+                    f"{getattr(known, what)!r}: give another series another name than {OWN!r}"
+                )
+
+
+def _git_environment(folder: Path) -> dict[str, str | None]:
+    """git inside ``folder`` and nowhere else, whatever repository lies around it and whatever the user set."""
+    return {
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_SYSTEM": "/dev/null",
+        **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")),
+    }
+
+
+def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
+    """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
+
+    SeriesError names patch, level, file and hunk where one does not apply.
+    """
+    for path in patch.files:
+        at = folder
+        for part in Path(path).parts:
+            at = at / part
+            if at.is_symlink():
+                raise SeriesError(f"{patch.name}: {path} is reached through a symbolic link: it is refused")
+    done = programs.run(
+        ["git", "apply", "--verbose", "--whitespace=nowarn", "-"],
+        cwd=folder,
+        env=_git_environment(folder),
+        input=patch.mail.diff,
+        check=False,
+    )
+    if done.returncode:
+        raise SeriesError(_why_not(patch, level, done.stderr))
+    offsets = []
+    current = ""
+    for line in done.stderr.splitlines():
+        if found := re.match(r"Checking patch (.*?)\.\.\.$", line):
+            current = found[1]
+        elif found := re.match(r"Hunk #(\d+) succeeded at \d+ \(offset (-?\d+) lines?\)", line):
+            offsets.append(Offset(current, int(found[1]), int(found[2])))
+    return offsets
+
+
+def _why_not(patch: Patch, level: str, text: str) -> str:
+    """One sentence from git's answer: which file and which hunk."""
+    file, line = "", 0
+    for row in text.splitlines():
+        if found := re.match(r"error: patch failed: (.*):(\d+)$", row):
+            file, line = found[1], int(found[2])
+            break
+        if found := re.match(r"error: (.*): (No such file or directory|already exists in working directory)", row):
+            return f"{patch.name} does not apply at level {level}: {found[1]}: {found[2].lower()}"
+    for change in patch.mail.files:
+        if change.path == file:
+            for hunk in change.hunks:
+                if hunk.old_start == line:
+                    return (
+                        f"{patch.name} does not apply at level {level}: hunk {hunk.number} of {len(change.hunks)} "
+                        f"of {file} (line {line}) finds no such context; rebase it, fuzz is never allowed"
+                    )
+    return f"{patch.name} does not apply at level {level}: {text.strip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The files after a patch, and how its hunks landed."""
+
+    patch: Patch
+    state: State
+    offsets: tuple[Offset, ...]
+
+
+def base_state(series: Series, pristine: Path) -> State:
+    """The touched files as the base has them."""
+    state: State = {}
+    for path in series.touched:
+        file = pristine / path
+        state[path] = file.read_bytes() if file.is_file() else None
+    return state
+
+
+def states(series: Series, pristine: Path, level: int | Collection[int] | None = None) -> list[Applied]:
+    """Apply the patches of ``level`` (default: all) one after the other to the touched files of ``pristine``.
+
+    One item a patch, in order; the base is not among them. SeriesError where a patch does not apply.
+    """
+    wanted = series.numbers(series.last if level is None else level)
+    state = base_state(series, pristine)
+    made: list[Applied] = []
+    folder = Path(tempfile.mkdtemp(prefix="kvmirror-apply-"))
+    try:
+        for path, data in state.items():
+            if data is not None:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(data)
+        for number in wanted:
+            patch = series.patches[number - 1]
+            offsets = apply_patch(folder, patch, str(number))
+            state = dict(state)
+            for path in patch.files:
+                file = folder / path
+                state[path] = file.read_bytes() if file.is_file() else None
+            made.append(Applied(patch, state, tuple(offsets)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return made
+
+
+def level_state(series: Series, pristine: Path, level: int | Collection[int]) -> State:
+    """The touched files at a level: patches 1 to ``level``, or exactly the patches given."""
+    numbers = series.numbers(level)
+    return states(series, pristine, numbers)[-1].state if numbers else base_state(series, pristine)
+
+
+def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
+    """Make ``target`` a git tree of the base and one commit a patch up to ``level``; the last commit's id.
+
+    SeriesError when ``target`` exists and is not empty, or a patch does not apply; then nothing is left behind.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SeriesError(f"{target} is there already: name a folder that is not")
+    numbers = series.numbers(level)
+    states(series, pristine, numbers)  # all of it applies, or nothing is made
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        programs.run(["cp", "-a", "--no-preserve=ownership", "--reflink=auto", f"{pristine}/.", work])
+        for name in (".git", "inputs.json", "seconds.json"):  # the cache's own notes are no part of the source
+            junk = work / name
+            if junk.is_dir():
+                shutil.rmtree(junk)
+            junk.unlink(missing_ok=True)
+        environment: dict[str, str | None] = {
+            **_git_environment(work),
+            "GIT_COMMITTER_NAME": "kvmirror",
+            "GIT_COMMITTER_EMAIL": "kvmirror@localhost",
+            "GIT_AUTHOR_NAME": "kvmirror",
+            "GIT_AUTHOR_EMAIL": "kvmirror@localhost",
+        }
+
+        def git(*words: str, text: str | None = None, **more: str) -> str:
+            options = ("-c", "core.hooksPath=/dev/null", "-c", "core.looseCompression=0", "-c", "commit.gpgSign=false")
+            return programs.run(["git", *options, *words], cwd=work, env={**environment, **more}, input=text).stdout
+
+        git("init", "-q", "-b", "main")
+        git("add", "-A", "-f")
+        git("commit", "-q", "-m", f"Linux {series.base_version}")
+        for number in numbers:
+            patch = series.patches[number - 1]
+            git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
+            message = f"{patch.subject}\n\n{patch.mail.message}\n"
+            dated = {"GIT_AUTHOR_DATE": patch.mail.date} if patch.mail.date else {}
+            git("commit", "-q", "--allow-empty-message", f"--author={patch.author}", "-F", "-", text=message, **dated)
+        head = git("rev-parse", "HEAD").strip()
+        work.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        work.rename(target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return head
+
+
+def write(folder: Path, *, name: str, title: str, base: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
+    body = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base), "patch": list(rows)}
+    (folder / INDEX).write_text(tomli_w.dumps(body), encoding="utf-8")

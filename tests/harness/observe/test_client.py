@@ -1,0 +1,117 @@
+"""The small client: its requests, its lines, and the host that warns once a load."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.build import probe
+from harness.errors import HostError
+from harness.findings.departures import severity
+from harness.findings.group import weight
+from harness.hosts.base import Result
+from harness.observe import client
+from harness.questions import client as client_vectors
+from harness.questions.core import core, full
+from kvmodel.question import tally
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserMsrVector, parse
+
+SEQUENCE = ClientSequence("long", "s", "2m", ("read", "age", "log", "write"), "eptad0nx")
+
+
+def line(**changed: Any) -> dict[str, Any]:
+    plain = {"result": "done", "step": 0, "exit_reason": 5, "detail": 0, "errno": 0, "warning": None, "spurious": 0}
+    return plain | {"dirty": 0, "stats": {"pages_4k": 7, "exits": 9}} | changed
+
+
+def test_requests() -> None:
+    assert client.request(ClientVector("real", Access.RMW, "u")) == "seq real u 4k rmw"
+    assert client.request(SEQUENCE) == "seq long s 2m read+age+log+write"
+    assert client.request(UserMsrVector(0x48C, ("c0", "kvm"))) == "msr 48c c0+kvm"
+
+
+def test_answers() -> None:
+    done = client.outcome(SEQUENCE, line(dirty=1))
+    assert (done.kind, tally.unpack(done.code)["pages_4k"], tally.unpack(done.code)["dirty"]) == (Kind.DONE, 7, 1)
+    assert client.outcome(ClientVector(), line()) == Outcome(Kind.DONE)
+    value = client.outcome(UserMsrVector(), {"value": 5, "refused": 2})
+    assert (value.code, value.defined) == (5 | 2 << 64, (1 << 128) - 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "note"),
+    [
+        ({"result": "timeout", "spurious": 16}, Kind.LIVELOCK, ""),
+        ({"result": "timeout", "spurious": 15}, Kind.HOST, "no spurious faults"),
+        ({"result": "errno", "errno": 22, "warning": "handle_mmio_page_fault"}, Kind.HOST, "errno 22"),
+        ({"result": "warning", "warning": "mark_spte_for_access_track"}, Kind.HOST, "WARN: mark_spte"),
+        ({"result": "wrong"}, Kind.HOST, "wrong: KVM exit reason 5"),
+    ],
+)
+def test_what_stops_a_sequence(changed: dict[str, Any], kind: Kind, note: str) -> None:
+    seen = client.outcome(SEQUENCE, line(step=3, **changed))
+    assert (seen.kind, seen.number) == (kind, 3)
+    assert note in seen.note
+    assert client.outcome(ClientVector(), line(step=1, **changed)).number == 0
+
+
+class FakeHost:
+    """Answers ``stops`` lines a start."""
+
+    name = "fake"
+
+    def __init__(self, *stops: int, status: int = 0) -> None:
+        self.stops = list(stops)
+        self.status = status
+        self.asked: list[str] = []
+
+    def run(self, command: str, *, input: bytes, timeout: float) -> Result:
+        assert command.endswith("kvmclient run")
+        self.asked.append(input.decode())
+        count = self.stops.pop(0)
+        return Result(self.status, (json.dumps(line()) + "\n").encode() * count, "why not")
+
+
+def test_the_modules_are_loaded_again_behind_a_warning() -> None:
+    host, loads = FakeHost(2, 1), []
+    found = client.ask(host, [SEQUENCE] * 3, lambda: loads.append(1))  # type: ignore[arg-type]
+    assert [o.kind for o in found] == [Kind.DONE] * 3
+    assert len(loads) == 1
+    assert [text.count("\n") for text in host.asked] == [3, 1]
+    assert client.ask(host, [], lambda: None) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stops", "status"), [(0, 0), (1, 4), (2, 4)])
+def test_a_client_that_gives_up_is_the_hosts_trouble(stops: int, status: int) -> None:
+    with pytest.raises(HostError, match=r"seq long s 2m .*why not"):
+        client.ask(FakeHost(stops, status=status), [SEQUENCE] * 2, lambda: None)  # type: ignore[arg-type]
+
+
+def test_the_space() -> None:
+    names = [v.id for part in client_vectors.CLIENT.values() for v in part()]
+    assert len(names) == len(set(names)) > 300
+    assert all(parse(name).id == name for name in names)
+    assert {v.id for v in core()}.isdisjoint(names)
+    assert {v.id for v in core()} | set(names) <= {v.id for v in full()}
+
+
+def test_severities() -> None:
+    huge = Outcome(Kind.DONE, tally.pack({"pages_2m": 1}), defined=tally.ALL)
+    assert severity(SEQUENCE, huge, Outcome(Kind.DONE, 0, defined=tally.MASK["pages_2m"])) == "mitigation bypassed"
+    logged = Outcome(Kind.DONE, tally.pack({"dirty": 1}), defined=tally.MASK["dirty"])
+    assert severity(SEQUENCE, huge, logged) == "write missing in the dirty log"
+    assert severity(SEQUENCE, Outcome(Kind.LIVELOCK), logged) == "L1 livelock or death"
+    warning = Outcome(Kind.HOST, note="WARN: mark_spte_for_access_track")
+    assert severity(SEQUENCE, warning, logged) == "host trouble"
+    assert weight(SEQUENCE.id)[0] == 4
+
+
+def test_the_client_compiles_and_says_how_it_is_used(tmp_path: Any) -> None:
+    from harness.build.cache import Cache
+    from harness.process import programs
+
+    binary = probe.client(Cache(tmp_path))
+    said = programs.run([binary], check=False)
+    assert said.returncode == 2
+    assert "usage: kvmclient info" in said.stderr

@@ -1,0 +1,56 @@
+"""What a session does with its host between the questions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.hosts.base import ModuleFiles, Parameters, Result
+from harness.observe.session import PARAM_FILE, Session
+from harness.questions.loads import Load
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import ENVIRONMENTS, HostVector
+
+LOAD = Load(18, True, ENVIRONMENTS["std"])
+
+
+class FakeHost:
+    """kvm.ko's parameter, which a kvm-intel.ko without EPT clears; with ``keeps`` the next one sets it again."""
+
+    def __init__(self, keeps: bool) -> None:
+        self.keeps = keeps
+        self.asked = self.value = ""
+        self.loads: list[str] = []
+
+    def deliver(self, path: Path, *, mode: int = 0o644) -> str:
+        return str(path)
+
+    def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
+        self.asked = "Y" if parameters.pt_guest_exec_control else "N"
+        self.value = self.asked if parameters.ept else "N"
+        self.loads.append(parameters.kvm_intel)
+
+    def reload_intel(self, modules: ModuleFiles, parameters: Parameters) -> None:
+        self.value = self.asked if self.keeps else self.value
+        self.loads.append("again " + parameters.kvm_intel)
+
+    def run(self, command: str, **_: object) -> Result:
+        if PARAM_FILE in command:
+            return Result(0, f"{self.value}\n".encode(), "")
+        info = {"parameter": self.value, "msrs": {}}
+        return Result(0, json.dumps({"info": info}).encode(), "")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_parameter_is_looked_at_over_a_kvm_intel_without_ept(keeps: bool) -> None:
+    host = FakeHost(keeps)
+    session = Session(host, lambda _: None, Path("client"), Path("probe"))  # type: ignore[arg-type, return-value]
+    session.load(LOAD)
+    (seen,) = session.ask_host([HostVector("reload")])
+    assert (seen.kind, seen.note) == ((Kind.DONE, "") if keeps else (Kind.VALUE, "Y before, N behind"))
+    plain = Parameters(True).kvm_intel
+    assert host.loads == [plain, replace(Parameters(True), ept=False).kvm_intel, "again " + plain, plain]
+    assert session.parameter == "Y"  # what comes next finds the load as it was

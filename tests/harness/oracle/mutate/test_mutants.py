@@ -1,0 +1,241 @@
+"""Mutants: how they are made, and that a wrong mirror is caught and the right one is back afterwards."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.cli import mutate
+from harness.errors import KvmirrorError
+from harness.oracle.check.check import Batch, differing
+from harness.oracle.mutate import hand, mutants, mutation, patches
+from harness.oracle.mutate.equivalent import EQUIVALENT
+from harness.oracle.mutate.mutants import Mutant
+from harness.oracle.mutate.mutation import Asked, Judge, Recorded
+from harness.questions import core
+from kvmodel import machine
+from kvmodel.cpu import Cpu
+from kvmodel.mmu import spte
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import parse
+from kvmodel.series import Level
+
+ID = "e4k.l1=rwxu.l2=rwxu.mt6.xb0.ub0.{}.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"
+
+
+def find(module: str, what: str, function: str = "") -> Mutant:
+    (found,) = [m for m in mutants.mutants([module]) if m.what == what and (not function or m.function == function)]
+    return found
+
+
+def test_every_kind_of_mutant_is_made() -> None:
+    found = mutants.mutants()
+    assert {m.kind for m in found} == {"gate", "branch", "mask", "constant"}
+    assert {m.module for m in found} == set(mutants.MODULES)
+    gates = {m.patch for m in found if m.kind == "gate"}
+    assert gates == {2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 17, 18}
+    assert sum(m.kind == "gate" and m.what.startswith("dropped") for m in found) * 2 == sum(
+        m.kind == "gate" for m in found
+    )
+
+
+def test_a_mutant_changes_its_line_only() -> None:
+    mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    before = ast.unparse(ast.parse(mutants.source("mmu.spte").read_text())).splitlines()
+    after = ast.unparse(mutants.mutated(mutant)).splitlines()
+    assert [a for a, b in zip(after, before, strict=True) if a != b] == ["    if False:"]
+    assert mutant.place.startswith("kvmodel/mmu/spte.py:")
+
+
+def test_telling_steps_is_not_mutated() -> None:
+    assert not [m for m in mutants.mutants(["mmu.spte", "mmu.paging_tmpl"]) if "steps is not None" in m.what]
+
+
+def test_explained_mutants_exist() -> None:
+    found = [m.key for m in mutants.mutants()]
+    keys = set(found)
+    assert len(found) == len(keys)
+    assert not [key for key in EQUIVALENT if key not in keys]
+    assert all(EQUIVALENT.values())
+
+
+def test_the_mirror_is_as_before_when_a_mutant_is_gone() -> None:
+    before = {name: module for name, module in sys.modules.items() if name.startswith(("kvmodel", "harness.oracle"))}
+    mutant = find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")
+    with mutation.swapped("mmu.spte", mutants.mutated(mutant)):
+        import kvmodel.spte as changed
+
+        assert changed is not spte
+    import kvmodel.spte as again
+
+    assert again is spte
+    assert all(sys.modules[name] is module for name, module in before.items())
+
+
+def test_a_function_s_code_is_back_when_a_mutant_is_gone() -> None:
+    before = spte.make_nonleaf_spte.__code__
+    with mutation.changed(find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte")):
+        assert spte.make_nonleaf_spte.__code__.co_code != before.co_code
+    assert spte.make_nonleaf_spte.__code__ is before
+
+
+def test_who_reads_a_constant_is_found_through_those_made_of_it() -> None:
+    readers = mutation.readers("ACC_WRITE_MASK")
+    assert ("mmu.spte", "make_spte") in readers  # ACC_ALL is made of it
+    assert ("vmx.nested", "invept_type_valid") not in readers
+
+
+def asked() -> list[Asked]:
+    """What the mirror says today, in the place of a run."""
+    cpu = Cpu(mbec=True)
+    vectors = [parse(ID.format(access)) for access in ("read", "fetch")]
+    return [Asked(18, True, True, v, machine.predict(18, True, cpu, v).outcome) for v in vectors]
+
+
+def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
+    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    survivor = judge.judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf"))
+    assert (survivor.by, survivor.caught) == ("", "")
+    caught = judge.judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE"))
+    assert caught.by == "vector"
+    assert caught.caught.startswith("e4k.")
+
+
+def test_a_mutant_that_fails_is_caught() -> None:
+    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    verdict = judge.judge(find("mmu.mmu_fault", "inverted: mmu.root_direct"))
+    assert verdict.by in ("failure", "vector")
+
+
+def of_every_kind() -> list[Asked]:
+    """A vector of each part of the space, answered as the mirror answers it."""
+    parts = (core.CORE | core.BEYOND | core.TRACED).values()
+    found = [next(iter(part())) for part in parts]
+    return [Asked(18, True, True, v, machine.predict(18, True, Cpu(mbec=True), v).outcome) for v in found]
+
+
+def test_the_mirror_imported_anew_is_not_caught() -> None:
+    asked = of_every_kind()
+    assert {"AccessVector", "SequenceVector", "HostVector"} <= {type(one.vector).__name__ for one in asked}
+    assert Judge(lambda _: Recorded(), asked, (18,)).control() == ("", "")
+    mutate.control("", "")
+
+
+def test_a_measure_that_catches_the_mirror_as_it_is_ends_the_run() -> None:
+    wrong = [Asked(18, True, True, parse(ID.format("read")), Outcome(Kind.LIVELOCK))]
+    by, caught = Judge(lambda _: Recorded(), wrong, (18,)).control()
+    assert by == "vector"
+    with pytest.raises(KvmirrorError, match="without a mutation"):
+        mutate.control(by, caught)
+
+
+def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(mutation._Late), mutation.limited(0.05):
+        while True:
+            pass
+
+
+def test_constants_are_held_against_the_compiler_s() -> None:
+    judge = Judge(lambda _: Recorded(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
+    verdict = judge.judge(find("include.asm.vmx_h", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
+    assert (verdict.by, verdict.caught) == ("constant", "VMX_EPT_READABLE_MASK at level 18")
+
+
+def test_a_drift_today_measures_nothing() -> None:
+    wrong = [Asked(a.level, a.param, a.mbec, a.vector, Outcome(Kind.EXIT)) for a in asked()]
+    assert (
+        Judge(lambda _: Recorded(), wrong, (0,)).judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
+    )
+
+
+class Nothing(Recorded):
+    """An image that is asked nothing."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_hand_judges_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand, "Live", Nothing)
+    images = {level: Path("nowhere") for level in mutation.LEVELS}
+    told = json.loads(json.dumps(hand.setting(images, 10, 1, ["mmu.spte", "mmu.paging_tmpl"], asked())))
+    judge = hand.make(told)
+    assert judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
+    assert judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")
+
+
+DIFF = """\
+diff --git a/f.c b/f.c
+--- a/f.c
++++ b/f.c
+@@ -1,4 +1,5 @@
+ int a;
+-int b;
++int b = BIT(3);
++int c;
+ int d;
+ int e;
+"""
+
+
+def test_hunks_are_read_and_left_out() -> None:
+    (hunk,) = patches._hunks(DIFF)
+    assert hunk.path == "f.c"
+    assert hunk.added == (b"int b = BIT(3);", b"int c;")
+    after = b"int a;\nint b = BIT(3);\nint c;\nint d;\nint e;\n"
+    assert patches._replaced(after, hunk.new, hunk.old) == b"int a;\nint b;\nint d;\nint e;\n"
+    # A later patch changed the context: less of it serves.
+    assert patches._replaced(after.replace(b"int a", b"int z"), hunk.new, hunk.old) is not None
+    assert patches._replaced(after.replace(b"int c", b"int z"), hunk.new, hunk.old) is None
+    assert patches._replaced(after + after, hunk.new, hunk.old) is None
+
+
+def test_an_added_line_is_made_wrong() -> None:
+    (hunk,) = patches._hunks(DIFF)
+    altered = patches._altered(hunk)
+    assert altered is not None
+    assert altered[0] == "bit moved: int b = BIT(3);"
+    assert b"int b = BIT(3 + 1);" in altered[1]
+
+
+def test_levels_of_a_gate_come_first() -> None:
+    assert mutation.levels(find("mmu.spte", "dropped: gate of patch 12", "make_nonleaf_spte"), (18, 0)) == [
+        12,
+        11,
+        18,
+        0,
+    ]
+    assert Level.of(12).has(12)
+
+
+def test_a_batch_that_differs_catches() -> None:
+    from array import array
+
+    from harness.oracle.specs.catalogue import SPECS
+
+    number = next(n for n, s in enumerate(SPECS) if s.entry == "make_nonleaf_spte")
+    spec = SPECS[number]
+    rows = [(0x1000, 0), (0x2000, 1)]
+    side = spec.states[0].side(Level.of(18))
+    call = spec.mirror(side)
+    batch = Batch(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
+    assert not differing(spec, (batch.out, batch.status), batch)
+    judge = Judge(lambda _: Recorded(batches={(number, 0): batch}), (), (18,))
+    mutant = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")
+    verdict = judge.judge(mutant)
+    assert verdict.by == "check"
+    assert verdict.caught.startswith("make_nonleaf_spte(")
+
+
+def test_a_hundred_per_cent_is_all_of_them() -> None:
+    score = mutate.score(Counter({"check": 2224, "": 66}), [{"reason": "none"}] * 65 + [{"reason": ""}])
+    assert (score["caught"], score["unexplained"], score["score"]) == (2224, 1, 99.9)
+    assert mutate.score(Counter({"check": 3, "": 1}), [{"reason": "none"}])["score"] == 100.0

@@ -1,0 +1,109 @@
+"""The rows of series check, and the subcommands that need no kernel."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.build.cache import Cache
+from harness.cli import series
+from harness.errors import BuildError, SeriesError
+from harness.process.progress import Progress
+from harness.review import check
+from harness.review.check import Row
+from harness.review.identity import Change, Difference
+from harness.series import folder
+
+NOTHING = Difference((), (), 0, 0, (), ())
+CODE = replace(NOTHING, functions=(Change("kvm.ko", "f", "code", ("-a", "+b")), Change("kvm.ko", "g", "layout")))
+
+
+def row(number: int, difference: Difference, warnings: Sequence[str] = ()) -> Row:
+    patch = folder.read().patches[number - 1]
+    return Row(patch, (), 1.0, tuple(warnings), ("3: WARNING: long",), difference, ())
+
+
+def test_a_claim_holds_where_nothing_differs() -> None:
+    assert row(1, NOTHING).verdict == "stated: holds"
+    assert not row(1, NOTHING).finding
+    assert row(8, NOTHING).verdict == "implied: holds"
+    assert row(1, replace(NOTHING, moved_lines=3)).verdict == "stated: holds"  # lines of WARNs are no code
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [CODE, replace(NOTHING, data=("d",)), replace(NOTHING, formats=("t",)), replace(NOTHING, parameters=("p",))],
+)
+def test_a_claim_does_not_hold_where_something_does(difference: Difference) -> None:
+    assert row(2, difference).verdict == "stated: does NOT hold"
+    assert row(2, difference).finding
+
+
+def test_a_patch_that_means_an_effect_and_shows_none_is_said() -> None:
+    assert row(4, NOTHING).verdict == "no effect alone"
+    assert not row(4, NOTHING).finding
+    assert row(6, CODE).verdict == ""
+
+
+def test_a_new_warning_is_a_finding() -> None:
+    assert row(6, CODE, ["x.c: unused"]).finding
+
+
+def test_tables_name_what_changed() -> None:
+    rows = [row(1, NOTHING), row(6, replace(CODE, data=("d",), moved_lines=2))]
+    text = check.text(rows, verbose=True)
+    assert [line.split()[0] for line in text.splitlines() if not line.startswith(" ")] == ["patch", "1", "6"]
+    assert "functions: f, g (layout)" in text
+    assert "lines of WARNs moved: 2" in text
+    assert "+b" in text
+    table = check.markdown(rows).splitlines()
+    assert len(table) == 4
+    assert "functions: f, g (layout); data: d" in table[3]
+    assert check.as_json(rows)[1]["functions"][1] == {
+        "module": "kvm.ko",
+        "name": "g",
+        "why": "layout",
+        "excerpt": [],
+    }
+
+
+def test_checkpatch_is_the_trees_own(tmp_path: Path) -> None:
+    patch = folder.read().patches[0]
+    cache = Cache(tmp_path / "cache", Progress())
+    tree = tmp_path / "tree"
+    (tree / "scripts").mkdir(parents=True)
+    with pytest.raises(BuildError, match="checkpatch"):
+        check.checkpatch(cache, tree, patch)
+    script = tree / "scripts" / "checkpatch.pl"
+    script.write_text('print "$ARGV[-1]:12: WARNING: too long\\n"; exit 1;')
+    assert check.checkpatch(cache, tree, patch) == ("12: WARNING: too long",)
+    script.write_text("exit 0;")
+    assert check.checkpatch(cache, tree, patch) == ("12: WARNING: too long",)  # kept
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    series.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["series", *words])
+    code: int = args.run(args)
+    return code
+
+
+def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show") == 0
+    assert "18 patches on Linux 6.12.8, 16 files" in capsys.readouterr().out
+    assert run("show", "--json") == 0
+    assert [p["number"] for p in json.loads(capsys.readouterr().out)["patches"]] == list(range(1, 19))
+
+
+def test_import_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("import", str(folder.FOLDER), str(tmp_path / "s")) == 0
+    assert "the mirror applies" in capsys.readouterr().out
+    assert run("show", "--series", str(tmp_path / "s")) == 0
+    with pytest.raises(SeriesError):
+        run("show", "--series", str(tmp_path))

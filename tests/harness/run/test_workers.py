@@ -1,0 +1,239 @@
+"""A run is cut into shares of which none is lost: not where it is interrupted, not where hosts die."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.validate import ASKED, _untouched, resumed, unfinished
+from harness.errors import HostError, InputError
+from harness.findings import of_run
+from harness.observe.l1 import Seen
+from harness.questions.core import CORE, core, thin
+from harness.questions.loads import Load, Work, plan, settled
+from harness.results import cpus
+from harness.results.journal import Journal
+from harness.results.verdict import Mark
+from harness.run.judge import Voices
+from harness.run.workers import Done, Options, ask, costs, execute, shares
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import AccessVector, NxVector, Vector
+
+NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (False, True)))
+
+
+class FakeHost:
+    """A host that is only counted."""
+
+    started = 0
+
+    def __enter__(self) -> FakeHost:
+        FakeHost.started += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FakeSession:
+    """Answers each vector with DONE; dies where ``deadly`` names the load's level."""
+
+    def __init__(self, deadly: int | None = None) -> None:
+        self.deadly = deadly
+        self.loads: list[Load] = []
+        self.traced: list[str] = []
+        self.parameter: str | None = None
+        self.mbec_offered = False
+
+    def load(self, load: Load) -> None:
+        self.loads.append(load)
+        if load.level == self.deadly:
+            raise HostError("fake host panicked\nits console")
+        self.parameter = None if load.level < 3 else "Y" if load.param else "N"
+        self.mbec_offered = load.level >= 16 and bool(load.param)
+
+    def l1_can_run(self) -> None:
+        pass
+
+    def ask_host(self, vectors: Iterable[Vector]) -> list[Outcome]:
+        return [Outcome(Kind.DONE) for _ in vectors]
+
+    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+        self.traced += [v.id for v in traced]
+        return Seen([Outcome(Kind.DONE) for _ in vectors])
+
+
+def run(
+    works: list[Work],
+    journal: Journal,
+    number: int,
+    session: FakeSession,
+    stop_after: int = -1,
+    options: Options = NAMED,
+) -> None:
+    """``execute`` on fake hosts; interrupted when so many loads are in."""
+    left = stop_after
+
+    def progress(_: Done) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: session}
+    execute(works, journal, number, options=options, voices=Voices(cpus.emulated), progress=progress, **fakes)
+
+
+def planned() -> list[Work]:
+    """A few loads on both CPUs."""
+    vectors = {v.id: v for v in (*thin(), *CORE["controls"](), *CORE["host_itself"]())}
+    return list(plan(vectors.values(), [0, 16, 18], [None, False, True]))
+
+
+def totals(journal: Journal, number: int) -> dict[str, Any]:
+    """A run's counts."""
+    found: dict[str, Any] = of_run.as_json(journal, number)["totals"]
+    del found["seconds"]
+    return found
+
+
+def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
+    works = list(plan(core(), range(19), [None, False, True]))
+    named = frozenset((level, value) for level in range(3, 19) for value in (False, True))
+    offered = Voices(cpus.emulated).offered
+    found = shares(works, Options(values_named=named, offered=offered))
+    assert Counter(id(w) for share in found for w in share) == Counter(map(id, works))
+    assert all(len({w.load.env.cpu_mbec for w in share}) == 1 for share in found)
+    first = [share[0].load for share in found[:4]]
+    # What is long goes first: the levels that offer L1 the control, and the CPU that wants a boot of its own.
+    assert {load.level for load in first if load.env.cpu_mbec} == {16, 17, 18}
+    assert sum(not load.env.cpu_mbec for load in first) == 1
+
+
+def test_few_levels_go_to_all_hosts() -> None:
+    works = list(plan(core(), [18], [None, False, True]))
+    assert len(shares(works, NAMED)) >= 2 * NAMED.jobs
+    (only,) = shares(works[:1], NAMED)
+    assert only == works[:1]
+    assert shares([], NAMED) == []
+
+
+def test_an_interrupted_run_goes_on_and_counts_as_one_that_was_not(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        whole, broken = (journal.begin(["kvmirror", "validate"], {}) for _ in range(2))
+        run(planned(), journal, whole, FakeSession())
+        assert unfinished(planned(), journal, whole) == []
+        with pytest.raises(KeyboardInterrupt):
+            run(planned(), journal, broken, FakeSession(), stop_after=5)
+        left = unfinished(planned(), journal, broken)
+        assert len(left) == len(planned()) - 5
+        again = FakeSession()
+        run(left, journal, broken, again)
+        hosted = [w.load for w in left if settled(w, NAMED.values_named, {})[0].size]
+        assert sorted(map(str, again.loads)) == sorted(map(str, hosted))
+        assert unfinished(planned(), journal, broken) == []
+        assert totals(journal, broken) == totals(journal, whole)
+
+
+def test_a_load_without_its_last_cell_is_asked_again(tmp_path: Path) -> None:
+    works = list(plan(core(), [0], [None]))
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin(["kvmirror", "validate"], {})
+
+        class Interrupted(Voices):
+            """Ctrl-C while the second batch is judged."""
+
+            def answers(self, *args: Any) -> Any:
+                if journal.cells(number):
+                    raise KeyboardInterrupt
+                return super().answers(*args)
+
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: FakeSession()}
+        with pytest.raises(KeyboardInterrupt):
+            execute(
+                works,
+                journal,
+                number,
+                options=NAMED,
+                voices=Interrupted(cpus.emulated),
+                progress=lambda _: None,
+                **fakes,
+            )
+        assert len(journal.cells(number)) == 1
+        assert len(unfinished(works, journal, number)) == len(works)
+
+
+def test_a_host_that_dies_of_a_load_blocks_it_and_the_others_go_on(tmp_path: Path) -> None:
+    works = list(plan(thin(), [0, 16], [True]))
+    before = [dict(work.batches) for work in works]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin(["kvmirror", "validate"], {})
+        run(works, journal, number, FakeSession(deadly=16))
+        rows = {row.level: row for row in of_run.rows(journal, number)}
+        assert rows[16].blocked == rows[16].vectors == len(thin())
+        assert rows[0].blocked == 0
+        (why,) = {
+            r["seen"].note for r in journal.results(number, level=16) if r["seen"].kind is Kind.BLOCKED
+        }  # the first line of what the host said
+        assert why == "fake host panicked"
+    assert [work.batches for work in works] == before
+
+
+def test_a_resumed_run_is_the_one_that_was_asked(tmp_path: Path) -> None:
+    args = argparse.Namespace(levels="0-18", param="all", vectors=["core"], no_mirror=False, jobs=1)
+    asked = {"levels": "0,12", "param": "1", "vectors": ["thin"], "no_mirror": True}
+    with Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(InputError, match="no run yet"):
+            resumed(args, journal)
+        journal.begin(["kvmirror", "validate", "--bare"], {})
+        with pytest.raises(InputError, match="run 1 cannot be resumed"):
+            resumed(args, journal)
+        journal.begin(["kvmirror", "validate"], {ASKED: asked})
+        assert vars(resumed(args, journal)) == asked | {"jobs": 1}
+
+
+def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) -> None:
+    works = list(plan(core(), [0, 1, 2], [None]))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        whole, thinned = journal.begin([], {}), journal.begin([], {})
+        run(works, journal, whole, FakeSession())
+        session = FakeSession()
+        run(list(reversed(works)), journal, thinned, session, options=Options(twins={1: 0, 2: 0}))
+        assert {load.env.name for load in session.loads if load.level} == {"std"}
+        a, b = totals(journal, whole), totals(journal, thinned)
+        taken = b.pop("taken")
+        assert a.pop("taken") == 0 and taken > 0.8 * b["vectors"] * 2 / 3
+        assert a == b
+        rows = [r for r in journal.results(thinned, having=Mark.TAKEN)]
+        assert len(rows) == taken and {r["level"] for r in rows} == {1, 2}
+        rules = {r["name"]: r["vectors"] for r in of_run.aside_json(journal, thinned)["collapsed"]}
+        assert rules["same-code"] == taken
+
+
+def test_a_resumed_run_takes_over_from_no_level_that_was_begun_before() -> None:
+    works = list(plan(core(), [0, 1, 3, 4], [None]))
+    left = [w for w in works if w.load != Load(3, None, w.load.env)]
+    assert _untouched({1: 0, 4: 3}, works, left) == {1: 0}
+
+
+def test_what_rules_leave_out_takes_no_time() -> None:
+    works = list(plan(core(), [0, 1, 3], [None, False, True]))
+    options = Options(values_named=frozenset({(3, False), (3, True)}), twins={1: 0})
+    found = costs(works, options)
+    assert set(found) == {w.load for w in works}
+    by_level = {level: sum(c for load, c in found.items() if load.level == level) for level in (0, 1)}
+    assert by_level[1] < by_level[0] / 4
+    assert all(found[w.load] == 0 for w in works if w.load.param is None and w.load.level == 3 and not w.host)
+
+
+def test_what_only_a_trace_answers_is_traced_without_being_told() -> None:
+    session = FakeSession()
+    nx, plain = NxVector(), AccessVector(env="hugenx")
+    (work,) = plan([nx, plain], [18], [True])
+    ask(session, work, Options())  # type: ignore[arg-type]
+    assert session.traced == [nx.id]
