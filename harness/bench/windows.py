@@ -3,8 +3,6 @@
 A batch is the probe's (``harness.protocol``), with windows in the vectors' place: header, ``count`` windows, as many
 observations. A window is as long as a vector, so that the probe's own loop goes over them. The gate is where L1 waits
 for whoever counts, before and behind the counted part of a window.
-
-    python -m harness.bench.windows > windows.h
 """
 
 from __future__ import annotations
@@ -74,7 +72,3 @@ CONSTANTS: Final[dict[str, int]] = {
 def c_header() -> str:
     """The C header that the workload and the counter are compiled with."""
     return protocol.c_header(CONSTANTS, (WINDOW, GATE), "harness/bench/windows.py", "KVMIRROR_WINDOWS_H")
-
-
-if __name__ == "__main__":
-    print(c_header(), end="")
