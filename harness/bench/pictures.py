@@ -168,7 +168,7 @@ def curve(points: list[Point], axis: str) -> Markup:
     ]
     if foot:
         parts.append(_text(10, 40 + _PLOT_H + 40, "; ".join(foot) + f" {axis} a system call", "s"))
-    return svg(_PLOT_W + 260, _PLOT_H + 92, title, parts)
+    return svg(_PLOT_W + 330, _PLOT_H + 92, title, parts)
 
 
 def both(results: list[Result]) -> Markup:
