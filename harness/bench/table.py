@@ -68,7 +68,7 @@ def kernel_lines(result: Result) -> Iterator[str]:
                 cells = [f"{kinds[name] * 1000 / r.calls:,.0f}" for kinds, r in zip(found, rows, strict=True)]
                 yield _line(name, cells)
         yield _line("all", [f"{row.rate:,.0f}" for row in rows])
-        yield _line("fewer than the first", [ratio_text(result.ratio(row)) for row in rows])
+        yield _line(f"fewer than {VARIANTS[0].name}", [ratio_text(result.ratio(row)) for row in rows])
         yield _line("the mirror's", [_mirror(row) for row in rows])
         yield _line(f"spread of {max(len(r.runs) for r in rows)} runs", [_spread(row) for row in rows])
         yield _line("KVM's counter beside", [f"+-{row.apart}" for row in rows])
