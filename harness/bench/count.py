@@ -179,7 +179,7 @@ def count(
     return found
 
 
-def sequence(events: Iterable[livelock.Event]) -> list[Exit]:
+def sequence(events: Iterable[livelock.TraceEvent]) -> list[Exit]:
     """The exits in a trace, in order, without those that are the host's own."""
     found: list[Exit] = []
     for event in events:

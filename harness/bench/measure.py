@@ -20,16 +20,16 @@ from harness.bench.count import Counted
 from harness.bench.result import Measured, Point, Result, caused, difference
 from harness.bench.variants import Kernel, Variant
 from harness.errors import GuestError
-from harness.findings import Departure, causes, group, of_run
+from harness.findings import Departure, causes, group
 from harness.hosts import Host, ModuleFiles, Parameters
-from harness.observe import Observation, Session, livelock, qemu, qemu_facts
+from harness.observe import FIRST_FETCH, Observation, Session, livelock, qemu, qemu_facts
 from harness.process import PROGRESS, parallel
-from harness.results import cpus, param_text
+from harness.results import KVM_HOST, cpus, param_text
 from kvmodel import machine, sdm
 from kvmodel.machine import exits as exits_model
 from kvmodel.machine.exits import Exit, Hypervisor, Mix, StuckError, Vmcs
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome
-from kvmodel.question.vector import ENVIRONMENTS, Access, AccessVector, ClientVector, Machine, Mbec, Perm, Vector
+from kvmodel.question.vector import ENVIRONMENTS, Access, AccessVector, Machine, Mbec, Perm, Vector
 
 SHADOW_FILE: Final = "/sys/module/kvm_intel/parameters/enable_shadow_vmcs"
 SHORT: Final = Mix(calls=3, fresh_every=2, load_every=3, hypercall_every=2)  # one of each, for the trace
@@ -50,7 +50,6 @@ CURVE_CALLS: Final = 64
 
 USER_FETCH: Final = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("rwx-"), access=Access.FETCH, cpl=3)
 """L2's user code on a view that lets it be executed, of an L1 that leaves MBEC off and bit 10 clear."""
-L1_FETCH: Final = ClientVector("real", Access.FETCH, "u")
 
 VERDICT_DONE, VERDICT_ENTRY_FAIL, VERDICT_SCAFFOLD = 1, 4, 8
 REFUSED_EVMCS: Final = 0x1003
@@ -144,7 +143,7 @@ def finding(kernel: Kernel, vector: Vector) -> str:
         return ""
     legal = tuple(a.outcome for a in answers)
     cell = (level, param_text(param))
-    departure = Departure(vector.id, cell, of_run.KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
+    departure = Departure(vector, cell, KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
     (found,) = group.group([departure], causes.find_cause)
     return f"{found.title}; {found.origin} [{found.cause}]"
 
@@ -183,7 +182,7 @@ class Measure:
             )
             return
         if (blocked := self._session.l1_can_run()) is not None:
-            self._miss(variants, blocked.note, finding(self._kernel, L1_FETCH))
+            self._miss(variants, blocked.note, finding(self._kernel, FIRST_FETCH))
             return
         virtual = Machine(True, True, vmcs is Vmcs.EVMCS, ENVIRONMENTS["std"])
         with qemu.Qemu(self._host, virtual, self._workload) as guest:
@@ -225,7 +224,7 @@ class Measure:
             row.finding = finding(self._kernel, USER_FETCH)
         return None
 
-    def _short(self, guest: qemu.Qemu, variant: Variant) -> tuple[Counted, list[livelock.Event]]:
+    def _short(self, guest: qemu.Qemu, variant: Variant) -> tuple[Counted, list[livelock.TraceEvent]]:
         livelock.arm(self._host, EVENTS, TRACE_KILOBYTES, exits="0", on=False)
         try:
             (seen,) = count.count(guest, self._counter, [_window(variant, SHORT)], traced=0, patience=SHORT_PATIENCE)
@@ -277,7 +276,7 @@ def _axis_order(item: tuple[tuple[str, float], object]) -> tuple[int, float]:
     return list(AXES).index(axis), value
 
 
-def _why(seen: Counted, events: list[livelock.Event]) -> str:
+def _why(seen: Counted, events: list[livelock.TraceEvent]) -> str:
     """Why a short window did not end well."""
     row = livelock.livelock(events)
     if row.confirmed:

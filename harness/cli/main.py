@@ -18,6 +18,7 @@ from harness.cli import (
     coverage,
     doctor,
     findings,
+    foresee,
     mutate,
     predict,
     report,
@@ -31,6 +32,7 @@ from harness.errors import KvmirrorError
 
 # In the order of --help; each has add_parser(subparsers).
 COMMANDS = (
+    foresee,
     validate,
     run,
     predict,
@@ -57,7 +59,9 @@ wrong. Finding: the kernel departs from the manual.
 """
 
 EXAMPLES = """\
-a first look:
+a first look, nothing is built and nothing runs:
+  kvmirror foresee                                     every level in seconds, by the mirror and the manual
+on a KVM, emulated hosts are built first:
   kvmirror validate --levels 0,11,18 --vectors thin    three levels, a handful of vectors
   kvmirror validate                                    every level, every parameter value, the core vectors
 from a finding to its explanation:

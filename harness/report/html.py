@@ -69,7 +69,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
     took = "still running" if report.seconds is None else duration(report.seconds)
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.begun))
     rows = [
-        ("run", str(report.run)),
+        ("run", str(report.number)),
         ("status", report.status),
         ("begun", begun),
         ("duration", took),
@@ -92,12 +92,14 @@ def render(report: Report, grid: Grid) -> str:
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     used = {name for kinds in grid.kinds.values() for name in kinds}
-    bad = report.totals["drift"] or report.new_findings or report.broken_claims or report.status != "complete"
+    bad = report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete"
     tone, symbol = ("bad", "✗") if bad else ("warn", "!") if report.findings else ("good", "✓")
     took = "running" if report.seconds is None else duration(report.seconds)
     totals = report.totals
     return env.get_template("report.html.j2").render(
         r=report,
+        word="foreseen" if report.foreseen else "seen",
+        observation="foreseen" if report.foreseen else "observation",
         tone=tone,
         symbol=symbol,
         style=Markup(env.get_template("report.css").render(kinds=[k.value for k in Kind])),
@@ -107,13 +109,13 @@ def render(report: Report, grid: Grid) -> str:
         letters={k.value: letter for k, letter in pictures.LETTERS.items()},
         legend=[(k.value, pictures.LETTERS[k], pictures.MEANINGS[k]) for k in Kind if k.value in used],
         tiles=[
-            ("vectors asked", f"{totals['vectors']:,}"),
-            ("all three agree", f"{totals['agree']:,}"),
-            ("drift", f"{totals['drift']:,}"),
+            ("vectors asked", f"{totals.vectors:,}"),
+            ("all three agree", f"{totals.agree:,}"),
+            ("drift", f"{totals.drift:,}"),
             ("findings", str(len(report.findings))),
-            ("behaviour changes", f"{totals['changes']:,}"),
-            ("not applicable", f"{totals['not_applicable']:,}"),
-            ("blocked", f"{totals['blocked']:,}"),
+            ("behaviour changes", f"{totals.changes:,}"),
+            ("not applicable", f"{totals.not_applicable:,}"),
+            ("blocked", f"{totals.blocked:,}"),
             ("duration", took),
         ],
         row_titles=ROW_TITLES,

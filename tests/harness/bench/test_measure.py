@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.bench import batch
-from harness.bench.measure import AXES, L1_FETCH, SHORT, USER_FETCH, finding, on_axis, predicted, whole
+from harness.bench.measure import AXES, SHORT, USER_FETCH, finding, on_axis, predicted, whole
 from harness.bench.variants import VARIANTS, Kernel
+from harness.observe import FIRST_FETCH
 from kvmodel.machine.exits import Exit, Hypervisor, Mix, Vmcs
 
 BASE, LAST = Kernel(0, None), Kernel(18, True)
@@ -49,9 +50,9 @@ def test_an_l2_that_does_not_get_on_has_no_prediction_and_a_finding() -> None:
     assert predicted(LAST, Hypervisor(False, Vmcs.PLAIN, bit10=True), Mix(5)) is not None
     told = finding(LAST, USER_FETCH)
     assert told.startswith("L2 livelock: ") and "caused by patch 6" in told and told.endswith("[fde5894d1cda59a7]")
-    assert "L1 livelock" in finding(Kernel(12, True), L1_FETCH)
+    assert "L1 livelock" in finding(Kernel(12, True), FIRST_FETCH)
 
 
 @pytest.mark.parametrize("kernel", [BASE, Kernel(18, False), Kernel(12, False)])
 def test_where_the_mirror_sees_no_fault_none_is_named(kernel: Kernel) -> None:
-    assert finding(kernel, USER_FETCH) == "" and finding(kernel, L1_FETCH) == ""
+    assert finding(kernel, USER_FETCH) == "" and finding(kernel, FIRST_FETCH) == ""
