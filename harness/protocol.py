@@ -10,6 +10,7 @@ Multiboot module's start on the bare machine; the same bytes in both places.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -213,9 +214,9 @@ CONSTANTS: Final[dict[str, int]] = {
 
 _HEADER_TEMPLATE = """\
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Generated from harness/protocol.py: do not edit. */
-#ifndef KVMIRROR_PROTOCOL_H
-#define KVMIRROR_PROTOCOL_H
+/* Generated from {{ source }}: do not edit. */
+#ifndef {{ guard }}
+#define {{ guard }}
 
 #include <stdint.h>
 
@@ -234,10 +235,16 @@ _Static_assert(sizeof(struct {{ r.name }}) == {{ r.size }}, "{{ r.name }}");
 """
 
 
-def c_header() -> str:
-    """The C header that the probe is compiled with."""
+def c_header(
+    constants: Mapping[str, int] = CONSTANTS,
+    records: Sequence[Record] = (HEADER, VECTOR, OBSERVATION),
+    source: str = "harness/protocol.py",
+    guard: str = "KVMIRROR_PROTOCOL_H",
+) -> str:
+    """The C header that the probe is compiled with; with arguments that of another image."""
     env = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    return env.from_string(_HEADER_TEMPLATE).render(constants=CONSTANTS, records=(HEADER, VECTOR, OBSERVATION), c=_C)
+    template = env.from_string(_HEADER_TEMPLATE)
+    return template.render(constants=constants, records=records, c=_C, source=source, guard=guard)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ MULTIBOOT_WITHIN: Final = 8192  # bytes of the file in which loaders look for th
 CLIENT_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
-def _compiler() -> str:
+def compiler() -> str:
     """The C compiler's version: part of the keys."""
     return programs.run(["gcc", "-dumpfullversion", "-dumpmachine"], error=BuildError).stdout.strip()
 
 
-def _sources(folder: Path) -> dict[str, str]:
+def sources(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
@@ -39,7 +39,7 @@ def check_multiboot(image: bytes) -> None:
 
 def build(cache: Cache) -> Path:
     """``probe.elf``: the L1 hypervisor, for QEMU's ``-kernel`` and for mboot.c32. BuildError with gcc's lines."""
-    key = {"sources": _sources(IMAGES / "probe"), "protocol": protocol.c_header(), "compiler": _compiler()}
+    key = {"sources": sources(IMAGES / "probe"), "protocol": protocol.c_header(), "compiler": compiler()}
 
     def make(folder: Path) -> None:
         out = folder / "objects"
@@ -55,7 +55,7 @@ def build(cache: Cache) -> Path:
 def client(cache: Cache) -> Path:
     """``kvmclient``: the static user of /dev/kvm that runs on the host. BuildError with gcc's lines."""
     source = IMAGES / "client"
-    key = {"sources": _sources(source), "flags": " ".join(CLIENT_FLAGS), "compiler": _compiler()}
+    key = {"sources": sources(source), "flags": " ".join(CLIENT_FLAGS), "compiler": compiler()}
 
     def make(folder: Path) -> None:
         programs.run(["gcc", *CLIENT_FLAGS, "-o", folder / "kvmclient", *sorted(source.glob("*.c"))], timeout=120)
@@ -66,7 +66,7 @@ def client(cache: Cache) -> Path:
 def memio(cache: Cache) -> Path:
     """``memio``: L1's memory seen from the host, static, for a host that is not our image. BuildError as above."""
     source = IMAGES / "rootfs" / "memio.c"
-    key = {"source": sha256(source), "flags": " ".join(CLIENT_FLAGS), "compiler": _compiler()}
+    key = {"source": sha256(source), "flags": " ".join(CLIENT_FLAGS), "compiler": compiler()}
 
     def make(folder: Path) -> None:
         programs.run(["gcc", *CLIENT_FLAGS, "-o", folder / "memio", source], timeout=120)

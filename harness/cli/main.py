@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.cli import (
+    bench,
     build,
     bundle,
     check,
@@ -42,6 +43,7 @@ COMMANDS = (
     findings,
     bundle,
     coverage,
+    bench,
     report,
     compare,
     build,

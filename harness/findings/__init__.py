@@ -1,6 +1,6 @@
 """What it means: answers that the manual does not allow, by cause, each as small as it gets."""
 
-from harness.findings import minimise
+from harness.findings import causes, group, minimise
 from harness.findings.departures import WORDS, Departure, Symptom, symptom_of
 from harness.findings.foreseen import foresight
 from harness.findings.group import Finding, common, weight
@@ -14,9 +14,11 @@ __all__ = [
     "Finding",
     "Run",
     "Symptom",
+    "causes",
     "common",
     "finding_json",
     "foresight",
+    "group",
     "minimise",
     "symptom_of",
     "weight",

@@ -55,6 +55,7 @@ class Parameters:
     ept: bool = True
     eptad: bool = True
     nx_huge_pages: bool = False
+    shadow_vmcs: bool = True
 
     @property
     def kvm(self) -> str:
@@ -67,7 +68,8 @@ class Parameters:
     @property
     def kvm_intel(self) -> str:
         """kvm-intel.ko's. Without APICv: the emulator's VM entry wants a page-aligned posted-interrupt descriptor."""
-        return f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}"
+        shadow = "" if self.shadow_vmcs else " enable_shadow_vmcs=0"
+        return f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}{shadow}"
 
 
 @dataclass(frozen=True, slots=True)

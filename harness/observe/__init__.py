@@ -1,8 +1,8 @@
 """What happened: vectors run by the probe under QEMU, by the small client, or on the bare CPU, and read back."""
 
-from harness.observe import bare, batch, client, qemu, tracepoints
-from harness.observe.batch import pack
-from harness.observe.l1 import Seen, virtual_cpu
+from harness.observe import bare, batch, client, livelock, qemu, tracepoints
+from harness.observe.batch import Observation, pack
+from harness.observe.l1 import Seen, qemu_facts, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
 from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, parameters, sampled, spared_outcome
@@ -12,6 +12,7 @@ __all__ = [
     "FIRST_FETCH",
     "LIVELOCK_EXITS",
     "Deadly",
+    "Observation",
     "Seen",
     "Session",
     "Traced",
@@ -20,9 +21,11 @@ __all__ = [
     "batch",
     "cannot_run",
     "client",
+    "livelock",
     "pack",
     "parameters",
     "qemu",
+    "qemu_facts",
     "sampled",
     "spared_outcome",
     "tracepoints",

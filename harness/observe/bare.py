@@ -65,10 +65,17 @@ def run(
     ``flags`` and ``deadline`` (microseconds of guest time) as in ``guest.pack``; ``timeout`` in seconds of wall
     time. HostError with the emulator's last words when it gave no observations, GuestError when they are damaged.
     """
+    return run_batch(bochs, probe, guest.pack(vectors, flags=flags, deadline=deadline), cpu_model, timeout)
+
+
+def run_batch(
+    bochs: Path, probe: Path, data: bytes, cpu_model: str = CPU_WITH_MBEC, timeout: float = 600
+) -> guest.Batch:
+    """The same of a batch's bytes."""
     with tempfile.TemporaryDirectory(prefix="kvmirror-bare-") as name:
         folder = Path(name)
         batch = folder / "batch.bin"
-        batch.write_bytes(guest.pack(vectors, flags=flags, deadline=deadline))
+        batch.write_bytes(data)
         menu = render("isolinux.cfg.j2", multiboot=("probe.elf", "batch.bin"), command_line="")
         make_iso(folder, {"probe.elf": probe, "batch.bin": batch}, menu, ("ldlinux.c32", "mboot.c32", "libcom32.c32"))
         image = folder / "image.iso"

@@ -58,16 +58,22 @@ class Livelock:
         )
 
 
-def arm(host: Host, events: Iterable[str] = EVENTS, kilobytes: int = BUFFER) -> None:
-    """Empty the buffer and switch the events on; of the exits only EPT violations are kept.
+def arm(
+    host: Host,
+    events: Iterable[str] = EVENTS,
+    kilobytes: int = BUFFER,
+    exits: str = f"exit_reason=={EPT_VIOLATION}",
+    on: bool = True,
+) -> None:
+    """Empty the buffer and switch the events on; of the exits only EPT violations are kept, or what ``exits`` passes.
 
-    Of more events than ``kilobytes`` hold the latest are kept.
+    Of more events than ``kilobytes`` hold the latest are kept. Unless ``on`` somebody else switches tracing on.
     """
     script = [f"echo 0 >{TRACING}/tracing_on", f"echo {kilobytes} >{TRACING}/buffer_size_kb"]
     script += [f"echo >{TRACING}/trace", f"echo 0 >{TRACING}/events/enable"]
-    script.append(f"echo exit_reason=={EPT_VIOLATION} >{TRACING}/events/kvm/kvm_exit/filter")
+    script.append(f"echo '{exits}' >{TRACING}/events/kvm/kvm_exit/filter")
     script += [f"echo 1 >{TRACING}/events/{event}/enable" for event in events]
-    host.run("; ".join([*script, f"echo 1 >{TRACING}/tracing_on"]), check=True)
+    host.run("; ".join([*script, f"echo {on:d} >{TRACING}/tracing_on"]), check=True)
 
 
 def disarm(host: Host) -> str:

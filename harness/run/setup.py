@@ -184,6 +184,16 @@ class Bench:
         old, new = (series_check.files(self._modules[n]) for n in (below, level))
         return identity.same(self.cache, old, new)
 
+    def modules(self, level: int) -> levels.Modules:
+        """The modules of a level of the run."""
+        return self._modules[level]
+
+    @property
+    def kernel_release(self) -> str:
+        """The base kernel's release, as it says it itself."""
+        assert self._kernel is not None
+        return self._kernel.release
+
     def release(self) -> None:
         """The workers have ended: whoever opens a host next may have any."""
         if self.lab is not None:

@@ -116,11 +116,15 @@ class Guest:
 
     def enter(self, v: AccessVector, *, second: bool = False) -> int:
         """VM entry as ``v`` asks, on the ``second`` vmcs12 or the first; its error number, 0 where L2 runs."""
-        vcpu = self.vcpu
-        vcpu.injected = None
         control = SECONDARY_EXEC_ENABLE_EPT
         control |= SECONDARY_EXEC_MODE_BASED_EPT_EXEC if v.mbec is Mbec.ON else 0
-        _ask(vcpu, v.ev, control, vmcs12_eptp(_TABLES[4], ad=v.ad), second=second)
+        return self.enter_with(v.ev, control, vmcs12_eptp(_TABLES[4], ad=v.ad), second=second)
+
+    def enter_with(self, evmcs: Evmcs, control: int, eptp: int, *, second: bool = False) -> int:
+        """VM entry with these secondary controls and this EPT pointer; its error number, 0 where L2 runs."""
+        vcpu = self.vcpu
+        vcpu.injected = None
+        _ask(vcpu, evmcs, control, eptp, second=second)
         if not (error := nested_vmx_run(vcpu)):
             self.run = self.l2_run()
         return error
