@@ -16,7 +16,7 @@ from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo
 from harness.results.rows import Row, below, cell_order
 from harness.results.said import Said
-from harness.results.verdict import Contract, Mark, Verdict, departing, judge, stands
+from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
     "BARE_HOST",
@@ -24,6 +24,7 @@ __all__ = [
     "FORESEEN_HOST",
     "KVM_HOST",
     "LEFT_OUT",
+    "UNHEARD",
     "Answer",
     "Cell",
     "CellKey",
