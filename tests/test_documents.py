@@ -86,7 +86,7 @@ def small(command: Command, journal: Path, here: Path) -> list[str]:
     words = [w for w in words if not w.startswith(">")]
     named = {"ID": IDS[0], "FILE": "file", "MBOX": "mails", "DIR": "made", "A..B": "mails"}
     words = [named.get(w, w) for w in words]
-    if words[0] in ("validate", "findings", "explain", "bundle", "changes", "report"):
+    if words[0] in ("validate", "findings", "explain", "bundle", "changes", "compare", "report"):
         words += ["--journal", str(journal)]
     if words[0] == "foresee":  # of its own: the tour's journal stays as the run left it
         words += ["--journal", str(here / "foreseen.sqlite"), "--levels", "17,18", "--param", "1", "--vectors", *IDS]
@@ -94,6 +94,10 @@ def small(command: Command, journal: Path, here: Path) -> list[str]:
         words += ["--levels", "17,18", "--param", "1", "--jobs", "1", "--vectors", *IDS]
     if words[0] == "coverage":
         words += ["--level", "18", "--param", "1", "--vectors", *IDS]
+    if words[0] == "compare":  # two levels of the tour's run
+        options = {"--html": 2, "--json": 1, "--mail": 1, "--bare": 1}
+        kept = [words[n : n + options[w]] for n, w in enumerate(words) if w in options]
+        words = ["compare", "--journal", str(journal), *(w for one in kept for w in one), "@17", "@18"]
     if words[0] == "changes":
         words[words.index("--patch") + 1] = "18"  # of the levels that the tour asked
     if words[0] == "check":
@@ -175,7 +179,7 @@ def test_make_has_the_target(command: Command) -> None:
 @pytest.mark.live
 def test_a_command_that_starts_no_host(command: Command, tour: Path, tmp_path: Path) -> None:
     mail = folder.read().patches[0].path.read_bytes()
-    finds = "--exit-code" in command.words or command.words[1] == "foresee"
+    finds = "--exit-code" in command.words or command.words[1] in ("foresee", "compare")
     wants = (0, 1) if finds else (0,)
     if "--baseline" in command.words:
         (tmp_path / "known.json").write_text('{"schema": "kvmirror-baseline-1", "known": []}')
