@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.build import kernel
 from harness.cli.common import LAST_LEVEL, add_builds, add_command
-from harness.coverage import Counted, Covered, Reach, Written, authors, build, collect, counters, judge
+from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs, table
 from harness.questions import PARAM_FROM, plan, selection

@@ -1,7 +1,7 @@
 """Findings: departures from the manual grouped by cause: one cause, one finding.
 
 Two departures have one cause when they look the same, go away without the same patches, and the same C function
-decided them. Where no mirror explains a departure, the contract's rule and the machine stand in for the last two.
+decided them. Where no mirror explains a departure, ``without_mirror`` says what is told as one.
 At which levels a cause shows, and with which value of the parameter, is not part of it: a run of fewer levels
 finds the same causes.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Cell, Departure, Symptom, departing_access, symptom
 from kvmodel.question.sequence import SequenceVector
@@ -140,19 +141,34 @@ def common(accesses: Iterable[Vector]) -> str:
 def _key(d: Departure, what: Symptom, origin: Cause) -> Key:
     if origin.errata is not None:
         return what, d.host, str(origin), "" if origin.errata else d.rule
-    if origin.known:
-        return what, d.host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
-    machine = parse(d.vector).machine.env.name
-    return what, d.host, "mirror not asked" if not origin.asked else "not explained", f"{d.rule} {machine}"
+    return what, d.host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
+
+
+def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tuple[Key, Symptom]]:
+    """Key and symptom of each departure of which no cause is known."""
+    apart: dict[tuple[str, str], list[Departure]] = defaultdict(list)
+    for d, why in told:
+        if why.errata is None and not why.known:
+            apart[d.host, "not explained" if why.asked else "mirror not asked"].append(d)
+    found = {}
+    for (host, word), members in apart.items():
+        for d, one in without_mirror.classes(members).items():
+            found[d] = (one.known_by, host, word, one.rest), one.symptom
+    return found
 
 
 def group(found: Iterable[Departure], origin: Callable[[Departure], Cause] = lambda _: NOT_ASKED) -> list[Finding]:
     """Departures grouped by cause, the first level's first; named F1, F2... in that order."""
+    told = [(d, origin(d)) for d in found]
+    unexplained = _unexplained(told)
     causes: dict[Key, Finding] = {}
     members: dict[Key, list[tuple[Departure, Cause]]] = defaultdict(list)
-    for d in found:
-        what, why = symptom(d), origin(d)
-        key = _key(d, what, why)
+    for d, why in told:
+        if d in unexplained:
+            key, what = unexplained[d]
+        else:
+            what = symptom(d)
+            key = _key(d, what, why)
         members[key].append((d, why))
         finding = causes.setdefault(key, Finding(what, why, d.host, key))
         finding.departures.append(d)
