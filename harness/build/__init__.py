@@ -1,6 +1,6 @@
 """What is built, each thing once and kept in a cache: kernel, modules, emulator, file system, probe and client."""
 
-from harness.build import bochs, cache, kernel, modules, packages, probe, rootfs
+from harness.build import bochs, cache, kernel, modules, packages, probe, rootfs, variants
 from harness.build.cache import GIB, Cache, digest, sha256
 from harness.build.kernel import BaseKernel
 from harness.build.modules import Modules
@@ -22,4 +22,5 @@ __all__ = [
     "render",
     "rootfs",
     "sha256",
+    "variants",
 ]

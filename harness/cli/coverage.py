@@ -14,7 +14,7 @@ from harness.process import PROGRESS, programs, table
 from harness.questions import PARAM_FROM, plan, selection
 from harness.results import param_text
 from harness.run import Bench, Options, Voices, huge_pages
-from harness.series import base_state, states
+from harness.series import authors, base_state, states
 
 SCHEMA = "kvmirror-coverage-1"
 

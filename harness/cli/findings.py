@@ -125,7 +125,7 @@ def explanation(f: Finding, under: Under) -> list[str]:
     lines = [
         f"{f.name}: {f.title}",
         f"  severity    {f.symptom.severity}",
-        f"  first at    level {f.first_level}",
+        f"  first at    level {f.begins}",
         f"  cause       {f.origin}",
         f"  parameter   {f.depends_on_parameter()}",
         f"  shows at    {shows}",
@@ -145,6 +145,8 @@ def explanation(f: Finding, under: Under) -> list[str]:
         prediction = machine.predict(level, param, under(vector.machine.env.cpu_mbec), vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
+    if f.left_out is not None:
+        lines.append(f"  real        {f.left_out.trouble or f.left_out.cause}")
     lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")
     return lines
 

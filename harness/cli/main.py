@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.cli import (
     build,
     bundle,
+    causes,
     check,
     completion,
     config,
@@ -33,6 +34,7 @@ COMMANDS = (
     run,
     predict,
     findings,
+    causes,
     bundle,
     coverage,
     report,

@@ -1,4 +1,4 @@
-"""Which patch wrote each line of a level, and what became of the lines that have code."""
+"""What became of the lines that have code, by the patch that wrote them."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
@@ -20,6 +21,9 @@ from harness.findings.departures import Cell, Departure, Symptom, departing_acce
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
 from kvmodel.series import LAST, Level
+
+if TYPE_CHECKING:
+    from harness.findings.left_out import LeavingOut
 
 Key = tuple[Symptom, str, str, str]
 
@@ -36,6 +40,7 @@ class Finding:
     name: str = ""
     confirmed: str = ""  # how often ``minimal`` showed it when it was asked alone
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
+    left_out: LeavingOut | None = None  # what kernels without a patch each said of it
 
     @property
     def cells(self) -> frozenset[Cell]:
@@ -46,6 +51,11 @@ class Finding:
     def first_level(self) -> int:
         """The lowest level that shows it."""
         return min(level for level, _ in self.cells)
+
+    @property
+    def begins(self) -> int:
+        """The lowest level known to show it: the run's, or a lower one that was asked afterwards."""
+        return self.first_level if self.left_out is None else min(self.first_level, self.left_out.first)
 
     @property
     def vectors(self) -> list[str]:
@@ -86,7 +96,7 @@ class Finding:
     @property
     def whence(self) -> str:
         """Where it begins and what is behind it."""
-        return f"first at level {self.first_level}, {self.depends_on_parameter()}; {self.origin}"
+        return f"first at level {self.begins}, {self.depends_on_parameter()}; {self.origin}"
 
     def depends_on_parameter(self) -> str:
         """With which of the parameter's effective values it shows."""

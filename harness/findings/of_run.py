@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
 
+from harness.findings import left_out
 from harness.findings.causes import find_cause, find_errata, without_history
 from harness.findings.departures import departures
 from harness.findings.group import Finding, group
@@ -112,6 +113,7 @@ def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
         under = cpus.of_run(provenance)
         grouped = group((without_history(d, under) for d in found), partial(find_cause, under=under))
         attach(grouped, provenance.get(CONFIRMED, {}))
+        left_out.attach(grouped, provenance.get(left_out.PROVENANCE, {}))
         return grouped
     cpu = bare_cpu(journal, run)
     return group(found, lambda d: find_errata(d, cpu))
@@ -207,10 +209,11 @@ def finding_json(f: Finding) -> dict[str, Any]:
         "rule": smallest.rule,
         "section": smallest.section,
         "rules": [rule for rule, _ in f.rules],
-        "first_level": f.first_level,
+        "first_level": f.begins,
         "patches": list(f.origin.patches),
         "needs": list(f.origin.needs),
         "origin": str(f.origin),
+        **({} if f.left_out is None else {"left_out": f.left_out.as_json()}),
         "place": f.origin.place,
         "parameter": f.depends_on_parameter(),
         "confirmed": f.confirmed or None,

@@ -12,10 +12,11 @@ from harness.results.journal import (
     outcome_of,
     param_text,
 )
-from harness.results.verdict import Contract, Mark, Verdict, departing, judge, stands
+from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
     "LEFT_OUT",
+    "UNHEARD",
     "Answer",
     "CellKey",
     "Contract",

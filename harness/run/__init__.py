@@ -1,6 +1,6 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
-from harness.run import bare, minimise_on_hosts
+from harness.run import bare, leave_out, minimise_on_hosts
 from harness.run.judge import Voices
 from harness.run.sample import Judged, huge_pages
 from harness.run.setup import Bench
@@ -18,6 +18,7 @@ __all__ = [
     "execute",
     "finished",
     "huge_pages",
+    "leave_out",
     "machine_name",
     "minimise_on_hosts",
 ]
