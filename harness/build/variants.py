@@ -100,7 +100,7 @@ def _listed(numbers: Iterable[int]) -> str:
 def _dependent(series: Series, base: BaseKernel, variant: Variant, text: str) -> set[int]:
     """The patches behind what is left out that the compiler's complaints lead to and that are not left out yet.
 
-    Those that wrote the lines at which it stops, or lines that mention what it misses; else those with a hunk that
+    Those that wrote the lines at which it stops, or lines that mention what it misses; else the last with a hunk that
     mentions a name in its words.
     """
     lines = [(path, int(m["line"])) for m in _ERROR.finditer(text) if (path := _inside(series, m["path"]))]
@@ -113,9 +113,9 @@ def _dependent(series: Series, base: BaseKernel, variant: Variant, text: str) ->
                 lines.append((path, number))
     behind = set(range(variant.left_out[0] + 1, variant.level + 1)) - set(variant.left_out)
     names = {word for m in _TEXT.finditer(text) for word in _WORD.findall(m[1]) if "_" in word}
-    return leaving_out.writers(series, base.pristine, variant, lines) & behind or {
-        number for number in behind if names & _mentioned(series.patches[number - 1])
-    }
+    if found := leaving_out.writers(series, base.pristine, variant, lines) & behind:
+        return found
+    return set(sorted(n for n in behind if names & _mentioned(series.patches[n - 1]))[-1:])
 
 
 def _mentioned(patch: Patch) -> set[str]:

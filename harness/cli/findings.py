@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
+from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, add_new
 from harness.errors import InputError
 from harness.findings import Finding, of_run, weight
 from harness.process import PROGRESS, programs
@@ -26,10 +26,16 @@ from kvmodel.sdm.rules import RULES
 def add_parser(commands: Any) -> None:
     """Add the three commands."""
     listing = add_command(
-        commands, "findings", "where the kernel departs from the manual, by cause", "findings", "findings --bare"
+        commands,
+        "findings",
+        "where the kernel departs from the manual, by cause",
+        "findings",
+        "findings --new",
+        "findings --bare",
     )
     add_journal(listing)
     listing.add_argument("--bare", action="store_true", help="the bare CPU's departures (errata) instead of KVM's")
+    add_new(listing)
     listing.add_argument("--json", action="store_true", help="a JSON list")
     listing.set_defaults(run=run_findings)
 
@@ -63,14 +69,32 @@ def run_findings(args: argparse.Namespace) -> int:
         host = of_run.BARE_HOST if args.bare else of_run.KVM_HOST
         run = args.run_number or journal.latest(host)
         found = of_run.findings(journal, run, host)
+        if args.new:
+            if args.bare:
+                raise InputError("--new asks what the series brings, and a bare CPU has no series: leave out --bare")
+            found = brought(journal, run, found)
+    code = 1 if args.new and found else 0
     if args.json:
         print(json.dumps([of_run.finding_json(f) for f in found], indent=1))
-        return 0
+        return code
     if not found:
-        print("no findings")
+        print("no findings that the series brings" if args.new else "no findings")
     for f in found:
         print("\n".join(listed(f)))
-    return 0
+    return code
+
+
+def brought(journal: Journal, run: int, found: Iterable[Finding]) -> list[Finding]:
+    """Those of ``found`` that the base has not; said where the base may have more of them than is known."""
+    new = [f for f in found if not f.of_base]
+    asked = any(key.level == 0 and key.host == of_run.KVM_HOST for key in journal.cells(run))
+    if not asked and any(not f.origin.known and f.left_out is None for f in new):
+        print(
+            f"run {run} did not ask level 0: a finding of the base counts as new where no cause is known; "
+            "'kvmirror causes' asks the base",
+            file=sys.stderr,
+        )
+    return new
 
 
 def listed(f: Finding) -> list[str]:

@@ -10,8 +10,8 @@ import sys
 import time
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal
-from harness.cli.findings import listed
+from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal, add_new
+from harness.cli.findings import brought, listed
 from harness.errors import InputError
 from harness.findings import of_run
 from harness.observe import arguments, bare, parameters
@@ -87,6 +87,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
     )
+    add_new(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
@@ -293,6 +294,12 @@ def _bare(args: argparse.Namespace) -> int:
 def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:
     """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
     result = of_run.as_json(journal, run_number)
+    found = of_run.findings(journal, run_number)
+    if args.new:
+        every, found = found, brought(journal, run_number, found)
+        result["findings"] = [of_run.finding_json(f) for f in found]
+        result["totals"]["findings"] = sum(len(f.departures) for f in found)
+        result["findings_of_base"] = len(every) - len(found)
     claims = [p for p in facts.patches(journal, run_number) if p.broken_claim]
     if args.json:
         print(json.dumps(result))
@@ -308,9 +315,10 @@ def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds:
         print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
         for cell, one in of_run.event_drift(journal, run_number):
             print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
-        found = of_run.findings(journal, run_number)
         for f in found:
             print("\n".join(listed(f)))
+        if args.new:
+            print(f"the base has {result['findings_of_base']} findings of its own, which are not counted")
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""

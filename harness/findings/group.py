@@ -58,6 +58,11 @@ class Finding:
         return self.first_level if self.left_out is None else min(self.first_level, self.left_out.first)
 
     @property
+    def of_base(self) -> bool:
+        """Whether the base has it already: the series does not bring it."""
+        return self.origin.in_base or self.begins == 0
+
+    @property
     def vectors(self) -> list[str]:
         """The ids that meet it, smallest first."""
         return sorted({d.vector for d in self.departures}, key=weight)

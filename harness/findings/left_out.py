@@ -7,8 +7,8 @@ series, the one that brought the finding; the others are what it needs, as are t
 run, or on which nothing could be asked, says nothing.
 
 Of a group of patches that only go out together those are no part of the cause that go out alone and leave the finding
-where it was. Where what is left holds the cause and more, that says nothing of the others: the cause **builds on** them,
-it does not apply or compile without them.
+where it was. Where what is left holds the cause and more, that says nothing of the others: the cause **builds on**
+them, it does not apply or compile without them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ the rule says what made it, not what is wrong of it: there the rules of one sect
 One defect shows in another set of wrong fields wherever a wrong value happens to be the right one. So the fewest
 fields are sought of which every departure has one: a field that is always wrong makes one finding of all sets it is
 in, and two defects stay two as long as each shows without the other. A defect of the plain host shows in the other
-environments as well; only what the plain host does not have is told by environment.
+environments as well; only what the plain host does not have is told by environment. What a vector shows at the base
+already is told apart from what it shows at later levels only.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from kvmodel.question.vector import AccessVector, ClientSequence, ClientVector, 
 
 ADVANCED: Final = 0xE00  # bits 9 to 11 of a qualification: given together or not at all (SDM 30.2.1, MSR 0x48C bit 22)
 IN_PART: Final = "in part "
+
+Told = tuple[Departure, Symptom]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def _words(core: str, members: list[Symptom]) -> tuple[str, ...]:
 
 def classes(found: Iterable[Departure]) -> dict[Departure, Class]:
     """The class of each departure."""
-    frames: dict[Frame, list[tuple[Departure, Symptom]]] = defaultdict(list)
+    frames: dict[Frame, list[Told]] = defaultdict(list)
     for d in dict.fromkeys(found):
         what = symptom(d)
         frames[_frame(d, what)].append((d, what))
@@ -124,25 +127,28 @@ def classes(found: Iterable[Departure]) -> dict[Departure, Class]:
     for frame, members in frames.items():
         fields = {d: _fields(d, what) for d, what in members}
         cores = _cores(fields.values())
-        alike: dict[str, list[tuple[Departure, Symptom]]] = defaultdict(list)
+        alike: dict[str, list[Told]] = defaultdict(list)
         for d, what in members:
             alike[cores[fields[d]]].append((d, what))
         for core, same in alike.items():
-            told |= _by_environment(frame, core, same)
+            told |= _apart(frame, core, same)
     return told
 
 
-def _by_environment(frame: Frame, core: str, same: list[tuple[Departure, Symptom]]) -> dict[Departure, Class]:
-    environments = {d: departing_access(d).machine.env.name for d, _ in same}
-    if PLAIN in environments.values():
-        environments = dict.fromkeys(environments, PLAIN)
+def _apart(frame: Frame, core: str, same: list[Told]) -> dict[Departure, Class]:
+    """The members of one core told apart by whether the base shows the same vector so, and by environment."""
+    base = {(d.vector, d.turn) for d, _ in same if d.cell[0] == 0}
+    parts: dict[tuple[bool, str], list[Told]] = defaultdict(list)
+    for of_base in (True, False):
+        members = [(d, what) for d, what in same if ((d.vector, d.turn) in base) is of_base]
+        names = {d: departing_access(d).machine.env.name for d, _ in members}
+        for d, what in members:
+            parts[of_base, PLAIN if PLAIN in names.values() else names[d]].append((d, what))
     told: dict[Departure, Class] = {}
-    for environment in sorted(set(environments.values())):
-        members = [(d, what) for d, what in same if environments[d] == environment]
-        plain = members[0][1]
-        known_by = replace(plain, wrong=(core,) if core else ())
-        whole = replace(plain, wrong=_words(core, [what for _, what in members]) if core else ())
-        rest = f"{frame.broken} {frame.maker} {environment}"
+    for (of_base, environment), members in parts.items():
+        known_by = replace(members[0][1], wrong=(core,) if core else ())
+        whole = replace(known_by, wrong=_words(core, [what for _, what in members]) if core else ())
+        rest = f"{frame.broken} {frame.maker} {environment}{' base' if of_base else ''}"
         told |= dict.fromkeys((d for d, _ in members), Class(known_by, whole, rest))
     return told
 
