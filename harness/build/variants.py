@@ -112,7 +112,7 @@ def _dependent(series: Series, base: BaseKernel, variant: Variant, text: str) ->
             if missing & set(_WORD.findall(row)):
                 lines.append((path, number))
     behind = set(range(variant.left_out[0] + 1, variant.level + 1)) - set(variant.left_out)
-    names = {word for m in _TEXT.finditer(text) for word in _WORD.findall(m[1]) if "_" in word}
+    names = {word for m in _TEXT.finditer(text) for word in _WORD.findall(m[1]) if "_" in word or word.isupper()}
     if found := leaving_out.writers(series, base.pristine, variant, lines) & behind:
         return found
     return set(sorted(n for n in behind if names & _mentioned(series.patches[n - 1]))[-1:])
