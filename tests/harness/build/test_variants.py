@@ -19,11 +19,8 @@ from tests.harness.series.test_folder import folder
 __all__ = ["base", "cache"]  # fixtures
 
 KVM, INTEL = "arch/x86/kvm/kvm.c", "arch/x86/kvm/kvm-intel.c"
-HEAD = (
-    "#define NUMBER 1\n"
-    + "".join(f"#define SPACE{n} 0\n" for n in range(8))
-    + '_Static_assert(NUMBER == 1, "NUMBER");\n'
-)
+ASSERTED = '_Static_assert(NUMBER == 1, "NUMBER");\n'
+HEAD = "#define NUMBER 1\n" + "".join(f"#define SPACE{n} 0\n" for n in range(8)) + ASSERTED
 Files = dict[str, str]
 
 
