@@ -78,7 +78,11 @@ def _find(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int
         variant = leaving_out.leave_out(series, base.pristine, level, gone)
         if refused := set(variant.left_out) - gone:
             why.append(f"patch {_listed(refused)} does not apply without patch {_listed(gone)}")
-        gone = set(variant.left_out)
+            gone |= refused
+            if more := _with_them(cache, base, series, level, refused) - gone:
+                why.append(f"patch {_listed(more)} does not go without patch {_listed(refused)}")
+                gone |= more
+                continue
         found: dict[str, Any] = {"left_out": sorted(gone), "how": variant.how.value, "compiles": True}
         try:
             modules.of_state(cache, base, variant.state, name=_title(level, sorted(gone)))
@@ -88,9 +92,14 @@ def _find(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int
                 first = next((row for row in str(error).splitlines()[1:]), str(error))
                 return found | {"compiles": False, "why": f"it does not compile: {first.rpartition('/')[2]}"}
             why.append(f"patch {_listed(more)} does not compile without patch {_listed(gone)}")
-            gone |= more
+            gone |= more | _with_them(cache, base, series, level, more)
             continue
         return found | {"why": "; ".join(why)}
+
+
+def _with_them(cache: Cache, base: BaseKernel, series: Series, level: int, patches: Iterable[int]) -> set[int]:
+    """What each of these later patches takes with it by itself."""
+    return {n for patch in patches for n in build(cache, base, series, level, patch).left_out}
 
 
 def _listed(numbers: Iterable[int]) -> str:
