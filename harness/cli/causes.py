@@ -134,7 +134,8 @@ def details(f: Finding) -> list[str]:
         others = "" if alone else f" and {_numbers(n for n in w.left_out if n != w.patch)} ({w.why})"
         part = f", another {w.part.value}" if w.became is Became.GONE and w.part.value != "rule" else ""
         same = f" [machine code of {w.same_as}]" if w.same_as else ""
-        lines.append(f"  without {w.patch}{others}: {w.became.value}{part}: {w.answer}{same}")
+        answer = f": {w.answer}" if w.answer else ""
+        lines.append(f"  without {w.patch}{others}: {w.became.value}{part}{answer}{same}")
     if differs(f):
         lines.append(f"  DIFFERS from the mirror: {f.origin}")
     return lines

@@ -1,7 +1,7 @@
 """What it means: answers that the manual does not allow, by cause, each as small as it gets."""
 
 from harness.findings import left_out, minimise, of_run
-from harness.findings.departures import Departure, Symptom, symptom, symptom_of
+from harness.findings.departures import Departure, symptom, symptom_of
 from harness.findings.group import Finding, weight
 from harness.findings.left_out import Became, LeavingOut, Part, Without
 from harness.findings.minimise import PROVENANCE
@@ -16,7 +16,6 @@ __all__ = [
     "LeavingOut",
     "Part",
     "Row",
-    "Symptom",
     "Without",
     "left_out",
     "minimise",

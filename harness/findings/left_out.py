@@ -8,7 +8,8 @@ run, or on which nothing could be asked, says nothing.
 
 Of a group of patches that only go out together those are no part of the cause that go out alone and leave the finding
 where it was. Where what is left holds the cause and more, that says nothing of the others: the cause **builds on**
-them, it does not apply or compile without them.
+them, it does not apply or compile without them. A patch that changes no machine code where it stands is not left out:
+what needs it goes out by itself.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Became(Enum):
     GONE = "gone"
     SILENT = "L1 cannot run"
     UNASKED = "not asked"
+    NO_CODE = "not asked: it changes no machine code where it stands"
 
 
 class Part(Enum):

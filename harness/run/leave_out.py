@@ -2,8 +2,8 @@
 
 A finding is asked at the level at which most findings show theirs, so that few kernels serve all of them; of two such
 levels at the lower. Every kernel is a module load on one running host. One whose machine code another has that was
-asked already has that one's answer. Levels that the run did not ask are asked first, by halves, for the first that
-shows the finding.
+asked already has that one's answer, and a patch that changes no machine code where it stands is not left out. Levels
+that the run did not ask are asked first, by halves, for the first that shows the finding.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Answered:
 
 @dataclass(slots=True, eq=False)
 class Tree:
-    """A kernel to ask: a level (``without`` None), or the level without a patch; no modules: it cannot be built.
+    """A kernel to ask: a level (``patch`` None), or the level without a patch; no modules: it is not to be asked.
+
+    ``without`` is what was built, None for the level and for a patch that changes no machine code where it stands.
 
     ``same_as``: the tree of the same machine code that is asked in its place. ``answers`` by question; a text says why
     there is none.
@@ -88,6 +90,7 @@ class Tree:
 
     level: int
     modules: Modules | None
+    patch: int | None = None
     without: variants.Without | None = None
     same_as: Tree | None = None
     answers: dict[Question, Answered | str] = field(default_factory=dict)
@@ -192,14 +195,17 @@ def _trees(bench: Bench, level: int, said: Say) -> list[Tree]:
     prints = {identity.fingerprint(bench.cache, check.files(bench.level(level))): whole}
     with PROGRESS.task(f"kernels of level {level} without a patch", total=level) as task:
         for patch in range(level, 0, -1):
+            task.advance(1)
+            if bench.changes_nothing(patch):
+                trees.append(Tree(level, None, patch))
+                continue
             made = variants.build(bench.cache, bench.base, bench.series, level, patch)
-            tree = Tree(level, None if made.modules and made.modules.image_differs else made.modules, made)
+            tree = Tree(level, None if made.modules and made.modules.image_differs else made.modules, patch, made)
             trees.append(tree)
             if tree.modules is not None:
                 code = identity.fingerprint(bench.cache, check.files(tree.modules))
                 tree.same_as = prints.get(code)
                 prints.setdefault(code, tree)
-            task.advance(1)
             words = "cannot be built" if tree.modules is None else f"has the machine code of {tree.same_as}"
             if tree.modules is None or tree.same_as is not None:
                 said(f"{tree}: {words}")
@@ -288,7 +294,9 @@ def _told(question: Question, trees: Sequence[Tree], kernel: str, first: int) ->
 
 def _without(question: Question, tree: Tree, whole: Answered) -> Without:
     made = tree.without
-    assert made is not None  # the whole level is none of these
+    if made is None:
+        assert tree.patch is not None  # the whole level is none of these
+        return Without(tree.patch, (tree.patch,), "", "", Became.NO_CODE)
     source = tree.same_as or tree
     answer = source.answers.get(question, made.why or "other objects of the kernel image would be needed")
     told = Without(made.patch, made.left_out, made.how.value, made.why, Became.UNASKED, same_as=str(tree.same_as or ""))

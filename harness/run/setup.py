@@ -124,6 +124,13 @@ class Bench:
             self._modules |= levels.build(self.cache, self.series, [number], linux=self._linux)
         return self._modules[number]
 
+    def changes_nothing(self, patch: int) -> bool:
+        """Whether a patch is known to change no machine code where it stands: the cache has both its levels."""
+        there = not levels.missing(self.cache, self.series, [patch - 1, patch], linux=self._linux)
+        if there:
+            self.level(patch - 1), self.level(patch)
+        return there and self.same_code(patch - 1, patch)
+
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
         made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}

@@ -2,12 +2,11 @@
 
 from harness.series import folder, leaving_out, mail, pinned, posted
 from harness.series.authors import authors
-from harness.series.folder import Applied, Offset, Patch, Series, State, base_state, level_state, states
+from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.leaving_out import How, Variant
 from harness.series.mail import Hunk, Mail, parse_diff
 
 __all__ = [
-    "Applied",
     "How",
     "Hunk",
     "Mail",
