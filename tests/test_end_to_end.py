@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.findings import of_run
+from harness.findings import Run
 from harness.results.journal import Journal
 from harness.results.verdict import Mark
 from kvmodel.question.outcome import Kind
@@ -32,15 +32,15 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def seen(path: Path, vector: str, level: int, param: str) -> tuple[Kind, Mark]:
     with Journal(path) as journal:
-        for row in journal.results(journal.latest(), level=level):
-            if (row["vector"], row["param"]) == (vector, param):
-                return row["seen"].kind, row["marks"]
+        for key, answer in journal.answers(journal.latest(), level=level):
+            if (answer.vector.id, key.param) == (vector, param):
+                return answer.seen.kind, answer.verdict.marks
     raise AssertionError(f"{vector} was not asked at level {level}, parameter {param}")
 
 
 def test_the_mirror_agrees_everywhere(journal: Path) -> None:
     with Journal(journal) as j:
-        table = of_run.rows(j, j.latest())
+        table = Run.open(j).rows
     assert {(r.level, r.param) for r in table} == {(0, "unset")} | {
         (k, p) for k in (12, 18) for p in ("unset", "0", "1")
     }

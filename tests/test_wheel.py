@@ -65,6 +65,12 @@ def test_it_predicts_what_the_checkout_predicts(venv: Path, tmp_path: Path) -> N
     assert run(venv, tmp_path, "kvmirror", *PREDICT) == ours.stdout
 
 
+def test_it_foresees(venv: Path, tmp_path: Path) -> None:
+    """Mirror and contract are all it takes."""
+    out = run(venv, tmp_path, "kvmirror", "foresee", "--levels", "0", "--vectors", "thin", "--journal", "j.sqlite")
+    assert "no findings foreseen" in out and (tmp_path / "j.sqlite").is_file()
+
+
 def test_it_has_every_file_that_is_read(venv: Path, tmp_path: Path) -> None:
     told = json.loads(run(venv, tmp_path, "python", "-I", "-c", ASK))
     assert told["checkout"] is None and places.CHECKOUT == ROOT

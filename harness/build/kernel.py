@@ -2,7 +2,7 @@
 
 trees/linux-KEY/src/      the working source: levels are patched in place here, since a build tree knows its path
 trees/linux-KEY/build/    its O=
-kernel/DIGEST/            bzImage, config, Module.symvers, System.map of the base, never changed
+kernel/DIGEST/            bzImage, config, fragment, Module.symvers, System.map of the base, never changed
 """
 
 from __future__ import annotations
@@ -12,33 +12,43 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import places
-from harness.build import fetch
+from harness.build import archive, fetch, needs
+from harness.build.archive import Debian
 from harness.build.cache import GIB, Cache, digest, sha256
+from harness.build.needs import Settled
 from harness.errors import BuildError, CompileError, FetchError, InputError
 from harness.process import programs
 from harness.series import pinned
 
 SUITE: Final = "trixie"
-FRAGMENT: Final = places.IMAGES / "kernel" / "config.fragment"
+NEEDS: Final = needs.FILE
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
-RECIPE: Final = 1  # counts changes of how the base is built
+RECIPE: Final = 2  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare
 BUILD_ROOM: Final = 3 * GIB  # the same for the working source and its build tree
 LOG_LINES: Final = 1700  # lines of make's output, for the first estimate
 NICE: Final = 10
-BUILD_KIND: Final = "kernel-build"  # its log and its record of time; the entry itself is only a copy
+BUILD_KIND: Final = "kernel-build"  # with its key: its log and its record of time; the entry itself is only a copy
+SOURCE_KIND: Final = "linux-source"
+MARK: Final = "base.json"  # of a working tree that is finished
 IMAGE: Final = "arch/x86/boot/bzImage"
-KEPT: Final = {IMAGE: "bzImage", ".config": "config", "Module.symvers": "Module.symvers", "System.map": "System.map"}
+ASKED: Final = "kvmirror.fragment"  # in a build tree: the settings that the kernel was configured with
+KEPT: Final = {
+    IMAGE: "bzImage",
+    ".config": "config",
+    ASKED: "fragment",
+    "Module.symvers": "Module.symvers",
+    "System.map": "System.map",
+}
 
-# ccache by the compiler's own list of headers: no preprocessing for a miss, a sixth less time, and all are misses.
-# Levels go without it: by preprocessed input, a header edit that changes nothing costs nothing.
-FIRST_BUILD: Final = {"CCACHE_DEPEND": "1"}
+# The first build of a tree finds nothing in ccache, and what it would leave there no level looks for: those go by
+# preprocessed input, so that a header edit that changes nothing costs nothing. ccache only starts the compiler.
+FIRST_BUILD: Final = {"CCACHE_DISABLE": "1"}
 
 # The same bytes whoever builds, wherever and whenever; and nothing of a make that started us.
 BUILD_ENV: Final[dict[str, str | None]] = {
@@ -50,6 +60,9 @@ BUILD_ENV: Final[dict[str, str | None]] = {
     **dict.fromkeys(("KBUILD_OUTPUT", "O", "M", "V", "W", "C", "KCFLAGS", "KCPPFLAGS", "KAFLAGS", "CC", "LD")),
 }
 
+Linux = Path | Debian
+"""A kernel that the user names: a tarball, a source tree, or one of Debian's archive."""
+
 
 @dataclass(frozen=True, slots=True)
 class BaseKernel:
@@ -58,6 +71,7 @@ class BaseKernel:
     ``bzimage``, ``config``, ``symvers``: files of the cache entry. ``pristine``: the source as unpacked, read only
     by convention. ``source_dir`` and ``build_dir``: the working source and its O= tree, to be used inside
     ``working()`` only. ``release``: ``make kernelrelease``, which modules must carry. ``key``: identifies all inputs.
+    ``lost``: what a run would need and this kernel's configuration does not give, each with what falls away.
     """
 
     bzimage: Path
@@ -68,6 +82,12 @@ class BaseKernel:
     build_dir: Path
     release: str
     key: str
+    lost: tuple[str, ...] = ()
+
+    @property
+    def fragment(self) -> Path:
+        """The settings that the configuration was made from."""
+        return self.config.with_name("fragment")
 
     @property
     def tree(self) -> str:
@@ -75,21 +95,43 @@ class BaseKernel:
         return f"linux-{self.key}"
 
 
-def source(cache: Cache, linux: Path | None = None) -> Path:
-    """The unpacked source: Linux 6.12.8, or the tarball, git tree or folder that ``linux`` names.
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a source comes from: ``key`` names its contents, ``make`` puts them into a folder."""
 
-    FetchError when 6.12.8 is neither in the cache nor to be had; InputError when ``linux`` is no kernel source.
+    key: dict[str, str]
+    make: Callable[[Path], None]
+    title: str
+    room: int = SOURCE_ROOM
+
+
+def source(cache: Cache, linux: Linux | None = None) -> Path:
+    """The unpacked source: Linux 6.12.8, or what ``linux`` names.
+
+    FetchError when a kernel of the archive is neither in the cache nor to be had; InputError when ``linux`` is no
+    kernel source.
     """
+    origin = _origin(cache, linux)
+    return cache.entry(SOURCE_KIND, origin.key, origin.make, needs=origin.room, title=origin.title)
+
+
+def _origin(cache: Cache, linux: Linux | None) -> _Origin:
     if linux is None:
-        return _unpacked(cache, _pinned(cache))
+        return _of_tarball({"tarball": pinned.SHA256}, lambda: _pinned(cache))
+    if isinstance(linux, Debian):
+        offer = archive.find(cache, linux)
+        return _of_tarball({"archive": offer.sha256}, lambda: archive.tarball(cache, offer))
     linux = linux.expanduser().absolute()
     if linux.is_file():
-        return _unpacked(cache, linux)
+        return _of_tarball({"tarball": sha256(linux)}, lambda: linux)
     if not linux.is_dir():
-        raise InputError(f"--linux {linux}: there is no such file or folder; name a kernel's tarball or source tree")
+        raise InputError(
+            f"--linux {linux}: there is no such file or folder; name a kernel's tarball or source tree, or one of "
+            "Debian's, as in debian:7.2, debian:6.12.117 or debian:trixie"
+        )
     if (linux / ".git").exists():
-        return _from_git(cache, linux)
-    return _from_folder(cache, linux)
+        return _of_git(cache, linux)
+    return _of_folder(linux)
 
 
 def _pinned(cache: Cache) -> Path:
@@ -102,40 +144,38 @@ def _pinned(cache: Cache) -> Path:
         ) from error
 
 
-def _unpacked(cache: Cache, tarball: Path) -> Path:
-    def build(folder: Path) -> None:
+def _of_tarball(key: dict[str, str], tarball: Callable[[], Path]) -> _Origin:
+    def make(folder: Path) -> None:
+        path = tarball()
         done = programs.run(
-            ["tar", "-xf", tarball, "-C", folder, "--strip-components=1", "--no-same-owner"], check=False, nice=NICE
+            ["tar", "-xf", path, "-C", folder, "--strip-components=1", "--no-same-owner"], check=False, nice=NICE
         )
         if done.returncode:
-            raise InputError(f"{tarball} cannot be unpacked: {programs.tail(done.stderr, 3)}; name a kernel's tarball")
-        pinned.version(folder, tarball)
+            raise InputError(f"{path} cannot be unpacked: {programs.tail(done.stderr, 3)}; name a kernel's tarball")
+        pinned.of_tree(folder, str(path))
 
-    return cache.entry(
-        "linux-source", {"tarball": sha256(tarball)}, build, needs=SOURCE_ROOM, title="unpack the kernel"
-    )
+    return _Origin(key, make, "unpack the kernel")
 
 
-def _from_git(cache: Cache, linux: Path) -> Path:
+def _of_git(cache: Cache, linux: Path) -> _Origin:
     def git(*words: str) -> str:
         return programs.run(["git", "-C", linux, *words], error=InputError).stdout.strip()
 
-    commit = git("rev-parse", "HEAD^{tree}")
     if git("status", "--porcelain", "--untracked-files=no"):
         cache.progress.say(f"--linux {linux}: it has changes that are not committed; its HEAD is used, without them")
 
-    def build(folder: Path) -> None:
-        archive = folder / ".archive.tar"
-        git("archive", "--format=tar", "-o", str(archive), "HEAD")
-        programs.run(["tar", "-xf", archive, "-C", folder, "--no-same-owner"], nice=NICE)
-        archive.unlink()
-        pinned.version(folder, linux)
+    def make(folder: Path) -> None:
+        tar = folder / ".archive.tar"
+        git("archive", "--format=tar", "-o", str(tar), "HEAD")
+        programs.run(["tar", "-xf", tar, "-C", folder, "--no-same-owner"], nice=NICE)
+        tar.unlink()
+        pinned.of_tree(folder, str(linux))
 
-    return cache.entry("linux-source", {"git-tree": commit}, build, needs=2 * SOURCE_ROOM, title="export the kernel")
+    return _Origin({"git-tree": git("rev-parse", "HEAD^{tree}")}, make, "export the kernel", 2 * SOURCE_ROOM)
 
 
-def _from_folder(cache: Cache, linux: Path) -> Path:
-    pinned.version(linux, linux)
+def _of_folder(linux: Path) -> _Origin:
+    pinned.of_tree(linux, str(linux))
     if (linux / ".config").exists() or (linux / "include" / "config").exists():
         raise InputError(f"--linux {linux}: something was built in it; run `make mrproper` there, or name a tarball")
     listed = []
@@ -144,17 +184,8 @@ def _from_folder(cache: Cache, linux: Path) -> Path:
         for name in sorted(files):
             status = os.lstat(Path(path) / name)
             listed.append(f"{os.path.relpath(path, linux)}/{name} {status.st_size} {status.st_mtime_ns}")
-
-    def build(folder: Path) -> None:
-        _copy(linux, folder)
-
-    return cache.entry(
-        "linux-source",
-        {"folder": str(linux), "files": digest("files", "\n".join(listed))},
-        build,
-        needs=SOURCE_ROOM,
-        title="copy the kernel",
-    )
+    key = {"folder": str(linux), "files": digest("files", "\n".join(listed))}
+    return _Origin(key, lambda folder: _copy(linux, folder), "copy the kernel")
 
 
 def _copy(source_dir: Path, target: Path) -> None:
@@ -231,38 +262,80 @@ def compiler_errors(log: Path, limit: int = 20) -> list[str]:
     return [line for line in text.splitlines() if wrong.search(line)][:limit]
 
 
-def untaken(fragment: str, config: str) -> list[str]:
-    """The symbols of ``fragment`` that ``config`` has otherwise, each as it was asked for and as it is."""
-    have = dict(re.findall(r"^(CONFIG_\w+)=(.*)$", config, re.M))
-    wrong = []
-    for name, value in re.findall(r"^(CONFIG_\w+)=(.*)$", fragment, re.M):
-        if have.get(name) != value:
-            wrong.append(f"{name}={value} (is {have.get(name, 'not set')})")
-    for name in re.findall(r"^# (CONFIG_\w+) is not set$", fragment, re.M):
-        if name in have:
-            wrong.append(f"{name} not set (is {have[name]})")
-    return wrong
+def configure(
+    cache: Cache,
+    source_dir: Path,
+    build_dir: Path,
+    *,
+    log: Path,
+    error: type[BuildError] | type[InputError] = BuildError,
+    variables: Iterable[str] = (),
+) -> Settled:
+    """Configure a build tree with what a run needs; nothing is compiled but Kconfig itself.
 
-
-def base(cache: Cache, linux: Path | None = None) -> BaseKernel:
-    """The base kernel, built if it is not there, with its working tree ready for levels.
-
-    FetchError, InputError (``linux``), CompileError (a source of the user's that does not compile), BuildError.
+    ``error`` is raised where the kernel does not take what no run can do without.
     """
-    pristine = source(cache, linux)
-    inputs = {
+    wanted = needs.read(NEEDS)
+    there = needs.known(source_dir, frozenset().union(*(need.symbols for need in wanted)))
+
+    def ask(fragment: str) -> str:
+        file = build_dir / ASKED
+        file.write_text(fragment, encoding="utf-8")
+        words = [*variables, f"KCONFIG_ALLCONFIG={file}"]
+        make(cache, source_dir, build_dir, ["allnoconfig"], log=log, error=error, variables=words)
+        return (build_dir / ".config").read_text(encoding="utf-8")
+
+    settled = needs.settle(wanted, there, ask)
+    if missing := [str(lost) for lost in settled.lost if lost.need.required]:
+        raise error(
+            f"{pinned.of_tree(source_dir, str(source_dir))}: the kernel did not take what a run cannot do without: "
+            + ". ".join(missing)
+            + f". Give {NEEDS.name} ({NEEDS}) another way to it for this kernel"
+        )
+    return settled
+
+
+def _place(cache: Cache, pristine: Path) -> tuple[str, dict[str, object], Path]:
+    """The base of a source: its key, the inputs of its cache entry, its working tree."""
+    inputs: dict[str, object] = {
         "source": pristine.name,
-        "config": sha256(FRAGMENT),
+        "config": needs.key(needs.read(NEEDS)),
         "compiler": compiler_version(),
         "cc": compiler(cache)[0],
         "recipe": RECIPE,
     }
     key = digest("kernel", inputs)[:12]
-    tree = cache.root / "trees" / f"linux-{key}"
+    return key, inputs, cache.root / "trees" / f"linux-{key}"
+
+
+def built(cache: Cache, linux: Linux | None = None) -> BaseKernel | None:
+    """The base kernel as the cache has it, None where it was not built; nothing is fetched, unpacked or built.
+
+    FetchError where ``linux`` names a kernel of the archive and the archive cannot be asked which that is.
+    """
+    if isinstance(linux, Debian) and archive.held(cache, linux) is None:
+        return None
+    pristine = cache.lookup(SOURCE_KIND, _origin(cache, linux).key)
+    if pristine is None:
+        return None
+    key, inputs, tree = _place(cache, pristine)
     made = cache.lookup("kernel", inputs)
-    if made is None or not (tree / "base.json").exists():
+    if made is None or not (tree / MARK).exists():
+        return None
+    return _base(made, pristine, tree, key)
+
+
+def base(cache: Cache, linux: Linux | None = None) -> BaseKernel:
+    """The base kernel, built if it is not there, with its working tree ready for levels.
+
+    FetchError, InputError (``linux``), CompileError (a source of the user's that does not compile), BuildError.
+    """
+    pristine = source(cache, linux)
+    key, inputs, tree = _place(cache, pristine)
+    made = cache.lookup("kernel", inputs)
+    if made is None or not (tree / MARK).exists():
         with cache.tree(tree.name):
-            if not (tree / "base.json").exists():
+            if not (tree / MARK).exists():
                 _build(cache, pristine, tree, BuildError if linux is None else CompileError)
 
             def keep(folder: Path) -> None:
@@ -270,7 +343,11 @@ def base(cache: Cache, linux: Path | None = None) -> BaseKernel:
                     shutil.copy2(tree / "base" / name, folder / kept)
 
             made = cache.entry("kernel", inputs, keep)
-    mark = json.loads((tree / "base.json").read_text(encoding="utf-8"))
+    return _base(made, pristine, tree, key)
+
+
+def _base(made: Path, pristine: Path, tree: Path, key: str) -> BaseKernel:
+    mark = json.loads((tree / MARK).read_text(encoding="utf-8"))
     return BaseKernel(
         made / "bzImage",
         made / "config",
@@ -280,33 +357,36 @@ def base(cache: Cache, linux: Path | None = None) -> BaseKernel:
         tree / "build",
         mark["release"],
         key,
+        tuple(mark["lost"]),
     )
 
 
 def _build(cache: Cache, pristine: Path, tree: Path, error: type[BuildError] | type[InputError]) -> None:
-    """Make ``tree``: working source, configuration, image and modules; ``base.json`` comes last."""
+    """Make ``tree``: working source, configuration, image and modules; its mark comes last."""
     cache.room(BUILD_ROOM, "the base kernel's build")
     src, build = tree / "src", tree / "build"
-    with cache.building(BUILD_KIND, title=f"kernel {pinned.version(pristine, pristine)}", lines=LOG_LINES) as task:
-        task.note = "copying the source"
+    kind = f"{BUILD_KIND}-{tree.name.removeprefix('linux-')}"
+    with cache.building(kind, title=f"kernel {pinned.of_tree(pristine, str(pristine))}", lines=LOG_LINES) as task:
+        log = cache.log(kind)
         for folder in (src, build, tree / "base"):  # of a build that died half-way
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+        task.note = "copying the source"
         _copy(pristine, src)
-        log = cache.log(BUILD_KIND)
         task.note = "configuring"
-        make(cache, src, build, ["allnoconfig"], log=log, error=error, variables=[f"KCONFIG_ALLCONFIG={FRAGMENT}"])
-        wrong = untaken(FRAGMENT.read_text(encoding="utf-8"), (build / ".config").read_text(encoding="utf-8"))
-        if wrong:
-            raise error(f"{FRAGMENT}: the kernel did not take " + ", ".join(wrong) + ": see what they depend on")
+        settled = configure(cache, src, build, log=log, error=error)
         task.note = ""
         make(cache, src, build, ["bzImage", "modules"], log=log, error=error, env=FIRST_BUILD)
         for name in KEPT:
             target = tree / "base" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(build / name, target)
-        release = (build / "include" / "config" / "kernel.release").read_text(encoding="ascii").strip()
-        (tree / "base.json").write_text(json.dumps({"release": release, "source": pristine.name}) + "\n")
+        mark = {
+            "release": (build / "include" / "config" / "kernel.release").read_text(encoding="ascii").strip(),
+            "source": pristine.name,
+            "lost": [str(lost) for lost in settled.lost],
+        }
+        (tree / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def build(
     series: Series,
     wanted: Iterable[int] | None = None,
     *,
-    linux: Path | None = None,
+    linux: kernel.Linux | None = None,
     need_image: bool = True,
 ) -> dict[int, Modules]:
     """The modules of the ``wanted`` levels (default: all), by level; built where the cache has none.
@@ -101,7 +101,7 @@ def build(
     return made
 
 
-def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: Path | None = None) -> list[int]:
+def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: kernel.Linux | None = None) -> list[int]:
     """Those of the ``wanted`` levels that the cache has no modules of."""
     levels = sorted(set(wanted))
     base = kernel.base(cache, linux)
@@ -115,7 +115,9 @@ def _every(base: BaseKernel, series: Series, levels: Iterable[int]) -> list[Stat
     return [base_state(series, base.pristine), *(a.state for a in applied)]
 
 
-def modules(cache: Cache, series: Series, level: int | Collection[int], *, linux: Path | None = None) -> Modules:
+def modules(
+    cache: Cache, series: Series, level: int | Collection[int], *, linux: kernel.Linux | None = None
+) -> Modules:
     """The modules of one level, or of exactly the patches given. Exceptions as ``build``."""
     if isinstance(level, int):
         series.numbers(level)
@@ -227,7 +229,7 @@ def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> progr
     )
 
 
-def naive(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> float:
+def naive(cache: Cache, series: Series, level: int, *, linux: kernel.Linux | None = None) -> float:
     """Seconds of wall time that a level takes the naive way: the whole kernel from a clean tree, nothing reused.
 
     For comparison only; what it builds is thrown away. CompileError, BuildError.

@@ -8,12 +8,12 @@ from typing import Any
 
 from harness.build import Cache
 from harness.cli.common import add_command, add_journal
-from harness.cli.findings import explanation, find
+from harness.cli.findings import explanation
 from harness.errors import InputError
-from harness.findings import of_run
+from harness.findings import Run
 from harness.process import programs
 from harness.report import bundle
-from harness.results import Journal, cpus
+from harness.results import Journal
 from harness.series import folder as series_io
 
 
@@ -36,13 +36,19 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the archive; how it is used goes to standard output."""
     with Journal(args.journal) as journal:
-        number = args.run_number or journal.latest(of_run.KVM_HOST)
-        finding = find(journal, number, args.name)
-        provenance = journal.provenance(number)
+        run = Run.open(journal, args.run_number)
+        finding = run.finding(args.name)
+    if run.foreseen:
+        level, param = finding.smallest.cell
+        raise InputError(
+            f"run {run.number} is foreseen: an archive shows again what was observed; "
+            f"'kvmirror run --level {level} --param {param} {finding.smallest.vector.id}' looks, 'kvmirror validate' "
+            "makes a run"
+        )
     series = series_io.read(args.series) if args.series else series_io.read()
     programs.interruptible()
     binaries = bundle.Binaries.built(Cache())
-    files = bundle.contents(finding, explanation(finding, cpus.of_run(provenance)), provenance, series, binaries)
+    files = bundle.contents(finding, explanation(finding, run.under), run.info.provenance, series, binaries)
     folder = f"kvmirror-{finding.name}"
     out = args.out or Path(f"{folder}.tar.gz")
     try:

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.cli.common import add_builds, add_command, add_host, add_journal
-from harness.cli.findings import find
 from harness.errors import InputError
-from harness.findings import Became, Finding, of_run
+from harness.findings import Became, Finding, Run, finding_json
 from harness.process import programs, table
 from harness.results import Journal
 from harness.run import Bench, leave_out
@@ -55,39 +54,41 @@ def run(args: argparse.Namespace) -> int:
     """The table; 3 where the mirror names other patches than real kernels."""
     programs.interruptible()
     with Journal(args.journal) as journal:
-        number = args.run_number or journal.latest(of_run.KVM_HOST)
-        found = _named(journal, number, args.names)
+        asked = Run.open(journal, args.run_number)
+        if asked.foreseen:
+            raise InputError(f"run {asked.number} is foreseen: 'kvmirror validate' looks, then ask for causes")
+        found = _named(asked, args.names)
         todo = [f for f in found if args.fresh or f.left_out is None or not f.left_out.told]
         if todo:
             bench = Bench.of(args)
             bench.build(sorted({q.level for q in leave_out.questions(todo)}))
-            _same_kernel(journal, number, bench)
-            leave_out.find_causes(journal, number, todo, bench, lambda text: print(text, file=sys.stderr, flush=True))
+            _same_kernel(asked, bench)
+            leave_out.find_causes(asked, todo, bench, lambda text: print(text, file=sys.stderr, flush=True))
             bench.release()
-            found = _named(journal, number, args.names)
+            found = _named(Run.open(journal, asked.number), args.names)
     if args.json:
-        print(json.dumps([of_run.finding_json(f) for f in found], indent=1))
+        print(json.dumps([finding_json(f) for f in found], indent=1))
     else:
         print("\n".join(told(found)) if found else "no findings")
     return 3 if any(differs(f) for f in found) else 0
 
 
-def _named(journal: Journal, run_number: int, names: Sequence[str]) -> list[Finding]:
-    return [find(journal, run_number, name) for name in names] if names else of_run.findings(journal, run_number)
+def _named(asked: Run, names: Sequence[str]) -> list[Finding]:
+    return [asked.finding(name) for name in names] if names else asked.findings
 
 
-def _same_kernel(journal: Journal, run_number: int, bench: Bench) -> None:
+def _same_kernel(asked: Run, bench: Bench) -> None:
     """InputError where the run was of another kernel or series than the bench's."""
-    provenance = journal.provenance(run_number)
+    provenance = asked.info.provenance
     then = provenance.get("kernel", {})
     if then.get("inputs") != bench.base.key:
         raise InputError(
-            f"run {run_number} asked kernel {then.get('release', 'unknown')} of other inputs than those of "
+            f"run {asked.number} asked kernel {then.get('release', 'unknown')} of other inputs than those of "
             f"{bench.base.release} here: name its source with --linux, or run 'kvmirror validate' anew"
         )
     hashes = [row["sha256"] for row in provenance["patches"]], [row["sha256"] for row in bench.patches()]
     if hashes[0] != hashes[1]:
-        raise InputError(f"run {run_number} was of another series: name its folder with --series")
+        raise InputError(f"run {asked.number} was of another series: name its folder with --series")
 
 
 def differs(f: Finding) -> bool:

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache, kernel, sha256
+from harness.cli.common import add_linux
 from harness.errors import InputError
 from harness.oracle import hands
 from harness.oracle.check import CASES, THOROUGH, reach
 from harness.oracle.check import constants as constants_check
 from harness.oracle.image import Image, Worker
 from harness.oracle.image import levels as images
-from harness.oracle.mutate import KVM, mutation, sharp
+from harness.oracle.mutate import mutation, sharp
 from harness.oracle.specs import SPECS, Spec
 from harness.process import programs, table
 from harness.questions import selection
-from harness.results import LEFT_OUT, Journal
+from harness.results import KVM_HOST, LEFT_OUT, Journal
 from harness.series import Series, folder
 from kvmodel.series import Level
 
@@ -59,7 +60,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled cases (default 1)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
-    parser.add_argument("--linux", metavar="PATH", help="another kernel: tarball or source tree")
+    add_linux(parser)
     parser.add_argument("--series", metavar="DIR", help="another series' folder (default: patches/)")
     parser.set_defaults(run=run)
 
@@ -94,10 +95,9 @@ def run(args: argparse.Namespace) -> int:
     wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
     specs = chosen(args.functions)
     cache = Cache()
-    linux = Path(args.linux) if args.linux else None
     if args.sharp:
-        return sharpness(cache, series, images.levels(cache, series, range(series.last + 1), linux), specs, args)
-    found = images.levels(cache, series, wanted, linux)
+        return sharpness(cache, series, images.levels(cache, series, range(series.last + 1), args.linux), specs, args)
+    found = images.levels(cache, series, wanted, args.linux)
     built = time.monotonic() - start
     cases = args.cases or (THOROUGH if args.thorough else CASES)
     rows = checked(cache, found, specs, cases, args.seed, args.jobs or kernel.jobs())
@@ -128,7 +128,7 @@ def checked(
     return [rows[spec] for spec in specs]
 
 
-Constants = list[tuple[int, list[constants_check.Difference]]]
+Constants = list[tuple[int, list[constants_check.ConstantDifference]]]
 
 
 def summary(
@@ -238,7 +238,7 @@ def tell(path: Path, series: Series, rows: Sequence[sharp.Noticed]) -> None:
     hashes = {patch.number: sha256(patch.path) for patch in series.patches}
     with Journal(path) as journal:
         told = {hashes[row.patch]: row.words for row in rows}
-        journal.amend(journal.latest(KVM), {LEFT_OUT: told})
+        journal.amend(journal.latest(KVM_HOST), {LEFT_OUT: told})
 
 
 def listing() -> int:

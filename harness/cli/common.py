@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from harness.build import archive
 from harness.questions import selection
+from kvmodel.series import LAST
 
-LAST_LEVEL = 18
+LAST_LEVEL = LAST  # of the series that is mirrored
 
 
 def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
@@ -56,8 +58,19 @@ def add_builds(parser: argparse.ArgumentParser) -> None:
     emulator = parser.add_mutually_exclusive_group()
     emulator.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
     emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
-    parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
+    add_linux(parser)
     parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+
+
+def add_linux(parser: argparse.ArgumentParser) -> None:
+    """``--linux``: another kernel than the pinned one."""
+    parser.add_argument(
+        "--linux",
+        type=archive.named,
+        metavar="PATH",
+        help="another kernel: tarball, source tree, or Debian's as in debian:7.2, debian:6.12.117, debian:trixie "
+        "(docs/kernels.md)",
+    )
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import struct
 from collections.abc import Iterator
@@ -13,12 +12,13 @@ from typing import Any
 
 from harness.build import cache, kernel, packages
 from harness.cli import settings
-from harness.cli.common import add_host
+from harness.cli.common import add_host, add_linux
 from harness.errors import HostError
 from harness.hosts import Lab
 from harness.process import programs
+from harness.series import pinned
+from kvmodel.question import msr
 
-MSR_PROCBASED_CTLS2 = 0x48B
 EXAMPLES = """\
 examples:
   kvmirror doctor
@@ -46,6 +46,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_host(parser)
+    add_linux(parser)
     parser.set_defaults(run=run)
 
 
@@ -65,10 +66,10 @@ def _cpu() -> Iterator[Line]:
     if not vmx:
         return
     try:
-        with Path("/dev/cpu/0/msr").open("rb") as msr:
-            msr.seek(MSR_PROCBASED_CTLS2)
-            (value,) = struct.unpack("<Q", msr.read(8))
-        mbec = bool(value >> 54 & 1)
+        with Path("/dev/cpu/0/msr").open("rb") as file:
+            file.seek(msr.PROCBASED_CTLS2)
+            (value,) = struct.unpack("<Q", file.read(8))
+        mbec = bool(msr.allowed(value) & msr.MBEC)
         yield Line("MBEC", None, "present" if mbec else "absent", "" if mbec else "a lab host for the series needs it")
     except OSError as error:
         yield Line("MBEC", None, f"unknown ({error.strerror})", "modprobe msr, and run as root")
@@ -104,11 +105,22 @@ def _lab(lab: Lab, release: str | None) -> Iterator[Line]:
             host.disconnect()
 
 
-def _release(root: Path) -> str | None:
-    """The release of the base kernel that the cache holds, None before the first build."""
-    for mark in sorted(root.glob("trees/linux-*/base.json"), key=lambda p: p.stat().st_mtime, reverse=True):
-        return str(json.loads(mark.read_text(encoding="utf-8"))["release"])
-    return None
+def _release(root: Path, linux: kernel.Linux | None) -> str | None:
+    """The release of the base kernel that is asked for, None before it was built; the cache is not made for it."""
+    base = kernel.built(cache.Cache(root), linux) if root.is_dir() else None
+    return base.release if base else None
+
+
+def _compared(root: Path, lab: Lab, linux: kernel.Linux | None) -> Iterator[Line]:
+    """The lab machines, and what their kernel is compared with."""
+    release = _release(root, linux)
+    yield Line(
+        "kernel of the modules",
+        None,
+        f"Linux {release}" if release else f"{linux or f'Linux {pinned.VERSION}'} is not built: compared with nothing",
+        "" if release else "kvmirror build",
+    )
+    yield from _lab(lab, release)
 
 
 def lines() -> Iterator[Line]:
@@ -142,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     found = list(lines())
     if args.host:
         lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu)
-        found += _lab(lab, _release(cache.default_root()))
+        found += _compared(cache.default_root(), lab, args.linux)
     for line in found:
         sign = {True: "ok ", False: "BAD", None: "   "}[line.ok]
         print(f"{sign} {line.what:20} {line.found}" + (f" - {line.mend}" if line.mend else ""))

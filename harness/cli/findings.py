@@ -12,14 +12,16 @@ from typing import Any
 
 from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, add_new
 from harness.errors import InputError
-from harness.findings import Finding, of_run, weight
+from harness.findings import Finding, Run, finding_json, weight
 from harness.process import PROGRESS, programs
-from harness.questions import selection
+from harness.questions import PARAM_VALUES, selection
 from harness.report import facts
-from harness.results import Journal, Under, cpus, stands
+from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, stands
 from harness.run import Bench, minimise_on_hosts
 from kvmodel import machine
 from kvmodel.question.outcome import Outcome
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import Vector
 from kvmodel.sdm.rules import RULES
 
 
@@ -66,17 +68,16 @@ def add_parser(commands: Any) -> None:
 def run_findings(args: argparse.Namespace) -> int:
     """A line a finding."""
     with Journal(args.journal) as journal:
-        host = of_run.BARE_HOST if args.bare else of_run.KVM_HOST
-        run = args.run_number or journal.latest(host)
-        found = of_run.findings(journal, run, host)
-        if args.new:
-            if args.bare:
-                raise InputError("--new asks what the series brings, and a bare CPU has no series: leave out --bare")
-            found = brought(journal, run, found)
+        run = Run.open(journal, args.run_number, bare=args.bare)
+        if args.new and args.bare:
+            raise InputError("--new asks what the series brings, and a bare CPU has no series: leave out --bare")
+        found = brought(run) if args.new else run.findings
     code = 1 if args.new and found else 0
     if args.json:
-        print(json.dumps([of_run.finding_json(f) for f in found], indent=1))
+        print(json.dumps([finding_json(f) | _mark(run) for f in found], indent=1))
         return code
+    if run.foreseen:
+        print(f"run {run.number} is foreseen: what the mirror says, nobody has looked")
     if not found:
         print("no findings that the series brings" if args.new else "no findings")
     for f in found:
@@ -84,58 +85,60 @@ def run_findings(args: argparse.Namespace) -> int:
     return code
 
 
-def brought(journal: Journal, run: int, found: Iterable[Finding]) -> list[Finding]:
-    """Those of ``found`` that the base has not; said where the base may have more of them than is known."""
-    new = [f for f in found if not f.of_base]
-    asked = any(key.level == 0 and key.host == of_run.KVM_HOST for key in journal.cells(run))
-    if not asked and any(not f.origin.known and f.left_out is None for f in new):
+def brought(run: Run) -> list[Finding]:
+    """Those of the run's findings that the base has not; said where the base may have more of them than is known."""
+    new = [f for f in run.findings if not f.of_base]
+    if all(level for level, _ in run.present) and any(not f.origin.known and f.left_out is None for f in new):
         print(
-            f"run {run} did not ask level 0: a finding of the base counts as new where no cause is known; "
+            f"{run.name} did not ask level 0: a finding of the base counts as new where no cause is known; "
             "'kvmirror causes' asks the base",
             file=sys.stderr,
         )
     return new
 
 
+def _mark(run: Run) -> dict[str, bool]:
+    """What says of a finding's object that it is none of an observation."""
+    return {"foreseen": True} if run.foreseen else {}
+
+
 def listed(f: Finding) -> list[str]:
     """A finding in three lines; a bare CPU's has no level."""
-    whence = f"{f.origin}" if f.host == of_run.BARE_HOST else f.whence
+    whence = f"{f.origin}" if f.host == BARE_HOST else f.whence
     confirmed = f", {f.confirmed}" if f.confirmed else ""
     return [
         f"{f.name:4} {f.title}",
         f"     {whence}; {facts.plural(len(f.vectors), 'vector')}{confirmed}",
-        f"     {f.smallest.vector}",
+        f"     {f.smallest.vector.id}",
     ]
-
-
-def find(journal: Journal, run: int, name: str) -> Finding:
-    """The finding of that name; InputError where the run has none."""
-    found = {f.name: f for f in of_run.findings(journal, run)}
-    if name not in found:
-        raise InputError(f"finding {name!r} is not in run {run}: it has {', '.join(found) or 'none'}")
-    return found[name]
 
 
 def run_explain(args: argparse.Namespace) -> int:
     """One finding whole."""
     with Journal(args.journal) as journal:
-        run = args.run_number or journal.latest(of_run.KVM_HOST)
-        f = find(journal, run, args.name)
+        run = Run.open(journal, args.run_number)
+        f = run.finding(args.name)
         if args.live:
-            _live(journal, run, f, args)
-            f = find(journal, run, args.name)
-        under = cpus.of_run(journal.provenance(run))
-    print("\n".join(explanation(f, under)))
+            _live(run, f, args)
+            run = Run.open(journal, run.number)
+            f = run.finding(args.name)
+    print("\n".join(explanation(f, run.under)))
     return 0
 
 
-def _live(journal: Journal, run: int, f: Finding, args: argparse.Namespace) -> None:
+def _live(run: Run, f: Finding, args: argparse.Namespace) -> None:
     """Make the finding smaller on a host, and keep what came of it with the run."""
+    if run.foreseen:
+        level, param = f.smallest.cell
+        raise InputError(
+            f"--live: run {run.number} is foreseen, and only what was observed is made smaller on a host; "
+            f"'kvmirror run --level {level} --param {param} {f.smallest.vector.id}' looks"
+        )
     programs.interruptible()
     bench = Bench.of(args)
     bench.build([f.smallest.cell[0]])
     with PROGRESS.paused():
-        minimise_on_hosts.minimise_all(journal, run, [f], bench, lambda text: print(text, file=sys.stderr))
+        minimise_on_hosts.minimise_all(run.journal, run.number, [f], bench, lambda text: print(text, file=sys.stderr))
 
 
 def explanation(f: Finding, under: Under) -> list[str]:
@@ -154,24 +157,24 @@ def explanation(f: Finding, under: Under) -> list[str]:
         f"  parameter   {f.depends_on_parameter()}",
         f"  shows at    {shows}",
         f"  vectors     {len(f.vectors)}, the smallest:",
-        f"              {smallest.vector}",
+        f"              {smallest.vector.id}",
     ]
     if f.confirmed:
         lines.append(f"              {f.confirmed}")
     for rule, section in f.rules:
         text = f": {RULES[rule].text}" if rule in RULES else ""
         lines.append(f"  rule        {rule}, {stands(section)}{text}")
-    turn = f" (turn {smallest.turn + 1})" if "+" in smallest.vector else ""
-    lines += [f"  manual      {smallest.allowed}", f"  seen        {smallest.seen}{turn}"]
+    turn = f" (turn {smallest.turn + 1})" if isinstance(smallest.vector, SequenceVector) else ""
+    word = "foreseen" if f.host == FORESEEN_HOST else "seen"
+    lines += [f"  manual      {smallest.allowed}", f"  {word:11} {smallest.seen}{turn}"]
     if smallest.predicted is not None:
-        (param,) = selection.params(param_name)
-        vector = selection.vector(smallest.vector)
-        prediction = machine.predict(level, param, under(vector.machine.env.cpu_mbec), vector, steps=True)
+        cpu = under(smallest.vector.machine.env.cpu_mbec)
+        prediction = machine.predict(level, PARAM_VALUES[param_name], cpu, smallest.vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
     if f.left_out is not None:
         lines.append(f"  real        {f.left_out.trouble or f.left_out.cause}")
-    lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")
+    lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector.id}")
     return lines
 
 
@@ -181,32 +184,33 @@ def run_changes(args: argparse.Namespace) -> int:
     if patch == 0:
         raise InputError("--patch 0: level 0 is the base; patches are 1 to 18")
     with Journal(args.journal) as journal:
-        run = args.run_number or journal.latest(of_run.KVM_HOST)
-        present = {(k.level, k.param) for k in journal.cells(run) if k.host == of_run.KVM_HOST}
-        here = sorted(c for c in present if c[0] == patch)
+        run = Run.open(journal, args.run_number)
+        here = sorted(c for c in run.present if c[0] == patch)
         if not here:
             raise InputError(
-                f"run {run} did not ask level {patch}: 'kvmirror validate --levels {patch - 1},{patch}' does"
+                f"{run.name} did not ask level {patch}: 'kvmirror validate --levels {patch - 1},{patch}' does"
             )
-        row = next((p for p in facts.patches(journal, run) if p.number == patch), None)
+        if run.foreseen:
+            print(f"run {run.number} is foreseen: what the mirror says, nobody has looked")
+        row = next((p for p in facts.patches(run) if p.number == patch), None)
         print(f"patch {patch}{': ' + row.subject if row and row.subject else ''}")
         for level, param in here:
-            other = of_run.below(level, param, present)
+            other = below(level, param, run.present)
             if other is None:
-                print(f"parameter {param}: run {run} has no level below {level} to compare with")
+                print(f"parameter {param}: {run.name} has no level below {level} to compare with")
                 continue
-            _print_changes(param, other[0], journal.changes(run, level, param, *other))
+            _print_changes(param, other[0], journal.changes(run.number, level, param, *other))
     if row and row.claim_text:
         print(f"The patch {row.claim_text}.")
     return 0
 
 
-def _print_changes(param: str, below: int, changes: Iterable[tuple[str, Outcome, Outcome]]) -> None:
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, before, after in changes:
-        groups[str(replace(before, note="")), str(replace(after, note=""))].append(name)
+def _print_changes(param: str, lower: int, changes: Iterable[tuple[Vector, Outcome, Outcome]]) -> None:
+    groups: dict[tuple[str, str], list[Vector]] = defaultdict(list)
+    for vector, before, after in changes:
+        groups[str(replace(before, note="")), str(replace(after, note=""))].append(vector)
     total = sum(map(len, groups.values()))
-    print(f"parameter {param}, against level {below}: {total or 'no'} answers changed")
-    for (before_text, after_text), names in sorted(groups.items(), key=lambda item: -len(item[1])):
-        print(f"  {len(names):5} {before_text} -> {after_text}")
-        print(f"        {min(names, key=weight)}")
+    print(f"parameter {param}, against level {lower}: {total or 'no'} answers changed")
+    for (before_text, after_text), vectors in sorted(groups.items(), key=lambda item: -len(item[1])):
+        print(f"  {len(vectors):5} {before_text} -> {after_text}")
+        print(f"        {min(vectors, key=weight).id}")

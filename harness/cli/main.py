@@ -13,11 +13,13 @@ from harness.cli import (
     bundle,
     causes,
     check,
+    compare,
     completion,
     config,
     coverage,
     doctor,
     findings,
+    foresee,
     mutate,
     predict,
     report,
@@ -25,19 +27,23 @@ from harness.cli import (
     series,
     settings,
     validate,
+    vectors,
 )
 from harness.errors import KvmirrorError
 
 # In the order of --help; each has add_parser(subparsers).
 COMMANDS = (
+    foresee,
     validate,
     run,
     predict,
+    vectors,
     findings,
     causes,
     bundle,
     coverage,
     report,
+    compare,
     build,
     doctor,
     config,
@@ -55,7 +61,9 @@ wrong. Finding: the kernel departs from the manual.
 """
 
 EXAMPLES = """\
-a first look:
+a first look, nothing is built and nothing runs:
+  kvmirror foresee                                     every level in seconds, by the mirror and the manual
+on a KVM, emulated hosts are built first:
   kvmirror validate --levels 0,11,18 --vectors thin    three levels, a handful of vectors
   kvmirror validate                                    every level, every parameter value, the core vectors
 from a finding to its explanation:

@@ -15,6 +15,9 @@ from harness.results import Journal
 from harness.series import folder
 from harness.series import mail as mails
 
+# What these say is taken for what was tested.
+OF_WHAT_RAN = ("junit", "ktap", "reply", "b4_check", "write_baseline", "exit_code")
+
 EXAMPLES = """\
 examples:
   kvmirror report --html report.html                     one page, to open in a browser
@@ -62,6 +65,16 @@ def _put(where: str, text: str) -> None:
     print(f"wrote {where} ({len(text.encode()):,} bytes)", file=sys.stderr)
 
 
+def _refuse_foreseen(args: argparse.Namespace, number: int) -> None:
+    """InputError where a foreseen run is to be handed to those who take it for what was tested."""
+    for name in OF_WHAT_RAN:
+        if getattr(args, name):
+            raise InputError(
+                f"--{name.replace('_', '-')}: run {number} is foreseen, nothing ran: name an observed run with --run, "
+                "or make one with 'kvmirror validate'"
+            )
+
+
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for."""
     wanted = {name: getattr(args, name) for name in ("html", "junit", "ktap", "json", "markdown")}
@@ -74,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("report: only one format fits on standard output; give the others a file")
     with Journal(args.journal) as journal:
         report = facts.load(journal, args.run_number, args.baseline)
+        if report.foreseen:
+            _refuse_foreseen(args, report.number)
         found = groups.gather(journal, report) if args.junit or args.ktap else {}
         if args.html:
             _put(args.html, html.render(report, grid.gather(journal, report)))
@@ -89,12 +104,14 @@ def run(args: argparse.Namespace) -> int:
         series = folder.read(args.series) if args.series else folder.read()
         sys.stdout.write(mail.reply(report, series, args.tester))
     if args.b4_check:
-        patch = mails.parse(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
+        from harness.posted import letter
+
+        patch = letter.one(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
         print(json.dumps(mail.b4_check(report, patch), indent=1))
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings], report.levels)
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)
     if args.exit_code:
         print(report.verdict, file=sys.stderr)
-        return 3 if report.totals["drift"] else 1 if report.new_findings or report.broken_claims else 0
+        return 3 if report.totals.drift else 1 if report.new_findings or report.broken_claims else 0
     return 0

@@ -10,8 +10,8 @@ from harness.cli.common import add_builds, add_host, add_level, one_level
 from harness.observe import Traced, tracepoints
 from harness.process import programs
 from harness.questions import Load, plan, selection
-from harness.results import Answer, Mark, param_text, stands
-from harness.run import Bench, Judged, Options, Voices, ask
+from harness.results import Answer, Judged, Mark, param_text, stands
+from harness.run import Bench, Options, Voices, ask
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import NotApplicable
@@ -50,7 +50,7 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
     else:
         allowed = [f"{a.outcome} ({a.rule}, {stands(a.section)})" for a in contract or ()]
     marks = str(answer.verdict.marks).removeprefix("Mark.").lower()
-    mirror = str(answer.predicted.outcome) if answer.predicted else "not asked"
+    mirror = str(answer.predicted) if answer.predicted else "not asked"
     if as_json:
         row = {"vector": answer.vector.id, "level": level, "param": param, "seen": str(answer.seen)}
         print(json.dumps(row | {"mirror": mirror, "contract": allowed, "verdict": marks}), flush=True)

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness import places
-from harness.build import cache
+from harness.build import archive, cache
 from harness.errors import InputError
 from harness.hosts import address
 from harness.questions import core, selection
 from harness.results import journal
+from kvmodel.series import LAST as LAST_LEVEL
 
 HERE: Final = Path("kvmirror.toml")
-LAST_LEVEL: Final = 18  # of the series that is mirrored
 
 Reader = Callable[[Any, Path], Any]
 """Turns what a file (or a variable, as text) says into a value; ValueError says why it cannot."""
@@ -78,6 +78,11 @@ def _present(value: Any, folder: Path) -> Path:
     return path
 
 
+def _linux(value: Any, folder: Path) -> Path | archive.Debian:
+    named = archive.named(_text(value, folder))
+    return named if isinstance(named, archive.Debian) else _present(value, folder)
+
+
 def _hosts(value: Any, folder: Path) -> str:
     names = value if isinstance(value, list) else [value]
     text = ",".join(_text(name, folder) for name in names)
@@ -107,7 +112,7 @@ SETTINGS: Final = (
             '["core"]', lambda: "core"),
     Setting("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
     Setting("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
-    Setting("linux", "linux", "KVMIRROR_LINUX", _present, "another kernel: tarball or source tree",
+    Setting("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
             '"~/src/linux-6.12.8.tar.xz"', lambda: "Linux 6.12.8, fetched"),
     Setting("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
             lambda: "patches/"),

@@ -8,18 +8,19 @@ import platform
 import shlex
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal, add_new
 from harness.cli.findings import brought, listed
 from harness.errors import InputError
-from harness.findings import of_run
+from harness.findings import Run, finding_json, foresight
 from harness.observe import arguments, bare, parameters
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
 from harness.questions import PARAM_FROM, Work, plan, selection, twins
 from harness.report import facts
-from harness.results import Journal, param_text
+from harness.results import Journal, param_text, rows
 from harness.run import (
     Bench,
     Done,
@@ -137,11 +138,9 @@ def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work])
 def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
     """The options of the latest run in place of those of this command line; InputError where it cannot go on."""
     info = journal.run_info(journal.latest())
-    asked = info["provenance"].get(ASKED)
+    asked = info.provenance.get(ASKED)
     if asked is None:
-        raise InputError(
-            f"run {info['id']} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew"
-        )
+        raise InputError(f"run {info.id} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew")
     return argparse.Namespace(**vars(args) | asked)
 
 
@@ -179,7 +178,7 @@ class Table:
                 self._left[key] = self._left.get(key, 0) + 1
         self._journal, self._run = journal, run_number
         self._out = sys.stderr if quiet else sys.stdout
-        print(of_run.table_head(), file=self._out, flush=True)
+        print(rows.table_head(), file=self._out, flush=True)
 
     def done(self, done: Done) -> None:
         """Take a load in."""
@@ -189,9 +188,9 @@ class Table:
         self._left[key] -= 1
         while self._left and not self._left[key := next(iter(self._left))]:
             del self._left[key]
-            row = of_run.row(self._journal, self._run, *key, self._journal.cells(self._run))
+            row = rows.row(self._journal, self._run, *key, self._journal.cells(self._run))
             with PROGRESS.paused():
-                print(of_run.table_line(row), file=self._out, flush=True)
+                print(rows.table_line(row), file=self._out, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -254,11 +253,11 @@ def run(args: argparse.Namespace) -> int:
         if args.minimise:
             bench.release()
             with PROGRESS.paused():
-                found = of_run.findings(journal, run_number)
+                found = Run.open(journal, run_number).findings
                 minimise_on_hosts.minimise_all(
                     journal, run_number, found, bench, lambda text: print(text, file=sys.stderr)
                 )
-        return _close(journal, run_number, args, seconds)
+        return _close(Run.open(journal, run_number), args, seconds)
 
 
 def _bare(args: argparse.Namespace) -> int:
@@ -274,10 +273,11 @@ def _bare(args: argparse.Namespace) -> int:
             cell = silicon.ask(bench, vectors)
         journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
         journal.end(run_number, "complete")
+        asked = Run.open(journal, run_number, bare=True)
+        found = asked.findings
         if args.json:
-            print(json.dumps(of_run.as_json(journal, run_number, of_run.BARE_HOST)))
+            print(json.dumps(asked.as_json()))
         else:
-            found = of_run.findings(journal, run_number, of_run.BARE_HOST)
             print(
                 f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, its boot included "
                 f"({cell.rate:.0f} a second): {len(found) or 'no'} departures from the manual"
@@ -285,43 +285,45 @@ def _bare(args: argparse.Namespace) -> int:
             for f in found:
                 smallest = f.smallest
                 print(f"{f.origin}: {f.title}, {len(f.vectors)} vectors")
-                print(f"     {smallest.vector}: seen {smallest.seen}, allowed {smallest.allowed}")
+                print(f"     {smallest.vector.id}: seen {smallest.seen}, allowed {smallest.allowed}")
             print(f"run {run_number} in {journal.path}")
         # Errata are the host's: they do not change the exit code.
         return 0
 
 
-def _close(journal: Journal, run_number: int, args: argparse.Namespace, seconds: float) -> int:
+def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
     """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
-    result = of_run.as_json(journal, run_number)
-    found = of_run.findings(journal, run_number)
+    claims = [p for p in facts.patches(asked) if p.broken_claim]
+    total = asked.totals
+    found = brought(asked) if args.new else asked.findings
     if args.new:
-        every, found = found, brought(journal, run_number, found)
-        result["findings"] = [of_run.finding_json(f) for f in found]
-        result["totals"]["findings"] = sum(len(f.departures) for f in found)
-        result["findings_of_base"] = len(every) - len(found)
-    claims = [p for p in facts.patches(journal, run_number) if p.broken_claim]
+        total = replace(total, findings=sum(len(f.departures) for f in found))
     if args.json:
-        print(json.dumps(result))
+        body = asked.as_json()
+        if args.new:
+            body["findings"] = [finding_json(f) for f in found]
+            body["totals"]["findings"] = total.findings
+            body["findings_of_base"] = len(asked.findings) - len(found)
+        print(json.dumps(body))
     else:
-        total = result["totals"]
         print(
-            f"\n{total['vectors']} answers in {seconds:.0f} s: {total['agree']} agree, {total['drift']} drift, "
-            f"{total['findings']} findings, {total['not_applicable']} not applicable, {total['blocked']} blocked, "
-            f"{total['entry_failures']} refused entries, {total['collapsed']} merged by rule"
+            f"\n{total.vectors} answers in {seconds:.0f} s: {total.agree} agree, {total.drift} drift, "
+            f"{total.findings} findings, {total.not_applicable} not applicable, {total.blocked} blocked, "
+            f"{total.entry_failures} refused entries, {total.collapsed} merged by rule"
         )
-        if total["taken"]:
-            print(f"{total['taken']} of the answers are taken from a lower level that is the same machine code")
-        print(f"{total['traced']} answers traced event by event: {total['event_drift']} differ from the mirror")
-        for cell, one in of_run.event_drift(journal, run_number):
-            print(f"     level {cell.level}, parameter {cell.param}: {one['vector']}\n     {one['difference']}")
+        if total.taken:
+            print(f"{total.taken} of the answers are taken from a lower level that is the same machine code")
+        print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
+        for cell, one in asked.event_drift:
+            print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
         for f in found:
             print("\n".join(listed(f)))
         if args.new:
-            print(f"the base has {result['findings_of_base']} findings of its own, which are not counted")
+            print(f"the base has {len(asked.findings) - len(found)} findings of its own, which are not counted")
+        if (foreseen := foresight(asked)) is not None:
+            print("\n".join(foreseen.lines()))
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
-        print(f"run {run_number} in {journal.path}{hint}")
-    drifted = result["totals"]["drift"] or result["totals"]["event_drift"]
-    return 3 if drifted else 1 if result["totals"]["findings"] or claims else 0
+        print(f"run {asked.number} in {asked.journal.path}{hint}")
+    return 3 if total.drift or total.event_drift else 1 if total.findings or claims else 0

@@ -85,7 +85,7 @@ class Instrumented:
         return os.path.normpath(name.removeprefix(f"{self.source_dir}/"))
 
 
-def modules(cache: Cache, series: Series, level: int, *, linux: Path | None = None) -> Instrumented:
+def modules(cache: Cache, series: Series, level: int, *, linux: kernel.Linux | None = None) -> Instrumented:
     """The instrumented modules of a level. BuildError for a compiler that is too old, CompileError, SeriesError."""
     found = re.match(r"\d+", programs.run(["gcc", "-dumpversion"], error=BuildError).stdout)
     if found is None or int(found[0]) < OLDEST:

@@ -20,14 +20,13 @@ from functools import lru_cache
 from typing import Final
 
 from harness.findings.departures import STALE, Departure, Symptom, symptom, symptom_of
-from harness.questions import selection
+from harness.questions import PARAM_VALUES
 from harness.results import Under, cpus
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.machine import l2
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Step
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Evmcs, Mbec, Paging, Vector, parse
+from kvmodel.question.vector import AccessVector, Evmcs, Mbec, Paging, Vector
 from kvmodel.series import LAST, Level
 
 # The mirrored functions that decide what an entry or a set of controls means; the others carry it out.
@@ -105,10 +104,8 @@ def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
     level, param_name = d.cell
     if d.predicted is None or level > LAST:
         return NOT_ASKED
-    vector = parse(d.vector)
-    (param,) = selection.params(param_name)
-    asked = _Asked(under(vector.machine.env.cpu_mbec), vector, symptom(d), d.legal, d.turn)
-    return _find(asked, level, param)
+    asked = _Asked(under(d.vector.machine.env.cpu_mbec), d.vector, symptom(d), d.legal, d.turn)
+    return _find(asked, level, PARAM_VALUES[param_name])
 
 
 def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
@@ -116,22 +113,17 @@ def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
 
     A run of sequences need not have asked that access alone.
     """
-    vector = parse(d.vector)
     level, param_name = d.cell
-    if not d.stale or not isinstance(vector, SequenceVector) or d.predicted is None or level > LAST:
+    if not d.stale or d.predicted is None or level > LAST:
         return d
-    (param,) = selection.params(param_name)
-    alone = vector.turns[d.turn].access
-    seen = machine.predict(level, param, under(alone.machine.env.cpu_mbec), alone).outcome
+    under_kvm = under(d.access.machine.env.cpu_mbec)
+    seen = machine.predict(level, PARAM_VALUES[param_name], under_kvm, d.access).outcome
     return replace(d, stale=not seen.matches(d.seen))
 
 
 def find_errata(d: Departure, cpu: Cpu) -> Cause:
     """The known errata by which a bare ``cpu`` answers as it did."""
-    vector = parse(d.vector)
-    if isinstance(vector, SequenceVector):
-        vector = vector.turns[d.turn].access
-    return Cause(asked=False, errata=tuple(sorted(sdm.explaining(cpu, vector, d.seen) or ())))
+    return Cause(asked=False, errata=tuple(sorted(sdm.explaining(cpu, d.access, d.seen) or ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +194,10 @@ def _cause(asked: _Asked, level: int, param: bool | None) -> Cause:
         return Cause(place=place, in_base=True)
     needed = []
     for left_out in range(1, level + 1):
-        outcome = machine.predict(Level.without(level, left_out), param, cpu, vector).outcome
+        without = machine.predict(Level.without(level, left_out), param, cpu, vector)
         # Where L1, or the probe's own part of L2, cannot run without the patch, that says nothing of the departure.
-        silent = outcome.last.kind is Kind.BLOCKED or outcome.last.note.startswith(l2.FRAME)
-        if not silent and not asked.looks_so(outcome):
+        silent = without.outcome.last.kind is Kind.BLOCKED or not without.reached
+        if not silent and not asked.looks_so(without.outcome):
             needed.append(left_out)
     switches = [n for n in needed if _is_switch(level, param, n)]
     offers = [n for n in needed if n not in switches and _is_offer(level, param, cpu, vector, n)]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from harness.results import Mark, departing, outcome_of
+from harness.results import Answer, Cell, CellKey, Mark, departing
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question import tally
-from kvmodel.question.outcome import Allowed, Kind, Outcome
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector, parse
+from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector
 
-Cell = tuple[int, str]  # level, parameter text
 STALE: Final = "stale translation"
 
 # The kinds of answers as a title says them; the others say themselves.
@@ -42,7 +40,7 @@ class Departure:
     ``predicted`` is the mirror's of the whole vector, None where it was not asked.
     """
 
-    vector: str
+    vector: Vector
     cell: Cell
     host: str
     seen: Outcome
@@ -57,6 +55,11 @@ class Departure:
     def allowed(self) -> Outcome:
         """The first answer the manual allows."""
         return self.legal[0]
+
+    @property
+    def access(self) -> Vector:
+        """The access that departs, without its history; of what is no sequence, the vector itself."""
+        return self.vector.turns[self.turn].access if isinstance(self.vector, SequenceVector) else self.vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
         case Kind.BYPASS, _:
             return "permission not enforced" if isinstance(vector, HostVector) else "mitigation bypassed"
         case Kind.HOST, _:
-            return "L1 livelock or death" if own and "WARN" not in seen.note else "host trouble"
+            return "L1 livelock or death" if own and not seen.warned else "host trouble"
         case Kind.DONE, Kind.DONE:
             return _wrong_tally(seen, allowed)
         case Kind.VALUE, Kind.DONE:
@@ -157,32 +160,34 @@ def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, sta
 
 def symptom(d: Departure) -> Symptom:
     """The departure without its vector."""
-    found = symptom_of(parse(d.vector), d.seen, d.legal, stale=d.stale)
+    found = symptom_of(d.vector, d.seen, d.legal, stale=d.stale)
     assert found is not None  # else it were no departure
     return found
 
 
-def departures(rows: Iterable[dict[str, Any]]) -> list[Departure]:
-    """The journal's rows marked FINDING as departures."""
-    contracts: dict[str, list[Allowed]] = {}
-    found = []
-    for row in rows:
-        if Mark.FINDING not in row["marks"]:
-            continue
-        key = json.dumps(row["contract"])
-        if key not in contracts:
-            contracts[key] = [Allowed(outcome_of(body), rule, section) for body, rule, section in row["contract"]]
-        turn, first = departing(contracts[key], row["seen"])
-        legal = (first.outcome, *_others(contracts[key], row["seen"], turn, first.outcome))
-        seen = row["seen"].turn(turn)
-        cell = (row["level"], row["param"])
-        found.append(
-            Departure(row["vector"], cell, row["host"], seen, legal, first.rule, first.section, row["predicted"], turn)
-        )
-    return _stale_told(found)
+def departures(answers: Iterable[tuple[CellKey, Answer]]) -> list[Departure]:
+    """The answers marked FINDING as departures."""
+    return told_stale(fresh(answers))
 
 
-def _others(contract: list[Allowed], seen: Outcome, turn: int, first: Outcome) -> list[Outcome]:
+def fresh(answers: Iterable[tuple[CellKey, Answer]]) -> list[Departure]:
+    """``departures`` of which none is told to be a matter of history yet."""
+    return [departure(key, answer) for key, answer in answers if Mark.FINDING in answer.verdict.marks]
+
+
+def departure(key: CellKey, answer: Answer) -> Departure:
+    """An answer that the manual does not allow as a departure."""
+    contract = answer.contract
+    assert contract is not None and not isinstance(contract, NotApplicable)  # else it were no finding
+    turn, first = departing(contract, answer.seen)
+    seen = answer.seen.turn(turn)
+    assert seen is not None  # the turn that departs was seen
+    legal = (first.outcome, *_others(contract, answer.seen, turn, first.outcome))
+    rule, section = first.rule, first.section
+    return Departure(answer.vector, key.cell, key.host, seen, legal, rule, section, answer.predicted, turn)
+
+
+def _others(contract: Sequence[Allowed], seen: Outcome, turn: int, first: Outcome) -> list[Outcome]:
     """What else is allowed in ``turn``, with the history that was seen."""
     found = []
     for allowed in contract:
@@ -193,22 +198,16 @@ def _others(contract: list[Allowed], seen: Outcome, turn: int, first: Outcome) -
     return found
 
 
-def departing_access(d: Departure) -> Vector:
-    """The access that departs, without its history; of what is no sequence, the vector itself."""
-    vector = parse(d.vector)
-    return vector.turns[d.turn].access if isinstance(vector, SequenceVector) else vector
-
-
-def _stale_told(found: list[Departure]) -> list[Departure]:
+def told_stale(found: Sequence[Departure]) -> list[Departure]:
     """``found`` with those marked that only their history explains.
 
     What the same access shows as a first turn or alone is no matter of history, whatever it looks like.
     """
-    fresh = {(departing_access(d).id, d.cell, d.host, d.seen) for d in found if d.turn == 0}
-    told = []
-    for d in found:
-        vector = parse(d.vector)
-        if isinstance(vector, SequenceVector) and (departing_access(d).id, d.cell, d.host, d.seen) not in fresh:
-            d = replace(d, stale=sdm.stale(Cpu(), vector.turns[: d.turn + 1], d.seen))
-        told.append(d)
-    return told
+    without = {(d.access.id, d.cell, d.host, d.seen) for d in found if d.turn == 0}
+    return [replace(d, stale=True) if _stale(d, without) else d for d in found]
+
+
+def _stale(d: Departure, without: set[tuple[str, Cell, str, Outcome]]) -> bool:
+    if not isinstance(d.vector, SequenceVector) or (d.access.id, d.cell, d.host, d.seen) in without:
+        return False
+    return sdm.stale(Cpu(), d.vector.turns[: d.turn + 1], d.seen)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
-from harness.findings.departures import Cell, Departure, Symptom, departing_access, symptom
+from harness.findings.departures import Departure, Symptom, symptom
+from harness.results import FORESEEN_HOST, KVM_HOST, Cell
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
+from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
 from kvmodel.series import LAST, Level
 
 if TYPE_CHECKING:
@@ -28,21 +29,21 @@ if TYPE_CHECKING:
 Key = tuple[Symptom, str, str, str]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Finding:
     """One cause: its symptom, the patch behind it, and every departure it leaves."""
 
+    name: str
     symptom: Symptom
     origin: Cause
     host: str
     key: Key
-    departures: list[Departure] = field(default_factory=list)
-    name: str = ""
+    departures: tuple[Departure, ...]
     confirmed: str = ""  # how often ``minimal`` showed it when it was asked alone
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
     left_out: LeavingOut | None = None  # what kernels without a patch each said of it
 
-    @property
+    @cached_property
     def cells(self) -> frozenset[Cell]:
         """(level, parameter) of every departure."""
         return frozenset(d.cell for d in self.departures)
@@ -62,10 +63,10 @@ class Finding:
         """Whether the base has it already: the series does not bring it."""
         return self.origin.in_base or self.begins == 0
 
-    @property
-    def vectors(self) -> list[str]:
-        """The ids that meet it, smallest first."""
-        return sorted({d.vector for d in self.departures}, key=weight)
+    @cached_property
+    def vectors(self) -> list[Vector]:
+        """The vectors that meet it, each once, smallest first."""
+        return sorted({d.vector.id: d.vector for d in self.departures}.values(), key=weight)
 
     @property
     def smallest(self) -> Departure:
@@ -74,10 +75,12 @@ class Finding:
         In order: fewest fields off the plain vector, then the id, then the parameter's value. One that was made
         smaller on a host goes before.
         """
-        if self.minimal is not None:
-            return self.minimal
-        first = self.first_level
-        return min((d for d in self.departures if d.cell[0] == first), key=lambda d: (weight(d.vector), d.cell))
+        return self.minimal or self.seen_smallest
+
+    @cached_property
+    def seen_smallest(self) -> Departure:
+        """``smallest`` of those that the run itself asked."""
+        return _smallest(self.departures)
 
     @property
     def rules(self) -> list[tuple[str, str]]:
@@ -91,12 +94,12 @@ class Finding:
         text = repr((what.severity, what.seen, what.allowed, what.wrong, *rest))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def title(self) -> str:
         """The symptom with what all its accesses have in common, where no history is needed to show it."""
         if any(d.stale for d in self.departures):
             return str(self.symptom)
-        return f"{self.symptom}{common(departing_access(d) for d in self.departures)}"
+        return f"{self.symptom}{common(d.access for d in self.departures)}"
 
     @property
     def whence(self) -> str:
@@ -118,18 +121,15 @@ def effective(level: int, param: str) -> str:
     return "on" if param == "1" else "off"
 
 
-@lru_cache(maxsize=1 << 16)  # asked of every departure again for each finding's smallest
-def weight(name: str) -> tuple[int, str]:
+def weight(vector: Vector) -> tuple[int, str]:
     """How far a vector is from the plainest one: fields that differ, then its id."""
-    vector = parse(name)
-    if isinstance(vector, AccessVector):
-        return len(changed_fields(vector, AccessVector())), name
-    if isinstance(vector, SequenceVector):  # a single access that shows the same is smaller
-        differing = len(changed_fields(vector.turns[0].access, AccessVector()))
-        return 100 * len(vector.turns) + differing + name.count(".") + name.count("+"), name
-    if isinstance(vector, ClientSequence):
-        return len(vector.steps), name
-    return 0, name
+    return _fields_off(vector), vector.id
+
+
+def _smallest(found: Iterable[Departure]) -> Departure:
+    departures = list(found)
+    first = min(d.cell[0] for d in departures)
+    return min((d for d in departures if d.cell[0] == first), key=lambda d: (weight(d.vector), d.cell))
 
 
 def common(accesses: Iterable[Vector]) -> str:
@@ -153,10 +153,27 @@ def common(accesses: Iterable[Vector]) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
+def _fields_off(vector: Vector) -> int:
+    if isinstance(vector, AccessVector):
+        return len(changed_fields(vector, AccessVector()))
+    if isinstance(vector, SequenceVector):  # a single access that shows the same is smaller
+        differing = len(changed_fields(vector.turns[0].access, AccessVector()))
+        return 100 * len(vector.turns) + differing + vector.id.count(".") + vector.id.count("+")
+    if isinstance(vector, ClientSequence):
+        return len(vector.steps)
+    return 0
+
+
 def _key(d: Departure, what: Symptom, origin: Cause) -> Key:
+    host = _host(d)
     if origin.errata is not None:
-        return what, d.host, str(origin), "" if origin.errata else d.rule
-    return what, d.host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
+        return what, host, str(origin), "" if origin.errata else d.rule
+    return what, host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
+
+
+def _host(d: Departure) -> str:
+    """What is foreseen of KVM and then seen of it is one cause."""
+    return KVM_HOST if d.host == FORESEEN_HOST else d.host
 
 
 def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tuple[Key, Symptom]]:
@@ -164,7 +181,7 @@ def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tup
     apart: dict[tuple[str, str], list[Departure]] = defaultdict(list)
     for d, why in told:
         if why.errata is None and not why.known:
-            apart[d.host, "not explained" if why.asked else "mirror not asked"].append(d)
+            apart[_host(d), "not explained" if why.asked else "mirror not asked"].append(d)
     found = {}
     for (host, word), members in apart.items():
         for d, one in without_mirror.classes(members).items():
@@ -174,23 +191,28 @@ def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tup
 
 def group(found: Iterable[Departure], origin: Callable[[Departure], Cause] = lambda _: NOT_ASKED) -> list[Finding]:
     """Departures grouped by cause, the first level's first; named F1, F2... in that order."""
-    told = [(d, origin(d)) for d in found]
-    unexplained = _unexplained(told)
-    causes: dict[Key, Finding] = {}
+    return of_causes([(d, origin(d)) for d in found])
+
+
+def of_causes(found: Sequence[tuple[Departure, Cause]]) -> list[Finding]:
+    """``group`` of departures whose causes are known."""
+    unexplained = _unexplained(found)
     members: dict[Key, list[tuple[Departure, Cause]]] = defaultdict(list)
-    for d, why in told:
+    symptoms: dict[Key, Symptom] = {}
+    for d, why in found:
         if d in unexplained:
             key, what = unexplained[d]
         else:
-            what = symptom(d)
-            key = _key(d, what, why)
+            key = _key(d, what := symptom(d), why)
+        symptoms.setdefault(key, what)
         members[key].append((d, why))
-        finding = causes.setdefault(key, Finding(what, why, d.host, key))
-        finding.departures.append(d)
-    for key, finding in causes.items():
-        smallest = finding.smallest
-        finding.origin = next(why for d, why in members[key] if d is smallest)
-    ordered = sorted(causes.values(), key=lambda f: (f.first_level, f.symptom.severity, str(f.symptom), str(f.key)))
-    for number, finding in enumerate(ordered, 1):
-        finding.name = f"F{number}"
-    return ordered
+    begins = {key: min(d.cell[0] for d, _ in pairs) for key, pairs in members.items()}
+    ordered = sorted(members, key=lambda key: (begins[key], symptoms[key].severity, str(symptoms[key]), str(key)))
+    return [_finding(f"F{n}", symptoms[key], key, members[key]) for n, key in enumerate(ordered, 1)]
+
+
+def _finding(name: str, what: Symptom, key: Key, members: Sequence[tuple[Departure, Cause]]) -> Finding:
+    departures = tuple(d for d, _ in members)
+    smallest = _smallest(departures)
+    origin = next(why for d, why in members if d is smallest)
+    return Finding(name, what, origin, smallest.host, key, departures)

@@ -14,8 +14,8 @@ what needs it goes out by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -150,11 +150,11 @@ def from_json(body: dict[str, Any]) -> LeavingOut:
     return LeavingOut(**body | {"without": without})
 
 
-def attach(found: Iterable[Finding], kept: dict[str, Any]) -> None:
-    """Give findings what a run's provenance keeps of them; one whose cause no mirror knows gets that cause."""
-    for finding in found:
-        if (body := kept.get(finding.cause)) is None:
-            continue
-        finding.left_out = from_json(body)
-        if not finding.origin.known and finding.left_out.told:
-            finding.origin = finding.left_out.cause
+def attached(found: Iterable[Finding], kept: Mapping[str, Any]) -> list[Finding]:
+    """Findings with what a run's provenance keeps of them; one whose cause no mirror knows gets that cause."""
+    return [_with(f, from_json(kept[f.cause])) if f.cause in kept else f for f in found]
+
+
+def _with(finding: Finding, told: LeavingOut) -> Finding:
+    known = finding.origin.known or not told.told
+    return replace(finding, left_out=told, origin=finding.origin if known else told.cause)

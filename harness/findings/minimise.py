@@ -7,7 +7,7 @@ the same cause are kept; of them the first is taken, and the search goes on from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,18 @@ from harness.findings.causes import find_cause, without_history
 from harness.findings.departures import Departure, departures
 from harness.findings.group import Finding, group
 from harness.observe import pack
-from harness.results import Answer, Mark, Under, contract_json, cpus, outcome_json, outcome_of
+from harness.results import (
+    Answer,
+    CellKey,
+    Mark,
+    Under,
+    Verdict,
+    contract_json,
+    contract_of,
+    cpus,
+    outcome_json,
+    outcome_of,
+)
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields, parse
 
@@ -32,12 +43,47 @@ Ask = Callable[[Sequence[Vector]], list[Answer]]
 class Minimal:
     """The smallest vector found, as it answered, and how often it showed the cause of those it was run alone."""
 
-    departure: dict[str, Any]  # as a row that ``departures`` reads, outcomes as JSON
+    key: CellKey
+    answer: Answer
     shown: int
     times: int
 
     def __str__(self) -> str:
         return f"confirmed {self.shown}/{self.times} alone"
+
+    @property
+    def departure(self) -> Departure | None:
+        """What departs from the manual; None where nothing does."""
+        return departure_of(self.key, self.answer)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a run's provenance."""
+        key, answer = self.key, self.answer
+        assert answer.contract is not None  # else it were no finding's
+        row = {
+            "vector": answer.vector.id,
+            "level": key.level,
+            "param": key.param,
+            "host": key.host,
+            "marks": answer.verdict.marks.value,
+            "seen": outcome_json(answer.seen),
+            "predicted": None if answer.predicted is None else outcome_json(answer.predicted),
+            "contract": json.loads(contract_json(answer.contract)),
+        }
+        return {"departure": row, "shown": self.shown, "times": self.times}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Minimal:
+        """The inverse of ``as_json``; the machine, which says nothing of a cause, is left open."""
+        row = body["departure"]
+        answer = Answer(
+            parse(row["vector"]),
+            outcome_of(row["seen"]),
+            None if row["predicted"] is None else outcome_of(row["predicted"]),
+            contract_of(json.dumps(row["contract"])),
+            Verdict(Mark(row["marks"])),
+        )
+        return cls(CellKey(row["level"], row["param"], row["host"], ""), answer, body["shown"], body["times"])
 
 
 def simpler(vector: Vector) -> list[Vector]:
@@ -76,31 +122,13 @@ def _fewer_turns(vector: SequenceVector) -> list[Vector]:
     return list({c.id: c for c in found}.values())
 
 
-def row_of(answer: Answer, finding: Finding) -> dict[str, Any]:
-    """An answer as a row that ``departures`` reads once its outcomes are decoded."""
-    level, param = finding.smallest.cell
-    assert answer.contract is not None
-    return {
-        "vector": answer.vector.id,
-        "level": level,
-        "param": param,
-        "host": finding.host,
-        "marks": answer.verdict.marks.value,
-        "seen": outcome_json(answer.seen),
-        "predicted": None if answer.predicted is None else outcome_json(answer.predicted.outcome),
-        "contract": json.loads(contract_json(answer.contract)),
-    }
-
-
-def departure_of(row: dict[str, Any]) -> Departure | None:
-    """The departure of such a row; None where it is none."""
-    decoded = {name: None if row[name] is None else outcome_of(row[name]) for name in ("seen", "predicted")}
-    found = departures([{**row, **decoded, "marks": Mark(row["marks"])}])
+def departure_of(key: CellKey, answer: Answer) -> Departure | None:
+    """The departure of an answer; None where it is none."""
+    found = departures([(key, answer)])
     return found[0] if found else None
 
 
-def _same(row: dict[str, Any], finding: Finding, under: Under) -> bool:
-    departure = departure_of(row)
+def _same(departure: Departure | None, finding: Finding, under: Under) -> bool:
     if departure is None:
         return False
     if not finding.origin.known:
@@ -113,10 +141,11 @@ def minimise(
     finding: Finding, ask: Ask, said: Callable[[str], None] = lambda _: None, under: Under = cpus.emulated
 ) -> Minimal:
     """Make ``finding``'s smallest vector smaller and run it alone; ``ask`` asks a batch, modules loaded anew."""
-    best = parse(finding.smallest.vector)
+    best = finding.smallest.vector
+    key = CellKey(*finding.smallest.cell, finding.host, "")
     while candidates := simpler(best):
         answers = ask(candidates)
-        kept = [a for a in answers if _same(row_of(a, finding), finding, under)]
+        kept = [a for a in answers if _same(departure_of(key, a), finding, under)]
         said(f"{len(kept)} of {len(candidates)} simpler vectors show the same")
         if not kept:
             break
@@ -124,19 +153,17 @@ def minimise(
     shown, last = 0, None
     for _ in range(TIMES):
         (answer,) = ask([best])
-        row = row_of(answer, finding)
-        if _same(row, finding, under):
-            shown, last = shown + 1, row
+        if _same(departure_of(key, answer), finding, under):
+            shown, last = shown + 1, answer
         said(f"alone: {answer.seen}")
-    return Minimal(last or row, shown, TIMES)
+    return Minimal(key, last or answer, shown, TIMES)
 
 
-def attach(found: list[Finding], kept: dict[str, Any]) -> None:
-    """Give findings what a run's provenance keeps of them."""
-    for finding in found:
-        if (entry := kept.get(finding.cause)) is None:
-            continue
-        minimal = Minimal(**entry)
-        finding.confirmed = str(minimal)
-        if minimal.shown == minimal.times:
-            finding.minimal = departure_of(minimal.departure)
+def attached(found: Iterable[Finding], kept: Mapping[str, Any]) -> list[Finding]:
+    """Findings with what a run's provenance keeps of them."""
+    return [_with(f, Minimal.from_json(kept[f.cause])) if f.cause in kept else f for f in found]
+
+
+def _with(finding: Finding, minimal: Minimal) -> Finding:
+    always = minimal.shown == minimal.times
+    return replace(finding, confirmed=str(minimal), minimal=minimal.departure if always else None)

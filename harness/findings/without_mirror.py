@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.findings.departures import Departure, Symptom, departing_access, nearest, symptom, wrong_bits
+from harness.findings.departures import Departure, Symptom, nearest, symptom, wrong_bits
 from harness.questions import PLAIN
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import AccessVector, ClientSequence, ClientVector, HostVector, Vector
@@ -60,7 +60,7 @@ def _maker(vector: Vector) -> str:
 
 def _frame(d: Departure, what: Symptom) -> Frame:
     broken = d.section if what.wrong else d.rule
-    return Frame(what.severity, what.seen, what.allowed, _maker(departing_access(d)), broken)
+    return Frame(what.severity, what.seen, what.allowed, _maker(d.access), broken)
 
 
 def _fields(d: Departure, what: Symptom) -> frozenset[str]:
@@ -141,7 +141,7 @@ def _apart(frame: Frame, core: str, same: list[Told]) -> dict[Departure, Class]:
     parts: dict[tuple[bool, str], list[Told]] = defaultdict(list)
     for of_base in (True, False):
         members = [(d, what) for d, what in same if ((d.vector, d.turn) in base) is of_base]
-        names = {d: departing_access(d).machine.env.name for d, _ in members}
+        names = {d: d.access.machine.env.name for d, _ in members}
         for d, what in members:
             parts[of_base, PLAIN if PLAIN in names.values() else names[d]].append((d, what))
     told: dict[Departure, Class] = {}

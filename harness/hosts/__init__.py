@@ -1,8 +1,8 @@
 """Machines that run KVM, the emulated one and those of a lab: switched on, reached, their modules loaded."""
 
 from harness.hosts import address, boot
-from harness.hosts.base import FILES, PARAM, Host, ModuleFiles, Parameters, Remote
-from harness.hosts.console import Warn
+from harness.hosts.base import FILES, PARAM, PARAM_FILE, Host, ModuleFiles, Parameters, Remote, Result
+from harness.hosts.console import WARNING, Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, IPS, VGABIOS, EmulatedHost
 from harness.hosts.lab import Lab
@@ -14,7 +14,9 @@ __all__ = [
     "FILES",
     "IPS",
     "PARAM",
+    "PARAM_FILE",
     "VGABIOS",
+    "WARNING",
     "CpuInfo",
     "EmulatedHost",
     "Host",
@@ -22,6 +24,7 @@ __all__ = [
     "ModuleFiles",
     "Parameters",
     "Remote",
+    "Result",
     "Warn",
     "address",
     "boot",

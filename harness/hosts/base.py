@@ -25,11 +25,13 @@ import paramiko
 
 from harness.errors import HostError, InputError
 from harness.hosts.console import Warn
+from kvmodel.series import PARAMETER
 
 SILENCE: Final = 30.0  # seconds in which a machine has to take a command
 PIECE: Final = 32768  # bytes of one read from a channel
 FILES: Final = "/tmp/kvmirror"  # folder on the host
-PARAM: Final = "enable_pt_guest_exec_control"
+PARAM: Final = PARAMETER
+PARAM_FILE: Final = f"/sys/module/kvm/parameters/{PARAM}"  # Y or N, where kvm.ko has it
 # paramiko logs a connection that fails with a traceback of its own; the errors here say it in a sentence.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 

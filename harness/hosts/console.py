@@ -26,7 +26,13 @@ SILENCE: Final = 45.0  # seconds without a character before the boot counts as h
 
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t]")
-_WARNING = re.compile(r"WARNING: CPU: \d+ PID: \d+ at (?P<place>\S+) (?P<function>[^\s+]+)(?:\+0x\S+)?")
+# A WARN's header is "CPU: 0 PID: 1 at FILE:LINE FUNCTION+0x1/0x2" to Linux 6.18, "FILE:LINE at FUNCTION+0x1/0x2" from 7
+# on; a kernel without CONFIG_DEBUG_BUGVERBOSE names no file.
+WARNING: Final = (
+    r"WARNING: (?:CPU: \d+ PID: \d+ at )?(?:at )?"
+    r"(?:(?P<place>(?P<file>[^\s:]+):\d+) )?(?:at )?(?P<function>[^\s+]+)\+0x"
+)
+_WARNING = re.compile(WARNING)
 _PLAIN_WARNING = re.compile(r"WARNING: (?P<text>.+)")
 
 
@@ -91,7 +97,7 @@ class Recogniser:
                 break
         else:
             if match := _WARNING.search(line):
-                self.warnings.append(Warn(line, match["function"], match["place"], self.lines))
+                self.warnings.append(Warn(line, match["function"], match["place"] or "", self.lines))
             elif match := _PLAIN_WARNING.match(line):
                 self.warnings.append(Warn(line, "", "", self.lines))
         return line

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmodel.cpu import Cpu
-
-MSR_PROCBASED_CTLS2 = 0x48B
-MSR_EPT_VPID_CAP = 0x48C
+from kvmodel.question import msr
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +48,4 @@ class CpuInfo:
 
 def features(info: CpuInfo, secondary: int, capability: int) -> Cpu:
     """The CPU under KVM from MSRs 0x48B and 0x48C (SDM A.3.3, A.10)."""
-    allowed = secondary >> 32
-    return Cpu(
-        vmx=info.vmx,
-        ept=bool(allowed >> 1 & 1),
-        mbec=bool(allowed >> 22 & 1),
-        unrestricted=bool(allowed >> 7 & 1),
-        execonly=bool(capability & 1),
-        ept_2m=bool(capability >> 16 & 1),
-        ept_1g=bool(capability >> 17 & 1),
-        ept_ad=bool(capability >> 21 & 1),
-        advanced_info=bool(capability >> 22 & 1),
-        maxphyaddr=info.maxphyaddr,
-    )
+    return msr.described(secondary, capability, vmx=info.vmx, maxphyaddr=info.maxphyaddr)

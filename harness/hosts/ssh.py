@@ -19,6 +19,7 @@ from harness.hosts.console import Recogniser, Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.process import PROGRESS
 from kvmodel.cpu import Cpu
+from kvmodel.question import msr
 
 TOOLS: Final = ("insmod", "rmmod", "gzip", "dmesg", "truncate", "mount", "dd")
 BOARD: Final = ("microvm", "pvpanic")  # of harness/qemu.py's command line
@@ -165,9 +166,7 @@ class SshHost(Host):
 
     def cpu(self) -> Cpu:
         """The CPU under KVM, from its own MSRs."""
-        return cpuinfo.features(
-            self.cpuinfo, self._msr(cpuinfo.MSR_PROCBASED_CTLS2), self._msr(cpuinfo.MSR_EPT_VPID_CAP)
-        )
+        return cpuinfo.features(self.cpuinfo, self._msr(msr.PROCBASED_CTLS2), self._msr(msr.EPT_VPID_CAP))
 
     def _bring(self) -> None:
         """Put our own programs where every command finds them."""

@@ -1,14 +1,15 @@
 """What happened: vectors run by the probe under QEMU, by the small client, or on the bare CPU, and read back."""
 
-from harness.observe import bare, batch, client, qemu, session, tracepoints
+from harness.observe import bare, batch, client, qemu, tracepoints
 from harness.observe.batch import pack
 from harness.observe.l1 import Seen, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
-from harness.observe.session import Deadly, Session, parameters
+from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, parameters, sampled, spared_outcome
 from harness.observe.tracepoints import Traced
 
 __all__ = [
+    "FIRST_FETCH",
     "LIVELOCK_EXITS",
     "Deadly",
     "Seen",
@@ -17,11 +18,13 @@ __all__ = [
     "arguments",
     "bare",
     "batch",
+    "cannot_run",
     "client",
     "pack",
     "parameters",
     "qemu",
-    "session",
+    "sampled",
+    "spared_outcome",
     "tracepoints",
     "virtual_cpu",
 ]

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from harness.errors import HostError
-from harness.hosts import Host
+from harness.hosts import Host, Result
 from harness.observe.livelock import LIVELOCK_EXITS
 from kvmodel.question import tally
-from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome, warning
 from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
 
 PATH: Final = "/tmp/kvmclient"
+BAD_USAGE: Final = 2  # its exit status for a request that it does not know
 REFUSED: Final = 64  # the bit of a UserMsrVector's answer where its refused writes begin
 
 ClientQuestion = ClientVector | ClientSequence | UserMsrVector
@@ -57,7 +58,7 @@ def _stopped(line: dict[str, Any], step: int) -> Outcome:
         case "errno":
             note = f"KVM_RUN failed with errno {line['errno']}"
         case "warning":
-            note = f"WARN: {line['warning']}"
+            return warning(line["warning"], step)
         case other:
             note = f"{other}: KVM exit reason {line['exit_reason']}, detail {line['detail']}"
     return Outcome(Kind.HOST, number=step, note=note)
@@ -67,21 +68,27 @@ def ask(host: Host, vectors: Iterable[ClientQuestion], reload: Callable[[], None
     """The client's answers, in order, by as few starts of it as can be.
 
     It stops behind a vector that made the kernel warn, since a WARN_ONCE speaks once a load: ``reload`` loads the
-    modules again, and the rest is asked then. HostError where the client gives up.
+    modules again, and the rest is asked then. Where KVM or the host refuses a request that vector is blocked with the
+    reason, and the rest is asked. HostError where the client does not know a request.
     """
     todo = list(vectors)
     found: list[Outcome] = []
     while todo:
         words = "".join(f"{request(vector)}\n" for vector in todo)
         said = host.run(f"{PATH} run", input=words.encode(), timeout=30 + 2.0 * len(todo))
-        lines = said.stdout.splitlines()
-        if said.status or not lines:
-            why = said.stderr.strip() or "no word"
-            raise HostError(
-                f"{host.name}: the KVM client stopped at {request(todo[min(len(lines), len(todo) - 1)])!r}: {why}"
-            )
+        lines = said.stdout.splitlines()[: len(todo)]
         found += [outcome(vector, json.loads(line)) for vector, line in zip(todo, lines, strict=False)]
         todo = todo[len(lines) :]
+        if todo and (said.status or not lines):
+            found.append(_refused(host, request(todo.pop(0)), said))
         if todo:
             reload()
     return found
+
+
+def _refused(host: Host, words: str, said: Result) -> Outcome:
+    """A request that the client could not make: why, by its last line. HostError where it does not know the words."""
+    why = (said.stderr.strip().splitlines() or [f"no word, exit status {said.status}"])[-1]
+    if said.status == BAD_USAGE:
+        raise HostError(f"{host.name}: the KVM client does not know {words!r}: {why}")
+    return Outcome(Kind.BLOCKED, note=f"the KVM client could not ask it: {why.removeprefix('kvmclient: ')}")

@@ -16,14 +16,13 @@ from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
 from harness.observe import livelock, tracepoints
-from harness.observe.qemu import SERIAL, End, Qemu, Run
+from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
+from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, of_turns
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Machine, Mbec, NxVector, Vector
 
-MSR_PROCBASED_CTLS2: Final = 0x48B
-MSR_EPT_VPID_CAP: Final = 0x48C
 SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector further
 BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
 SLOW_DEADLINE: Final = 400  # microseconds of guest time, on a CPU model with slower exits
@@ -43,20 +42,9 @@ class Seen:
 
 def virtual_cpu(header: guest.Header) -> Cpu:
     """The virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
-    secondary = (header.msr(MSR_PROCBASED_CTLS2) or 0) >> 32
-    capability = header.msr(MSR_EPT_VPID_CAP) or 0
-    return Cpu(
-        vmx=bool(header.cpuid1_ecx >> 5 & 1),
-        ept=bool(secondary >> 1 & 1),
-        mbec=bool(secondary >> 22 & 1),
-        execonly=bool(capability & 1),
-        ept_2m=bool(capability >> 16 & 1),
-        ept_1g=bool(capability >> 17 & 1),
-        ept_ad=bool(capability >> 21 & 1),
-        advanced_info=bool(capability >> 22 & 1),
-        unrestricted=bool(secondary >> 7 & 1),
-        maxphyaddr=header.maxphyaddr,
-    )
+    secondary, capability = (header.msr(number) or 0 for number in (msr.PROCBASED_CTLS2, msr.EPT_VPID_CAP))
+    vmx = bool(header.cpuid1_ecx >> 5 & 1)
+    return msr.described(secondary, capability, vmx=vmx, maxphyaddr=header.maxphyaddr)
 
 
 class L1:
@@ -77,7 +65,7 @@ class L1:
         self._told: dict[int, tracepoints.Traced] | None = None if marks else {}
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
-        self._runs: list[Run] = []
+        self._runs: list[BatchRun] = []
         self._counters: Counter[str] = Counter()  # KVM's own, of the QEMUs that ended well
         self._stuck = ""
         self._livelocks: dict[str, str] = {}
@@ -103,7 +91,7 @@ class L1:
             "warnings": [w.text for run in self._runs for w in run.warnings],
             "deaths": [self._vectors[i].id for i in self._died],
             "livelocks": self._livelocks,
-            "msrs": [f"{msr:#x}" for msr in batch.header.msrs],
+            "msrs": [f"{value:#x}" for value in batch.header.msrs],
         }
         return seen
 
@@ -145,7 +133,7 @@ class L1:
                 return False
             self._data = guest.restart(run.memory, behind)
 
-    def _run(self, qemu: Qemu) -> Run:
+    def _run(self, qemu: Qemu) -> BatchRun:
         """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
         if self._told is not None:
             return _asked(qemu, self._data)
@@ -247,7 +235,7 @@ class L1:
         return tracepoints.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
 
 
-def _asked(qemu: Qemu, batch: bytes) -> Run:
+def _asked(qemu: Qemu, batch: bytes) -> BatchRun:
     """One run of a batch. GuestError where the probe refuses it."""
     run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
     if guest.unpack_header(run.memory).refused:

@@ -14,6 +14,7 @@ from typing import Final
 from harness.errors import HostError
 from harness.hosts import Host
 from harness.observe import client, livelock
+from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import REMOVING
 from kvmodel.sdm.host import left_behind
@@ -22,12 +23,11 @@ EVENT: Final = "kvm_tdp_mmu_spte_changed"
 BUFFER: Final = 4096  # KiB: a line an entry
 SHADOW_PRESENT: Final = 1 << 11  # KVM's own mark of an entry that it takes for present (SPTE_MMU_PRESENT_MASK)
 DUMP: Final = "/sys/module/kvm_intel/parameters/dump_invalid_vmcs"
-MBEC: Final = 1 << 22  # of the secondary controls: mode-based execute control (SDM 25.6.2)
 _CHANGED = re.compile(r"level (\d) old_spte ([0-9a-f]+) new_spte ([0-9a-f]+)")
 _SECONDARY = re.compile(r"SecondaryExec=0x([0-9a-f]+)")
 
 
-def removed(events: Iterable[livelock.Event]) -> Iterator[tuple[int, int]]:
+def removed(events: Iterable[livelock.TraceEvent]) -> Iterator[tuple[int, int]]:
     """(level, new value) of each entry that was present for KVM and is not any more."""
     for event in events:
         if event.name == EVENT and (match := _CHANGED.search(event.text)):
@@ -55,7 +55,7 @@ def secondary_controls(host: Host) -> int:
 
 def ask(host: Host) -> Outcome:
     """Run the guest and look."""
-    mbec = secondary_controls(host) & MBEC != 0
+    mbec = secondary_controls(host) & msr.MBEC != 0
     livelock.arm(host, (f"kvmmmu/{EVENT}",), BUFFER)
     host.run(f"{client.PATH} run", input=f"{client.request(REMOVING)}\n".encode(), timeout=60, check=True)
     found = list(removed(livelock.parse(livelock.disarm(host))))

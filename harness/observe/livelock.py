@@ -28,7 +28,7 @@ _FAULT = re.compile(r"address 0x(?P<address>[0-9a-f]+) error_code 0x(?P<error>[0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TraceEvent:
     """One tracepoint: its name, its text as the kernel printed it, the time in seconds of the host's clock."""
 
     name: str
@@ -76,14 +76,14 @@ def disarm(host: Host) -> str:
     return host.run(script, timeout=300, check=True).stdout
 
 
-def parse(text: str) -> Iterator[Event]:
+def parse(text: str) -> Iterator[TraceEvent]:
     """The events of a trace buffer's text; comment lines are passed over."""
     for line in text.splitlines():
         if match := _LINE.match(line):
-            yield Event(match["name"], match["text"], float(match["time"]))
+            yield TraceEvent(match["name"], match["text"], float(match["time"]))
 
 
-def livelock(events: Iterable[Event]) -> Livelock:
+def livelock(events: Iterable[TraceEvent]) -> Livelock:
     """The longest row of equal exits without a change of a shadow entry."""
     best, row = Livelock(), Livelock()
     for event in events:

@@ -25,7 +25,7 @@ from harness import protocol
 from harness.errors import GuestError, HostError
 from harness.hosts import FILES, Host, Remote, Warn
 from harness.observe.memory import Memory
-from harness.observe.qmp import Command, Event, Monitor
+from harness.observe.qmp import Command, Monitor, QmpEvent
 from kvmodel.question.vector import Machine
 
 BINARY: Final = "qemu-system-x86_64"
@@ -67,7 +67,7 @@ class End(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BatchRun:
     """One run of a batch.
 
     ``memory`` is the batch as it was left (empty when it could not be read), ``current`` and ``state`` its header's
@@ -338,7 +338,7 @@ class Qemu:
 
     # running
 
-    def run(self, batch: bytes, *, deadline: float = 120.0, stall: float = STALL) -> Run:
+    def run(self, batch: bytes, *, deadline: float = 120.0, stall: float = STALL) -> BatchRun:
         """Run a batch from power-on to L1's end.
 
         ``deadline`` and ``stall`` in seconds of wall time: all of it, and without a step of the header's ``current``
@@ -362,7 +362,7 @@ class Qemu:
         header = protocol.HEADER.unpack(memory) if len(memory) >= protocol.HEADER.size else {}
         current, state = header.get("current", 0), header.get("state", 0)
         assert isinstance(current, int) and isinstance(state, int)
-        return Run(end, detail, seconds, memory, current, state, tuple(self.host.warnings()[warned:]))
+        return BatchRun(end, detail, seconds, memory, current, state, tuple(self.host.warnings()[warned:]))
 
     def _wait(self, began: float, deadline: float, stall: float) -> tuple[End, str]:
         assert self._monitor is not None and self._remote is not None
@@ -370,7 +370,7 @@ class Qemu:
         last = ""
         while True:
             try:
-                event: Event | None = self._monitor.events.get(timeout=0.1)
+                event: QmpEvent | None = self._monitor.events.get(timeout=0.1)
             except queue.Empty:
                 event = None
             if event is not None and (found := self._meaning(event)) is not None:
@@ -389,7 +389,7 @@ class Qemu:
             if now - moved > stall:
                 return End.HANG, f"{stall:.0f} s without a step; current and state: {last or 'unknown'}"
 
-    def _meaning(self, event: Event) -> tuple[End, str] | None:
+    def _meaning(self, event: QmpEvent) -> tuple[End, str] | None:
         """What an event says of the run's end; None when it does not."""
         if event.name == "SHUTDOWN":
             reason = str(event.data.get("reason", ""))

@@ -25,7 +25,7 @@ COMMAND_TIMEOUT: Final = 60.0  # seconds; the emulator is slow, not silent
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class QmpEvent:
     """One QMP event: its name and data."""
 
     name: str
@@ -39,7 +39,7 @@ class Monitor:
         self, sock: socket.socket, *, timeout: float = COMMAND_TIMEOUT, alive: Callable[[], None] = lambda: None
     ) -> None:
         self.alive = alive  # asked while QEMU is silent; it raises when there is no use in waiting
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[QmpEvent] = queue.SimpleQueue()
         self.greeting: Mapping[str, Any] = {}
         self._loop = asyncio.new_event_loop()
         # What breaks here is told by the GuestError of whoever waits; asyncio would print it a second time.
@@ -69,7 +69,7 @@ class Monitor:
     async def _collect(self, listener: EventListener) -> None:
         async for message in listener:
             data = message.get("data", {})
-            self.events.put(Event(str(message["event"]), data if isinstance(data, dict) else {}))
+            self.events.put(QmpEvent(str(message["event"]), data if isinstance(data, dict) else {}))
 
     def _wait(self, what: str, work: Coroutine[Any, Any, T], timeout: float) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

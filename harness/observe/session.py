@@ -7,27 +7,31 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import GuestError
-from harness.hosts import Host, ModuleFiles, Parameters
+from harness.errors import GuestError, HostError
+from harness.hosts import PARAM_FILE, Host, ModuleFiles, Parameters
 from harness.observe import client, leftover_entries, tracepoints
-from harness.observe.l1 import L1, MSR_PROCBASED_CTLS2, Seen
+from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load
-from kvmodel.machine import parameter_lost, text_value
-from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question import msr
+from kvmodel.question.outcome import Kind, Outcome, parameter, parameter_lost, text_value
 from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
-PARAM_FILE: Final = "/sys/module/kvm/parameters/enable_pt_guest_exec_control"
-MBEC_ALLOWED: Final = 1 << (32 + 22)  # the allowed-1 half of MSR 0x48B, bit 22
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
-
+# What L1's firmware does first, under the small client instead of QEMU.
+FIRST_FETCH: Final = ClientVector("real", Access.FETCH, "u")
 
 Deadly = Callable[[Vector], str | None]
+
+
+def is_on(text: str | None) -> bool | None:
+    """A module parameter as sysfs prints it, None, Y or N, as a value."""
+    return None if text is None else text == "Y"
 
 
 def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[Outcome]:
@@ -35,8 +39,7 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     found = []
     for vector in vectors:
         if vector.what == "param":
-            text = info["parameter"]  # None, Y or N
-            found.append(Outcome(Kind.VALUE, code=ord(text) if text else 0, note=text or "absent"))
+            found.append(parameter(is_on(info["parameter"])))
         else:
             value = info["msrs"].get(vector.what[1:])
             found.append(
@@ -83,7 +86,7 @@ class Session:
     @property
     def mbec_offered(self) -> bool:
         """Whether KVM's own MSR 0x48B allows L1 bit 22."""
-        return bool(self.info["msrs"].get(f"{MSR_PROCBASED_CTLS2:x}", 0) & MBEC_ALLOWED)
+        return bool(msr.allowed(self.info["msrs"].get(f"{msr.PROCBASED_CTLS2:x}", 0)) & msr.MBEC)
 
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
         """The host's and the client's answers, in order."""
@@ -91,16 +94,23 @@ class Session:
         questions = [v for v in asked if not isinstance(v, HostVector)]
         answers = client.ask(self._host, questions, self._reload)
         told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
-        for vector in asked:
-            if isinstance(vector, HostVector) and vector.what in tracepoints.FORMATS:
-                told[vector.id] = text_value(tracepoints.format_texts(self._host, vector.what))
-            elif isinstance(vector, HostVector) and vector.what == "removed":
-                told[vector.id] = leftover_entries.ask(self._host)
-            elif isinstance(vector, HostVector) and vector.what == "reload":
-                told[vector.id] = self._ask_reload()
-            elif isinstance(vector, HostVector):
-                (told[vector.id],) = host_outcomes(self.info, [vector])
+        told |= {v.id: self._ask_host(v) for v in asked if isinstance(v, HostVector)}
         return [told[v.id] for v in asked]
+
+    def _ask_host(self, vector: HostVector) -> Outcome:
+        """The host's answer; blocked, with the reason, where a host that lives cannot be asked this."""
+        try:
+            if vector.what in tracepoints.FORMATS:
+                return text_value(tracepoints.format_texts(self._host, vector.what))
+            if vector.what == "removed":
+                return leftover_entries.ask(self._host)
+            if vector.what == "reload":
+                return self._ask_reload()
+        except HostError as error:
+            self._host.run("true", check=True)  # one that died takes its load with it: this raises
+            self._reload()
+            return Outcome(Kind.BLOCKED, note=str(error).splitlines()[0])
+        return host_outcomes(self.info, [vector])[0]
 
     def _ask_reload(self) -> Outcome:
         """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
@@ -114,10 +124,8 @@ class Session:
 
     def l1_can_run(self) -> Outcome | None:
         """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
-        (seen,) = self.ask_host([ClientVector("real", Access.FETCH, "u")])
-        if seen.kind is Kind.DONE:
-            return None
-        return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {seen.kind.value}")
+        (seen,) = self.ask_host([FIRST_FETCH])
+        return cannot_run(seen)
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
@@ -128,13 +136,12 @@ class Session:
         the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
         are run first, KVM's tracepoints read back; so is the first vector that is expected to kill L1.
         """
-        sample = SAMPLE if _plain(machine) else 1
-        order, spared = _order(vectors, deadly, {v.id for v in traced}, sample)
+        order, spared = sampled(machine, vectors, deadly, {v.id for v in traced})
         asked = [vectors[i] for i in order]
         marks = _marks(asked, deadly, {v.id for v in traced})
         run = self._patiently(machine, asked, marks)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
-        outcomes |= {i: Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({spared[i]})") for i in spared}
+        outcomes |= {i: spared_outcome(name) for i, name in spared.items()}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
         return run
 
@@ -173,10 +180,26 @@ def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> froz
     )
 
 
-def _order(
-    vectors: list[Vector], deadly: Deadly | None, traced: set[str], sample: int = SAMPLE
+def cannot_run(first_fetch: Outcome) -> Outcome | None:
+    """What blocks every vector of an L1 whose FIRST_FETCH ends so; None where it gets past it.
+
+    Where the client could not ask, nothing is known of L1: it is started.
+    """
+    if first_fetch.kind in (Kind.DONE, Kind.BLOCKED):
+        return None
+    return Outcome(Kind.BLOCKED, note=f"L1 cannot run: its first fetch ends in {first_fetch.kind.value}")
+
+
+def spared_outcome(name: str) -> Outcome:
+    """The outcome of a vector that is not run, because others of the class ``name`` kill L1."""
+    return Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({name})")
+
+
+def sampled(
+    machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Set[str] = frozenset()
 ) -> tuple[list[int], dict[int, str]]:
-    """Indices to run, traced first, then harmless, and the indices spared with their class: ``sample`` of each run."""
+    """Indices to run, traced first, then harmless, last a sample of each class; the indices spared with their class."""
+    sample = SAMPLE if _plain(machine) else 1
     classes: dict[str, list[int]] = {}
     order: list[int] = []
     for i, vector in enumerate(vectors):

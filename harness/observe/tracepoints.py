@@ -14,9 +14,9 @@ from difflib import SequenceMatcher
 from typing import Final
 
 from harness import protocol
-from harness.hosts import Host
+from harness.hosts import WARNING, Host
 from harness.observe.batch import PAGE, Observation
-from harness.observe.livelock import EPT_MISCONFIG, EPT_VIOLATION, TRACING, Event
+from harness.observe.livelock import EPT_MISCONFIG, EPT_VIOLATION, TRACING, TraceEvent
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import AccessVector
 
@@ -72,7 +72,7 @@ _FRAME: Final = (1 << 52) - PAGE
 
 # ---- WARNs ----------------------------------------------------------------------------------------------------
 
-_WARN: Final = re.compile(r"^\[\s*(\d+\.\d+)\] WARNING: .* at (?:(\S+?):\d+ )?(\w+)\+", re.MULTILINE)
+_WARN: Final = re.compile(rf"^\[\s*(?P<time>\d+\.\d+)\] {WARNING}", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,10 @@ class Warned:
 
 def warned(dmesg: str) -> list[Warned]:
     """The WARNs in the kernel's log."""
-    return [Warned(float(m[1]), (m[2] or "").removeprefix("arch/x86/kvm/"), m[3]) for m in _WARN.finditer(dmesg)]
+    return [
+        Warned(float(m["time"]), (m["file"] or "").removeprefix("arch/x86/kvm/"), m["function"])
+        for m in _WARN.finditer(dmesg)
+    ]
 
 
 def of_vector(found: Iterable[Warned], begin: float, end: float) -> tuple[str, ...]:
@@ -172,10 +175,10 @@ class Marked:
 
     index: int
     begin: float  # seconds of the host's clock
-    events: list[Event] = field(default_factory=list)
+    events: list[TraceEvent] = field(default_factory=list)
 
 
-def marked(events: Iterable[Event]) -> list[Marked]:
+def marked(events: Iterable[TraceEvent]) -> list[Marked]:
     """The trace by vector; what comes before the first mark is left out."""
     found: list[Marked] = []
     for event in events:
@@ -186,11 +189,11 @@ def marked(events: Iterable[Event]) -> list[Marked]:
     return found
 
 
-def _plain(event: Event) -> Text:
+def _plain(event: TraceEvent) -> Text:
     return event.name, _UNKNOWN.sub("", event.text).strip()
 
 
-def exits(vector: AccessVector, seen: Observation, events: Iterable[Event]) -> list[Exit]:
+def exits(vector: AccessVector, seen: Observation, events: Iterable[TraceEvent]) -> list[Exit]:
     """What KVM did at the VM entry, then for each exit of L2 at the address under test.
 
     By the rules l1, scaffold and repeated.
@@ -224,7 +227,7 @@ def exits(vector: AccessVector, seen: Observation, events: Iterable[Event]) -> l
     return [tuple(entry), *_once(tuple(e) for e in found)]
 
 
-def _at(event: Event, page: int) -> bool:
+def _at(event: TraceEvent, page: int) -> bool:
     match = _ADDRESS.search(event.text)
     return match is not None and int(match[1], 16) // PAGE == page
 
@@ -339,7 +342,7 @@ def named(found: Sequence[Exit]) -> tuple[tuple[str, ...], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class EventDifference:
     """The first event in which mirror and kernel differ; an empty text is an event that the other has not."""
 
     exit: int  # 0 the entry, then L2's exits at the address under test
@@ -370,7 +373,7 @@ class _Pairs:
         return True
 
 
-def compare(ours: Sequence[Exit], theirs: Sequence[Exit]) -> Difference | None:
+def compare(ours: Sequence[Exit], theirs: Sequence[Exit]) -> EventDifference | None:
     """The first difference between the mirror's exits and KVM's, None where there is none."""
     pairs = _Pairs()
     for number in range(max(len(ours), len(theirs))):
@@ -381,7 +384,7 @@ def compare(ours: Sequence[Exit], theirs: Sequence[Exit]) -> Difference | None:
     return None
 
 
-def _compare(number: int, mine: Exit, real: Exit, pairs: _Pairs) -> Difference | None:
+def _compare(number: int, mine: Exit, real: Exit, pairs: _Pairs) -> EventDifference | None:
     i = j = 0
     reused = False
     while i < len(mine) or j < len(real):
@@ -397,7 +400,7 @@ def _compare(number: int, mine: Exit, real: Exit, pairs: _Pairs) -> Difference |
         if reused and ours is not None and (ours[0] == "kvm_mmu_set_spte" or " direct " in ours[1]):
             i += 1
             continue
-        return Difference(number, j, _show(ours), _show(theirs))
+        return EventDifference(number, j, _show(ours), _show(theirs))
     return None
 
 

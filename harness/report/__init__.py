@@ -1,6 +1,6 @@
 """A run shown to others: pages, files for a CI, mails, and archives that show a finding again."""
 
-from harness.report import baseline, bundle, facts, grid, groups, html, junit, ktap, mail, markdown
+from harness.report import baseline, bundle, facts, grid, groups, html, junit, ktap, mail, markdown, text
 
 __all__ = [
     "baseline",
@@ -13,4 +13,5 @@ __all__ = [
     "ktap",
     "mail",
     "markdown",
+    "text",
 ]

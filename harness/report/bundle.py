@@ -21,14 +21,13 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness import protocol
-from harness.build import Cache, kernel, probe, sha256
+from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
-from harness.findings import Departure, Finding
-from harness.findings import of_run as summary
-from harness.hosts import PARAM, Parameters
-from harness.observe import LIVELOCK_EXITS, client, qemu, session
+from harness.findings import Departure, Finding, finding_json
+from harness.hosts import PARAM, PARAM_FILE, Parameters
+from harness.observe import LIVELOCK_EXITS, client, qemu
 from harness.observe import batch as guest
-from harness.questions import selection
+from harness.questions import PARAM_VALUES
 from harness.series import Patch, Series
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
@@ -118,8 +117,8 @@ def script(finding: Finding, *, release: str) -> str:
     """``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown."""
     smallest = finding.smallest
     level, value = smallest.cell
-    vector = selection.vector(smallest.vector)
-    (param,) = selection.params(value)
+    vector = smallest.vector
+    param = PARAM_VALUES[value]
     env = vector.machine.env
     parameters = Parameters(param, env.ept, env.eptad, env.nx_huge_pages)
     return _render(
@@ -130,7 +129,7 @@ def script(finding: Finding, *, release: str) -> str:
         param=value,
         parameters=parameters,
         param_name=PARAM,
-        param_file=session.PARAM_FILE,
+        param_file=PARAM_FILE,
         cpu_mbec=env.cpu_mbec,
         release=release,
         base=protocol.BATCH_BASE,
@@ -176,19 +175,20 @@ def contents(
 ) -> dict[str, bytes]:
     """The archive's files by name. ``told``: the finding in lines, as ``kvmirror explain`` prints it."""
     smallest = finding.smallest
-    vector = selection.vector(smallest.vector)
+    vector = smallest.vector
     how = _how(vector)
     level, param = smallest.cell
     chosen = patches(series, level, provenance)
-    record = summary.finding_json(finding) | {"level": level, "param": param, "turn": smallest.turn}
+    record = finding_json(finding) | {"level": level, "param": param, "turn": smallest.turn}
     record |= {"legal": [str(outcome) for outcome in smallest.legal], "record": _json_of(smallest)}
     release = str(provenance.get("kernel", {}).get("release", ""))
+    fragment = needs.plain(needs.read()).encode()
     files = {
         "finding.json": _json(record),
         "provenance.json": _json(provenance),
-        "vectors.txt": "".join(f"{name}\n" for name in finding.vectors).encode(),
+        "vectors.txt": "".join(f"{asked.id}\n" for asked in finding.vectors).encode(),
         "explanation.txt": "".join(f"{line}\n" for line in told).encode(),
-        "config.fragment": kernel.FRAGMENT.read_bytes(),
+        "config.fragment": fragment,
         **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
         SCRIPT: script(finding, release=release).encode(),
     }
@@ -202,7 +202,7 @@ def contents(
             files["case.txt"] = f"{client.request(vector)}\n".encode()
     fragment_of_run = provenance.get("config", {}).get("fragment")
     env = vector.machine.env
-    (value,) = selection.params(param)
+    value = PARAM_VALUES[param]
     files["README.md"] = _render(
         "README.md.j2",
         f=finding,
@@ -213,7 +213,7 @@ def contents(
         series=series,
         patches=chosen,
         files=sorted(files),
-        other_fragment=bool(fragment_of_run) and fragment_of_run != sha256(kernel.FRAGMENT),
+        other_fragment=bool(fragment_of_run) and fragment_of_run != hashlib.sha256(fragment).hexdigest(),
         other_probe=how == "l1" and provenance.get("probe", "") not in ("", sha256(binaries.probe)),
         parameters=Parameters(value, env.ept, env.eptad, env.nx_huge_pages),
         cpu_mbec=env.cpu_mbec,

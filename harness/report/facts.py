@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import InputError
-from harness.findings import Finding, Row, of_run
-from harness.questions import selection
+from harness.findings import Finding, Run
+from harness.questions import PARAM_VALUES
 from harness.report import baseline as known_findings
-from harness.report.series import UNKNOWN, PatchRow, patch_rows
-from harness.results import CellKey, Journal, Mark, Under, cpus
+from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
+from harness.results import (
+    BARE_HOST,
+    FORESEEN_HOST,
+    Cell,
+    Journal,
+    Mark,
+    Row,
+    RunInfo,
+    Said,
+    Under,
+    below,
+    cell_order,
+)
 from kvmodel import machine
 
-PARAM_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
 MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
-Cell = tuple[int, str]  # level, parameter
-Told = list[tuple[CellKey, dict[str, Any]]]
+Told = list[tuple[Cell, dict[str, Any]]]  # what the hosts of a cell said of themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +62,23 @@ class FindingView:
     @property
     def cell_texts(self) -> list[str]:
         """``15-18 (parameter 1)`` and the like."""
-        by_params: dict[str, list[int]] = {}
-        levels: dict[int, list[str]] = {}
-        for level, param in sorted(self.finding.cells, key=lambda c: (c[0], PARAM_ORDER[c[1]])):
-            levels.setdefault(level, []).append(param)
-        for level, params in levels.items():
-            by_params.setdefault("/".join(params), []).append(level)
-        return [f"{ranges(found)} (parameter {params})" for params, found in by_params.items()]
+        return cell_texts(self.finding.cells)
 
     @property
     def command(self) -> str:
         """What reproduces it."""
         level, param = self.finding.smallest.cell
-        return f"kvmirror run --level {level} --param {param} {self.finding.smallest.vector}"
+        return f"kvmirror run --level {level} --param {param} {self.finding.smallest.vector.id}"
 
 
 @dataclass(slots=True)
 class Report:
     """A run as the formats see it."""
 
-    run: int
-    status: str
-    begun: float
-    ended: float | None
-    argv: list[str]
-    provenance: dict[str, Any]
+    info: RunInfo
+    host: str
     rows: list[Row]
-    totals: dict[str, Any]
+    totals: Row
     json: dict[str, Any]
     findings: list[FindingView]
     errata: list[Finding]
@@ -91,9 +93,40 @@ class Report:
     has_baseline: bool = False
 
     @property
+    def number(self) -> int:
+        """The run's, as the journal counts."""
+        return self.info.id
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether nobody looked: what stands where an observation would is the mirror's word."""
+        return self.host == FORESEEN_HOST
+
+    @property
+    def status(self) -> str:
+        """How the run ended."""
+        return self.info.status
+
+    @property
+    def begun(self) -> float:
+        """When, in seconds since 1970."""
+        return self.info.begun
+
+    @property
+    def argv(self) -> list[str]:
+        """How it was typed."""
+        return self.info.argv
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What it was made of."""
+        return self.info.provenance
+
+    @property
     def seconds(self) -> float | None:
         """How long the run took, wall time."""
-        return None if self.ended is None else self.ended - self.begun
+        ended = self.info.ended
+        return None if ended is None else ended - self.begun
 
     @property
     def levels(self) -> list[int]:
@@ -103,14 +136,14 @@ class Report:
     @property
     def cells(self) -> list[Cell]:
         """(level, parameter) of every row, in order."""
-        return [(r.level, r.param) for r in self.rows]
+        return [r.cell for r in self.rows]
 
     @property
     def answered(self) -> str:
         """How many answers the run has, and where they are from if not all are of their own level."""
-        taken = self.totals["taken"]
+        taken = self.totals.taken
         rest = f", {taken:,} of them a lower level's with the same machine code" if taken else ""
-        return f"{self.totals['vectors']:,} answers{rest}"
+        return f"{self.totals.vectors:,} answers{rest}"
 
     @property
     def new_findings(self) -> list[FindingView]:
@@ -125,11 +158,12 @@ class Report:
     @property
     def verdict(self) -> str:
         """The run in one sentence."""
-        words = []
+        words = ["foreseen, nothing was observed"] if self.foreseen else []
         if self.status != "complete":
             words.append(f"the run is {self.status}")
-        drift = self.totals["drift"]
-        words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
+        drift = self.totals.drift
+        if not self.foreseen:
+            words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
         new, known = len(self.new_findings), len(self.findings) - len(self.new_findings)
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
         if known:
@@ -138,8 +172,8 @@ class Report:
             words.append(f"{', '.join(moved)} known, but beginning at another level")
         if self.broken_claims:
             words.append(f"patch {ranges(self.broken_claims)} claims no change and shows one")
-        if self.totals["blocked"]:
-            words.append(f"{self.totals['blocked']} blocked")
+        if self.totals.blocked:
+            words.append(f"{self.totals.blocked} blocked")
         return ", ".join(words)
 
     def tested_by_hurdles(self, last_level: int) -> list[str]:
@@ -149,17 +183,28 @@ class Report:
             hurdles.append(f"the run is {self.status}")
         if missing := sorted(set(range(last_level + 1)) - set(self.levels)):
             hurdles.append(f"levels {ranges(missing)} did not run")
-        if not self.totals["vectors"]:
+        if not self.totals.vectors:
             hurdles.append("no vector ran")
-        if self.totals["drift"]:
-            hurdles.append(f"{self.totals['drift']} answers differ from the mirror")
+        if self.totals.drift:
+            hurdles.append(f"{self.totals.drift} answers differ from the mirror")
         if self.findings:
             hurdles.append(plural(len(self.findings), "finding"))
         if self.broken_claims:
             hurdles.append(f"patch {ranges(self.broken_claims)} claims no change and shows one")
-        if self.totals["blocked"]:
-            hurdles.append(f"{self.totals['blocked']} vectors were blocked")
+        if self.totals.blocked:
+            hurdles.append(f"{self.totals.blocked} vectors were blocked")
         return hurdles
+
+
+def cell_texts(cells: Iterable[Cell]) -> list[str]:
+    """``15-18 (parameter 1)`` and the like."""
+    by_params: dict[str, list[int]] = {}
+    levels: dict[int, list[str]] = {}
+    for level, param in sorted(cells, key=cell_order):
+        levels.setdefault(level, []).append(param)
+    for level, params in levels.items():
+        by_params.setdefault("/".join(params), []).append(level)
+    return [f"{ranges(found)} (parameter {params})" for params, found in by_params.items()]
 
 
 def plural(count: int, noun: str) -> str:
@@ -178,57 +223,52 @@ def ranges(numbers: list[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
 
 
-def load(journal: Journal, run: int | None = None, baseline: Path | None = None) -> Report:
-    """A run's report (the latest run's where ``run`` is None); InputError where there is none or it is empty."""
-    run = journal.latest(of_run.KVM_HOST) if run is None else run
-    info = journal.run_info(run)
-    body = of_run.as_json(journal, run)
-    cells = journal.cells(run)
-    if not any(k.host == of_run.KVM_HOST for k in cells):
-        if cells:
+def load(journal: Journal, number: int | None = None, baseline: Path | None = None) -> Report:
+    """A run's report (the latest observed one's where ``number`` is None); InputError: there is none, it is empty."""
+    return of(Run.open(journal, number), baseline)
+
+
+def of(run: Run, baseline: Path | None = None) -> Report:
+    """The report of a run; InputError where nothing was asked."""
+    if not run.cells:
+        if run.journal.cells(run.number):
             raise InputError(
-                f"run {run} is of the bare CPU: 'kvmirror findings --bare' lists its errata; name another with --run"
+                f"run {run.number} is of the bare CPU: 'kvmirror findings --bare' lists its errata; name another with "
+                "--run"
             )
         raise InputError(
-            f"run {run} has no finished cell yet ({info['status']}): wait for it, or name another with --run"
+            f"run {run.number} has no finished cell yet ({run.info.status}): wait for it, or name another with --run"
         )
     known = known_findings.read(baseline) if baseline else {}
     remarks = {cause: entry.remark for cause, entry in known.items()}
-    found = of_run.findings(journal, run)
-    under = cpus.of_run(info["provenance"])
-    views = [_view(f, remarks, under) for f in found]
-    table = [Row(**row) for row in body["levels"]]
+    body = run.as_json()
+    views = [_view(f, remarks, run.under) for f in run.findings]
     for view in views:
         if view.known:
-            view.moved = known[view.finding.cause].moved(view.finding, (row.level for row in table))
-    told = [(k, facts) for k, (_, _, facts) in cells.items() if k.host == of_run.KVM_HOST]
-    traces = {((k.level, k.param), v): str(text) for k, f in told for v, text in f.get("livelocks", {}).items()}
+            view.moved = known[view.finding.cause].moved(view.finding, (row.level for row in run.rows))
+    told = [(key.cell, recorded.facts) for key, recorded in run.cells.items()]
+    traces = {(cell, v): str(text) for cell, facts in told for v, text in facts.get("livelocks", {}).items()}
     for view in views:
-        found_traces = (traces.get((d.cell, d.vector), "") for d in view.finding.departures)
+        found_traces = (traces.get((d.cell, d.vector.id), "") for d in view.finding.departures)
         view.traces = sorted({text for text in found_traces if text})
     report = Report(
-        run=run,
-        status=info["status"],
-        begun=info["begun"],
-        ended=info["ended"],
-        argv=info["argv"],
-        provenance=info["provenance"],
-        rows=table,
-        totals=body["totals"],
+        info=run.info,
+        host=run.host,
+        rows=run.rows,
+        totals=run.totals,
         json=body,
         findings=views,
-        errata=_errata(journal, run),
-        patches=[],
+        errata=_errata(run),
+        patches=patches(run),
         rules=[Rule(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
         collapsed=[Rule(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
         blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
         counters=_counters(told),
         warnings=_warnings(told),
         machines=_machines(told),
+        drifts=_some_drift(run),
         has_baseline=baseline is not None,
     )
-    report.patches = _patches(report)
-    report.drifts = _some_drift(journal, run)
     if baseline is not None:
         for entry, view in zip(body["findings"], views, strict=True):
             entry["known"] = view.known
@@ -237,25 +277,26 @@ def load(journal: Journal, run: int | None = None, baseline: Path | None = None)
     return report
 
 
-def _errata(journal: Journal, run: int) -> list[Finding]:
+def _errata(run: Run) -> list[Finding]:
     """The bare CPU's, of this run, or where it did not ask the bare CPU, of the newest run that did."""
-    found = of_run.findings(journal, run, of_run.BARE_HOST)
-    return found or of_run.findings(journal, journal.latest(of_run.BARE_HOST), of_run.BARE_HOST)
+    if run.foreseen:
+        return []
+    return run.errata or Run.open(run.journal, run.journal.latest(BARE_HOST), bare=True).findings
 
 
 def _counters(told: Told) -> dict[str, dict[Cell, int]]:
     found: dict[str, Counter[Cell]] = {}
-    for key, facts in told:
+    for cell, facts in told:
         for name, value in facts.get("counters", {}).items():
-            found.setdefault(name, Counter())[key.level, key.param] += value
+            found.setdefault(name, Counter())[cell] += value
     return {name: dict(cells) for name, cells in found.items()}
 
 
 def _warnings(told: Told) -> list[tuple[str, list[Cell]]]:
     found: dict[str, set[Cell]] = {}
-    for key, facts in told:
+    for cell, facts in told:
         for text in facts.get("warnings", ()):
-            found.setdefault(str(text), set()).add((key.level, key.param))
+            found.setdefault(str(text), set()).add(cell)
     return [(text, sorted(cells)) for text, cells in found.items()]
 
 
@@ -279,49 +320,38 @@ def _view(finding: Finding, remarks: dict[str, str], under: Under) -> FindingVie
     smallest = finding.smallest
     if smallest.predicted is None:
         return FindingView(finding, remarks.get(finding.cause), "no mirror was asked", [])
-    level = smallest.cell[0]
-    (param,) = selection.params(smallest.cell[1])
-    vector = selection.vector(smallest.vector)
-    cpu = under(vector.machine.env.cpu_mbec)
+    level, param = smallest.cell
+    cpu = under(smallest.vector.machine.env.cpu_mbec)
     try:
-        prediction = machine.predict(level, param, cpu, vector, steps=True)
+        prediction = machine.predict(level, PARAM_VALUES[param], cpu, smallest.vector, steps=True)
     except ValueError:  # a level the mirror has not: another series
         return FindingView(finding, remarks.get(finding.cause), "no mirror for this series", [])
     return FindingView(finding, remarks.get(finding.cause), str(prediction.outcome), [str(s) for s in prediction.steps])
 
 
-def _patches(report: Report) -> list[PatchRow]:
-    rows = patch_rows(report.provenance, max(report.levels))
-    present = set(report.cells)
-    by_cell = {(r.level, r.param): r for r in report.rows}
+def patches(run: Run) -> list[PatchRow]:
+    """The series of a run, a row a patch: what each claims and what was seen."""
+    last = max((row.level for row in run.rows), default=0)
+    by_cell = {row.cell: row for row in run.rows}
+    rows = patch_rows(run.info.provenance, last)
     for patch in rows:
-        here = [c for c in report.cells if c[0] == patch.number]
+        here = [cell for cell in by_cell if cell[0] == patch.number]
         patch.ran = bool(here)
         # A level that ran was built of its patches: what the run did not write down, it shows.
-        if patch.applies == UNKNOWN and patch.number <= max(report.levels):
-            patch.applies = "yes"
-        if patch.builds == UNKNOWN and patch.ran:
-            patch.builds = "yes"
-        patch.drift = sum(by_cell[c].drift for c in here)
-        below = {c: of_run.below(*c, present) for c in here}
-        if any(below.values()):
-            patch.changes = sum(by_cell[c].changes for c in here)
-            patch.compared_with = min(b[0] for b in below.values() if b is not None)
-        patch.first_seen = [v.finding.name for v in report.findings if v.finding.first_level == patch.number]
-        patch.caused = [v.finding.name for v in report.findings if patch.number in v.finding.origin.patches]
+        if patch.applies == NOT_RECORDED and patch.number <= last and not run.foreseen:
+            patch.applies = Said.of(True)
+        if patch.builds == NOT_RECORDED and patch.ran and not run.foreseen:
+            patch.builds = Said.of(True)
+        patch.drift = sum(by_cell[cell].drift for cell in here)
+        lower = {cell: below(*cell, run.present) for cell in here}
+        if any(lower.values()):
+            patch.changes = sum(by_cell[cell].changes for cell in here)
+            patch.compared_with = min(cell[0] for cell in lower.values() if cell is not None)
+        patch.first_seen = [f.name for f in run.findings if f.first_level == patch.number]
+        patch.caused = [f.name for f in run.findings if patch.number in f.origin.patches]
     return rows
 
 
-def patches(journal: Journal, run: int) -> list[PatchRow]:
-    """The series of a run, a row a patch: what each claims and what was seen."""
-    return load(journal, run).patches
-
-
-def _some_drift(journal: Journal, run: int, most: int = 50) -> list[tuple[Cell, str, str, str]]:
-    found = []
-    for row in journal.results(run, having=Mark.DRIFT, host=of_run.KVM_HOST):
-        predicted = row["predicted"]
-        found.append(((row["level"], row["param"]), row["vector"], str(predicted), str(row["seen"])))
-        if len(found) == most:
-            break
-    return found
+def _some_drift(run: Run, most: int = 50) -> list[tuple[Cell, str, str, str]]:
+    drifting = run.journal.answers(run.number, having=Mark.DRIFT, host=run.host)
+    return [(key.cell, a.vector.id, str(a.predicted), str(a.seen)) for key, a in islice(drifting, most)]

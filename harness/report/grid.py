@@ -7,18 +7,16 @@ coded; a vector's id is a shape with one digit a token that varies. 900,000 rows
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness.findings import of_run
 from harness.questions import SWX
-from harness.report.facts import Cell, Report
+from harness.report.facts import Report
 from harness.report.text import plain
-from harness.results import Journal, Mark, outcome_of, stands
-from kvmodel.question.outcome import Kind
-from kvmodel.question.vector import UWX, AccessVector, Paging, parse
+from harness.results import Cell, Journal, Mark, below, contract_of, outcome_of, stands
+from kvmodel.question.outcome import Kind, NotApplicable
+from kvmodel.question.vector import RWXU, UWX, AccessVector, Mbec, Paging, parse
 
 DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOT_RUN: Final = -1
@@ -110,26 +108,26 @@ def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any
 
 
 def _contract(raw: str) -> list[Any]:
-    body = json.loads(raw)
-    if isinstance(body, dict):
-        return [[plain(f"not applicable: {body['rule']}"), plain(body["reason"], 300), ""]]
-    return [[plain(outcome_of(o)), plain(rule), plain(stands(section))] for o, rule, section in body]
+    contract = contract_of(raw)
+    if isinstance(contract, NotApplicable):
+        return [[plain(f"not applicable: {contract.rule}"), plain(contract.reason, 300), ""]]
+    return [[plain(a.outcome), plain(a.rule), plain(stands(a.section))] for a in contract]
 
 
-def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> Grid:
+def gather(journal: Journal, report: Report) -> Grid:
     """The grid of a run."""
     columns = {cell: n for n, cell in enumerate(report.cells)}
     cell_column = {
-        number: columns[key.level, key.param]
-        for key, (number, _, _) in journal.cells(report.run).items()
-        if key.host == host
+        recorded.number: columns[key.cell]
+        for key, recorded in journal.cells(report.number).items()
+        if key.host == report.host
     }
     outcomes = {number: outcome_of(body) for number, body in journal.texts("outcome").items()}
     vector_names = journal.texts("vector")
     answers, histories = Intern(), Intern()
     per_vector: dict[int, list[int]] = {}
     kind_counts: list[dict[str, int]] = [{} for _ in columns]
-    for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(report.run, host):
+    for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(report.number, report.host):
         column = cell_column[cell]
         answer = answers((seen, predicted, contract, marks))
         per_vector.setdefault(vector, [NOT_RUN] * len(columns))[column] = answer
@@ -151,11 +149,11 @@ def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> Gri
         )
     ordered = sorted(per_vector)
     numbers = [histories(tuple(run_length(per_vector[v]))) for v in ordered]
-    present = set(report.cells)
-    below = [of_run.below(*cell, present) for cell in report.cells]
+    lower = [below(*cell, set(report.cells)) for cell in report.cells]
     body = {
         "cells": [list(c) for c in report.cells],
-        "below": [NOT_RUN if b is None else columns[b] for b in below],
+        "below": [NOT_RUN if b is None else columns[b] for b in lower],
+        "observation": "foreseen" if report.foreseen else "observation",
         "kinds": kinds,
         "marks": {m.name: m.value for m in Mark},
         "permissions": PERMISSIONS,
@@ -173,6 +171,13 @@ def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> Gri
     )
 
 
+def _plain(vector: AccessVector) -> bool:
+    """Whether it is a 4 KiB access whose leaf's permissions alone are out of the ordinary, on the plain machine."""
+    leaf = (vector.leaf_level, vector.memtype, vector.leaf_bits) == (1, 6, 0)
+    upper = (vector.upper_level, vector.upper, vector.upper_bits) == (2, RWXU, 0)
+    return leaf and upper and vector.mbec is not Mbec.NA and vector.env == "std" and vector.xo
+
+
 def _permitted(vector: AccessVector) -> bool:
     """Whether the guest's own paging plainly permits the access, so that the EPT decides."""
     user = vector.gp == UWX and vector.gu == UWX
@@ -186,14 +191,12 @@ def _lattice(
     """The most frequent kind of each permission and column, over plain 4 KiB accesses under an open upper entry."""
     counts: dict[Cell, dict[tuple[str, str], dict[str, int]]] = {cell: {} for cell in report.cells}
     for name, row in vectors:
-        if not name.startswith("e4k.") or ".l2=rwxu.mt6.xb0.ub0." not in name or ".mbec=na." in name:
-            continue
         vector = parse(name)
-        if not isinstance(vector, AccessVector) or vector.env != "std" or not vector.xo or not _permitted(vector):
+        if not isinstance(vector, AccessVector) or not _plain(vector) or not _permitted(vector):
             continue
         at = str(vector.leaf), column_of(vector)
         # With the control on where L1 may turn it on; the same access with it off would hide what it does.
-        group = at if vector.mbec.value == "on" else (at[0], at[1] + "/off")
+        group = at if vector.mbec is Mbec.ON else (at[0], at[1] + "/off")
         for cell, answer in zip(report.cells, row, strict=True):
             if answer == NOT_RUN or kinds[answers[answer][0]] in ("entry-fail", "entry-exit"):
                 continue

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from harness.findings import of_run
-from harness.report.facts import Cell, FindingView, Report
-from harness.results import Journal, Mark
+from harness.report.facts import FindingView, Report
+from harness.results import Cell, Journal, Mark
+from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.vector import AccessVector, Vector, parse
 
 FEW = 5  # examples a message carries
+SIZES = {1: "e4k", 2: "e2m", 3: "e1g"}  # a leaf's level as an id has it
 
 
 @dataclass(slots=True)
@@ -36,32 +38,34 @@ class Group:
         return f"{self.blocked} blocked, {self.not_applicable} not applicable"
 
 
-def name_of(vector: str) -> str:
-    """The group of a vector's id."""
-    tokens = vector.split(".")
-    turns = tokens[0] == "seq"  # a sequence is named by its first turn
-    if turns:
-        tokens = tokens[1:]
-    if tokens[0] not in ("e4k", "e2m", "e1g"):
-        return "seq" if turns else tokens[0]
-    mbec = next(t for t in tokens if t.startswith("mbec="))
-    return f"{'seq ' if turns else ''}{tokens[0]} {tokens[6]} {mbec}"
+def name_of(vector: Vector) -> str:
+    """The group of a vector."""
+    match vector:
+        case AccessVector():
+            return f"{SIZES[vector.leaf_level]} {vector.access.value} mbec={vector.mbec.value}"
+        case SequenceVector():  # named by its first turn
+            return f"seq {name_of(vector.turns[0].access)}"
+        case _:
+            return vector.id.partition(".")[0]
 
 
-def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> dict[Cell, dict[str, Group]]:
+def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, Group]]:
     """Every cell's groups, sorted by name."""
-    cells = {n: (k.level, k.param) for k, (n, _, _) in journal.cells(report.run).items() if k.host == host}
+    cells = {
+        recorded.number: key.cell for key, recorded in journal.cells(report.number).items() if key.host == report.host
+    }
     names = journal.texts("vector")
-    group_names = {number: name_of(name) for number, name in names.items()}
+    group_names: dict[int, str] = {}
     meets: dict[tuple[Cell, str], list[FindingView]] = defaultdict(list)
     for view in report.findings:
         for departure in view.finding.departures:
-            meets[departure.cell, departure.vector].append(view)
+            meets[departure.cell, departure.vector.id].append(view)
     out: dict[Cell, dict[str, Group]] = {cell: {} for cell in report.cells}
-    for number, vector, _, _, _, bits, _ in journal.numbers(report.run, host):
+    for number, vector, _, _, _, bits, _ in journal.numbers(report.number, report.host):
         cell, marks = cells[number], Mark(bits)
         groups = out[cell]
-        name = group_names[vector]
+        if (name := group_names.get(vector)) is None:
+            name = group_names[vector] = name_of(parse(names[vector]))
         if name not in groups:
             groups[name] = Group()
         group = groups[name]

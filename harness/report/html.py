@@ -44,12 +44,16 @@ def _final(value: Any) -> Any:
     return value if isinstance(value, Markup | int | float) else plain(value, NAME_MAX)
 
 
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, finalize=_final
-    )
+def environment(package: str = "harness.report") -> Environment:
+    """What renders a package's templates: everything that is not our own markup comes out escaped and plain."""
+    made = Environment(loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, finalize=_final)
     made.filters["stands"] = stands
     return made
+
+
+def style() -> Markup:
+    """The style sheet that every page carries."""
+    return Markup(environment().get_template("report.css").render(kinds=[k.value for k in Kind]))
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -69,7 +73,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
     took = "still running" if report.seconds is None else duration(report.seconds)
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.begun))
     rows = [
-        ("run", str(report.run)),
+        ("run", str(report.number)),
         ("status", report.status),
         ("begun", begun),
         ("duration", took),
@@ -88,32 +92,34 @@ def _safe_script(source: str) -> Markup:
 
 def render(report: Report, grid: Grid) -> str:
     """The page."""
-    env = _environment()
+    env = environment()
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     used = {name for kinds in grid.kinds.values() for name in kinds}
-    bad = report.totals["drift"] or report.new_findings or report.broken_claims or report.status != "complete"
+    bad = report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete"
     tone, symbol = ("bad", "✗") if bad else ("warn", "!") if report.findings else ("good", "✓")
     took = "running" if report.seconds is None else duration(report.seconds)
     totals = report.totals
     return env.get_template("report.html.j2").render(
         r=report,
+        word="foreseen" if report.foreseen else "seen",
+        observation="foreseen" if report.foreseen else "observation",
         tone=tone,
         symbol=symbol,
-        style=Markup(env.get_template("report.css").render(kinds=[k.value for k in Kind])),
+        style=style(),
         script=_safe_script(source),
         script_hash=Markup(digest),
         data=Markup(htmlsafe_json_dumps(grid.body, separators=(",", ":"))),
         letters={k.value: letter for k, letter in pictures.LETTERS.items()},
         legend=[(k.value, pictures.LETTERS[k], pictures.MEANINGS[k]) for k in Kind if k.value in used],
         tiles=[
-            ("vectors asked", f"{totals['vectors']:,}"),
-            ("all three agree", f"{totals['agree']:,}"),
-            ("drift", f"{totals['drift']:,}"),
+            ("vectors asked", f"{totals.vectors:,}"),
+            ("all three agree", f"{totals.agree:,}"),
+            ("drift", f"{totals.drift:,}"),
             ("findings", str(len(report.findings))),
-            ("behaviour changes", f"{totals['changes']:,}"),
-            ("not applicable", f"{totals['not_applicable']:,}"),
-            ("blocked", f"{totals['blocked']:,}"),
+            ("behaviour changes", f"{totals.changes:,}"),
+            ("not applicable", f"{totals.not_applicable:,}"),
+            ("blocked", f"{totals.blocked:,}"),
             ("duration", took),
         ],
         row_titles=ROW_TITLES,

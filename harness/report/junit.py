@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from xml.etree import ElementTree
 
-from harness.report.facts import Cell, Report
+from harness.report.facts import Report
 from harness.report.groups import Group, some
-from harness.report.series import UNKNOWN
 from harness.report.text import NAME_MAX, plain
+from harness.results import Cell
 
 
 def _attributes(**values: object) -> dict[str, str]:
@@ -59,10 +59,10 @@ def _series(report: Report) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite")
     for p in report.patches:
         case = _case(suite, "kvmirror.series", f"{p.number:04} {p.subject}")
-        for what, word in (("applies", p.applies), ("builds", p.builds)):
-            if word != UNKNOWN and word.startswith("no") and case.find("failure") is None:
-                failure = ElementTree.SubElement(case, "failure", _attributes(type="series", message=f"{what}: {word}"))
-                failure.text = plain(word)
+        for what, said in (("applies", p.applies), ("builds", p.builds)):
+            if said.holds is False and case.find("failure") is None:
+                failure = ElementTree.SubElement(case, "failure", _attributes(type="series", message=f"{what}: {said}"))
+                failure.text = plain(said)
         if p.broken_claim and case.find("failure") is None:
             message = f"the patch {p.claim_text}"
             failure = ElementTree.SubElement(case, "failure", _attributes(type="claim", message=message))

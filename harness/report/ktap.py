@@ -5,10 +5,11 @@ A line is a patch that says of itself that it changes nothing, or a group of vec
 
 from __future__ import annotations
 
-from harness.report.facts import Cell, Report
+from harness.report.facts import Report
 from harness.report.groups import Group
 from harness.report.series import PatchRow
 from harness.report.text import ktap
+from harness.results import Cell
 
 
 def render(report: Report, groups: dict[Cell, dict[str, Group]]) -> str:

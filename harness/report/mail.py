@@ -8,12 +8,12 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import parseaddr
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from harness.errors import InputError
 from harness.report.facts import FindingView, Report, plural, ranges
 from harness.report.html import flat
-from harness.report.series import UNKNOWN, PatchRow
+from harness.report.series import NOT_RECORDED, PatchRow
 from harness.report.text import MAIL_WIDTH, command_lines, duration, plain, wrapped
 from harness.results import stands
 from harness.series import Mail, Series
@@ -43,13 +43,13 @@ def check_series(report: Report, series: Series) -> None:
     """InputError where the run was made of other patches than the folder's."""
     if len(report.patches) > series.last:
         raise InputError(
-            f"run {report.run} has {len(report.patches)} patches, {series.folder} has {series.last}: name the run's"
+            f"run {report.number} has {len(report.patches)} patches, {series.folder} has {series.last}: name the run's"
             " series folder with --series"
         )
     for row, patch in zip(report.patches, series.patches, strict=False):
         if row.sha256 and row.sha256 != sha256(patch.path.read_bytes()).hexdigest():
             raise InputError(
-                f"run {report.run} was made of another {patch.path.name} than {series.folder} holds: name the run's"
+                f"run {report.number} was made of another {patch.path.name} than {series.folder} holds: name the run's"
                 " series folder with --series, or run again"
             )
 
@@ -68,7 +68,7 @@ def hurdles(report: Report, series: Series) -> list[str]:
 def reply(report: Report, series: Series, tester: str) -> str:
     """The mail; ``tester`` is ``Name <address>``, or empty."""
     check_series(report, series)
-    mail = EmailMessage(policy=SMTP.clone(linesep="\n", max_line_length=MAIL_WIDTH))
+    mail = blank()
     if tester:
         name, address = parseaddr(plain(tester))
         if "@" not in address:
@@ -82,7 +82,17 @@ def reply(report: Report, series: Series, tester: str) -> str:
     if answered := cover_id([p.message_id for p in series.patches]):
         mail["In-Reply-To"] = f"<{plain(answered)}>"
         mail["References"] = f"<{plain(answered)}>"
-    mail.set_content("\n".join(_body(report, series, tester)) + "\n", cte="8bit")
+    return written(mail, _body(report, series, tester))
+
+
+def blank() -> EmailMessage:
+    """A mail without anything yet, of lines that a list can take."""
+    return EmailMessage(policy=SMTP.clone(linesep="\n", max_line_length=MAIL_WIDTH))
+
+
+def written(mail: EmailMessage, lines: list[str]) -> str:
+    """The whole mail with ``lines`` as its body."""
+    mail.set_content("\n".join(lines) + "\n", cte="8bit")
     return mail.as_bytes().decode("utf-8", "replace")
 
 
@@ -110,8 +120,8 @@ def _body(report: Report, series: Series, tester: str) -> list[str]:
     lines += wrapped(report.verdict, "    ", "  - ")
     total = report.totals
     lines += wrapped(
-        f"all three agree on {total['agree']}; {total['not_applicable']} could not be decided; "
-        f"{total['entry_failures']} VM entries refused",
+        f"all three agree on {total.agree}; {total.not_applicable} could not be decided; "
+        f"{total.entry_failures} VM entries refused",
         "    ",
         "  - ",
     )
@@ -135,11 +145,11 @@ def patch_words(patch: PatchRow) -> list[str]:
     words = []
     if not patch.ran:
         return [f"applies: {patch.applies}", f"builds: {patch.builds}", "its level was not run"]
-    if patch.applies != UNKNOWN:
+    if patch.applies != NOT_RECORDED:
         words.append(f"applies: {patch.applies}")
-    if patch.builds != UNKNOWN:
+    if patch.builds != NOT_RECORDED:
         words.append(f"builds: {patch.builds}")
-    if patch.identity != UNKNOWN:
+    if patch.identity != NOT_RECORDED:
         words.append(f"object code: {patch.identity}")
     if patch.changes is None:
         words.append("no level below was run to compare with")
@@ -207,7 +217,7 @@ def b4_check(report: Report, mail: Mail) -> list[dict[str, str]]:
     return checks
 
 
-def _check(what: str, status: str, summary: str, details: list[str]) -> dict[str, Any]:
+def _check(what: str, status: str, summary: str, details: list[str]) -> dict[str, str]:
     return {
         "tool": f"{TOOL} {what}",
         "status": status,

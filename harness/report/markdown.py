@@ -11,10 +11,10 @@ MOST = 20  # findings that are written out
 
 def render(report: Report) -> str:
     """The text."""
-    good = not (report.totals["drift"] or report.new_findings or report.broken_claims or report.status != "complete")
+    good = not (report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete")
     took = "" if report.seconds is None else f" in {duration(report.seconds)}"
     lines = [
-        f"## kvmirror: {'pass' if good else 'look at this'}",
+        f"## kvmirror: {'foreseen, nothing ran' if report.foreseen else 'pass' if good else 'look at this'}",
         "",
         f"{markdown(report.verdict[0].upper() + report.verdict[1:])}. "
         f"{report.answered}, from {plural(len(report.rows), 'pair')} of level and parameter value{took}.",
@@ -27,7 +27,7 @@ def render(report: Report) -> str:
         if views:
             lines += [f"### {title}", ""]
             for view in views[:MOST]:
-                lines += _finding(view)
+                lines += _finding(view, "foreseen" if report.foreseen else "seen")
             if len(views) > MOST:
                 lines += [f"and {len(views) - MOST} more.", ""]
     if report.drifts:
@@ -55,7 +55,7 @@ def render(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _finding(view: FindingView) -> list[str]:
+def _finding(view: FindingView, word: str) -> list[str]:
     finding = view.finding
     smallest = finding.smallest
     lines = [
@@ -64,7 +64,7 @@ def _finding(view: FindingView) -> list[str]:
         f"  - levels {markdown('; '.join(view.cell_texts))}; {plural(len(finding.vectors), 'vector')}"
         + (f"; {markdown(finding.confirmed)}" if finding.confirmed else ""),
         f"  - the manual: {markdown(smallest.allowed)} ({code(smallest.rule)}, {markdown(stands(smallest.section))});"
-        f" seen: {markdown(smallest.seen)}",
+        f" {word}: {markdown(smallest.seen)}",
     ]
     if view.moved:
         lines.append(f"  - baseline: {markdown(view.moved)}")

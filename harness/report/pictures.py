@@ -6,9 +6,10 @@ from typing import Final
 
 from markupsafe import Markup
 
-from harness.report.facts import Cell, Report, ranges
+from harness.report.facts import Report, ranges
 from harness.report.grid import COLUMNS, PERMISSIONS, Grid
 from harness.report.text import duration
+from harness.results import Cell
 from kvmodel.question.outcome import Kind
 
 LETTERS: Final = {

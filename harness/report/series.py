@@ -7,13 +7,14 @@ What a run of the MBEC series did not write down is taken from ``kvmodel.series`
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness.results import LEFT_OUT
+from harness.results import LEFT_OUT, Said
 from kvmodel import series
 
-UNKNOWN: Final = "not recorded"
+NOT_RECORDED: Final = Said()
 
 
 @dataclass(slots=True)
@@ -26,9 +27,9 @@ class PatchRow:
     message_id: str = ""
     sha256: str = ""
     claims_no_change: bool = False
-    applies: str = UNKNOWN
-    builds: str = UNKNOWN
-    identity: str = UNKNOWN  # of the object code with the level below
+    applies: Said = NOT_RECORDED
+    builds: Said = NOT_RECORDED
+    identity: Said = NOT_RECORDED  # of the object code with the level below
     ran: bool = False  # its level is in the run
     changes: int | None = None  # vectors whose answer differs from the level below; None: nothing to compare with
     compared_with: int | None = None  # that level; a gap means the changes belong to all patches between
@@ -55,9 +56,7 @@ class PatchRow:
     @property
     def state(self) -> str:
         """``fail``, ``warn`` or ``pass`` in one word, ``none`` where its level did not run."""
-        if self.applies.startswith("no") and self.applies != UNKNOWN:
-            return "fail"
-        if self.builds.startswith("no") and self.builds != UNKNOWN:
+        if self.applies.holds is False or self.builds.holds is False:
             return "fail"
         if self.caused or self.broken_claim:
             return "fail"
@@ -66,19 +65,7 @@ class PatchRow:
         return "pass" if self.ran else "none"
 
 
-def _word(value: Any) -> str:
-    if value is None:
-        return UNKNOWN
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def _is_mbec(found: list[dict[str, Any]]) -> bool:
+def _is_mbec(found: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the run is of the series that ``kvmodel.series`` holds, as far as the run itself says."""
     if len(found) > series.LAST:
         return False
@@ -92,7 +79,7 @@ def _is_mbec(found: list[dict[str, Any]]) -> bool:
     return True
 
 
-def patch_rows(provenance: dict[str, Any], last_level: int) -> list[PatchRow]:
+def patch_rows(provenance: Mapping[str, Any], last_level: int) -> list[PatchRow]:
     """The series' rows; where the run wrote no patches down, those of the MBEC series up to its last level."""
     raw = provenance.get("patches")
     if isinstance(raw, dict):
@@ -115,9 +102,9 @@ def patch_rows(provenance: dict[str, Any], last_level: int) -> list[PatchRow]:
                 sha256=str(item.get("sha256") or ""),
                 claims_no_change=claim in ("stated", "implied")
                 or (not claim and known is not None and known.claim is not series.Claim.NONE),
-                applies=_word(item.get("applies")),
-                builds=_word(item.get("builds")),
-                identity=_word(item.get("identity")),
+                applies=Said.read(item.get("applies")),
+                builds=Said.read(item.get("builds")),
+                identity=Said.read(item.get("identity")),
                 left_out=[str(text) for text in provenance.get(LEFT_OUT, {}).get(item.get("sha256"), [])],
             )
         )

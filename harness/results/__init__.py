@@ -1,30 +1,38 @@
-"""What came of it: outcomes judged, and the journal that keeps them."""
+"""What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
-from harness.results import cpus, journal
+from harness.results import cpus, journal, rows
+from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, param_text
+from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
-from harness.results.journal import (
-    LEFT_OUT,
-    Answer,
-    CellKey,
-    Journal,
-    contract_json,
-    outcome_json,
-    outcome_of,
-    param_text,
-)
+from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo
+from harness.results.rows import Row, below, cell_order
+from harness.results.said import Said
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
+    "BARE_HOST",
+    "FORESEEN",
+    "FORESEEN_HOST",
+    "KVM_HOST",
     "LEFT_OUT",
     "UNHEARD",
     "Answer",
+    "Cell",
     "CellKey",
     "Contract",
     "Journal",
+    "Judged",
     "Mark",
+    "Recorded",
+    "Row",
+    "RunInfo",
+    "Said",
     "Under",
     "Verdict",
+    "below",
+    "cell_order",
     "contract_json",
+    "contract_of",
     "cpus",
     "departing",
     "journal",
@@ -32,5 +40,6 @@ __all__ = [
     "outcome_json",
     "outcome_of",
     "param_text",
+    "rows",
     "stands",
 ]

@@ -10,20 +10,25 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from harness import places
 from harness.errors import InputError
+from harness.results.answer import Answer, CellKey, Judged
+from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
-from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, Prediction
-from kvmodel.question.vector import Vector
+from kvmodel.question.outcome import Outcome
+from kvmodel.question.vector import Vector, VectorError, parse
 
 USER_VERSION: Final = 1
+BUSY: Final = 60_000  # milliseconds to wait for another writer
 LEFT_OUT: Final = "left_out"  # in a run's provenance, by a patch's hash: what changes when it is left out
+FORESEEN: Final = "foreseen"  # in a run's provenance: that the mirror alone was asked
 _SCHEMA: Final = """
 CREATE TABLE run (id INTEGER PRIMARY KEY, begun REAL NOT NULL, ended REAL, status TEXT NOT NULL,
     argv TEXT NOT NULL, provenance TEXT NOT NULL);
@@ -40,6 +45,23 @@ CREATE TABLE result (cell INTEGER NOT NULL REFERENCES cell, vector INTEGER NOT N
     PRIMARY KEY (cell, vector)) WITHOUT ROWID;
 CREATE INDEX result_marks ON result (marks);
 """
+# What was found out from a run's answers, with what it was found out from. It may go at any time: it is found out anew.
+_DERIVED: Final = """
+CREATE TABLE IF NOT EXISTS derived (run INTEGER NOT NULL REFERENCES run, host TEXT NOT NULL, source TEXT NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (run, host)) WITHOUT ROWID;
+"""
+# The combinations of marks that occur, each found by the index without a look at the rows.
+_MARKS: Final = """
+WITH RECURSIVE met(m) AS (SELECT min(marks) FROM result
+    UNION ALL SELECT (SELECT min(marks) FROM result WHERE marks > met.m) FROM met WHERE met.m IS NOT NULL)
+SELECT m FROM met WHERE m IS NOT NULL
+"""
+_ROWS: Final = (
+    "SELECT c.level, c.param, c.host, c.machine, v.id, v.name, s.body, p.body, k.body, r.marks, u.name"
+    " FROM result r JOIN cell c ON c.id=r.cell JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen"
+    " LEFT JOIN outcome p ON p.id=r.predicted LEFT JOIN contract k ON k.id=r.contract"
+    " LEFT JOIN rule u ON u.id=r.rule WHERE c.run=?"
+)
 _CHANGED_FROM: Final = (
     "FROM result r JOIN cell c ON c.id=r.cell"
     " JOIN cell d ON d.run=c.run AND d.host=c.host AND d.machine=c.machine AND d.level=? AND d.param=?"
@@ -48,77 +70,46 @@ _CHANGED_FROM: Final = (
 _CHANGED_WHERE: Final = "WHERE c.run=? AND c.level=? AND c.param=? AND q.seen != r.seen"
 
 
-def param_text(param: bool | None) -> str:
-    """``unset``, ``0`` or ``1``: the module parameter as the command line writes it."""
-    return "unset" if param is None else str(int(param))
-
-
-def _outcome_body(outcome: Outcome) -> dict[str, Any]:
-    body: dict[str, Any] = {"kind": outcome.kind.value, "code": outcome.code, "number": outcome.number}
-    for name in ("gpa", "gla"):
-        place = getattr(outcome, name)
-        if place is not None:
-            body[name] = [place.base, place.offset]
-    if outcome.defined != Outcome.__dataclass_fields__["defined"].default:
-        body["defined"] = outcome.defined
-    if outcome.note:
-        body["note"] = outcome.note
-    if outcome.turns:
-        body["turns"] = [_outcome_body(turn) for turn in outcome.turns]
-    return body
-
-
-def outcome_json(outcome: Outcome) -> str:
-    """An outcome as its journal row, without the fields that say nothing."""
-    return json.dumps(_outcome_body(outcome), sort_keys=True)
-
-
-def outcome_of(body: str) -> Outcome:
-    """The inverse of ``outcome_json``."""
-    return _outcome_from(json.loads(body))
-
-
-def _outcome_from(fields: dict[str, Any]) -> Outcome:
-    fields["kind"] = Kind(fields["kind"])
-    for name in ("gpa", "gla"):
-        if name in fields:
-            fields[name] = Place(*fields[name])
-    if "turns" in fields:
-        fields["turns"] = tuple(_outcome_from(turn) for turn in fields["turns"])
-    return Outcome(**fields)
-
-
 def changed(before: Outcome, after: Outcome) -> bool:
     """Whether two levels answered differently: a vector that never ran says nothing, notes are no part of an answer."""
     return not {before.kind, after.kind} & set(UNHEARD) and not before.matches(after)
 
 
-def contract_json(contract: Contract) -> str:
-    """What the contract allows as its journal row."""
-    if isinstance(contract, NotApplicable):
-        return json.dumps({"rule": contract.rule, "reason": contract.reason})
-    return json.dumps([[outcome_json(a.outcome), a.rule, a.section] for a in contract])
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A finished cell as the journal has it: its number, seconds of wall time, what its host said of itself."""
+
+    number: int
+    seconds: float
+    facts: dict[str, Any]
+
+    @property
+    def collapsed(self) -> dict[str, int]:
+        """How many vectors each rule left out."""
+        found: dict[str, int] = self.facts.get("collapsed", {})
+        return found
+
+    @property
+    def events(self) -> list[Judged]:
+        """The traced vectors."""
+        return [Judged.from_json(body) for body in self.facts.get("events", ())]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """All that is known of one vector in one cell."""
+class RunInfo:
+    """A run's own row: when, how it ended, how it was typed, what it was made of."""
 
-    vector: Vector
-    seen: Outcome
-    predicted: Prediction | None
-    contract: Contract | None
-    verdict: Verdict
+    id: int
+    begun: float
+    ended: float | None
+    status: str
+    argv: list[str]
+    provenance: dict[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class CellKey:
-    """Where a batch ran: one QEMU start, or the host itself."""
-
-    level: int
-    param: str
-    host: str
-    machine: str
+    @property
+    def foreseen(self) -> bool:
+        """Whether the run is the mirror's word alone: no host was asked."""
+        return bool(self.provenance.get(FORESEEN))
 
 
 def default_path() -> Path:
@@ -133,7 +124,7 @@ class Journal:
         self.path = path or default_path()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+            self._db = sqlite3.connect(self.path, timeout=BUSY / 1000, check_same_thread=False)
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"journal {self.path}: {error}; name another with --journal") from error
@@ -148,6 +139,7 @@ class Journal:
             )
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._ids: dict[tuple[str, str], int] = {}
+        self._vectors: dict[int, Vector] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -202,58 +194,105 @@ class Journal:
                 (run, key.level, key.param, key.host, key.machine, seconds, json.dumps(facts)),
             )
             (cell,) = self._db.execute("SELECT last_insert_rowid()").fetchone()
-            rows = []
-            for a in answers:
-                rows.append(
-                    (
-                        cell,
-                        self._intern("vector", "name", a.vector.id),
-                        self._intern("outcome", "body", outcome_json(a.seen)),
-                        None
-                        if a.predicted is None
-                        else self._intern("outcome", "body", outcome_json(a.predicted.outcome)),
-                        None if a.contract is None else self._intern("contract", "body", contract_json(a.contract)),
-                        a.verdict.marks.value,
-                        self._intern("rule", "name", a.verdict.rule) if a.verdict.rule else None,
-                    )
+            number = self._numbering()
+            rows = [
+                (
+                    cell,
+                    self._intern("vector", "name", a.vector.id),
+                    number(a.seen),
+                    number(a.predicted),
+                    number(a.contract),
+                    a.verdict.marks.value,
+                    self._intern("rule", "name", a.verdict.rule) if a.verdict.rule else None,
                 )
+                for a in answers
+            ]
             self._db.executemany("INSERT INTO result VALUES (?,?,?,?,?,?,?)", rows)
+
+    def _numbering(self) -> Callable[[Outcome | Contract | None], int | None]:
+        """Gives an outcome or a contract its number. Most of a batch share few objects: each is looked up once."""
+        known: dict[int, tuple[int, object]] = {}  # by identity, which holds as long as the object is kept
+
+        def number(value: Outcome | Contract | None) -> int | None:
+            if value is None:
+                return None
+            if (found := known.get(id(value))) is None:
+                if isinstance(value, Outcome):
+                    found = self._intern("outcome", "body", outcome_json(value)), value
+                else:
+                    found = self._intern("contract", "body", contract_json(value)), value
+                known[id(value)] = found
+            return found[0]
+
+        return number
+
+    def keep(self, run: int, host: str, source: str, body: str) -> None:
+        """Keep what was found out from a run's answers on ``host``; ``source`` stands for all that it rests on.
+
+        A journal that cannot be written, or that is being written, keeps nothing: it costs the next reader time only.
+        """
+        with suppress(sqlite3.OperationalError), self._db:
+            self._db.execute("PRAGMA busy_timeout=1000")
+            self._db.execute(_DERIVED)
+            self._db.execute("INSERT OR REPLACE INTO derived VALUES (?,?,?,?)", (run, host, source, body))
+        self._db.execute(f"PRAGMA busy_timeout={BUSY}")
 
     # reading
 
+    def kept(self, run: int, host: str, source: str) -> str | None:
+        """What ``keep`` was given with the very same ``source``; None where that is nothing."""
+        try:
+            found = self._db.execute(
+                "SELECT body FROM derived WHERE run=? AND host=? AND source=?", (run, host, source)
+            ).fetchone()
+        except sqlite3.OperationalError:  # an older kvmirror's journal has no such table
+            return None
+        return None if found is None else str(found[0])
+
     def latest(self, host: str | None = None) -> int:
-        """The newest run's number, of those with a finished cell on ``host`` where it is given; InputError: none."""
-        (newest,) = self._db.execute("SELECT max(id) FROM run").fetchone()
-        if newest is None:
-            raise InputError(f"journal {self.path} holds no run yet: run 'kvmirror validate' first")
+        """The newest observed run, of those with a finished cell on ``host`` where it is given; InputError: none.
+
+        A run without a cell there is taken only where no other has one; a foreseen run never.
+        """
+        observed = [info.id for info in self.runs() if not info.foreseen]
+        if not observed:
+            (foreseen,) = self._db.execute("SELECT max(id) FROM run").fetchone()
+            if foreseen is None:
+                raise InputError(f"journal {self.path} holds no run yet: run 'kvmirror validate' first")
+            raise InputError(
+                f"journal {self.path} holds no observed run yet, only foreseen ones: run 'kvmirror validate', or name "
+                f"the newest foreseen one with --run {foreseen}"
+            )
+        newest = observed[-1]
         if host is not None:
-            # A run without a cell there is only taken where no other has one.
             (there,) = self._db.execute("SELECT max(run) FROM cell WHERE host=?", (host,)).fetchone()
             newest = there or newest
-        return int(newest)
+        return newest
 
-    def run_info(self, run: int) -> dict[str, Any]:
-        """Begun, ended, status, argv, provenance of a run."""
-        row = self._db.execute("SELECT begun, ended, status, argv, provenance FROM run WHERE id=?", (run,)).fetchone()
+    def foreseen(self) -> RunInfo | None:
+        """The newest run of ``kvmirror foresee`` that came to its end."""
+        return next((i for i in reversed(self.runs()) if i.foreseen and i.status == "complete"), None)
+
+    def runs(self) -> list[RunInfo]:
+        """Every run, the oldest first."""
+        rows = self._db.execute("SELECT id, begun, ended, status, argv, provenance FROM run ORDER BY id")
+        return [_info(row) for row in rows]
+
+    def run_info(self, run: int) -> RunInfo:
+        """A run's own row; InputError where there is none."""
+        row = self._db.execute(
+            "SELECT id, begun, ended, status, argv, provenance FROM run WHERE id=?", (run,)
+        ).fetchone()
         if row is None:
             raise InputError(f"journal {self.path} has no run {run}")
-        begun, ended, status, argv, provenance = row
-        return {
-            "id": run,
-            "begun": begun,
-            "ended": ended,
-            "status": status,
-            "argv": json.loads(argv),
-            "provenance": json.loads(provenance),
-        }
+        return _info(row)
 
     def provenance(self, run: int) -> dict[str, Any]:
         """What a run was made of."""
-        found: dict[str, Any] = self.run_info(run)["provenance"]
-        return found
+        return self.run_info(run).provenance
 
-    def cells(self, run: int) -> dict[CellKey, tuple[int, float, dict[str, Any]]]:
-        """The finished cells of a run: number, seconds, facts."""
+    def cells(self, run: int) -> dict[CellKey, Recorded]:
+        """The finished cells of a run."""
         with closing(
             self._db.execute(
                 "SELECT level, param, host, machine, id, seconds, facts FROM cell WHERE run=?"
@@ -262,8 +301,8 @@ class Journal:
             )
         ) as rows:
             return {
-                CellKey(level, param, host, machine): (cell, seconds, json.loads(facts))
-                for level, param, host, machine, cell, seconds, facts in rows
+                CellKey(level, param, host, machine): Recorded(number, seconds, json.loads(facts))
+                for level, param, host, machine, number, seconds, facts in rows
             }
 
     def counts(self, cell: int) -> dict[Mark, int]:
@@ -271,39 +310,53 @@ class Journal:
         rows = self._db.execute("SELECT marks, count(*) FROM result WHERE cell=? GROUP BY marks", (cell,))
         return {Mark(marks): count for marks, count in rows}
 
-    def results(
+    def answers(
         self, run: int, *, having: Mark | None = None, level: int | None = None, host: str | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Rows of a run that carry any of ``having`` (all rows where it is None), texts resolved."""
-        sql = (
-            "SELECT c.level, c.param, c.host, c.machine, v.name, s.body, p.body, k.body, r.marks, u.name"
-            " FROM result r JOIN cell c ON c.id=r.cell JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen"
-            " LEFT JOIN outcome p ON p.id=r.predicted LEFT JOIN contract k ON k.id=r.contract"
-            " LEFT JOIN rule u ON u.id=r.rule WHERE c.run=?"
-        )
-        args: list[Any] = [run]
-        if having:
-            sql += " AND r.marks & ? != 0"
-            args.append(having.value)
+    ) -> Iterator[tuple[CellKey, Answer]]:
+        """Answers of a run that carry any of ``having`` (all where it is None), each with its cell."""
+        for row in self._rows(run, having, level, host):
+            cell_level, param, there, machine, number, name, seen, predicted, contract, marks, rule = row
+            yield (
+                CellKey(cell_level, param, there, machine),
+                Answer(
+                    self._vector(number, name),
+                    outcome_of(seen),
+                    None if predicted is None else outcome_of(predicted),
+                    None if contract is None else contract_of(contract),
+                    Verdict(Mark(marks), rule or ""),
+                ),
+            )
+
+    def digest(self, run: int, host: str, having: Mark) -> str:
+        """A hash of what ``answers`` gives, texts and all."""
+        found = sha256()
+        for row in self._rows(run, having, None, host):
+            found.update(repr(row).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    def _rows(self, run: int, having: Mark | None, level: int | None, host: str | None) -> Iterator[tuple[Any, ...]]:
+        sql = _ROWS
+        given: list[Any] = [run]
+        if having is not None:
+            met = [marks for (marks,) in self._db.execute(_MARKS) if marks & having.value]
+            sql += f" AND r.marks IN ({','.join(map(str, met))})"
         if level is not None:
             sql += " AND c.level=?"
-            args.append(level)
+            given.append(level)
         if host is not None:
             sql += " AND c.host=?"
-            args.append(host)
-        for row in self._db.execute(sql + " ORDER BY c.level, c.param, v.id", args):
-            yield {
-                "level": row[0],
-                "param": row[1],
-                "host": row[2],
-                "machine": row[3],
-                "vector": row[4],
-                "seen": outcome_of(row[5]),
-                "predicted": None if row[6] is None else outcome_of(row[6]),
-                "contract": None if row[7] is None else json.loads(row[7]),
-                "marks": Mark(row[8]),
-                "rule": row[9] or "",
-            }
+            given.append(host)
+        yield from self._db.execute(sql + " ORDER BY c.level, c.param, v.id", given)
+
+    def _vector(self, number: int, name: str) -> Vector:
+        if number not in self._vectors:
+            try:
+                self._vectors[number] = parse(name)
+            except VectorError as error:
+                raise InputError(
+                    f"journal {self.path}: {error}; it is of another kvmirror: name another with --journal"
+                ) from error
+        return self._vectors[number]
 
     def texts(self, table: str) -> dict[int, str]:
         """The texts that ``numbers`` refers to: ``table`` is vector, outcome, contract or rule."""
@@ -332,18 +385,31 @@ class Journal:
         )
         return dict(rows)
 
+    def heard(self, run: int, host: str, other: int, there: str) -> Iterator[tuple[int, str, str, str]]:
+        """The findings' rows of a run whose vector ``other`` answered at that level on that machine as well.
+
+        Level, parameter, parameter in the other run, vector's id. A vector that never ran was not heard.
+        """
+        yield from self._db.execute(
+            "SELECT c.level, c.param, d.param, v.name FROM result r JOIN cell c ON c.id=r.cell"
+            " JOIN cell d ON d.run=? AND d.host=? AND d.level=c.level AND d.machine=c.machine"
+            " JOIN result q ON q.cell=d.id AND q.vector=r.vector JOIN vector v ON v.id=r.vector"
+            " WHERE c.run=? AND c.host=? AND r.marks & ? != 0 AND q.marks & ? = 0",
+            (other, there, run, host, Mark.FINDING.value, Mark.BLOCKED.value),
+        )
+
     def changes(
         self, run: int, level: int, param: str, below: int, below_param: str
-    ) -> Iterator[tuple[str, Outcome, Outcome]]:
-        """Vectors seen at both of two levels with different answers: id, below, here (KVM hosts only)."""
+    ) -> Iterator[tuple[Vector, Outcome, Outcome]]:
+        """Vectors seen at both of two levels with different answers: vector, below, here."""
         sql = (
-            f"SELECT v.name, a.body, b.body {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
+            f"SELECT v.id, v.name, a.body, b.body {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
             f" JOIN outcome b ON b.id=r.seen JOIN vector v ON v.id=r.vector {_CHANGED_WHERE} ORDER BY v.id"
         )
-        for name, was, now in self._db.execute(sql, (below, below_param, run, level, param)):
+        for number, name, was, now in self._db.execute(sql, (below, below_param, run, level, param)):
             before, after = outcome_of(was), outcome_of(now)
             if changed(before, after):
-                yield name, before, after
+                yield self._vector(number, name), before, after
 
     def count_changes(self, run: int, level: int, param: str, below: int, below_param: str) -> int:
         """How many ``changes`` has."""
@@ -353,3 +419,8 @@ class Journal:
         )
         rows = self._db.execute(sql, (below, below_param, run, level, param))
         return sum(count for before, after, count in rows if changed(outcome_of(before), outcome_of(after)))
+
+
+def _info(row: tuple[Any, ...]) -> RunInfo:
+    number, begun, ended, status, argv, provenance = row
+    return RunInfo(number, begun, ended, status, json.loads(argv), json.loads(provenance))

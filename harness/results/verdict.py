@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome
 
 Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last three."""
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last four."""
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -23,6 +23,7 @@ class Mark(Flag):
     TRACED = auto()  # KVM's tracepoints and WARNs were held against the mirror's
     EVENT_DRIFT = auto()  # ... and differ
     TAKEN = auto()  # not asked: a lower level's answer, whose machine code this level is
+    FORESEEN = auto()  # nobody looked: the mirror's prediction stands where an observation would
 
 
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)
@@ -70,18 +71,18 @@ def departing(contract: Sequence[Allowed], seen: Outcome) -> tuple[int, Allowed]
     return turn, Allowed(best.outcome.turns[turn], best.rule.split(THEN)[turn], best.section.split(THEN)[turn])
 
 
-def judge(prediction: Prediction | None, contract: Contract | None, seen: Outcome) -> Verdict:
+def judge(predicted: Outcome | None, contract: Contract | None, seen: Outcome) -> Verdict:
     """The verdict on ``seen``; None stands for a voice that was not asked (a series without a mirror).
 
     A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror neither said
     that it would be nor that L1 dies of it (such vectors are sampled, since each costs a restart of L1).
     """
     if seen.kind in UNHEARD:
-        foretold = {prediction.outcome.kind, prediction.outcome.last.kind} if prediction is not None else {Kind.HOST}
+        foretold = {predicted.kind, predicted.last.kind} if predicted is not None else {Kind.HOST}
         surprised = not foretold & {seen.kind, Kind.HOST}
         return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
     marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
-    if prediction is not None and not prediction.outcome.matches(seen):
+    if predicted is not None and not predicted.matches(seen):
         marks |= Mark.DRIFT
     if seen.last.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):
         marks |= Mark.ENTRY_FAILURE

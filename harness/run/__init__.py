@@ -1,15 +1,16 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
 from harness.run import bare, leave_out, minimise_on_hosts
+from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
-from harness.run.sample import Judged, huge_pages
+from harness.run.sample import huge_pages
 from harness.run.setup import Bench
 from harness.run.workers import Done, Options, ask, costs, execute, finished, machine_name
 
 __all__ = [
     "Bench",
     "Done",
-    "Judged",
+    "Named",
     "Options",
     "Voices",
     "ask",
@@ -17,6 +18,7 @@ __all__ = [
     "costs",
     "execute",
     "finished",
+    "foresee",
     "huge_pages",
     "leave_out",
     "machine_name",

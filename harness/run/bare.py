@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness.findings import BARE_HOST
 from harness.hosts import IPS
 from harness.observe import bare, virtual_cpu
 from harness.observe import batch as guest
-from harness.results import Answer, CellKey, cpus, judge
+from harness.results import BARE_HOST, Answer, CellKey, cpus, judge
 from harness.run.setup import Bench
 from kvmodel import sdm
 from kvmodel.cpu import Cpu

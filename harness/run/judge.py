@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from harness.observe import Deadly, Seen
 from harness.questions import Load
-from harness.results import Answer, Contract, Mark, Under, Verdict, judge
-from harness.run.sample import Judged, judge_traces, select
+from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
+from harness.run.sample import judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, Prediction
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
 
@@ -19,6 +19,21 @@ from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vec
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
 # The contract of a vector is the same at every level that makes the same virtual CPU.
 _allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
+
+
+def death(vector: Vector, predicted: Callable[[Vector], Outcome]) -> str | None:
+    """The class of a vector of which L1 dies as ``predicted``; None where it lives, or no L1 is asked."""
+    if isinstance(vector, NxVector):
+        vector = vector.asked
+    if not isinstance(vector, AccessVector | SequenceVector):
+        return None
+    outcome = predicted(vector)
+    if outcome.last.kind is not Kind.HOST:
+        return None
+    if isinstance(vector, AccessVector):
+        return f"{vector.access.value}, MBEC {vector.mbec.value}"
+    access = vector.turns[len(outcome.turns) - 1].access
+    return f"a sequence's {access.access.value}, MBEC {access.mbec.value}"
 
 
 class Voices:
@@ -51,12 +66,12 @@ class Voices:
         marks = {one.vector: Mark.TRACED | (Mark.EVENT_DRIFT if one.difference else Mark(0)) for one in told}
         found = []
         for vector, outcome in zip(vectors, seen.outcomes, strict=True):
-            prediction = self._predict(load, cpu, vector)
+            predicted = self._predict(load, cpu, vector)
             contract: Contract = _allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
-            verdict = judge(prediction, contract, outcome)
+            verdict = judge(predicted, contract, outcome)
             access = vector.asked if isinstance(vector, NxVector) else vector
             verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
-            found.append(Answer(vector, outcome, prediction, contract, verdict))
+            found.append(Answer(vector, outcome, predicted, contract, verdict))
         return found
 
     def deadly(self, load: Load) -> Deadly | None:
@@ -65,28 +80,15 @@ class Voices:
             return None
         cpu = self._host_cpu(load.env.cpu_mbec)
 
-        def name(vector: Vector) -> str | None:
-            if isinstance(vector, NxVector):
-                vector = vector.asked
-            if not isinstance(vector, AccessVector | SequenceVector):
-                return None
-            outcome = _predict(load.level, load.param, cpu, vector).outcome
-            if outcome.last.kind is not Kind.HOST:
-                return None
-            if isinstance(vector, AccessVector):
-                return f"{vector.access.value}, MBEC {vector.mbec.value}"
-            access = vector.turns[len(outcome.turns) - 1].access
-            return f"a sequence's {access.access.value}, MBEC {access.mbec.value}"
-
-        return name
+        return lambda vector: death(vector, lambda asked: _predict(load.level, load.param, cpu, asked).outcome)
 
     def offered(self, load: Load) -> bool:
         """Whether the mirror says that L1 is offered the control in ``load``; True without a mirror."""
         cpu = self._host_cpu(load.env.cpu_mbec)
         return self._virtual(load, cpu, MsrVector(Mbec.ON, env=load.env.name)).mbec
 
-    def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Prediction | None:
-        return _predict(load.level, load.param, cpu, vector) if self._mirror else None
+    def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Outcome | None:
+        return _predict(load.level, load.param, cpu, vector).outcome if self._mirror else None
 
     def _virtual(self, load: Load, cpu: Cpu, vector: Vector) -> Cpu:
         return machine.virtual_cpu(load.level, load.param, cpu, vector.machine) if self._mirror else cpu

@@ -16,17 +16,17 @@ from typing import Final
 
 from harness.build import Modules, variants
 from harness.errors import HostError
-from harness.findings import Became, Departure, Finding, LeavingOut, Part, Without, left_out, symptom, symptom_of
+from harness.findings import Became, Departure, Finding, LeavingOut, Part, Run, Without, left_out, symptom, symptom_of
 from harness.observe import Session
 from harness.process import PROGRESS
-from harness.questions import plan, selection
-from harness.results import UNHEARD, Journal
+from harness.questions import PARAM_VALUES, plan
+from harness.results import UNHEARD, Cell
 from harness.review import check, identity
 from harness.run.setup import Bench
 from harness.run.workers import Options, ask
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Outcome
-from kvmodel.question.vector import Vector, parse
+from kvmodel.question.vector import Vector
 
 DEATHS: Final = 2  # hosts that die of one load's questions before they count as not asked
 Say = Callable[[str], None]
@@ -48,12 +48,12 @@ class Question:
     @property
     def param(self) -> bool | None:
         """The parameter as the modules are loaded with it."""
-        return selection.PARAM_VALUES[self.departure.cell[1]]
+        return PARAM_VALUES[self.departure.cell[1]]
 
     @property
     def vector(self) -> Vector:
         """What is asked."""
-        return parse(self.departure.vector)
+        return self.departure.vector
 
     @property
     def cpu_mbec(self) -> bool:
@@ -120,7 +120,7 @@ def questions(found: Iterable[Finding]) -> list[Question]:
     choices: dict[str, dict[int, Question]] = {}
     for finding in found:
         smallest = finding.smallest
-        alike = [d for d in finding.departures if d.vector == smallest.vector and d.cell[1] == smallest.cell[1]]
+        alike = [d for d in finding.departures if d.vector.id == smallest.vector.id and d.cell[1] == smallest.cell[1]]
         first = finding.first_level
         choices[finding.name] = {d.cell[0]: Question(finding.name, d, first) for d in [*alike, smallest]}
     chosen: list[Question] = []
@@ -132,10 +132,10 @@ def questions(found: Iterable[Finding]) -> list[Question]:
     return sorted(chosen, key=lambda q: (q.level, q.departure.cell[1], q.name))
 
 
-def find_causes(journal: Journal, run: int, found: Sequence[Finding], bench: Bench, said: Say) -> None:
+def find_causes(run: Run, found: Sequence[Finding], bench: Bench, said: Say) -> None:
     """Find what is behind each of ``found`` on real kernels, and keep it with the run; ``bench`` has been built."""
     asked = questions(found)
-    firsts = first_levels(journal, run, asked, bench, said)
+    firsts = first_levels(run.present, asked, bench, said)
     for level in sorted({q.level for q in asked}):
         here = [q for q in asked if q.level == level]
         deep = [q for q in here if firsts[q.name] > 0]
@@ -144,18 +144,17 @@ def find_causes(journal: Journal, run: int, found: Sequence[Finding], bench: Ben
         for question in here:
             told = _told(question, trees, bench.base.release, firsts[question.name])
             (finding,) = (f for f in found if f.name == question.name)
-            kept = journal.provenance(run).get(left_out.PROVENANCE, {})
-            journal.amend(run, {left_out.PROVENANCE: kept | {finding.cause: told.as_json()}})
+            kept = run.journal.provenance(run.number).get(left_out.PROVENANCE, {})
+            run.journal.amend(run.number, {left_out.PROVENANCE: kept | {finding.cause: told.as_json()}})
             said(f"{question.name}: {told.trouble or told.cause}")
 
 
-def first_levels(journal: Journal, run: int, asked: Iterable[Question], bench: Bench, said: Say) -> dict[str, int]:
+def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Bench, said: Say) -> dict[str, int]:
     """The first level that shows each question's finding, by the finding's name.
 
-    Of the levels between the last that the run asked in vain and the first that showed it, half are left out with
-    each answer.
+    ``present`` are the run's cells. Of the levels between the last that it asked in vain and the first that showed it,
+    half are left out with each answer.
     """
-    present = {(key.level, key.param) for key in journal.cells(run)}
     found: dict[str, int] = {}
     open_: dict[Question, tuple[int, int]] = {}
     for question in asked:
@@ -182,7 +181,7 @@ def first_levels(journal: Journal, run: int, asked: Iterable[Question], bench: B
     return found | {question.name: high for question, (_, high) in open_.items()}
 
 
-def _was_asked(present: Collection[tuple[int, str]], level: int, param: str) -> bool:
+def _was_asked(present: Collection[Cell], level: int, param: str) -> bool:
     """Whether the run asked a level with this value of the parameter, or has only that of a level without one."""
     params = {p for at, p in present if at == level}
     return param in params or params == {"unset"}
@@ -279,7 +278,7 @@ def _shows(question: Question, tree: Tree) -> bool:
 def _told(question: Question, trees: Sequence[Tree], kernel: str, first: int) -> LeavingOut:
     """What the trees' answers say."""
     level, param = question.departure.cell
-    told = LeavingOut(question.departure.vector, level, param, kernel, first)
+    told = LeavingOut(question.vector.id, level, param, kernel, first)
     if first == 0:
         return told
     whole = trees[0].answers[question]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 from harness.errors import HostError
 from harness.findings import Finding, minimise
 from harness.observe import Session
-from harness.questions import plan, selection
+from harness.questions import PARAM_VALUES, plan
 from harness.results import Answer, Journal
 from harness.run.judge import Voices
 from harness.run.setup import Bench
@@ -20,17 +19,16 @@ Say = Callable[[str], None]
 
 def _cpu_mbec(finding: Finding) -> bool:
     """Whether the finding is of a host whose CPU has MBEC."""
-    return selection.vector(finding.smallest.vector).machine.env.cpu_mbec
+    return finding.smallest.vector.machine.env.cpu_mbec
 
 
 def _asking(session: Session, finding: Finding, voices: Voices) -> minimise.Ask:
     """Asks vectors at the finding's level and parameter value, the modules loaded anew each time."""
     level, param_name = finding.smallest.cell
-    params = selection.params(param_name)
 
     def answers(vectors: Sequence[Vector]) -> list[Answer]:
         found: dict[str, Answer] = {}
-        for work in plan(vectors, [level], params):
+        for work in plan(vectors, [level], [PARAM_VALUES[param_name]]):
             done = ask(session, work, Options(), collapsing=False)
             for batch in done.batches.values():
                 found |= {a.vector.id: a for a in voices.answers(done.load, batch.vectors, batch.seen)}
@@ -63,4 +61,4 @@ def _one(journal: Journal, run: int, finding: Finding, session: Session, bench: 
         finding, _asking(session, finding, voices), lambda text: said(f"{finding.name}: {text}"), bench.host_cpu
     )
     kept = journal.provenance(run).get(minimise.PROVENANCE, {})
-    journal.amend(run, {minimise.PROVENANCE: kept | {finding.cause: asdict(minimal)}})
+    journal.amend(run, {minimise.PROVENANCE: kept | {finding.cause: minimal.as_json()}})

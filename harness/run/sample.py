@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 from harness.observe import Traced, tracepoints
 from harness.questions import Load
+from harness.results import Judged
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind
@@ -77,21 +77,6 @@ def huge_pages(_: Load, vectors: Sequence[Vector]) -> list[Vector]:
 
 def _lives(load: Load, cpu: Cpu, v: NxVector) -> bool:
     return machine.predict(load.level, load.param, cpu, v.asked).outcome.kind is not Kind.HOST
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A traced vector beside the mirror: the first difference, empty where there is none."""
-
-    vector: str
-    exits: int
-    events: int
-    difference: str
-    warns: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return asdict(self)
 
 
 def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str]) -> list[Judged]:

@@ -10,14 +10,16 @@ from typing import Any
 from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
+from harness.errors import SeriesError
 from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, ModuleFiles, boot
 from harness.observe import Session
 from harness.process import parallel, programs
-from harness.results import cpus
+from harness.results import Said, cpus
 from harness.review import check as series_check
 from harness.review import identity
 from harness.run import emulator
 from harness.series import folder
+from harness.series import folder as series_io
 from kvmodel.cpu import Cpu
 
 
@@ -30,7 +32,7 @@ class Bench:
         *,
         emulator: Path | None,
         mended: bool,
-        linux: Path | None,
+        linux: kernel.Linux | None,
         series: Path | None,
         lab: Lab | None = None,
     ) -> None:
@@ -97,6 +99,8 @@ class Bench:
         made = parallel.side_by_side(apart)
         base: kernel.BaseKernel = made["kernel"]
         self._kernel = base
+        for lost in base.lost:
+            self.cache.progress.say(f"Linux {base.release} was built without {lost}")
         self.probe = made["probe"]
         self.client = made["client"]
         if self.lab:
@@ -141,7 +145,11 @@ class Bench:
         if self._kernel is not None:
             made |= {
                 "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
-                "config": {"fragment": sha256(kernel.FRAGMENT), "config": sha256(self._kernel.config)},
+                "config": {
+                    "fragment": sha256(self._kernel.fragment),
+                    "config": sha256(self._kernel.config),
+                    **({"lost": list(self._kernel.lost)} if self._kernel.lost else {}),
+                },
                 "compiler": kernel.compiler_version(),
                 "patches": self.patches(),
             }
@@ -158,15 +166,17 @@ class Bench:
         below: seconds a patch the first time.
         """
         known = dict(self._modules)
+        applied = self._applied(self.base.pristine)
         if compared:
-            everything = range(self.series.last + 1)
+            everything = range(len(applied) + 1)
             there = set(everything) - set(levels.missing(self.cache, self.series, everything, linux=self._linux))
             known = levels.build(self.cache, self.series, there, linux=self._linux, need_image=False)
         rows = []
-        for done in folder.states(self.series, self.base.pristine):
+        for done in applied:
             patch = done.patch
             here, below = (known.get(n) for n in (patch.number, patch.number - 1))
             far = max((abs(o.lines) for o in done.offsets), default=0)
+            how = f"{len(done.offsets)} offsets, at most {far} lines" if done.offsets else "exactly"
             row: dict[str, Any] = {
                 "number": patch.number,
                 "subject": patch.subject,
@@ -174,15 +184,22 @@ class Bench:
                 "message_id": patch.message_id,
                 "claim": patch.claim.value,
                 "sha256": sha256(patch.path),
-                "applies": f"yes, {len(done.offsets)} offsets, at most {far} lines" if done.offsets else "yes, exactly",
+                "applies": Said.of(True, how).text,
             }
             if here is not None:
                 new = [w for w in here.warnings if below is None or w not in below.warnings]
-                row["builds"] = f"yes, {here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")
+                row["builds"] = Said.of(True, f"{here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")).text
             if compared and patch.number in self._modules and here is not None and below is not None:
                 row["identity"] = series_check.told(self.cache, below, here)
             rows.append(row)
         return rows
+
+    def _applied(self, pristine: Path) -> list[series_io.Applied]:
+        """The series applied; where that ends above the run's levels (another kernel's level 0), up to those."""
+        try:
+            return series_io.states(self.series, pristine)
+        except SeriesError:
+            return series_io.states(self.series, pristine, max(self._modules, default=0))
 
     def same_code(self, below: int, level: int) -> bool:
         """Whether the modules of two levels of the run are the same machine code and data."""

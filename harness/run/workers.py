@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.errors import HostError, KvmirrorError
-from harness.findings import of_run
 from harness.hosts import Host
 from harness.observe import Deadly, Seen, Session
 from harness.process import programs as proc
 from harness.questions import SAME_CODE, Load, Work, collapse, settled
-from harness.results import CellKey, Journal, Mark, param_text
+from harness.results import KVM_HOST, CellKey, Journal, Mark, param_text
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from kvmodel.question.outcome import Kind, Outcome
@@ -29,6 +28,7 @@ from kvmodel.question.vector import Machine, Vector
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 START: Final = 600  # a start of QEMU takes as long as so many vectors
 LONG: Final = 1.3  # a share of so many times the usual length comes first
+HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
 SEAL: Final = "load"  # the cell that is written when all others of a load are
 
 
@@ -42,7 +42,7 @@ def machine_name(m: Machine) -> str:
 
 
 @dataclass(slots=True)
-class Batch:
+class Part:
     """One machine's part of a load: asked and seen."""
 
     vectors: list[Vector]
@@ -55,7 +55,7 @@ class Done:
     """A load that was asked: batches by cell name ("host" for the host's own), and what collapsed by rule."""
 
     load: Load
-    batches: dict[str, Batch] = field(default_factory=dict)
+    batches: dict[str, Part] = field(default_factory=dict)
     collapsed: dict[str, int] = field(default_factory=dict)
 
 
@@ -132,7 +132,7 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
     if work.host:
         outcomes = session.ask_host(work.host)
         facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
-        done.batches["host"] = Batch(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
+        done.batches[HOST_CELL] = Part(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
     for guest_machine, vectors in work.batches.items():
         name = machine_name(guest_machine)
         begun = time.monotonic()
@@ -140,7 +140,7 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
             seen = Seen([blocked] * len(vectors))
         else:
             seen = session.ask_l1(guest_machine, vectors, options.deadly(work.load), options.traced(work.load, vectors))
-        done.batches[name] = Batch(vectors, seen, time.monotonic() - begun)
+        done.batches[name] = Part(vectors, seen, time.monotonic() - begun)
     return done
 
 
@@ -209,9 +209,9 @@ def _lost(work: Work, why: str) -> Done:
     why = why.splitlines()[0]
     done = Done(work.load)
     if work.host:
-        done.batches["host"] = Batch(list(work.host), Seen(_blocked(work.host, why)), 0.0)
+        done.batches[HOST_CELL] = Part(list(work.host), Seen(_blocked(work.host, why)), 0.0)
     for guest_machine, vectors in work.batches.items():
-        done.batches[machine_name(guest_machine)] = Batch(vectors, Seen(_blocked(vectors, why)), 0.0)
+        done.batches[machine_name(guest_machine)] = Part(vectors, Seen(_blocked(vectors, why)), 0.0)
     return done
 
 
@@ -234,7 +234,7 @@ class _Book:
         for one in list(self._waiting):
             twin = self._twins.get(one.load.level)
             if twin is None:
-                taken: dict[str, Batch] = {}
+                taken: dict[str, Part] = {}
             elif (source := self._kept.get(replace(one.load, level=twin))) is not None:
                 taken = _take_over(one, source)
             else:
@@ -244,14 +244,14 @@ class _Book:
             self._progress(one)
 
 
-def _take_over(done: Done, source: Done) -> dict[str, Batch]:
+def _take_over(done: Done, source: Done) -> dict[str, Part]:
     """The answers of ``source`` to what ``done`` did not ask, by cell name; ``done`` counts them."""
     taken = {}
     for name, batch in source.batches.items():
         asked = {v.id for v in done.batches[name].vectors} if name in done.batches else set()
         rest = [(v, seen) for v, seen in zip(batch.vectors, batch.seen.outcomes, strict=True) if v.id not in asked]
         if rest:
-            taken[name] = Batch([v for v, _ in rest], Seen([seen for _, seen in rest], batch.seen.cpu), 0.0)
+            taken[name] = Part([v for v, _ in rest], Seen([seen for _, seen in rest], batch.seen.cpu), 0.0)
     done.collapsed = source.collapsed | {SAME_CODE: sum(len(batch.vectors) for batch in taken.values())}
     return taken
 
@@ -326,12 +326,12 @@ def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
     }
 
 
-def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[str, Batch]) -> None:
+def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[str, Part]) -> None:
     load = done.load
-    nothing = Batch([], Seen([]), 0.0)
+    nothing = Part([], Seen([]), 0.0)
 
     def key(machine: str) -> CellKey:
-        return CellKey(load.level, param_text(load.param), of_run.KVM_HOST, machine)
+        return CellKey(load.level, param_text(load.param), KVM_HOST, machine)
 
     for name in done.batches | taken:
         batch = done.batches.get(name, nothing)
@@ -343,5 +343,7 @@ def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[
                 replace(answer, verdict=replace(answer.verdict, marks=answer.verdict.marks | Mark.TAKEN))
                 for answer in voices.answers(load, others.vectors, others.seen)
             ]
-        journal.record(run, key(f"{load.env.name}:host" if name == "host" else name), answers, batch.seconds, facts)
+        journal.record(
+            run, key(f"{load.env.name}:{name}" if name == HOST_CELL else name), answers, batch.seconds, facts
+        )
     journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})

@@ -1,10 +1,12 @@
-"""A patch series: a folder of patches, read, checked and applied; mails and commit ranges made into one."""
+"""A patch series: a folder of patches, read, checked and applied; and the plain form of a mail that it keeps."""
 
-from harness.series import folder, leaving_out, mail, pinned, posted
+from harness.series import diff, folder, git, leaving_out, mail, pinned
 from harness.series.authors import authors
 from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
+from harness.series.git import Tree
 from harness.series.leaving_out import How, Variant
 from harness.series.mail import Hunk, Mail, parse_diff
+from harness.series.words import flattened, harmless
 
 __all__ = [
     "How",
@@ -14,15 +16,19 @@ __all__ = [
     "Patch",
     "Series",
     "State",
+    "Tree",
     "Variant",
     "authors",
     "base_state",
+    "diff",
+    "flattened",
     "folder",
+    "git",
+    "harmless",
     "leaving_out",
     "level_state",
     "mail",
     "parse_diff",
     "pinned",
-    "posted",
     "states",
 ]

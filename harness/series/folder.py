@@ -6,11 +6,12 @@ is not there ends the work with the patch, the level, the file and the hunk in t
 
 from __future__ import annotations
 
+import email.utils
 import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ import tomli_w
 from harness import places
 from harness.errors import SeriesError
 from harness.process import programs
+from harness.series import git as mail_git
 from harness.series import mail as mails
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -197,16 +199,6 @@ def _as_mirrored(series: Series, index: Path) -> None:
                 )
 
 
-def _git_environment(folder: Path) -> dict[str, str | None]:
-    """git inside ``folder`` and nowhere else, whatever repository lies around it and whatever the user set."""
-    return {
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_SYSTEM": "/dev/null",
-        **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")),
-    }
-
-
 def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False) -> list[Offset]:
     """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
 
@@ -221,7 +213,7 @@ def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False
     done = programs.run(
         ["git", "apply", "--verbose", "--whitespace=nowarn", *(["--reverse"] if reverse else []), "-"],
         cwd=folder,
-        env=_git_environment(folder),
+        env=mail_git.environment(folder),
         input=patch.mail.diff,
         check=False,
     )
@@ -280,11 +272,15 @@ def states(series: Series, pristine: Path, level: int | Collection[int] | None =
 
     One item a patch, in order; the base is not among them. SeriesError where a patch does not apply.
     """
-    wanted = series.numbers(series.last if level is None else level)
+    return in_order(series, pristine, series.numbers(series.last if level is None else level))
+
+
+def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Applied]:
+    """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
     state = base_state(series, pristine)
     made: list[Applied] = []
     with laid_out(state) as folder:
-        for number in wanted:
+        for number in order:
             patch = series.patches[number - 1]
             offsets = apply_patch(folder, patch, str(number))
             state = state | read_back(folder, patch.files)
@@ -317,6 +313,15 @@ def level_state(series: Series, pristine: Path, level: int | Collection[int]) ->
     return states(series, pristine, numbers)[-1].state if numbers else base_state(series, pristine)
 
 
+def _authored(patch: Patch) -> dict[str, str]:
+    """git's environment for a commit by the patch's author, on its date where git can read that."""
+    name, _, address = patch.author.rpartition(" <")
+    said = {"GIT_AUTHOR_NAME": name or address.rstrip(">"), "GIT_AUTHOR_EMAIL": address.rstrip(">")}
+    if email.utils.parsedate_tz(patch.mail.date):
+        said["GIT_AUTHOR_DATE"] = patch.mail.date
+    return said
+
+
 def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
     """Make ``target`` a git tree of the base and one commit a patch up to ``level``; the last commit's id.
 
@@ -336,7 +341,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
                 shutil.rmtree(junk)
             junk.unlink(missing_ok=True)
         environment: dict[str, str | None] = {
-            **_git_environment(work),
+            **mail_git.environment(work),
             "GIT_COMMITTER_NAME": "kvmirror",
             "GIT_COMMITTER_EMAIL": "kvmirror@localhost",
             "GIT_AUTHOR_NAME": "kvmirror",
@@ -354,8 +359,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
             patch = series.patches[number - 1]
             git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
             message = f"{patch.subject}\n\n{patch.mail.message}\n"
-            dated = {"GIT_AUTHOR_DATE": patch.mail.date} if patch.mail.date else {}
-            git("commit", "-q", "--allow-empty-message", f"--author={patch.author}", "-F", "-", text=message, **dated)
+            git("commit", "-q", "--allow-empty-message", "-F", "-", text=message, **_authored(patch))
         head = git("rev-parse", "HEAD").strip()
         work.chmod(0o755)
         if target.exists():

@@ -11,6 +11,7 @@
 
 void die(const char *what) __attribute__((noreturn));
 int find(const char *const *names, int n, const char *name);
+int create_vcpu(int kvm, int vm);	/* with the CPUID that KVM supports: newer kernels take no long mode without it */
 
 /*
  * memory.c: the guest's page under test lies in a 2 MiB region of the host, mapped there whole ("2m") or by 4 KiB

@@ -14,8 +14,8 @@
  * STEPS of msr: cN clears bit N of what is read back, sN sets it, kvm writes what KVM offers.
  *
  * One JSON object a line. Each seq is its own VM; an access is ended after MS milliseconds (default 4). "run" stops
- * behind a request that made the kernel warn, since it warns once. Exit status: 0 answered, 2 bad usage, 4 no usable
- * /dev/kvm.
+ * behind a request that made the kernel warn, since it warns once, and at one that KVM or the host refuses, whose reason
+ * is on standard error. Exit status: 0 answered, 2 bad usage, 4 refused, or no usable /dev/kvm.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -57,6 +57,21 @@ int find(const char *const *names, int n, const char *name)
 		if (!strcmp(names[i], name))
 			return i;
 	return -1;
+}
+
+int create_vcpu(int kvm, int vm)
+{
+	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[CPUID_ENTRIES]; } cpuid;
+	int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+
+	if (vcpu < 0)
+		die("KVM_CREATE_VCPU");
+	cpuid.head.nent = CPUID_ENTRIES;
+	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid))
+		die("KVM_GET_SUPPORTED_CPUID");
+	if (ioctl(vcpu, KVM_SET_CPUID2, &cpuid))
+		die("KVM_SET_CPUID2");
+	return vcpu;
 }
 
 static void print_info(int kvm)
@@ -102,7 +117,6 @@ static struct msr get_msr(int fd, uint32_t number)
 /* User space as it restores a vCPU: what of an MSR it may change. */
 static int user_msr(int kvm, const char *number, char *steps)
 {
-	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[CPUID_ENTRIES]; } cpuid;
 	uint32_t index = (uint32_t)strtoul(number, NULL, 16);
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0), vcpu, step = 0;
 	uint64_t refused = 0;
@@ -111,10 +125,7 @@ static int user_msr(int kvm, const char *number, char *steps)
 
 	if (vm < 0)
 		die("KVM_CREATE_VM");
-	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-	cpuid.head.nent = CPUID_ENTRIES;
-	if (vcpu < 0 || ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) || ioctl(vcpu, KVM_SET_CPUID2, &cpuid))
-		die("a vCPU with VMX");
+	vcpu = create_vcpu(kvm, vm);
 	for (char *word = strtok_r(steps, "+", &rest); word; word = strtok_r(NULL, "+", &rest), step++) {
 		char *end;
 		uint64_t bit = 1ull << (strtoul(word + 1, &end, 10) & 63);

@@ -19,9 +19,7 @@ int refused(int kvm)
 
 	if (vm < 0)
 		die("KVM_CREATE_VM");
-	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-	if (vcpu < 0)
-		die("KVM_CREATE_VCPU");
+	vcpu = create_vcpu(kvm, vm);
 	run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED || ioctl(vcpu, KVM_GET_SREGS, &sregs))
 		die("KVM_GET_SREGS");

@@ -173,9 +173,7 @@ static void create(int kvm, struct guest *g, int user)
 	set_slot(g, 0, 0, 0, HUGE, g->target);
 	set_slot(g, 1, 0, FRAME, FRAME_SIZE, g->frame);
 	g->slots = 2;
-	g->vcpu = ioctl(g->vm, KVM_CREATE_VCPU, 0);
-	if (g->vcpu < 0)
-		die("KVM_CREATE_VCPU");
+	g->vcpu = create_vcpu(kvm, g->vm);
 	g->run_size = (size_t)size;
 	g->run = mmap(NULL, g->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
 	if (g->run == MAP_FAILED)

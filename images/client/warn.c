@@ -15,7 +15,11 @@ void watch_warnings(void)
 		die("/dev/kmsg");
 }
 
-/* A record: "6,339,5140900,-;WARNING: CPU: 0 PID: 61 at arch/x86/kvm/mmu/spte.c:341 function+0x1c/0x60 [kvm]" */
+/*
+ * A record: "6,339,5140900,-;WARNING: CPU: 0 PID: 61 at arch/x86/kvm/mmu/spte.c:341 function+0x1c/0x60 [kvm]", and from
+ * Linux 7 on "4,339,5140900,-;WARNING: arch/x86/kvm/mmu/spte.c:341 at function+0x1c/0x60 [kvm], CPU#0: kvmclient/61".
+ * The function is the word with an offset.
+ */
 const char *warned(void)
 {
 	static char function[64];
@@ -28,9 +32,10 @@ const char *warned(void)
 		at = strstr(record, ";WARNING: ");
 		if (*function || !at)
 			continue;
-		at = strstr(at, " at ");
-		at = at ? strchr(at + 4, ' ') : NULL;
-		strncpy(function, at ? at + 1 : "unknown", sizeof(function) - 1);
+		at = strstr(at, "+0x");
+		while (at && at[-1] != ' ')
+			at--;
+		strncpy(function, at ? at : "unknown", sizeof(function) - 1);
 		function[strcspn(function, "+ \n")] = 0;
 	}
 	ever |= *function;

@@ -4,6 +4,6 @@ This is the one place that imports both. ``answers`` is the way in, ``vcpu`` an 
 accesses and exits, ``l2`` an L2 under the probe, ``client`` what the small client's guest does.
 """
 
-from kvmodel.machine.answers import events, parameter_lost, predict, text_value, virtual_cpu, warns
+from kvmodel.machine.answers import events, predict, virtual_cpu, warns
 
-__all__ = ["events", "parameter_lost", "predict", "text_value", "virtual_cpu", "warns"]
+__all__ = ["events", "predict", "virtual_cpu", "warns"]

@@ -6,8 +6,6 @@ The way in: ``predict``, ``events``, ``warns`` and ``virtual_cpu``. The vCPU and
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -26,7 +24,7 @@ from kvmodel.include.asm.vmx_h import (
 from kvmodel.machine import client, l2
 from kvmodel.machine.vcpu import DONE, GPT, L1_GPA, TARGET, l1_run, l1_trouble, loaded
 from kvmodel.mmu import mmutrace
-from kvmodel.question.outcome import Kind, Outcome, Prediction, Step
+from kvmodel.question.outcome import Kind, Outcome, Prediction, Step, parameter, parameter_lost, text_value
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     AccessVector,
@@ -53,11 +51,6 @@ from kvmodel.vmx.vmx import vcpu_create
 MSR_PROCBASED_CTLS2: Final = 0x48B
 MSR_EPT_VPID_CAP: Final = 0x48C
 MSR_VMFUNC: Final = 0x491
-
-# How a host file's value is written into Outcome.code.
-PARAM_ABSENT: Final = 0
-PARAM_Y: Final = ord("Y")
-PARAM_N: Final = ord("N")
 
 # Bits of an MSR that the mirror vouches for, where the CPU's share and QEMU's are not all known.
 DEFINED: Final = {
@@ -149,25 +142,12 @@ def _user_msr(level: Level, param: bool | None, cpu: Cpu, v: UserMsrVector, want
     return Prediction(Outcome(Kind.VALUE, value | refused << 64, defined=known), tuple(vcpu.steps or ()))
 
 
-def text_value(texts: Iterable[str]) -> Outcome:
-    """Texts as a value that can be compared: their checksum, and what they are."""
-    text = " ".join(texts)
-    return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
-
-
-def parameter_lost(before: bool, after: bool) -> Outcome:
-    """The answer to ``host.reload`` where the parameter is another behind it."""
-    note = f"{'NY'[before]} before, {'NY'[after]} behind"
-    return Outcome(Kind.VALUE, PARAM_Y if after else PARAM_N, note=note)
-
-
 def _host(level: Level, param: bool | None, cpu: Cpu, v: HostVector) -> Prediction:
     kvm = loaded(level, param, cpu, v.env)
     if v.what == "param":
         if not level.has(3):
-            return Prediction(Outcome(Kind.VALUE, PARAM_ABSENT, note="absent"))
-        on = kvm.enable_pt_guest_exec_control
-        return Prediction(Outcome(Kind.VALUE, PARAM_Y if on else PARAM_N, note="Y" if on else "N"))
+            return Prediction(parameter(None))
+        return Prediction(parameter(kvm.enable_pt_guest_exec_control))
     if v.what in ("taccess", "tspte"):
         return Prediction(
             text_value(

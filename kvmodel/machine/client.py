@@ -13,7 +13,7 @@ from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Kvm, Vcpu, kvm_memory_slot
 from kvmodel.include.asm.vmx_h import MSR_IA32_VMX_PROCBASED_CTLS2
 from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_age_gfn_range
 from kvmodel.question import tally
-from kvmodel.question.outcome import Kind, Outcome, Place, Step
+from kvmodel.question.outcome import Kind, Outcome, Place, Step, warning
 from kvmodel.question.vector import CLIENT_STEPS, REMOVING, ClientSequence, UserMsrVector
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.virt.kvm_main import kvm_get_dirty_log_protect, kvm_set_memory_region, kvm_swap_active_memslots
@@ -71,7 +71,7 @@ class Client:
             if trouble is not None:
                 return Outcome(trouble.kind, trouble.code, number, defined=trouble.defined, note=trouble.note)
             if warns := (*self._vcpu.warns, *self._vcpu.kvm.warns)[self._warns :]:
-                return Outcome(Kind.HOST, 0, number, note=f"WARN: {warns[0]}")
+                return warning(warns[0], number)
         counts = dict(self._vcpu.stat)
         counts["mmio_exits"] = sum(name in _USE_MMIO for name in steps)
         if self._slot.dirty_track:

@@ -49,8 +49,6 @@ _EVMCS_GPA: Final = 0x0900_0000
 
 MMIO: Final = Place("mmio")  # the linear address of the operand without memory
 
-FRAME: Final = "the probe's own"  # how the note of an outcome begins that the access under test never came to
-
 
 def mask_by_user_space(vcpu: Vcpu, machine: Machine) -> None:
     """What QEMU takes from the nested capability MSRs by its CPU properties (KVM_SET_MSRS on MSRs 0x48B, 0x48C)."""
@@ -152,7 +150,7 @@ class Guest:
             for use, linear in uses:
                 self.reset(_ept12(1, _FULL | 6 << 3, 2, _NONLEAF), None)
                 if trouble := self.run.access(_GPA, use, linear, TARGET):
-                    note = f"{FRAME} {use.value}: {trouble.note}"
+                    note = f"the probe's own {use.value}: {trouble.note}"
                     self.frames[key] = replace(trouble, gpa=None, gla=None, note=note)
                     break
         return self.frames[key]
@@ -302,7 +300,7 @@ def access(context: Context, v: AccessVector, want_steps: bool) -> Prediction:
         return Prediction(_entry_failure(guest), guest.entry if want_steps else ())
     off = v.paging is Paging.OFF
     if trouble := guest.frame(off or v.cpl == 3, not off):
-        return Prediction(trouble)
+        return Prediction(trouble, reached=False)
     linear, fault = _view(v)
     steps: list[Step] | None = list(guest.entry) if want_steps else None
     guest.reset(_ept12(v.leaf_level, _leaf_bits(v), v.upper_level, _upper_bits(v)), steps)
@@ -371,7 +369,7 @@ def sequence(context: Context, v: SequenceVector, want_steps: bool) -> Predictio
         guest = context.guest(a, ad=a.ad, ept=True)
         off = a.paging is Paging.OFF
         if not guest.error and (trouble := guest.frame(off or a.cpl == 3, not off)):
-            return Prediction(trouble)
+            return Prediction(trouble, reached=False)
     guest = context.several(first)
     steps: list[Step] | None = [] if want_steps else None
     if guest.error:

@@ -7,11 +7,15 @@ question: ``target`` (the page L2 accesses), ``gpt`` (the guest paging structure
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 THEN = " > "
+
+_WARN: Final = "WARN: "  # how the note of a HOST outcome begins where the kernel warned
 
 
 class Kind(Enum):
@@ -74,6 +78,11 @@ class Outcome:
         each = self.turns or (self,)
         return each[index] if index < len(each) else None
 
+    @property
+    def warned(self) -> bool:
+        """Whether a WARN of the host's kernel is what came of it."""
+        return self.kind is Kind.HOST and self.note.startswith(_WARN)
+
     def matches(self, seen: Outcome) -> bool:
         """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared)."""
         return (
@@ -122,6 +131,30 @@ def of_turns(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome(Kind.SEQUENCE, turns=tuple(turns))
 
 
+def warning(where: str, number: int = 0) -> Outcome:
+    """The outcome of an access at which the host's kernel warns, ``where`` as its log names the place."""
+    return Outcome(Kind.HOST, number=number, note=f"{_WARN}{where}")
+
+
+def text_value(texts: Iterable[str]) -> Outcome:
+    """Texts as a value that can be compared: their checksum, and what they are."""
+    text = " ".join(texts)
+    return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
+
+
+def parameter(value: bool | None) -> Outcome:
+    """A module parameter as sysfs shows it: ``Y``, ``N``, or absent, which is 0."""
+    if value is None:
+        return Outcome(Kind.VALUE, 0, note="absent")
+    text = "NY"[value]
+    return Outcome(Kind.VALUE, ord(text), note=text)
+
+
+def parameter_lost(before: bool, after: bool) -> Outcome:
+    """The answer to ``host.reload`` where the parameter is another behind it."""
+    return Outcome(Kind.VALUE, ord("NY"[after]), note=f"{'NY'[before]} before, {'NY'[after]} behind")
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step on the way to an answer: what happened, and the rule behind it.
@@ -141,11 +174,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The mirror's answer with its steps; ``exits`` counts the exits KVM handled on the way."""
+    """The mirror's answer with its steps; ``exits`` counts the exits KVM handled on the way.
+
+    ``reached``: whether it came to the access under test, and was not stopped in the probe's own part of L2.
+    """
 
     outcome: Outcome
     steps: tuple[Step, ...] = ()
     exits: int = 0
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)

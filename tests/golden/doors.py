@@ -11,9 +11,9 @@ from unittest import mock
 
 from harness.cli.main import main as main
 from harness.cli.main import parser
-from harness.findings import Finding, of_run
+from harness.findings import Finding, Run, finding_json
 from harness.questions import core, selection
-from harness.results import Answer, CellKey, Journal, Mark, Verdict, cpus, judge, outcome_json, outcome_of
+from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, Verdict, cpus, judge, outcome_json, outcome_of
 from harness.results.journal import default_path
 from harness.series import folder
 from kvmodel import machine, sdm
@@ -106,7 +106,7 @@ def allowed(level: int, param: bool | None, asked: Vector) -> list[str]:
 def read_run(path: Path, run: int | None) -> dict[str, Any]:
     """A run of a journal, the latest on KVM where ``run`` is None, as data: what was observed, with its marks."""
     with Journal(path) as journal:
-        number = journal.latest(of_run.KVM_HOST) if run is None else run
+        number = journal.latest(KVM_HOST) if run is None else run
         info = journal.run_info(number)
         cells: dict[CellKey, dict[str, Any]] = {
             key: {
@@ -114,17 +114,16 @@ def read_run(path: Path, run: int | None) -> dict[str, Any]:
                 "param": key.param,
                 "host": key.host,
                 "machine": key.machine,
-                "seconds": seconds,
-                "facts": facts,
+                "seconds": recorded.seconds,
+                "facts": recorded.facts,
                 "answers": [],
             }
-            for key, (_, seconds, facts) in journal.cells(number).items()
+            for key, recorded in journal.cells(number).items()
         }
-        for row in journal.results(number):
-            key = CellKey(row["level"], row["param"], row["host"], row["machine"])
-            seen = json.loads(outcome_json(row["seen"]))
-            cells[key]["answers"].append([row["vector"], seen, row["marks"].value, row["rule"]])
-    about = {name: info[name] for name in ("argv", "provenance", "status", "begun", "ended")}
+        for key, answer in journal.answers(number):
+            seen, verdict = json.loads(outcome_json(answer.seen)), answer.verdict
+            cells[key]["answers"].append([answer.vector.id, seen, verdict.marks.value, verdict.rule])
+    about = {name: getattr(info, name) for name in ("argv", "provenance", "status", "begun", "ended")}
     return {**about, "cells": list(cells.values())}
 
 
@@ -147,15 +146,15 @@ def write_run(path: Path, run: dict[str, Any]) -> None:
 
 def _judged(level: int, param: bool | None, name: str, body: dict[str, Any], marks: int, rule: str) -> Answer:
     asked, seen, had = vector(name), outcome_of(json.dumps(body)), Mark(marks)
-    prediction = machine.predict(level, param, cpus.emulated(asked.machine.env.cpu_mbec), asked)
+    predicted = machine.predict(level, param, cpus.emulated(asked.machine.env.cpu_mbec), asked).outcome
     contract = _contract(level, param, asked)
-    now = judge(prediction, contract, seen)
+    now = judge(predicted, contract, seen)
     if (now.marks | had & _GIVEN, now.rule) != (had, rule):
         raise ValueError(
             f"level {level}, parameter {param}, {name}: seen {seen}, was {had} by {rule!r}, is {now.marks} by "
-            f"{now.rule!r}; the mirror says {prediction.outcome}"
+            f"{now.rule!r}; the mirror says {predicted}"
         )
-    return Answer(asked, seen, prediction, contract, Verdict(had, rule))
+    return Answer(asked, seen, predicted, contract, Verdict(had, rule))
 
 
 def marks(value: int) -> list[str]:
@@ -166,15 +165,14 @@ def marks(value: int) -> list[str]:
 def core_run(path: Path, run: int | None) -> dict[str, Any]:
     """What a run on KVM found: totals, the table, and every finding with the vectors that meet it, cell by cell."""
     with Journal(path) as journal:
-        number = journal.latest(of_run.KVM_HOST) if run is None else run
-        body = of_run.as_json(journal, number)
-        found = of_run.findings(journal, number)
+        asked = Run.open(journal, run)
+        body, found = asked.as_json(), asked.findings
     timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in body["levels"]]
     return {
         "status": body["status"],
         "totals": {name: value for name, value in body["totals"].items() if name != "seconds"},
         "levels": [" ".join(f"{name}={value}" for name, value in row.items()) for row in timeless],
-        "findings": [of_run.finding_json(f) | {"cells": _by_cell(f)} for f in found],
+        "findings": [finding_json(f) | {"cells": _by_cell(f)} for f in found],
     }
 
 
@@ -182,18 +180,18 @@ def _by_cell(finding: Finding) -> dict[str, int]:
     """How many vectors meet a finding in each cell, as ``15/unset``."""
     cells: dict[tuple[int, str], set[str]] = {}
     for d in finding.departures:
-        cells.setdefault(d.cell, set()).add(d.vector)
+        cells.setdefault(d.cell, set()).add(d.vector.id)
     return {f"{level}/{param}": len(names) for (level, param), names in sorted(cells.items())}
 
 
 def plainest(path: Path, run: int | None, most: int) -> list[str]:
     """Of every finding of a run on KVM: the ids of a few vectors that meet it where it first shows."""
     with Journal(path) as journal:
-        found = of_run.findings(journal, journal.latest(of_run.KVM_HOST) if run is None else run)
+        found = Run.open(journal, run).findings
     names = []
     for f in found:
-        first = {d.vector for d in f.departures if d.cell[0] == f.first_level}
-        names += [name for name in f.vectors if name in first][:most]
+        first = {d.vector.id for d in f.departures if d.cell[0] == f.first_level}
+        names += [asked.id for asked in f.vectors if asked.id in first][:most]
     return names
 
 

@@ -1,13 +1,13 @@
 """The checks run: each mirror function beside its C function, at every level."""
 
 from harness.oracle.check import constants, reach
-from harness.oracle.check.check import CASES, THOROUGH, Batch, Mismatch, differing, minimise, run_c, seeded
+from harness.oracle.check.check import CASES, THOROUGH, Cases, Mismatch, differing, minimise, run_c, seeded
 from harness.oracle.check.reach import called, mirrored
 
 __all__ = [
     "CASES",
     "THOROUGH",
-    "Batch",
+    "Cases",
     "Mismatch",
     "called",
     "constants",

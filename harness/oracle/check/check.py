@@ -104,7 +104,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Batch:
+class Cases:
     """The cases of one state, and what C gave."""
 
     state: State
@@ -132,11 +132,11 @@ def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
     return picked
 
 
-def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Batch:
+def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Cases:
     """Run the C of the image over ``rows`` (``cases``: the same, flat) in ``state``."""
     setting(worker, state)
     results = worker.call(spec.entry, flat(rows) if cases is None else cases)
-    return Batch(state, rows, chosen(spec, results.out, results.words), results.status)
+    return Cases(state, rows, chosen(spec, results.out, results.words), results.status)
 
 
 def seeded(spec: Spec, number: int, seed: int) -> random.Random:
@@ -145,7 +145,7 @@ def seeded(spec: Spec, number: int, seed: int) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
-def differing(spec: Spec, mirror: Answers, batch: Batch) -> list[int]:
+def differing(spec: Spec, mirror: Answers, batch: Cases) -> list[int]:
     """The cases of ``batch`` for which the mirror's answers (to all of them, or to the first) are something else."""
     out, status = mirror
     count = min(len(batch.rows), len(status))
@@ -316,16 +316,16 @@ class Checker:
                 compared.add(key)
                 self._note(spec, level, batch, wrong, outcome)
 
-    def _own(self, spec: Spec, level: Level, batch: Batch, suspects: list[int]) -> list[int]:
+    def _own(self, spec: Spec, level: Level, batch: Cases, suspects: list[int]) -> list[int]:
         """Those of the cases in which the level's own answers differ: what a mirror consults once in a thousand cases
         need not be in the fingerprint by which another level's answers stand for them."""
         width = len(batch.out) // len(batch.rows)
         out = array("Q", [word for n in suspects for word in batch.out[n * width : (n + 1) * width]])
-        part = Batch(batch.state, [batch.rows[n] for n in suspects], out, bytearray(batch.status[n] for n in suspects))
+        part = Cases(batch.state, [batch.rows[n] for n in suspects], out, bytearray(batch.status[n] for n in suspects))
         mirror = answers(spec, batch.state.side(level), part.rows)
         return [suspects[n] for n in differing(spec, mirror, part)]
 
-    def _note(self, spec: Spec, level: Level, batch: Batch, wrong: list[int], outcome: Outcome) -> None:
+    def _note(self, spec: Spec, level: Level, batch: Cases, wrong: list[int], outcome: Outcome) -> None:
         outcome.mismatches += len(wrong)
         if wrong and sum(m.level == str(level) for m in outcome.shown) < SHOWN:
             worker = self.worker(level.number or 0)

@@ -34,7 +34,7 @@ MODULES: tuple[ModuleType, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ConstantDifference:
     """A name whose value differs; ``mirror`` is where the mirror has it."""
 
     level: int
@@ -44,7 +44,7 @@ class Difference:
     where: str
 
 
-def compare(level: Level, c: Mapping[str, int]) -> tuple[int, list[Difference]]:
+def compare(level: Level, c: Mapping[str, int]) -> tuple[int, list[ConstantDifference]]:
     """How many of the level's constants ``c`` the mirror has as well, and those that differ."""
     kvm = Kvm(level, vmx_h.vmx_h(level), spte_h.spte_h(level))
     number = level.number if level.number is not None else -1
@@ -54,7 +54,7 @@ def compare(level: Level, c: Mapping[str, int]) -> tuple[int, list[Difference]]:
             if mine & 0xFFFF_FFFF_FFFF_FFFF == value:
                 same += 1
             else:
-                wrong.append(Difference(number, name, value, mine, where))
+                wrong.append(ConstantDifference(number, name, value, mine, where))
     return same, wrong
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.build import GIB, Cache, kernel, sha256
+from harness.build import GIB, Cache, kernel, needs
 from harness.oracle.image import build
 from harness.oracle.image.source import overlay
 from harness.series import Series, State, base_state, states
@@ -28,12 +28,12 @@ class Prepared:
     key: str
 
 
-def prepare(cache: Cache, linux: Path | None = None) -> Prepared:
+def prepare(cache: Cache, linux: kernel.Linux | None = None) -> Prepared:
     """A configured build tree with the generated headers: no kernel is built. FetchError, InputError, BuildError."""
     pristine = kernel.source(cache, linux)
     inputs = {
         "source": pristine.name,
-        "config": sha256(kernel.FRAGMENT),
+        "config": needs.key(needs.read(kernel.NEEDS)),
         "compiler": kernel.compiler_version(),
         "recipe": RECIPE,
     }
@@ -42,8 +42,7 @@ def prepare(cache: Cache, linux: Path | None = None) -> Prepared:
         log = cache.log("oracle-prepared")
         # Without ccache: the command line is kept, and objects of levels are never the same twice.
         plain = ["CC=gcc"]
-        fragment = f"KCONFIG_ALLCONFIG={kernel.FRAGMENT}"
-        kernel.make(cache, pristine, folder, ["allnoconfig"], log=log, variables=[*plain, fragment])
+        kernel.configure(cache, pristine, folder, log=log, variables=plain)
         kernel.make(cache, pristine, folder, ["arch/x86/kvm/mmu/spte.o"], log=log, variables=plain)
 
     place = cache.entry("oracle-prepared", inputs, make, needs=ROOM, lines=400, title="headers for the oracle")
@@ -74,7 +73,7 @@ def image(cache: Cache, prepared: Prepared, state: State, title: str) -> Path:
     return cache.entry("oracle", inputs, make, needs=ROOM, title=f"oracle, {title}") / "image"
 
 
-def levels(cache: Cache, series: Series, wanted: Sequence[int], linux: Path | None = None) -> dict[int, Path]:
+def levels(cache: Cache, series: Series, wanted: Sequence[int], linux: kernel.Linux | None = None) -> dict[int, Path]:
     """The images of the levels ``wanted``. SeriesError, CompileError, FetchError, BuildError."""
     prepared = prepare(cache, linux)
     made = states(series, prepared.pristine, max(wanted)) if max(wanted, default=0) else []

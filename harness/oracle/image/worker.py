@@ -49,7 +49,7 @@ class EventKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Trap:
     """``function``: where in the kernel; ``what``: the source line of a WARN or BUG, the missing symbol, or the
     address that faulted."""
 
@@ -109,14 +109,14 @@ class Image:
         at = bisect.bisect_right(self._starts, address) - 1
         return self._names[at] if at >= 0 else f"{address:#x}"
 
-    def event(self, kind: int, rip: int, address: int) -> Event:
+    def event(self, kind: int, rip: int, address: int) -> Trap:
         """An event of the runner with names in the place of addresses."""
         what = f"{address:#x}"
         if kind in (EventKind.WARN, EventKind.BUG):
             what = self._lines.get(rip, "?")
         elif kind == EventKind.STRAY:
             what = self.strays[(address - STRAY_BASE) // STRAY_STEP]
-        return Event(EventKind(kind), self.function(rip).removesuffix(".cold"), what)
+        return Trap(EventKind(kind), self.function(rip).removesuffix(".cold"), what)
 
     def constants(self, worker: Worker) -> dict[str, int]:
         """Every constant of the level, by its C name."""
@@ -139,7 +139,7 @@ class Results:
     out: array[int]
     words: int
     status: bytearray
-    events: dict[int, tuple[Event, ...]]
+    events: dict[int, tuple[Trap, ...]]
     lost: int = 0
 
     def row(self, index: int) -> tuple[int, ...]:
@@ -188,7 +188,7 @@ class Worker:
         most = room // (8 * (entry.words_in + entry.words_out) + 1)
         out = array("Q")
         status = bytearray()
-        events: dict[int, tuple[Event, ...]] = {}
+        events: dict[int, tuple[Trap, ...]] = {}
         lost = 0
         for first in range(0, count, most):
             n = min(most, count - first)
@@ -218,7 +218,7 @@ class Worker:
         self._go(entry)
         words = struct.unpack_from("<16Q", shm)
         out = array("Q", shm[at_out:at_status])
-        events: dict[int, tuple[Event, ...]] = {}
+        events: dict[int, tuple[Trap, ...]] = {}
         seen = min(words[_EVENTS_COUNT], EVENTS_MAX)
         for n in range(seen):
             index, kind, rip, address = _EVENT.unpack_from(shm, _CONTROL.size + n * _EVENT.size)

@@ -5,12 +5,10 @@ from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.kept import Kept
 from harness.oracle.mutate.mutants import Mutant
 from harness.oracle.mutate.mutation import Live, Verdict
-from harness.oracle.mutate.observed import KVM
 from harness.oracle.mutate.patches import PatchVerdict
 
 __all__ = [
     "EQUIVALENT",
-    "KVM",
     "Kept",
     "Live",
     "Mutant",

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
-from harness.oracle.check import Batch, called, differing, mirrored, run_c, seeded
+from harness.oracle.check import Cases, called, differing, mirrored, run_c, seeded
 from harness.oracle.image import Image, Worker
 from harness.oracle.mutate.mutants import MODULES, Mutant, mutated, source
 from harness.oracle.specs import SPECS, answers, spread
@@ -71,7 +71,7 @@ Key = tuple[int, int]
 class Recorded:
     """What C gave at one level: a batch for each check and state, and the constants."""
 
-    batches: dict[Key, Batch] = field(default_factory=dict)
+    batches: dict[Key, Cases] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
     _digests: dict[Key, bytes] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Recorded:
         """The batches there are."""
         return self.batches.keys()
 
-    def batch(self, key: Key) -> Batch:
+    def batch(self, key: Key) -> Cases:
         """One of them."""
         return self.batches[key]
 
@@ -104,7 +104,7 @@ class Live(Recorded):
             if spec.applies(self.level):
                 yield from ((number, at) for at in range(len(spec.states)))
 
-    def batch(self, key: Key) -> Batch:
+    def batch(self, key: Key) -> Cases:
         if key not in self.batches:
             spec, state = SPECS[key[0]], SPECS[key[0]].states[key[1]]
             rows, _ = spec.space.rows(max(8, spec.each(self.cases)), seeded(spec, key[1], self.seed))

@@ -15,11 +15,9 @@ from typing import Final
 
 from harness.oracle.mutate.mutation import Asked
 from harness.questions import PARAM_VALUES
-from harness.results import Journal, Mark, cpus, judge
+from harness.results import KVM_HOST, Journal, Mark, cpus, judge
 from kvmodel import machine
-from kvmodel.question.vector import parse
 
-KVM: Final = "kvm"  # the journal's name of the host that runs KVM
 EACH: Final = 4  # vectors kept of one way
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
@@ -43,11 +41,11 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
     rows = drift = 0
     for path in journals:
         with Journal(path) as journal:
-            runs.append(journal.latest(KVM))
+            runs.append(journal.latest(KVM_HOST))
             for one in _asked(journal, runs[-1], levels):
                 rows += 1
                 said = machine.predict(one.level, one.param, cpus.emulated(one.mbec), one.vector, steps=True)
-                if judge(said, None, one.seen).marks & Mark.DRIFT:
+                if judge(said.outcome, None, one.seen).marks & Mark.DRIFT:
                     drift += 1
                     continue
                 steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
@@ -62,6 +60,6 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
 def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Asked]:
     """A run's answers at ``levels`` on KVM."""
     for level in sorted(levels):
-        for row in journal.results(run, level=level, host=KVM):
-            vector = parse(row["vector"])
-            yield Asked(level, PARAM_VALUES[row["param"]], vector.machine.env.cpu_mbec, vector, row["seen"])
+        for key, answer in journal.answers(run, level=level, host=KVM_HOST):
+            cpu_mbec = answer.vector.machine.env.cpu_mbec
+            yield Asked(level, PARAM_VALUES[key.param], cpu_mbec, answer.vector, answer.seen)

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.build import Cache
 from harness.errors import CompileError, SeriesError
-from harness.oracle.check import Batch, Mismatch, differing, minimise, run_c, seeded
+from harness.oracle.check import Cases, Mismatch, differing, minimise, run_c, seeded
 from harness.oracle.image import Worker
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import mutation, patches
@@ -83,7 +83,7 @@ def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[No
 
 
 def _without(
-    worker: Worker, specs: Sequence[Spec], asked: Mapping[tuple[Spec, int], Batch], patch: int, level: Level
+    worker: Worker, specs: Sequence[Spec], asked: Mapping[tuple[Spec, int], Cases], patch: int, level: Level
 ) -> Noticed:
     checks: list[str] = []
     example: Mismatch | None = None

@@ -72,7 +72,8 @@
     return names;
   };
   const SAY = { AGREE: "all agree", DRIFT: "drift", FINDING: "finding", NOT_APPLICABLE: "not applicable", BLOCKED: "blocked",
-    ENTRY_FAILURE: "entry failed", TAKEN: "a lower level's answer (same machine code)", CHANGED: "changed from the level below" };
+    ENTRY_FAILURE: "entry failed", TAKEN: "a lower level's answer (same machine code)", CHANGED: "changed from the level below",
+    FORESEEN: "foreseen, nobody looked" };
 
   const wanted = (v, at) => {
     if (v.history[at] < 0) return false;
@@ -136,7 +137,7 @@
       allowed.append(make("div", {}, text), make("div", { class: "soft" }, section ? `${rule}, ${section}` : rule));
     return make("div", { class: "voices" },
       make("div", {}, make("b", {}, "mirror (this kernel)"), predicted < 0 ? "not asked" : D.texts[predicted]), allowed,
-      make("div", {}, make("b", {}, "observation"), D.texts[seen]));
+      make("div", {}, make("b", {}, D.observation), D.texts[seen]));
   };
 
   const pill = (name) => make("span", { class: "pill " + ({ FINDING: "bad", DRIFT: "bad", AGREE: "good" }[name] || "warn") }, SAY[name]);

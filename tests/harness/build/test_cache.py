@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 BUILDER = """
 import sys, time
 from pathlib import Path
-from harness.cache import Cache
+from harness.build import Cache
 def build(folder):
     (folder / "part").write_text("half")
     with open(sys.argv[2], "a") as file:
@@ -186,7 +186,7 @@ def test_tree_is_one_threads_at_a_time(tmp_path: Path, same: bool) -> None:
 
 def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import sys, os\nfrom pathlib import Path\nfrom harness.cache import Cache\n"
+        "import sys, os\nfrom pathlib import Path\nfrom harness.build import Cache\n"
         "with Cache(Path(sys.argv[1])).tree('x'):\n    os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.build import kernel
+from harness.build import archive, kernel, needs
+from harness.build.archive import Offer
 from harness.build.cache import Cache
 from harness.errors import BuildError, CompileError, FetchError, InputError
 from harness.series import pinned
@@ -33,23 +34,6 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
 
 
-def test_symbols_that_did_not_take_are_listed() -> None:
-    fragment = "# words\nCONFIG_A=y\nCONFIG_B=m\nCONFIG_C=y\n# CONFIG_D is not set\n# CONFIG_E is not set\n"
-    config = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_D=y\n# CONFIG_E is not set\n"
-    assert kernel.untaken(fragment, config) == [
-        "CONFIG_B=m (is y)",
-        "CONFIG_C=y (is not set)",
-        "CONFIG_D not set (is y)",
-    ]
-
-
-def test_fragment_has_what_the_harness_rests_on() -> None:
-    text = kernel.FRAGMENT.read_text()
-    for line in ("CONFIG_KVM=m", "CONFIG_KVM_INTEL=m", "# CONFIG_MODVERSIONS is not set", "CONFIG_E1000=y"):
-        assert line in text.splitlines()
-    assert len(set(names := [n for n in text.splitlines() if "CONFIG_" in n])) == len(names)
-
-
 def test_compiler_lines_are_found_among_the_rest(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
@@ -61,14 +45,14 @@ def test_compiler_lines_are_found_among_the_rest(tmp_path: Path) -> None:
 
 
 def test_version_of_a_source_and_of_what_is_none(tmp_path: Path) -> None:
-    assert pinned.version(tree(tmp_path / "linux"), tmp_path) == "6.12.8"
+    assert pinned.of_tree(tree(tmp_path / "linux"), "x") == "6.12.8"
     (tmp_path / "Makefile").write_text("all:\n")
     with pytest.raises(InputError, match="is no kernel source"):
-        pinned.version(tmp_path, tmp_path)
+        pinned.of_tree(tmp_path, "x")
 
 
 def test_source_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--linux .*none: there is no such file or folder"):
+    with pytest.raises(InputError, match=r"--linux .*none: there is no such file or folder.*debian:7\.2"):
         kernel.source(Cache(tmp_path / "cache"), tmp_path / "none")
 
 
@@ -228,7 +212,8 @@ class TestBase:
         base = kernel.base(cache, linux)
         assert base.release == "6.12.8"
         assert base.bzimage.read_text() == "one\n"
-        assert base.config.read_text() == kernel.FRAGMENT.read_text()
+        assert base.config.read_text() == base.fragment.read_text() == needs.plain(needs.read())
+        assert base.lost == ()
         assert kernel.base(cache, linux) == base
         assert self.built(cache) == 1
         with kernel.working(cache, base) as work:
@@ -250,9 +235,9 @@ class TestBase:
     ) -> None:
         cache = Cache(tmp_path / "cache")
         first = kernel.base(cache, linux)
-        other = tmp_path / "fragment"
-        other.write_text("CONFIG_KVM=m\n")
-        monkeypatch.setattr(kernel, "FRAGMENT", other)
+        other = tmp_path / "needs.toml"
+        other.write_text('[[need]]\nname = "KVM"\nwhy = "all"\nwithout = "nothing runs"\nways = [["KVM=m"]]\n')
+        monkeypatch.setattr(kernel, "NEEDS", other)
         second = kernel.base(cache, linux)
         assert second.bzimage != first.bzimage
         assert second.build_dir != first.build_dir
@@ -265,10 +250,69 @@ class TestBase:
         assert not list(cache.root.glob("kernel/*"))
         assert not list(cache.root.glob("trees/*/base.json"))
 
-    def test_symbols_that_the_kernel_has_not(self, tmp_path: Path, linux: Path) -> None:
-        text = (linux / "Makefile").read_text()
-        (linux / "Makefile").write_text(
-            text.replace("@cp $(KCONFIG_ALLCONFIG)", "@grep -v CONFIG_E1000 $(KCONFIG_ALLCONFIG) >")
-        )
-        with pytest.raises(CompileError, match=r"did not take CONFIG_E1000=y \(is not set\)"):
+    def test_a_need_that_is_lost_ends_the_build_before_it_begins(self, tmp_path: Path, linux: Path) -> None:
+        refuse(linux, "CONFIG_E1000=")
+        with pytest.raises(
+            CompileError, match=r"6\.12\.8: .*the network \(CONFIG_E1000=y is n, this kernel has no such"
+        ):
             kernel.base(Cache(tmp_path / "cache"), linux)
+        assert not (tmp_path / "cache" / "built").exists()
+
+    def test_what_a_run_can_do_without_is_told(self, tmp_path: Path, linux: Path) -> None:
+        refuse(linux, "CONFIG_KVM_HYPERV=")
+        base = kernel.base(Cache(tmp_path / "cache"), linux)
+        (lost,) = base.lost
+        assert "CONFIG_KVM_HYPERV=y is n" in lost and "evmcs is blocked" in lost
+
+    def test_what_was_asked_for_is_found_whatever_was_built_last(self, tmp_path: Path, linux: Path) -> None:
+        cache = Cache(tmp_path / "cache")
+        assert kernel.built(cache, linux) is None
+        first = kernel.base(cache, linux)
+        other = tmp_path / "other"
+        shutil.copytree(linux, other)
+        text = (other / "Makefile").read_text().replace("6.12.8 >", "7.2.13 >")
+        (other / "Makefile").write_text(text)
+        second = kernel.base(cache, other)
+        assert kernel.built(cache, linux) == first and first.release == "6.12.8"
+        assert kernel.built(cache, other) == second and second.release == "7.2.13"
+        assert self.built(cache) == 2
+        assert kernel.built(cache) is None  # the pinned one was never asked for
+
+    def test_two_kernels_write_two_logs(self, tmp_path: Path, linux: Path) -> None:
+        cache = Cache(tmp_path / "cache")
+        kernel.base(cache, linux)
+        (linux / "arch" / "vmx.h").write_text("one more\n")
+        kernel.base(cache, linux)
+        assert len(list((cache.root / "logs").glob("kernel-build-*.log"))) == 2
+
+
+def refuse(linux: Path, symbol: str) -> None:
+    """Make the source's Kconfig one that knows nothing of a symbol."""
+    makefile = linux / "Makefile"
+    makefile.write_text(
+        makefile.read_text().replace("@cp $(KCONFIG_ALLCONFIG)", f"@grep -v {symbol} $(KCONFIG_ALLCONFIG) >")
+    )
+
+
+class TestArchive:
+    """A kernel of Debian's archive, by an archive of one file."""
+
+    def test_the_source_is_keyed_by_what_the_word_means(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = Cache(tmp_path / "cache")
+        tree(tmp_path / "linux")
+        subprocess.run(["tar", "-cf", tmp_path / "l.tar", "-C", tmp_path, "linux"], check=True)
+        offers = {"7.2": Offer("7.2.13-1", "sid", "x.deb", 1, "aa"), "7.3": Offer("7.3.4-1", "sid", "y.deb", 1, "bb")}
+        asked: list[Offer] = []
+
+        def tarball(_: Cache, offer: Offer) -> Path:
+            asked.append(offer)
+            return tmp_path / "l.tar"
+
+        monkeypatch.setattr(archive, "find", lambda _, wanted: offers[wanted.word])
+        monkeypatch.setattr(archive, "tarball", tarball)
+        first = kernel.source(cache, archive.named("debian:7.2"))
+        assert (first / "arch" / "vmx.h").read_text() == "one\n"
+        assert kernel.source(cache, archive.named("debian:7.3")) != first
+        offers["7.2"] = Offer("7.2.14-1", "sid", "z.deb", 1, "cc")  # the archive moved
+        assert kernel.source(cache, archive.named("debian:7.2")) != first
+        assert [offer.sha256 for offer in asked] == ["aa", "bb", "cc"]

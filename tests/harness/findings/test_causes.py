@@ -21,7 +21,7 @@ def departure(level: int, param: str, vector: Vector, legal: tuple[Outcome, ...]
     """As the mirror shows it."""
     value = {"unset": None, "0": False, "1": True}[param]
     seen = machine.predict(level, value, CPU, vector).outcome
-    return Departure(vector.id, (level, param), "kvm", seen, legal, "rule", "1.2", seen)
+    return Departure(vector, (level, param), "kvm", seen, legal, "rule", "1.2", seen)
 
 
 def test_what_the_base_shows_is_the_bases() -> None:
@@ -92,7 +92,7 @@ def test_an_l1_that_turns_the_control_on_is_another_way_to_the_same_cause() -> N
 
 
 def test_what_the_mirror_does_not_show_has_no_known_cause() -> None:
-    d = Departure(PLAIN.id, (0, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", DONE)
+    d = Departure(PLAIN, (0, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", DONE)
     assert find_cause(d) is NOT_SHOWN
     assert "unknown" in str(NOT_SHOWN)
     assert "no single patch" in str(Cause())
@@ -100,7 +100,7 @@ def test_what_the_mirror_does_not_show_has_no_known_cause() -> None:
 
 @pytest.mark.parametrize(("level", "predicted"), [(0, None), (40, DONE)])
 def test_without_a_mirror_there_is_no_cause(level: int, predicted: Outcome | None) -> None:
-    d = Departure(PLAIN.id, (level, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", predicted)
+    d = Departure(PLAIN, (level, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", predicted)
     assert find_cause(d) is NOT_ASKED
     assert "no mirror" in str(NOT_ASKED)
 
@@ -108,7 +108,7 @@ def test_without_a_mirror_there_is_no_cause(level: int, predicted: Outcome | Non
 def test_errata_of_a_bare_cpu_are_named() -> None:
     vector = AccessVector(leaf_level=2, upper_level=3, leaf_bits=1 << 12)
     legal = (Outcome(Kind.MISCONFIG),)
-    known = find_errata(Departure(vector.id, (0, "unset"), "bare", DONE, legal, "ept-reserved", "29.3.3.1"), CPU)
+    known = find_errata(Departure(vector, (0, "unset"), "bare", DONE, legal, "ept-reserved", "29.3.3.1"), CPU)
     assert str(known) == f"erratum {LARGE_BIT12}"
-    new = find_errata(Departure(vector.id, (0, "unset"), "bare", LOOP, legal, "ept-reserved", "29.3.3.1"), CPU)
+    new = find_errata(Departure(vector, (0, "unset"), "bare", LOOP, legal, "ept-reserved", "29.3.3.1"), CPU)
     assert "not known yet" in str(new)

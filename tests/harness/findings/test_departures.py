@@ -12,7 +12,7 @@ RIGHT = Outcome(Kind.VIOLATION, 0x18C, gpa=Place("target"), defined=~0x40)
 
 def test_wrong_bits_are_those_the_manual_defines() -> None:
     seen = Outcome(Kind.VIOLATION, 0x1C4, gpa=Place("target"))
-    d = Departure(AccessVector().id, (0, "1"), "kvm", seen, (RIGHT,), "ept-permission", "29.3.3.2")
+    d = Departure(AccessVector(), (0, "1"), "kvm", seen, (RIGHT,), "ept-permission", "29.3.3.2")
     assert symptom(d).wrong == ("bits 0x8",)
     assert str(symptom(d)).endswith("wrong bits 0x8")
 

@@ -1,23 +1,22 @@
 """A finding is made smaller by asking, and run alone three times."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.findings import of_run
+from harness.findings import Run, finding_json
 from harness.findings.causes import find_cause
 from harness.findings.departures import departures
 from harness.findings.group import Finding, group
-from harness.findings.minimise import PROVENANCE, Minimal, departure_of, minimise, row_of, simpler
-from harness.results.journal import Answer, CellKey, Journal, contract_json
-from harness.results.verdict import judge
+from harness.findings.minimise import PROVENANCE, Minimal, departure_of, minimise, simpler
+from harness.results import Answer, CellKey, Journal, judge
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, Outcome, Prediction
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.sequence import sequence
 from kvmodel.question.vector import Access, AccessVector, ClientVector, Mbec, Paging, Perm, Vector
 
 CPU = Cpu()
+KEY = CellKey(18, "0", "kvm", "std")
 FAR = AccessVector(
     Mbec.OFF, leaf=Perm(False, False, True, True), upper=Perm(True, True, True, True), cpl=3, smep=True, wp=False
 )
@@ -25,24 +24,15 @@ FAR = AccessVector(
 
 def answer(vector: Vector, level: int = 18, seen: Outcome | None = None) -> Answer:
     """What the mirror shows there, as if a host had said it."""
-    prediction = machine.predict(level, False, CPU, vector)
+    predicted = machine.predict(level, False, CPU, vector).outcome
     contract = sdm.allowed(machine.virtual_cpu(level, False, CPU, vector.machine), vector)
-    told = seen or prediction.outcome
-    return Answer(vector, told, prediction, contract, judge(prediction, contract, told))
+    told = seen or predicted
+    return Answer(vector, told, predicted, contract, judge(predicted, contract, told))
 
 
 def finding(vector: Vector = FAR) -> Finding:
-    (found,) = group(departures([decoded(vector)]), find_cause)
+    (found,) = group(departures([(KEY, answer(vector))]), find_cause)
     return found
-
-
-def decoded(vector: Vector) -> dict[str, object]:
-    a = answer(vector)
-    assert a.contract is not None
-    return {
-        "vector": vector.id, "level": 18, "param": "0", "host": "kvm", "marks": a.verdict.marks, "seen": a.seen,
-        "predicted": a.predicted and a.predicted.outcome, "contract": json.loads(contract_json(a.contract)),
-    }  # fmt: skip
 
 
 def test_simpler_vectors_have_one_field_more_as_in_the_plain_one() -> None:
@@ -73,7 +63,7 @@ def test_a_sequence_becomes_the_access_that_shows_the_same() -> None:
     alone = AccessVector(Mbec.OFF, leaf=FAR.leaf)
     found = finding(sequence(AccessVector(Mbec.OFF), f"l1={FAR.leaf}"))
     minimal = minimise(found, lambda vectors: [answer(v) for v in vectors])
-    assert minimal.departure["vector"] == alone.id
+    assert minimal.answer.vector == alone
     assert found.cause == finding().cause
 
 
@@ -86,7 +76,7 @@ def test_the_smallest_keeps_what_the_cause_needs_and_nothing_else() -> None:
 
     said: list[str] = []
     minimal = minimise(finding(), ask, said.append)
-    assert minimal.departure["vector"] == AccessVector(Mbec.OFF, leaf=FAR.leaf).id
+    assert minimal.answer.vector == AccessVector(Mbec.OFF, leaf=FAR.leaf)
     assert str(minimal) == "confirmed 3/3 alone"
     assert asked[-3:] == [1, 1, 1]
     assert said[-1] == "alone: livelock (the same exit again and again, no SPTE changes)"
@@ -109,19 +99,19 @@ def test_a_run_keeps_what_was_confirmed(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         run = journal.begin([], {})
         journal.record(run, CellKey(18, "0", "kvm", "std"), [answer(FAR)], 1.0, {})
-        (before,) = of_run.findings(journal, run)
+        (before,) = Run.open(journal, run).findings
         small = AccessVector(Mbec.OFF, leaf=FAR.leaf)
-        row = row_of(answer(small), before)
         for shown in (2, 3):
-            journal.amend(run, {PROVENANCE: {before.cause: {"departure": row, "shown": shown, "times": 3}}})
-            (after,) = of_run.findings(journal, run)
+            minimal = Minimal(KEY, answer(small), shown, 3)
+            journal.amend(run, {PROVENANCE: {before.cause: minimal.as_json()}})
+            (after,) = Run.open(journal, run).findings
             assert after.cause == before.cause
-            assert after.confirmed == str(Minimal(row, shown, 3)) == f"confirmed {shown}/3 alone"
-            assert after.smallest.vector == (small.id if shown == 3 else FAR.id)
-        assert of_run.finding_json(after)["confirmed"] == "confirmed 3/3 alone"
+            assert after.confirmed == str(minimal) == f"confirmed {shown}/3 alone"
+            assert after.smallest.vector == (small if shown == 3 else FAR)
+        assert finding_json(after)["confirmed"] == "confirmed 3/3 alone"
 
 
 def test_an_answer_that_the_manual_allows_is_no_departure() -> None:
     legal = answer(AccessVector(Mbec.OFF))
-    assert legal.predicted == Prediction(Outcome(Kind.DONE), (), legal.predicted.exits if legal.predicted else 0)
-    assert departure_of(row_of(legal, finding())) is None
+    assert legal.predicted is not None and legal.predicted.kind is Kind.DONE
+    assert departure_of(KEY, legal) is None

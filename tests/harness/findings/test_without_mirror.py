@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.findings import of_run
+from harness.findings import Run
 from harness.findings.departures import Departure
 from harness.findings.group import Finding, group
 from harness.findings.without_mirror import is_of
@@ -24,7 +24,7 @@ def violation(code: int, gla: Place = TARGET) -> Outcome:
 def departure(
     vector: Vector, seen: Outcome, allowed: Outcome, level: int = 0, rule: str = "ept-permission"
 ) -> Departure:
-    return Departure(vector.id, (level, "unset"), "kvm", seen, (allowed,), rule, "29.3.3.2")
+    return Departure(vector, (level, "unset"), "kvm", seen, (allowed,), rule, "29.3.3.2")
 
 
 def made_up_exit(user: bool, writable: bool, access: Access = Access.EMUWRITE) -> Departure:
@@ -101,8 +101,8 @@ def test_what_the_base_shows_is_told_apart_from_what_a_series_brings() -> None:
     known, new = AccessVector(), AccessVector(cpl=3)
     found = [departure(known, wrong, right, level) for level in (0, 1, 2)] + [departure(new, wrong, right, 2)]
     of_base, brought = group(found)
-    assert (of_base.of_base, of_base.vectors, len(of_base.departures)) == (True, [known.id], 3)
-    assert (brought.of_base, brought.vectors, brought.first_level) == (False, [new.id], 2)
+    assert (of_base.of_base, of_base.vectors, len(of_base.departures)) == (True, [known], 3)
+    assert (brought.of_base, brought.vectors, brought.first_level) == (False, [new], 2)
 
 
 def test_a_smaller_vector_shows_the_same_by_what_the_finding_is_known_by() -> None:
@@ -122,7 +122,7 @@ def test_our_series_findings_without_the_mirror(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     doors.write_run(path, stored.load())
     with Journal(path) as journal:
-        by_cause = of_run.findings(journal, 1)
+        by_cause = Run.open(journal, 1).findings
     names = {(d.vector, d.cell, d.turn): f.name for f in by_cause for d in f.departures}
     alone = group(replace(d, predicted=None) for f in by_cause for d in f.departures)
     causes = [{names[d.vector, d.cell, d.turn] for d in f.departures} for f in alone]

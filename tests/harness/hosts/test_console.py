@@ -69,10 +69,16 @@ def test_a_warning_has_its_function_and_place() -> None:
         "[   12.1] ------------[ cut here ]------------",
         "[   12.1] WARNING: CPU: 0 PID: 66 at arch/x86/kvm/mmu/spte.c:198 make_spte+0x2c1/0x310 [kvm]",
         "[   12.1] WARNING: something without a place",
+        "[   12.1] WARNING: CPU: 0 PID: 66 at make_spte+0x2c1/0x310 [kvm]",
+        "[   12.1] WARNING: arch/x86/kvm/mmu/spte.c:198 at make_spte+0x2c1/0x310 [kvm], CPU#0: kvmclient/66",
+        "[   12.1] WARNING: at make_spte+0x2c1/0x310 [kvm], CPU#0: kvmclient/66",
     )
     assert [(w.function, w.place, w.at) for w in found.warnings] == [
         ("make_spte", "arch/x86/kvm/mmu/spte.c:198", 2),
         ("", "", 3),
+        ("make_spte", "", 4),
+        ("make_spte", "arch/x86/kvm/mmu/spte.c:198", 5),
+        ("make_spte", "", 6),
     ]
     assert found.trouble is None
 

@@ -57,20 +57,21 @@ def test_what_stops_a_sequence(changed: dict[str, Any], kind: Kind, note: str) -
 
 
 class FakeHost:
-    """Answers ``stops`` lines a start."""
+    """Answers so many lines a start, and ends with ``status``, its reason on standard error, where one is given."""
 
     name = "fake"
 
-    def __init__(self, *stops: int, status: int = 0) -> None:
+    def __init__(self, *stops: int | tuple[int, int]) -> None:
         self.stops = list(stops)
-        self.status = status
         self.asked: list[str] = []
 
     def run(self, command: str, *, input: bytes, timeout: float) -> Result:
         assert command.endswith("kvmclient run")
         self.asked.append(input.decode())
-        count = self.stops.pop(0)
-        return Result(self.status, (json.dumps(line()) + "\n").encode() * count, "why not")
+        stop = self.stops.pop(0)
+        count, status = stop if isinstance(stop, tuple) else (stop, 0)
+        said = "kvmclient: KVM_SET_SREGS: Invalid argument\n" if status else ""
+        return Result(status, (json.dumps(line()) + "\n").encode() * count, said)
 
 
 def test_the_modules_are_loaded_again_behind_a_warning() -> None:
@@ -82,10 +83,24 @@ def test_the_modules_are_loaded_again_behind_a_warning() -> None:
     assert client.ask(host, [], lambda: None) == []  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("stops", "status"), [(0, 0), (1, 4), (2, 4)])
-def test_a_client_that_gives_up_is_the_hosts_trouble(stops: int, status: int) -> None:
-    with pytest.raises(HostError, match=r"seq long s 2m .*why not"):
-        client.ask(FakeHost(stops, status=status), [SEQUENCE] * 2, lambda: None)  # type: ignore[arg-type]
+def test_a_request_that_is_refused_blocks_itself_alone() -> None:
+    asked = [ClientVector("real"), SEQUENCE, ClientVector("prot"), ClientVector("long")]
+    host = FakeHost((1, 4), (1, 4))
+    found = client.ask(host, asked, lambda: None)  # type: ignore[arg-type]
+    assert [o.kind for o in found] == [Kind.DONE, Kind.BLOCKED, Kind.DONE, Kind.BLOCKED]
+    assert found[1].note == "the KVM client could not ask it: KVM_SET_SREGS: Invalid argument"
+    assert host.asked[1].splitlines() == [client.request(v) for v in asked[2:]]
+
+
+def test_a_client_that_says_nothing_blocks_one_vector_at_a_time() -> None:
+    found = client.ask(FakeHost(0, 1), [SEQUENCE] * 2, lambda: None)  # type: ignore[arg-type]
+    assert [o.kind for o in found] == [Kind.BLOCKED, Kind.DONE]
+    assert found[0].note.endswith("no word, exit status 0")
+
+
+def test_a_request_that_the_client_does_not_know_is_our_own_trouble() -> None:
+    with pytest.raises(HostError, match=r"does not know 'seq long s 2m .*Invalid"):
+        client.ask(FakeHost((1, 2)), [SEQUENCE] * 2, lambda: None)  # type: ignore[arg-type]
 
 
 def test_the_space() -> None:
@@ -104,7 +119,7 @@ def test_severities() -> None:
     assert severity(SEQUENCE, Outcome(Kind.LIVELOCK), logged) == "L1 livelock or death"
     warning = Outcome(Kind.HOST, note="WARN: mark_spte_for_access_track")
     assert severity(SEQUENCE, warning, logged) == "host trouble"
-    assert weight(SEQUENCE.id)[0] == 4
+    assert weight(SEQUENCE)[0] == 4
 
 
 def test_the_client_compiles_and_says_how_it_is_used(tmp_path: Any) -> None:

@@ -12,7 +12,7 @@ from harness.build.cache import Cache
 from harness.errors import HostError
 from harness.hosts.base import Parameters
 from harness.observe import qemu
-from harness.observe.qmp import Event
+from harness.observe.qmp import QmpEvent
 from harness.process import programs
 from harness.run.setup import Bench
 from kvmodel.question.vector import ENVIRONMENTS, Environment, Machine
@@ -68,7 +68,7 @@ def test_offsets_are_the_header_s() -> None:
     ],
 )
 def test_shutdown_reasons(reason: str, end: qemu.End) -> None:
-    found = qemu.Qemu._meaning(object(), Event("SHUTDOWN", {"reason": reason}))  # type: ignore[arg-type]
+    found = qemu.Qemu._meaning(object(), QmpEvent("SHUTDOWN", {"reason": reason}))  # type: ignore[arg-type]
     assert found == (end, reason)
 
 

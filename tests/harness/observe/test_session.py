@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HostError
 from harness.hosts.base import ModuleFiles, Parameters, Result
 from harness.observe.session import PARAM_FILE, Session
 from harness.questions.loads import Load
-from kvmodel.question.outcome import Kind
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import ENVIRONMENTS, HostVector
 
 LOAD = Load(18, True, ENVIRONMENTS["std"])
@@ -54,3 +55,42 @@ def test_the_parameter_is_looked_at_over_a_kvm_intel_without_ept(keeps: bool) ->
     plain = Parameters(True).kvm_intel
     assert host.loads == [plain, replace(Parameters(True), ept=False).kvm_intel, "again " + plain, plain]
     assert session.parameter == "Y"  # what comes next finds the load as it was
+
+
+class RefusingHost(FakeHost):
+    """A host that knows no tracepoint, and has no module to take out; ``alive`` is whether it still answers."""
+
+    alive = True
+
+    def reload_intel(self, modules: ModuleFiles, parameters: Parameters) -> None:
+        raise HostError("rmmod: not there")
+
+    def run(self, command: str, **options: object) -> Result:
+        if command == "true" and not self.alive:
+            raise HostError("it is gone")
+        if "events" in command or command.startswith("cat /sys/kernel"):
+            raise HostError("no such event\nand more")
+        return super().run(command, **options)
+
+
+def asked_in_vain(host: RefusingHost) -> list[Outcome]:
+    """Two questions that the host cannot be asked and one that it can."""
+    session = Session(host, lambda _: None, Path("client"), Path("probe"))  # type: ignore[arg-type, return-value]
+    session.load(LOAD)
+    return session.ask_host([HostVector("reload"), HostVector("tspte"), HostVector("param")])
+
+
+def test_a_question_that_a_host_cannot_be_asked_blocks_itself_alone() -> None:
+    host = RefusingHost(True)
+    reload, layout, parameter = asked_in_vain(host)
+    assert (reload.kind, reload.note) == (Kind.BLOCKED, "rmmod: not there")
+    assert (layout.kind, layout.note) == (Kind.BLOCKED, "no such event")
+    assert (parameter.kind, parameter.note) == (Kind.VALUE, "Y")
+    assert host.loads[-1] == Parameters(True).kvm_intel  # what comes next finds the load as it was
+
+
+def test_a_host_that_is_gone_is_no_question_that_cannot_be_asked() -> None:
+    host = RefusingHost(True)
+    host.alive = False
+    with pytest.raises(HostError, match="it is gone"):
+        asked_in_vain(host)

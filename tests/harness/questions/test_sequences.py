@@ -15,18 +15,26 @@ from harness.findings.departures import Departure, departures, symptom
 from harness.findings.group import group, weight
 from harness.observe import bare, l1
 from harness.observe import batch as guest
-from harness.observe.qemu import End, Run
+from harness.observe.qemu import BatchRun, End
 from harness.questions.core import CORE, full
 from harness.questions.loads import Load, collapse, plan
 from harness.questions.sequences import SEQUENCES
-from harness.results.journal import Answer, CellKey, Journal, outcome_json, outcome_of
+from harness.results import (
+    Answer,
+    CellKey,
+    Contract,
+    Journal,
+    Verdict,
+    outcome_json,
+    outcome_of,
+)
 from harness.results.verdict import Mark, departing, judge
 from harness.run.judge import Voices
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.machine import l2
-from kvmodel.question.outcome import THEN, Allowed, Kind, Outcome, Prediction, of_turns
-from kvmodel.question.sequence import SequenceVector, sequence
+from kvmodel.question.outcome import THEN, Allowed, Kind, Outcome, of_turns
+from kvmodel.question.sequence import sequence
 from kvmodel.question.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector, parse
 
 C = protocol.CONSTANTS
@@ -142,7 +150,7 @@ class FakeQemu:
     def counters(self) -> dict[str, int]:
         return {}
 
-    def run(self, data: bytes, **_: object) -> Run:
+    def run(self, data: bytes, **_: object) -> BatchRun:
         header = protocol.HEADER.unpack(data)
         start, count, at = header["start"], header["count"], header["observations"]
         assert isinstance(start, int) and isinstance(count, int) and isinstance(at, int)
@@ -158,7 +166,7 @@ class FakeQemu:
             memory[at + i * len(record) : at + (i + 1) * len(record)] = record
         header.update(state=state, current=current)
         memory[: protocol.HEADER.size] = protocol.HEADER.pack(**header)
-        return Run(end, "", 0.0, bytes(memory), current, state, ())
+        return BatchRun(end, "", 0.0, bytes(memory), current, state, ())
 
 
 def ask(
@@ -202,17 +210,17 @@ def test_the_turn_that_departs_is_named() -> None:
     assert departing(contract, of_turns([DONE, DONE, DONE])) == (2, Allowed(violation, "r2", "s"))
     assert departing(contract, of_turns([DONE, violation, DIED])) == (2, Allowed(DONE, "r2", "s"))
     assert departing(allows([DONE])[:1], LOOP)[0] == 0
-    verdict = judge(Prediction(of_turns([DONE, DONE, DONE])), contract, of_turns([DONE, DONE, DONE]))
+    verdict = judge(of_turns([DONE, DONE, DONE]), contract, of_turns([DONE, DONE, DONE]))
     assert (verdict.marks, verdict.rule) == (Mark.FINDING, "r2")
     assert judge(None, contract, of_turns([DONE, DONE, violation])).rule == "r0 > r1 > r2"
 
 
 def test_a_sequence_that_was_spared_is_no_drift() -> None:
     blocked = Outcome(Kind.BLOCKED, note="spared")
-    assert judge(Prediction(of_turns([DONE, DIED])), (), blocked).marks == Mark.BLOCKED
-    assert judge(Prediction(of_turns([DONE, DONE])), (), blocked).marks == Mark.BLOCKED | Mark.DRIFT
+    assert judge(of_turns([DONE, DIED]), (), blocked).marks == Mark.BLOCKED
+    assert judge(of_turns([DONE, DONE]), (), blocked).marks == Mark.BLOCKED | Mark.DRIFT
     refused = of_turns([DONE, Outcome(Kind.ENTRY_FAIL, 7)])
-    assert judge(Prediction(refused), None, refused).marks == Mark.ENTRY_FAILURE
+    assert judge(refused, None, refused).marks == Mark.ENTRY_FAILURE
 
 
 def test_the_class_of_a_sequence_that_kills_l1() -> None:
@@ -229,23 +237,22 @@ def test_the_journal_keeps_all_turns(tmp_path: Path) -> None:
     assert outcome_of(outcome_json(outcome)) == outcome
     contract = sdm.allowed(Cpu(maxphyaddr=40), LOWERED)
     stale = of_turns([DONE, DONE, DONE])
-    answer = Answer(LOWERED, stale, Prediction(stale), contract, judge(None, contract, stale))
+    answer = Answer(LOWERED, stale, stale, contract, judge(None, contract, stale))
     with Journal(tmp_path / "j") as journal:
         run = journal.begin([], {})
         journal.record(run, CellKey(18, "1", "kvm", "std"), [answer], 1.0, {})
-        (found,) = departures(journal.results(run, having=Mark.FINDING))
-    assert (found.vector, found.turn, found.seen) == (LOWERED.id, 1, DONE)
+        (found,) = departures(journal.answers(run, having=Mark.FINDING))
+    assert (found.vector, found.turn, found.seen) == (LOWERED, 1, DONE)
     assert (found.allowed.kind, found.rule, found.section) == (Kind.VIOLATION, "ept-permission", "29.3.3.2")
     assert found.stale
     assert str(symptom(found)) == "stale translation: an access that completes where the manual has an EPT violation"
 
 
-def row(vector: Vector, outcome: Outcome, contract: Any) -> dict[str, Any]:
-    body = [[outcome_json(a.outcome), a.rule, a.section] for a in contract]
-    return {
-        "marks": Mark.FINDING, "vector": vector.id, "level": 18, "param": "1", "host": "kvm", "seen": outcome,
-        "contract": body, "predicted": None,
-    }  # fmt: skip
+def row(
+    vector: Vector, seen: Outcome, contract: Contract, predicted: Outcome | None = None, level: int = 18
+) -> tuple[CellKey, Answer]:
+    param = "1" if level == 18 else "unset"
+    return CellKey(level, param, "kvm", "std"), Answer(vector, seen, predicted, contract, Verdict(Mark.FINDING))
 
 
 def test_what_shows_without_its_history_is_not_stale() -> None:
@@ -261,7 +268,7 @@ def test_what_shows_without_its_history_is_not_stale() -> None:
     assert not any(d.stale for d in both)
     (finding,) = group(both)
     assert finding.symptom.severity == "permission not enforced"
-    assert finding.smallest.vector == page.id
+    assert finding.smallest.vector == page
     assert without_history(alone).stale  # without a mirror nothing says so
     assert not without_history(replace(alone, predicted=of_turns([DONE, DONE]))).stale
     assert without_history(replace(both[0], predicted=DONE)) == replace(both[0], predicted=DONE)
@@ -275,9 +282,9 @@ def test_what_the_access_alone_shows_has_the_same_cause() -> None:
     for vector in vectors:
         told = machine.predict(18, True, cpu, vector).outcome
         contract = sdm.allowed(machine.virtual_cpu(18, True, cpu, vector.machine), vector)
-        rows.append(row(vector, told, contract) | {"predicted": told})
+        rows.append(row(vector, told, contract, told))
     (finding,) = group(departures(rows), find_cause)
-    assert finding.vectors == [v.id for v in vectors]
+    assert finding.vectors == list(vectors)
     assert finding.title.endswith("(fetch, MBEC off, bit 10 set in the leaf, bit 2 clear in an entry)")
 
 
@@ -294,12 +301,12 @@ def test_a_kvm_that_ignores_invept_would_be_found(monkeypatch: pytest.MonkeyPatc
     found = group(departures(rows))
     assert len(rows) > 20
     assert {f.symptom.severity for f in found} == {"stale translation"}
-    assert "noinv" not in found[0].smallest.vector
+    assert "noinv" not in found[0].smallest.vector.id
 
 
 def test_a_single_access_is_smaller_than_any_sequence() -> None:
     far = AccessVector(leaf=Perm.parse("----"), upper=Perm.parse("r---"), access=Access.RMW, cpl=3, smep=True)
-    assert weight(far.id) < weight(sequence(AccessVector(), "same").id) < weight(LOWERED.id)
+    assert weight(far) < weight(sequence(AccessVector(), "same")) < weight(LOWERED)
 
 
 def test_the_cause_is_asked_of_the_turn_that_departs() -> None:
@@ -308,7 +315,7 @@ def test_the_cause_is_asked_of_the_turn_that_departs() -> None:
     told = machine.predict(11, None, cpu, vector).outcome
     assert [t.kind for t in told.turns] == [Kind.DONE, Kind.HOST]
     contract = sdm.allowed(machine.virtual_cpu(11, None, cpu, vector.machine), vector)
-    (d,) = departures([row(vector, told, contract) | {"level": 11, "param": "unset", "predicted": told}])
+    (d,) = departures([row(vector, told, contract, told, 11)])
     assert d.turn == 1
     assert 11 in find_cause(d).patches
     assert not find_cause(replace(d, seen=LOOP)).predicted
@@ -317,8 +324,8 @@ def test_the_cause_is_asked_of_the_turn_that_departs() -> None:
 
 def test_departures_say_which_turn() -> None:
     d = Departure(
-        LOWERED.id, (0, "unset"), "kvm", DONE, (Outcome(Kind.VIOLATION, 2),), "ept-permission", "29.3.3.2", turn=1
+        LOWERED, (0, "unset"), "kvm", DONE, (Outcome(Kind.VIOLATION, 2),), "ept-permission", "29.3.3.2", turn=1
     )
     assert d.turn == 1 and not d.stale
-    assert isinstance(parse(d.vector), SequenceVector)
+    assert d.access == LOWERED.turns[1].access
     assert LOWERED.turns[0].access.leaf == RWXU

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.questions import core
-from harness.results.journal import Answer, CellKey, Journal
-from harness.results.verdict import judge
+from harness.results import Answer, CellKey, Journal, judge
 from harness.series import folder
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
 from kvmodel.question.vector import Access, AccessVector, Mbec, Vector
 
 LOOP = Outcome(Kind.LIVELOCK, note="the same exit 16 times")
@@ -34,7 +33,7 @@ PATCHES = [
 ]
 PROVENANCE: dict[str, Any] = {
     "kernel": {"version": "6.12.8", "sha256": "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"},
-    "config": "images/kernel/config.fragment",
+    "config": "images/kernel/needs.toml",
     "patches": PATCHES,
     "qemu": "11.1.3",
     "bochs": {"version": "3.0", "mends": ["bit6", "bit12"]},
@@ -91,8 +90,7 @@ def record(
             manual = contract(vector, level >= 16 and param != "0")
             right = Outcome(Kind.VALUE, 1) if isinstance(manual, NotApplicable) else manual[0].outcome
             predicted, seen = plant(level, param, vector, right)
-            prediction = Prediction(predicted)
-            answer = Answer(vector, seen, prediction, manual, judge(prediction, manual, seen))
+            answer = Answer(vector, seen, predicted, manual, judge(predicted, manual, seen))
             by_machine.setdefault(vector.machine.env.name, []).append(answer)
         for machine, answers in by_machine.items():
             loops = [a.vector.id for a in answers if a.seen.kind is Kind.LIVELOCK]

@@ -16,7 +16,7 @@ from harness import protocol
 from harness.build.cache import Cache
 from harness.cli import main
 from harness.errors import InputError
-from harness.findings import of_run
+from harness.findings import Run
 from harness.findings.departures import Departure
 from harness.findings.group import Finding, group
 from harness.observe import batch as guest
@@ -49,7 +49,7 @@ ALONE = AccessVector(Mbec.OFF, leaf=Perm(True, False, False, True), access=Acces
 
 
 def finding(vector: Vector, seen: Outcome = LOOP, cell: tuple[int, str] = (18, "1")) -> Finding:
-    (found,) = group([Departure(vector.id, cell, "kvm", seen, (DONE,), "ept-permission", "28.3.3.2")])
+    (found,) = group([Departure(vector, cell, "kvm", seen, (DONE,), "ept-permission", "28.3.3.2")])
     return found
 
 
@@ -216,7 +216,7 @@ def test_two_findings_are_shown_again_by_their_archives_and_only_where_they_are(
     asked = [FETCH.id, ALONE.id]
     assert main.main(["validate", "--levels", "18", "--param", "1", "--journal", str(path), "--vectors", *asked]) == 1
     with Journal(path) as journal:
-        found = {f.smallest.vector: f for f in of_run.findings(journal, journal.latest())}
+        found = {f.smallest.vector.id: f for f in Run.open(journal).findings}
     assert set(found) == set(asked)
     assert {f.symptom.severity for f in found.values()} >= {"L2 livelock", "permission not enforced"}
     archives = {}

@@ -22,6 +22,7 @@ from harness.build import fetch
 from harness.build.cache import Cache
 from harness.cli.main import validate
 from harness.errors import FetchError, KvmirrorError
+from harness.findings import Run
 from harness.process import programs
 from harness.questions import core
 from harness.report import baseline, facts, grid, groups, html, junit, ktap, mail, markdown
@@ -49,7 +50,7 @@ def test_every_vector_has_a_group_with_others() -> None:
     found: dict[str, int] = {}
     for name, part in {**core.CORE, **core.BEYOND}.items():
         for vector in part():
-            group = groups.name_of(vector.id)
+            group = groups.name_of(vector)
             found[group] = found.get(group, 0) + 1
             assert group.startswith("seq ") == name.startswith("sequence")
     assert {"msr", "cli", "e4k fetch mbec=on", "seq e4k read mbec=on"} <= set(found)
@@ -255,7 +256,8 @@ def test_markdown_says_what_changes_without_a_patch(report: facts.Report) -> Non
 def test_markdown_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report) -> None:
     told = copy.deepcopy(report)
     view = told.findings[0]
-    view.finding.confirmed, view.remark, view.moved = "confirmed 3/3 alone", "known", "first at level 7, was 9"
+    view.finding = replace(view.finding, confirmed="confirmed 3/3 alone")
+    view.remark, view.moved = "known", "first at level 7, was 9"
     text = markdown.render(told)
     assert "; confirmed 3/3 alone" in text and "baseline: first at level 7, was 9" in text
     assert text_of.markdown(view.finding.title) in text
@@ -268,7 +270,7 @@ def test_a_run_names_explain_where_there_is_a_finding(
     with Journal(tmp_path / "j") as journal:
         run = synthetic.record(journal, synthetic.sample(), [(14, "1")], plant)
         args = argparse.Namespace(json=False, no_mirror=False)
-        assert (validate._close(journal, run, args, 1.0) == 0) is not hinted
+        assert (validate._close(Run.open(journal, run), args, 1.0) == 0) is not hinted
     assert ("kvmirror explain F1" in capsys.readouterr().out) is hinted
 
 

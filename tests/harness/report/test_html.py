@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -92,20 +93,19 @@ def test_every_answer_of_the_run_is_in_the_page(source: str, journal_path: Path)
     answers = decode(data)
     columns = {tuple(c): n for n, c in enumerate(data["cells"])}
     with Journal(journal_path) as journal:
-        rows = list(journal.results(1))
+        rows = list(journal.answers(1))
     assert rows
-    for row in rows:
-        kind, seen, predicted, contract, marks = data["answers"][
-            answers[row["vector"]][columns[row["level"], row["param"]]]
-        ]
-        assert data["kinds"][kind] == row["seen"].kind.value
-        assert data["texts"][seen] == str(row["seen"])
-        assert data["texts"][predicted] == str(row["predicted"])
-        assert marks == row["marks"].value
-        if isinstance(row["contract"], list):
-            assert [r for _, r, _ in data["contracts"][contract]] == [r for _, r, _ in row["contract"]]
+    for key, answer in rows:
+        kind, seen, predicted, contract, marks = data["answers"][answers[answer.vector.id][columns[key.cell]]]
+        assert data["kinds"][kind] == answer.seen.kind.value
+        assert data["texts"][seen] == str(answer.seen)
+        assert data["texts"][predicted] == str(answer.predicted)
+        assert marks == answer.verdict.marks.value
+        if isinstance(answer.contract, tuple):
+            assert [r for _, r, _ in data["contracts"][contract]] == [a.rule for a in answer.contract]
         else:
-            assert row["contract"]["rule"] in data["contracts"][contract][0][0]
+            assert answer.contract is not None
+            assert answer.contract.rule in data["contracts"][contract][0][0]
 
 
 def test_it_fetches_nothing_and_runs_only_its_own_script(source: str) -> None:
@@ -138,7 +138,8 @@ def test_links_lead_somewhere(source: str) -> None:
 def test_it_says_how_a_finding_was_confirmed_and_that_it_moved(report: facts.Report, journal_path: Path) -> None:
     told = copy.deepcopy(report)
     view = told.findings[0]
-    view.finding.confirmed, view.remark, view.moved = "confirmed 3/3 alone", "known", "first at level 7, was 9"
+    view.finding = replace(view.finding, confirmed="confirmed 3/3 alone")
+    view.remark, view.moved = "known", "first at level 7, was 9"
     with Journal(journal_path) as journal:
         text = " ".join(" ".join(Page(html.render(told, grid.gather(journal, told))).text).split())
     assert "(confirmed 3/3 alone)" in text and "(first at level 7, was 9)" in text

@@ -81,12 +81,12 @@ def test_a_tested_by_is_offered_only_where_the_run_supports_it(report: facts.Rep
 @pytest.mark.parametrize("spoil", ["status", "levels", "drift", "hashes", "blocked"])
 def test_each_hurdle_alone_withholds_it(honest: facts.Report, spoil: str) -> None:
     changed = {
-        "status": {"status": "interrupted"},
+        "status": {"info": dataclasses.replace(honest.info, status="interrupted")},
         "levels": {
             "rows": honest.rows[:-1] if honest.rows[-1].level != 18 else [r for r in honest.rows if r.level != 7]
         },
-        "drift": {"totals": honest.totals | {"drift": 1}},
-        "blocked": {"totals": honest.totals | {"blocked": 1}},
+        "drift": {"totals": dataclasses.replace(honest.totals, drift=1)},
+        "blocked": {"totals": dataclasses.replace(honest.totals, blocked=1)},
         "hashes": {"patches": [dataclasses.replace(p, sha256="") for p in honest.patches]},
     }[spoil]
     assert len(mail.hurdles(dataclasses.replace(honest, **changed), posted())) == 1  # type: ignore[arg-type]

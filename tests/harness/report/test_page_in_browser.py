@@ -12,7 +12,9 @@ from selenium.webdriver.common.keys import Keys
 
 from harness.questions import core
 from harness.report import facts, grid, html
-from harness.results.journal import Journal
+from harness.results import Journal, Mark
+from kvmodel.question.outcome import Kind
+from kvmodel.question.vector import AccessVector
 from tests.harness.report import hostile, synthetic
 from tests.harness.report.browser import Browser
 
@@ -173,23 +175,24 @@ def test_a_field_shows_three_voices_side_by_side(browser: Browser, page: Path, j
     shown = browser.id("shown").text
     with Journal(journal_path) as journal:
         rows = [
-            r
-            for r in journal.results(1, level=18)
-            if r["param"] == "1" and "FINDING" in str(r["marks"]) and r["vector"].startswith("e")
+            a
+            for key, a in journal.answers(1, level=18)
+            if key.param == "1" and Mark.FINDING in a.verdict.marks and a.vector.id.startswith("e")
         ]
     assert shown.startswith(f"{len(rows)} vectors, {len(rows)} with a finding")
-    row = next(r for r in rows if r["seen"].kind.value == "livelock")
-    leaf = row["vector"].split("=")[1][:4]
-    field = "fetch U" if ".gpuwx.guuwx." in row["vector"] else "fetch S"
+    row = next(a for a in rows if a.seen.kind is Kind.LIVELOCK)
+    assert isinstance(row.vector, AccessVector) and isinstance(row.contract, tuple)
+    leaf = str(row.vector.leaf)
+    field = "fetch U" if row.vector.gp.u and row.vector.gu.u else "fetch S"
     browser.css(f"[data-key='{leaf}|{field}']").click()
     text = browser.id("detail").text
-    assert row["vector"] in text
-    assert str(row["seen"]) in text and row["contract"][0][1] in text
+    assert row.vector.id in text
+    assert str(row.seen) in text and row.contract[0].rule in text
     tops = browser.js(
         "[...document.querySelector('#detail .voices').children].map((e) => Math.round(e.getBoundingClientRect().top))"
     )
     assert len(tops) == 3 and len(set(tops)) == 1
-    assert f"kvmirror run --level 18 --param 1 {row['vector']}" in text or "kvmirror run --level 18" in text
+    assert f"kvmirror run --level 18 --param 1 {row.vector.id}" in text or "kvmirror run --level 18" in text
 
 
 def test_filters_by_level_parameter_and_text(browser: Browser, page: Path, report: facts.Report) -> None:

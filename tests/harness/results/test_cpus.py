@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.cli.findings import explanation
-from harness.findings import of_run
+from harness.findings import Run
 from harness.report import facts
 from harness.results import cpus
 from harness.results.journal import Answer, CellKey, Journal
@@ -19,9 +19,9 @@ TOLD_APART = AccessVector(Mbec.OFF, leaf=READ_USER, upper=READ_USER, access=Acce
 
 def answer(vector: Vector, cpu: Cpu) -> Answer:
     """What the mirror shows at level 18 on that CPU, as if a host had said it."""
-    prediction = machine.predict(18, False, cpu, vector)
+    seen = machine.predict(18, False, cpu, vector).outcome
     contract = sdm.allowed(machine.virtual_cpu(18, False, cpu, vector.machine), vector)
-    return Answer(vector, prediction.outcome, prediction, contract, judge(prediction, contract, prediction.outcome))
+    return Answer(vector, seen, seen, contract, judge(seen, contract, seen))
 
 
 def test_a_cpu_comes_back_from_its_text() -> None:
@@ -42,7 +42,7 @@ def test_a_lab_run_is_explained_on_its_own_cpu(tmp_path: Path) -> None:
             run = journal.begin([], provenance)
             journal.record(run, CellKey(18, "0", "kvm", "std"), [answer(TOLD_APART, LAB)], 1.0, {})
             journal.end(run, "complete")
-            (finding,) = of_run.findings(journal, run)
+            (finding,) = Run.open(journal, run).findings
             (view,) = facts.load(journal, run).findings
             lines = explanation(finding, cpus.of_run(journal.provenance(run)))
             told[name] = view.predicted

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.results.journal import Answer, CellKey, Journal, outcome_json, outcome_of
-from harness.results.verdict import Mark, judge
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place, Prediction
+from harness.results import Answer, CellKey, Journal, Mark, Recorded, judge, outcome_json, outcome_of
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.question.vector import AccessVector, HostVector, Vector
 
 DONE = Outcome(Kind.DONE)
@@ -18,8 +17,7 @@ KEY = CellKey(3, "unset", "bochs", "std")
 
 def answer(vector: Vector, seen: Outcome, predicted: Outcome = DONE, allowed: Outcome = DONE) -> Answer:
     contract = (Allowed(allowed, "a-rule", "29.3"),)
-    prediction = Prediction(predicted)
-    return Answer(vector, seen, prediction, contract, judge(prediction, contract, seen))
+    return Answer(vector, seen, predicted, contract, judge(predicted, contract, seen))
 
 
 @pytest.fixture
@@ -43,18 +41,16 @@ def test_outcomes_round_trip(outcome: Outcome) -> None:
 def test_rows_come_back_with_every_voice(journal: Journal) -> None:
     run = journal.begin(["validate"], {"kernel": "6.12.8"})
     journal.record(run, KEY, [answer(AccessVector(), LOOP)], 1.5, {"qemu": "x"})
-    (row,) = journal.results(run)
-    assert (row["vector"], row["seen"], row["predicted"]) == (AccessVector().id, LOOP, DONE)
-    assert row["marks"] == Mark.DRIFT | Mark.FINDING
-    assert row["contract"][0][1:] == ["a-rule", "29.3"]
-    assert journal.cells(run) == {KEY: (1, 1.5, {"qemu": "x"})}
+    assert list(journal.answers(run)) == [(KEY, answer(AccessVector(), LOOP))]
+    assert answer(AccessVector(), LOOP).verdict.marks == Mark.DRIFT | Mark.FINDING
+    assert journal.cells(run) == {KEY: Recorded(1, 1.5, {"qemu": "x"})}
 
 
 def test_a_cell_recorded_again_replaces_what_was_left(journal: Journal) -> None:
     run = journal.begin([], {})
     journal.record(run, KEY, [answer(AccessVector(), LOOP), answer(AccessVector(cpl=3), LOOP)], 1, {})
     journal.record(run, KEY, [answer(AccessVector(), DONE)], 2, {})
-    assert [r["seen"] for r in journal.results(run)] == [DONE]
+    assert [a.seen for _, a in journal.answers(run)] == [DONE]
     assert len(journal.cells(run)) == 1
 
 
@@ -62,16 +58,16 @@ def test_only_marked_rows_where_asked(journal: Journal) -> None:
     run = journal.begin([], {})
     rows = [answer(AccessVector(), DONE), answer(AccessVector(cpl=3), LOOP, predicted=LOOP)]
     journal.record(run, KEY, rows, 1, {})
-    assert [r["vector"] for r in journal.results(run, having=Mark.FINDING)] == [AccessVector(cpl=3).id]
-    (cell,) = (c for c, _, _ in journal.cells(run).values())
-    assert journal.counts(cell) == {Mark.AGREE: 1, Mark.FINDING: 1}
+    assert [a.vector for _, a in journal.answers(run, having=Mark.FINDING)] == [AccessVector(cpl=3)]
+    (cell,) = journal.cells(run).values()
+    assert journal.counts(cell.number) == {Mark.AGREE: 1, Mark.FINDING: 1}
 
 
 def test_changes_between_levels(journal: Journal) -> None:
     run = journal.begin([], {})
     journal.record(run, CellKey(2, "unset", "bochs", "std"), [answer(AccessVector(), DONE)], 1, {})
     journal.record(run, KEY, [answer(AccessVector(), LOOP)], 1, {})
-    assert list(journal.changes(run, 3, "unset", 2, "unset")) == [(AccessVector().id, DONE, LOOP)]
+    assert list(journal.changes(run, 3, "unset", 2, "unset")) == [(AccessVector(), DONE, LOOP)]
     assert list(journal.changes(run, 3, "unset", 1, "unset")) == []
 
 
@@ -80,9 +76,7 @@ def test_a_contract_that_does_not_apply_keeps_its_reason(journal: Journal) -> No
     contract = NotApplicable("kvm-only", "the manual knows no module parameter")
     verdict = judge(None, contract, DONE)
     journal.record(run, KEY, [Answer(HostVector(), DONE, None, contract, verdict)], 1, {})
-    (row,) = journal.results(run)
-    assert row["contract"] == {"rule": "kvm-only", "reason": "the manual knows no module parameter"}
-    assert row["predicted"] is None
+    assert list(journal.answers(run)) == [(KEY, Answer(HostVector(), DONE, None, contract, verdict))]
 
 
 def test_the_latest_run_is_read_and_none_is_said(journal: Journal) -> None:
@@ -93,7 +87,7 @@ def test_the_latest_run_is_read_and_none_is_said(journal: Journal) -> None:
     journal.amend(second, {"b": 2})
     journal.end(second, "complete")
     assert journal.latest() == second > first
-    assert journal.run_info(second)["status"] == "complete"
+    assert journal.run_info(second).status == "complete"
     assert journal.provenance(second) == {"a": 1, "b": 2}
     with pytest.raises(InputError, match="no run 99"):
         journal.run_info(99)

@@ -1,7 +1,7 @@
 """A disagreement gets its name; a vector that never ran is never agreement."""
 
 from harness.results.verdict import Mark, judge, stands
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Prediction
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
 
 DONE = Outcome(Kind.DONE)
 VIOLATION = Outcome(Kind.VIOLATION, 0x184)
@@ -13,32 +13,32 @@ def allows(*outcomes: Outcome) -> tuple[Allowed, ...]:
 
 
 def test_three_voices_agree() -> None:
-    assert judge(Prediction(DONE), allows(DONE), DONE).marks == Mark.AGREE
-    assert judge(Prediction(DONE), allows(VIOLATION, DONE), DONE).marks == Mark.AGREE
+    assert judge(DONE, allows(DONE), DONE).marks == Mark.AGREE
+    assert judge(DONE, allows(VIOLATION, DONE), DONE).marks == Mark.AGREE
 
 
 def test_drift_and_finding_are_told_apart() -> None:
-    assert judge(Prediction(VIOLATION), allows(DONE), DONE).marks == Mark.DRIFT
-    assert judge(Prediction(LOOP), allows(DONE), LOOP).marks == Mark.FINDING
-    assert judge(Prediction(DONE), allows(DONE), LOOP).marks == Mark.FINDING | Mark.DRIFT
+    assert judge(VIOLATION, allows(DONE), DONE).marks == Mark.DRIFT
+    assert judge(LOOP, allows(DONE), LOOP).marks == Mark.FINDING
+    assert judge(DONE, allows(DONE), LOOP).marks == Mark.FINDING | Mark.DRIFT
 
 
 def test_a_vector_that_never_ran_is_blocked_and_drift_where_unpredicted() -> None:
     blocked = Outcome(Kind.BLOCKED, note="L1 livelocks")
-    assert judge(Prediction(blocked), allows(DONE), blocked).marks == Mark.BLOCKED
-    assert judge(Prediction(DONE), allows(DONE), blocked).marks == Mark.BLOCKED | Mark.DRIFT
+    assert judge(blocked, allows(DONE), blocked).marks == Mark.BLOCKED
+    assert judge(DONE, allows(DONE), blocked).marks == Mark.BLOCKED | Mark.DRIFT
     assert judge(None, allows(DONE), Outcome(Kind.SCAFFOLD)).marks == Mark.BLOCKED
-    assert judge(Prediction(Outcome(Kind.HOST)), allows(DONE), blocked).marks == Mark.BLOCKED
+    assert judge(Outcome(Kind.HOST), allows(DONE), blocked).marks == Mark.BLOCKED
 
 
 def test_not_applicable_names_its_rule() -> None:
-    verdict = judge(Prediction(DONE), NotApplicable("no-1g", "the CPU has no 1 GiB pages"), DONE)
+    verdict = judge(DONE, NotApplicable("no-1g", "the CPU has no 1 GiB pages"), DONE)
     assert (verdict.marks, verdict.rule) == (Mark.NOT_APPLICABLE, "no-1g")
 
 
 def test_entry_failures_are_counted_apart() -> None:
     failed = Outcome(Kind.ENTRY_FAIL, 7)
-    assert judge(Prediction(failed), allows(failed), failed).marks == Mark.ENTRY_FAILURE
+    assert judge(failed, allows(failed), failed).marks == Mark.ENTRY_FAILURE
 
 
 def test_without_a_mirror_only_the_contract_speaks() -> None:

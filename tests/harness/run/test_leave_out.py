@@ -13,11 +13,11 @@ import pytest
 from harness.build import variants
 from harness.cli import main
 from harness.errors import HostError
-from harness.findings import Became, Finding, of_run
+from harness.findings import Became, Finding, Run
 from harness.findings.group import group
 from harness.observe.l1 import Seen
 from harness.questions.loads import Load
-from harness.results import CellKey, Journal, cpus
+from harness.results import Journal, cpus
 from harness.review import check, identity
 from harness.run import leave_out
 from harness.run.setup import Bench
@@ -143,16 +143,20 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[Journal
         yield opened
 
 
+def findings(journal: Journal) -> list[Finding]:
+    return Run.open(journal, 1).findings
+
+
 def asked(journal: Journal, bench: MirrorBench, found: list[Finding]) -> list[str]:
     said: list[str] = []
-    leave_out.find_causes(journal, 1, found, cast(Bench, bench), said.append)
+    leave_out.find_causes(Run.open(journal, 1), found, cast(Bench, bench), said.append)
     return said
 
 
 def test_kernels_and_mirror_name_the_same_patches_of_every_finding(journal: Journal) -> None:
     bench = MirrorBench()
-    asked(journal, bench, of_run.findings(journal, 1))
-    found = of_run.findings(journal, 1)
+    asked(journal, bench, findings(journal))
+    found = findings(journal)
     assert [f.name for f in found] == [f"F{n}" for n in range(1, 10)]
     for f in found:
         assert f.left_out is not None and f.left_out.told
@@ -165,14 +169,14 @@ def test_kernels_and_mirror_name_the_same_patches_of_every_finding(journal: Jour
 
 def test_one_boot_asks_every_kernel_and_the_same_code_once(journal: Journal) -> None:
     bench = MirrorBench()
-    (f,) = [f for f in of_run.findings(journal, 1) if f.name == "F2"]
+    (f,) = [f for f in findings(journal) if f.name == "F2"]
     asked(journal, bench, [f])
     level, _ = leave_out.questions([f])[0].departure.cell
     assert level == 11
     expected = {str(Level.of(11)), str(Level.without(11, 10, 11))} | {str(Level.without(11, n)) for n in (3, 6, 9, 11)}
     assert {load.rpartition(" ")[0] for load in bench.loads} == expected
     assert len(bench.loads) == len(expected)
-    after = next(f for f in of_run.findings(journal, 1) if f.name == "F2").left_out
+    after = next(f for f in findings(journal) if f.name == "F2").left_out
     assert after is not None
     twin = next(w for w in after.without if w.patch == TWIN)
     assert (twin.same_as, twin.became.value) == ("level 11", "shows")
@@ -182,7 +186,7 @@ def test_one_boot_asks_every_kernel_and_the_same_code_once(journal: Journal) -> 
 
 
 def test_without_the_mirror_the_cause_is_that_of_the_kernels(journal: Journal) -> None:
-    found = [replace(d, predicted=None) for f in of_run.findings(journal, 1) for d in f.departures]
+    found = [replace(d, predicted=None) for f in findings(journal) for d in f.departures]
     (f,) = [f for f in group(found) if f.symptom.severity == "permission not enforced"]
     assert "no mirror was asked" in str(f.origin)
     said = asked(journal, MirrorBench(), [f])
@@ -191,9 +195,9 @@ def test_without_the_mirror_the_cause_is_that_of_the_kernels(journal: Journal) -
 
 def test_a_host_that_dies_of_a_kernel_leaves_the_others(journal: Journal) -> None:
     bench = MirrorBench(deadly=str(Level.without(11, 9)))
-    (f,) = [f for f in of_run.findings(journal, 1) if f.name == "F2"]
+    (f,) = [f for f in findings(journal) if f.name == "F2"]
     asked(journal, bench, [f])
-    after = next(f for f in of_run.findings(journal, 1) if f.name == "F2").left_out
+    after = next(f for f in findings(journal) if f.name == "F2").left_out
     assert after is not None
     assert after.patches == (11,) and 9 in after.silent
     (dead,) = (w for w in after.without if w.patch == 9)
@@ -202,28 +206,25 @@ def test_a_host_that_dies_of_a_kernel_leaves_the_others(journal: Journal) -> Non
 
 def test_the_first_level_is_found_by_halves(journal: Journal) -> None:
     """Of a run that asked one level."""
-    source = next(f for f in of_run.findings(journal, 1) if f.name == "F2")
+    source = next(f for f in findings(journal) if f.name == "F2")
     late = [d for d in source.departures if d.cell == (16, "0")]
     (f,) = group(late)
-    with Journal(journal.path.with_name("other")) as other:
-        other.begin([], {"kernel": {}})
-        other.record(1, CellKey(16, "0", "kvm", "std"), [], 0.0, {})
-        bench = MirrorBench()
-        firsts = leave_out.first_levels(other, 1, leave_out.questions([f]), cast(Bench, bench), lambda _: None)
+    bench = MirrorBench()
+    said: list[str] = []
+    firsts = leave_out.first_levels({(16, "0")}, leave_out.questions([f]), cast(Bench, bench), said.append)
     assert firsts == {f.name: 11}
     assert len(bench.loads) <= 5
 
 
 def test_a_level_that_no_longer_shows_it_names_no_patch(journal: Journal) -> None:
-    (f,) = [f for f in of_run.findings(journal, 1) if f.name == "F2"]
-    for d in f.departures:
-        object.__setattr__(d, "seen", Outcome(Kind.EXCEPTION, number=6))
-    said = asked(journal, MirrorBench(), [f])
+    (f,) = [f for f in findings(journal) if f.name == "F2"]
+    other = tuple(replace(d, seen=Outcome(Kind.EXCEPTION, number=6)) for d in f.departures)
+    said = asked(journal, MirrorBench(), [replace(f, departures=other)])
     assert "no longer shows it" in said[-1]
 
 
 def test_the_command_tells_what_was_kept(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(journal, MirrorBench(), of_run.findings(journal, 1))
+    asked(journal, MirrorBench(), findings(journal))
     arguments = ["causes", "--journal", str(journal.path), "F5"]
     assert main.main(arguments) == 0
     text = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import HostError, InputError
-from harness.findings import of_run
+from harness.findings import Run
 from harness.hosts.address import parse_all
 from harness.hosts.lab import Lab
 from harness.observe.l1 import Seen
@@ -76,9 +76,9 @@ class FakeBench:
 
 
 def answer(vector: Vector) -> Answer:
-    prediction = machine.predict(11, False, cpus.emulated(), vector)
+    seen = machine.predict(11, False, cpus.emulated(), vector).outcome
     contract = sdm.allowed(machine.virtual_cpu(11, False, cpus.emulated(), vector.machine), vector)
-    return Answer(vector, prediction.outcome, prediction, contract, judge(prediction, contract, prediction.outcome))
+    return Answer(vector, seen, seen, contract, judge(seen, contract, seen))
 
 
 def test_every_finding_is_tried_and_a_dead_host_costs_one(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_every_finding_is_tried_and_a_dead_host_costs_one(tmp_path: Path) -> Non
     with Journal(tmp_path / "j") as journal:
         run = journal.begin([], {})
         journal.record(run, CellKey(11, "0", "kvm", "std"), [answer(DIES), answer(LOOPS)], 1.0, {})
-        found = sorted(of_run.findings(journal, run), key=lambda f: "rmw" not in f.smallest.vector)
+        found = sorted(Run.open(journal, run).findings, key=lambda f: "rmw" not in f.smallest.vector.id)
         assert len(found) == 2
         minimise_on_hosts.minimise_all(journal, run, found, cast(Bench, bench), said.append)
-        after = {f.symptom.severity: f for f in of_run.findings(journal, run)}
+        after = {f.symptom.severity: f for f in Run.open(journal, run).findings}
     assert bench.opened == 2
     assert f"{found[0].name}: not confirmed, the emulated host panicked" in said
     loop = after["L2 livelock"]
-    assert (loop.confirmed, loop.smallest.vector) == ("confirmed 3/3 alone", replace(LOOPS, cpl=0, smep=False).id)
+    assert (loop.confirmed, loop.smallest.vector) == ("confirmed 3/3 alone", replace(LOOPS, cpl=0, smep=False))
     assert after["host trouble"].confirmed == ""
 
 

@@ -12,13 +12,11 @@ import pytest
 
 from harness.cli.validate import ASKED, _untouched, resumed, unfinished
 from harness.errors import HostError, InputError
-from harness.findings import of_run
+from harness.findings import Run
 from harness.observe.l1 import Seen
 from harness.questions.core import CORE, core, thin
 from harness.questions.loads import Load, Work, plan, settled
-from harness.results import cpus
-from harness.results.journal import Journal
-from harness.results.verdict import Mark
+from harness.results import Journal, Mark, cpus, rows
 from harness.run.judge import Voices
 from harness.run.workers import Done, Options, ask, costs, execute, shares
 from kvmodel.question.outcome import Kind, Outcome
@@ -97,7 +95,7 @@ def planned() -> list[Work]:
 
 def totals(journal: Journal, number: int) -> dict[str, Any]:
     """A run's counts."""
-    found: dict[str, Any] = of_run.as_json(journal, number)["totals"]
+    found: dict[str, Any] = Run.open(journal, number).as_json()["totals"]
     del found["seconds"]
     return found
 
@@ -174,11 +172,11 @@ def test_a_host_that_dies_of_a_load_blocks_it_and_the_others_go_on(tmp_path: Pat
     with Journal(tmp_path / "j.sqlite") as journal:
         number = journal.begin(["kvmirror", "validate"], {})
         run(works, journal, number, FakeSession(deadly=16))
-        rows = {row.level: row for row in of_run.rows(journal, number)}
-        assert rows[16].blocked == rows[16].vectors == len(thin())
-        assert rows[0].blocked == 0
+        counted = {row.level: row for row in Run.open(journal, number).rows}
+        assert counted[16].blocked == counted[16].vectors == len(thin())
+        assert counted[0].blocked == 0
         (why,) = {
-            r["seen"].note for r in journal.results(number, level=16) if r["seen"].kind is Kind.BLOCKED
+            a.seen.note for _, a in journal.answers(number, level=16) if a.seen.kind is Kind.BLOCKED
         }  # the first line of what the host said
         assert why == "fake host panicked"
     assert [work.batches for work in works] == before
@@ -209,9 +207,9 @@ def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) 
         taken = b.pop("taken")
         assert a.pop("taken") == 0 and taken > 0.8 * b["vectors"] * 2 / 3
         assert a == b
-        rows = [r for r in journal.results(thinned, having=Mark.TAKEN)]
-        assert len(rows) == taken and {r["level"] for r in rows} == {1, 2}
-        rules = {r["name"]: r["vectors"] for r in of_run.aside_json(journal, thinned)["collapsed"]}
+        levels = [key.level for key, _ in journal.answers(thinned, having=Mark.TAKEN)]
+        assert len(levels) == taken and set(levels) == {1, 2}
+        rules = {r["name"]: r["vectors"] for r in rows.aside_json(journal, thinned)["collapsed"]}
         assert rules["same-code"] == taken
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.cli import mutate
 from harness.errors import KvmirrorError
-from harness.oracle.check.check import Batch, differing
+from harness.oracle.check.check import Cases, differing
 from harness.oracle.mutate import hand, mutants, mutation, patches
 from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.mutants import Mutant
@@ -226,7 +226,7 @@ def test_a_batch_that_differs_catches() -> None:
     rows = [(0x1000, 0), (0x2000, 1)]
     side = spec.states[0].side(Level.of(18))
     call = spec.mirror(side)
-    batch = Batch(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
+    batch = Cases(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
     assert not differing(spec, (batch.out, batch.status), batch)
     judge = Judge(lambda _: Recorded(batches={(number, 0): batch}), (), (18,))
     mutant = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")

@@ -10,9 +10,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.oracle.mutate import observed
-from harness.results import cpus
-from harness.results.journal import Answer, CellKey, Journal
-from harness.results.verdict import judge
+from harness.results import KVM_HOST, Answer, CellKey, Journal, cpus, judge
 from kvmodel import machine
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector
@@ -26,10 +24,10 @@ def run_of(path: Path, level: int, vectors: Iterable[AccessVector], *, wrong: bo
     for vector in vectors:
         said = machine.predict(level, None, cpus.emulated(vector.machine.env.cpu_mbec), vector)
         seen = Outcome(Kind.LIVELOCK) if wrong else said.outcome
-        rows.append(Answer(vector, seen, said, None, judge(said, None, seen)))
+        rows.append(Answer(vector, seen, said.outcome, None, judge(said.outcome, None, seen)))
     with Journal(path) as journal:
         run = journal.begin([], {})
-        journal.record(run, CellKey(level, "unset", observed.KVM, "std"), rows, 1.0, {})
+        journal.record(run, CellKey(level, "unset", KVM_HOST, "std"), rows, 1.0, {})
     return path
 
 

@@ -1,0 +1,174 @@
+"""A run with its findings: each computed once, shared by the table, the JSON, the reports and the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import Any, Final
+
+from harness.errors import InputError
+from harness.findings import kept, left_out
+from harness.findings.causes import find_errata
+from harness.findings.departures import departures
+from harness.findings.group import Finding, group
+from harness.findings.minimise import PROVENANCE as CONFIRMED
+from harness.findings.minimise import attached
+from harness.results import (
+    BARE_HOST,
+    FORESEEN_HOST,
+    KVM_HOST,
+    Cell,
+    CellKey,
+    Journal,
+    Judged,
+    Mark,
+    Recorded,
+    Row,
+    RunInfo,
+    Under,
+    cpus,
+    rows,
+)
+from kvmodel.cpu import Cpu
+
+SCHEMA: Final = "kvmirror-run-1"
+
+
+class Run:
+    """One run of a journal as it is read: of KVM, of the bare CPU, or foreseen."""
+
+    def __init__(self, journal: Journal, info: RunInfo, host: str) -> None:
+        self.journal = journal
+        self.info = info
+        self.host = host
+
+    @classmethod
+    def open(cls, journal: Journal, number: int | None = None, *, bare: bool = False) -> Run:
+        """Run ``number``, or the latest observed one; of its answers those of KVM, or the ``bare`` CPU's.
+
+        InputError where there is none. A foreseen run is only read where it is named.
+        """
+        host = BARE_HOST if bare else KVM_HOST
+        info = journal.run_info(journal.latest(host) if number is None else number)
+        if info.foreseen and bare:
+            raise InputError(f"run {info.id} is foreseen, and nothing is foreseen of a bare CPU: leave out --bare")
+        return cls(journal, info, FORESEEN_HOST if info.foreseen else host)
+
+    @property
+    def number(self) -> int:
+        """As the journal counts."""
+        return self.info.id
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether nobody looked: what stands where an observation would is the mirror's word."""
+        return self.host == FORESEEN_HOST
+
+    @property
+    def name(self) -> str:
+        """As a sentence has it."""
+        return f"{'foreseen ' if self.foreseen else ''}run {self.number}"
+
+    @cached_property
+    def cells(self) -> dict[CellKey, Recorded]:
+        """The finished cells on the run's host."""
+        return {key: cell for key, cell in self.journal.cells(self.number).items() if key.host == self.host}
+
+    @cached_property
+    def present(self) -> set[Cell]:
+        """Every (level, parameter) that was asked."""
+        return {key.cell for key in self.cells}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """A row a (level, parameter), in order."""
+        return rows.rows(self.journal, self.number, self.host)
+
+    @cached_property
+    def totals(self) -> Row:
+        """The sum of the rows."""
+        return rows.totals(self.rows)
+
+    @cached_property
+    def event_drift(self) -> list[tuple[CellKey, Judged]]:
+        """The traced vectors whose events differ from the mirror's."""
+        return list(rows.event_drift(self.cells))
+
+    @cached_property
+    def under(self) -> Under:
+        """The CPU under KVM."""
+        return cpus.of_run(self.info.provenance)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Departures by cause; of a bare CPU, its errata."""
+        if self.host == BARE_HOST:
+            found = departures(self.journal.answers(self.number, having=Mark.FINDING, host=BARE_HOST))
+            return group(found, partial(find_errata, cpu=self._bare_cpu()))
+        known = kept.findings(self.journal, self.number, self.host, self.under)
+        known = attached(known, self.info.provenance.get(CONFIRMED, {}))
+        return left_out.attached(known, self.info.provenance.get(left_out.PROVENANCE, {}))
+
+    def _bare_cpu(self) -> Cpu:
+        """The bare CPU as its own MSRs told the probe; one without errata where an older run did not write it down."""
+        told = (recorded.facts["cpu"] for recorded in self.cells.values() if "cpu" in recorded.facts)
+        return next((cpus.from_json(body) for body in told), Cpu())
+
+    def finding(self, name: str) -> Finding:
+        """The finding of that name; InputError where the run has none."""
+        found = {f.name: f for f in self.findings}
+        if name not in found:
+            raise InputError(f"finding {name!r} is not in {self.name}: it has {', '.join(found) or 'none'}")
+        return found[name]
+
+    @cached_property
+    def errata(self) -> list[Finding]:
+        """What the bare CPU showed in this run."""
+        return self.findings if self.host == BARE_HOST else Run(self.journal, self.info, BARE_HOST).findings
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        total = asdict(self.totals)
+        del total["level"], total["param"]
+        return {
+            "schema": SCHEMA,
+            "run": self.number,
+            **({"foreseen": True} if self.foreseen else {}),
+            "status": self.info.status,
+            "begun": self.info.begun,
+            "ended": self.info.ended,
+            "provenance": self.info.provenance,
+            "levels": [asdict(r) for r in self.rows],
+            "findings": [finding_json(f) for f in self.findings],
+            "errata": [finding_json(f) for f in self.errata],
+            **rows.aside_json(self.journal, self.number, self.host),
+            "totals": total,
+        }
+
+
+def finding_json(f: Finding) -> dict[str, Any]:
+    """One finding as data."""
+    smallest = f.smallest
+    return {
+        "name": f.name,
+        "cause": f.cause,
+        "title": f.title,
+        "severity": f.symptom.severity,
+        "symptom": str(f.symptom),
+        "rule": smallest.rule,
+        "section": smallest.section,
+        "rules": [rule for rule, _ in f.rules],
+        "first_level": f.begins,
+        "patches": list(f.origin.patches),
+        "needs": list(f.origin.needs),
+        "origin": str(f.origin),
+        **({} if f.left_out is None else {"left_out": f.left_out.as_json()}),
+        "place": f.origin.place,
+        "parameter": f.depends_on_parameter(),
+        "confirmed": f.confirmed or None,
+        "cells": [list(c) for c in sorted(f.cells)],
+        "vectors": len(f.vectors),
+        "smallest": smallest.vector.id,
+        "seen": str(smallest.seen),
+        "allowed": str(smallest.allowed),
+    }

@@ -1,0 +1,71 @@
+"""What is known of one vector in one cell, and what a journal's words for cells and hosts are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from harness.results.verdict import Contract, Verdict
+from kvmodel.question.outcome import Outcome
+from kvmodel.question.vector import Vector
+
+KVM_HOST: Final = "kvm"  # the journal's host of every observation on KVM
+BARE_HOST: Final = "bare"  # ... of every observation on the CPU itself
+FORESEEN_HOST: Final = "foreseen"  # nobody looked: the mirror's prediction stands where an observation would
+
+Cell = tuple[int, str]  # level, parameter text
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that is known of one vector in one cell, as the journal keeps it.
+
+    ``predicted`` and ``contract`` are None where that voice was not asked.
+    """
+
+    vector: Vector
+    seen: Outcome
+    predicted: Outcome | None
+    contract: Contract | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CellKey:
+    """Where a batch ran: one QEMU start, or the host itself."""
+
+    level: int
+    param: str
+    host: str
+    machine: str
+
+    @property
+    def cell(self) -> Cell:
+        """Level and parameter."""
+        return self.level, self.param
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A traced vector beside the mirror: the first difference, empty where there is none."""
+
+    vector: str
+    exits: int
+    events: int
+    difference: str
+    warns: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Judged:
+        """The inverse of ``as_json``."""
+        return cls(**{**body, "warns": tuple(body.get("warns", ()))})
+
+
+def param_text(param: bool | None) -> str:
+    """``unset``, ``0`` or ``1``: the module parameter as the command line writes it."""
+    return "unset" if param is None else str(int(param))

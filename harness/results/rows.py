@@ -1,0 +1,203 @@
+"""A run in rows: what the live table, the JSON object and the reports all count. Reads the journal only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from harness.questions import RULES as COLLAPSE_RULES
+from harness.questions import SAME_CODE
+from harness.results.answer import KVM_HOST, Cell, CellKey, Judged
+from harness.results.coding import outcome_of
+from harness.results.journal import Journal, Recorded
+from harness.results.verdict import Mark
+from kvmodel.sdm.rules import RULES as CONTRACT_RULES
+
+Cells = Mapping[CellKey, Recorded]
+
+_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
+
+
+@dataclass(slots=True)
+class Row:
+    """One (level, parameter): counts over all its machines. A vector may be both drift and finding.
+
+    ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
+    ``same-code``.
+    """
+
+    level: int
+    param: str
+    vectors: int = 0
+    agree: int = 0
+    drift: int = 0
+    findings: int = 0
+    changes: int = 0
+    not_applicable: int = 0
+    blocked: int = 0
+    entry_failures: int = 0
+    traced: int = 0
+    event_drift: int = 0
+    collapsed: int = 0
+    taken: int = 0
+    seconds: float = 0.0
+
+    @property
+    def cell(self) -> Cell:
+        """Level and parameter."""
+        return self.level, self.param
+
+
+_COUNTED: Final = {
+    Mark.TAKEN: "taken",
+    Mark.AGREE: "agree",
+    Mark.DRIFT: "drift",
+    Mark.FINDING: "findings",
+    Mark.NOT_APPLICABLE: "not_applicable",
+    Mark.BLOCKED: "blocked",
+    Mark.ENTRY_FAILURE: "entry_failures",
+    Mark.TRACED: "traced",
+    Mark.EVENT_DRIFT: "event_drift",
+}
+COUNTS: Final = tuple(f.name for f in fields(Row) if f.name not in ("level", "param"))
+
+
+def cell_order(cell: Cell) -> tuple[int, int]:
+    """What (level, parameter)s are sorted by: the parameter left unset first."""
+    return cell[0], _ORDER[cell[1]]
+
+
+def below(level: int, param: str, present: set[Cell]) -> Cell | None:
+    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter value,
+    or, below the patch that adds the parameter, unset; None where the run has none."""
+    for lower in range(level - 1, -1, -1):
+        if (lower, param) in present:
+            return lower, param
+        if (lower, "unset") in present and not {(lower, "0"), (lower, "1")} & present:
+            return lower, "unset"
+    return None
+
+
+def row(journal: Journal, run: int, level: int, param: str, cells: Cells, host: str = KVM_HOST) -> Row:
+    """The counts of one (level, parameter) from its cells."""
+    out = Row(level, param)
+    for key, recorded in cells.items():
+        if (key.level, key.param, key.host) != (level, param, host):
+            continue
+        out.seconds += recorded.seconds
+        out.collapsed += sum(recorded.collapsed.values()) - recorded.collapsed.get(SAME_CODE, 0)
+        for marks, count in journal.counts(recorded.number).items():
+            out.vectors += count
+            for mark in marks:
+                if (name := _COUNTED.get(mark)) is not None:
+                    setattr(out, name, getattr(out, name) + count)
+    present = {k.cell for k in cells if k.host == host}
+    if (other := below(level, param, present)) is not None:
+        out.changes = journal.count_changes(run, level, param, *other)
+    out.seconds = round(out.seconds, 1)
+    return out
+
+
+def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
+    """Every (level, parameter) of a run, in order."""
+    cells = journal.cells(run)
+    present = sorted({k.cell for k in cells if k.host == host}, key=cell_order)
+    return [row(journal, run, *cell, cells, host) for cell in present]
+
+
+def totals(table: Iterable[Row]) -> Row:
+    """The sum of all rows."""
+    out = Row(-1, "all")
+    for each in table:
+        for name in COUNTS:
+            setattr(out, name, getattr(out, name) + getattr(each, name))
+    out.seconds = round(out.seconds, 1)
+    return out
+
+
+def event_drift(cells: Cells) -> Iterator[tuple[CellKey, Judged]]:
+    """The traced vectors whose events differ from the mirror's, each with its cell."""
+    for key, recorded in cells.items():
+        for one in recorded.events:
+            if one.difference:
+                yield key, one
+
+
+def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, list[dict[str, Any]]]:
+    """Rules that put vectors aside, rules by which runs collapsed, reasons why vectors were blocked."""
+    contracts, outcomes = journal.texts("contract"), journal.texts("outcome")
+    aside = journal.tally(run, host, Mark.NOT_APPLICABLE, "contract")
+    blocked = journal.tally(run, host, Mark.BLOCKED, "seen")
+    names: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for number, count in sorted(aside.items(), key=lambda item: -item[1]):
+        if number is None:
+            continue
+        body = json.loads(contracts[number])
+        names[body["rule"]] += count
+        reasons.setdefault(body["rule"], body["reason"])
+    collapsed: Counter[str] = Counter()
+    for key, recorded in journal.cells(run).items():
+        if key.host == host:
+            collapsed.update(recorded.collapsed)
+    notes: Counter[str] = Counter()
+    for number, count in blocked.items():
+        assert number is not None  # the column is NOT NULL
+        notes[outcome_of(outcomes[number]).note or "no reason given"] += count
+    return {
+        "rules": [
+            {
+                "name": name,
+                "section": CONTRACT_RULES[name].section if name in CONTRACT_RULES else "",
+                "text": CONTRACT_RULES[name].text if name in CONTRACT_RULES else reasons[name],
+                "vectors": count,
+            }
+            for name, count in names.most_common()
+        ],
+        "collapsed": [
+            {"name": name, "text": COLLAPSE_RULES.get(name, ""), "vectors": count}
+            for name, count in collapsed.most_common()
+        ],
+        "blocked": [{"reason": note, "vectors": count} for note, count in notes.most_common()],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the live table: its title, how wide it is, the count it shows."""
+
+    title: str
+    width: int
+    name: str
+
+
+COLUMNS: Final = (
+    Column("level", 5, "level"),
+    Column("param", 5, "param"),
+    Column("vectors", 7, "vectors"),
+    Column("agree", 7, "agree"),
+    Column("drift", 6, "drift"),
+    Column("finding", 7, "findings"),
+    Column("change", 7, "changes"),
+    Column("n/a", 5, "not_applicable"),
+    Column("blocked", 7, "blocked"),
+    Column("entry-f", 7, "entry_failures"),
+    Column("traced", 6, "traced"),
+    Column("ev-drift", 8, "event_drift"),
+    Column("merged", 7, "collapsed"),
+    Column("taken", 6, "taken"),
+    Column("seconds", 8, "seconds"),
+)
+
+
+def table_head() -> str:
+    """The live table's first line."""
+    return " ".join(f"{c.title:>{c.width}}" for c in COLUMNS)
+
+
+def table_line(r: Row) -> str:
+    """One line of the live table."""
+    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in COLUMNS)

@@ -1,0 +1,134 @@
+"""A run that nobody runs: mirror and contract alone, by the rules by which hosts would be asked.
+
+What a session would read of its host, the mirror says: the parameter's value, what KVM offers L1, whether an L1 gets
+past its first fetch, of which vectors it dies. Every answer goes into the journal under a host of its own, so that
+nothing foreseen is ever read as observed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.observe import FIRST_FETCH, cannot_run, sampled, spared_outcome
+from harness.questions import Load, Work, collapse, settled
+from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge, param_text
+from harness.run.judge import death
+from harness.run.workers import HOST_CELL, SEAL, machine_name
+from kvmodel import machine, sdm
+from kvmodel.cpu import Cpu
+from kvmodel.question import msr
+from kvmodel.question.outcome import Outcome, parameter
+from kvmodel.question.vector import HostVector, Machine, Vector
+
+Named = frozenset[tuple[int, bool]]  # (level, value) of the parameter that the run gives by name
+
+
+class Foresight:
+    """Mirror and contract of one CPU under KVM, asked load by load."""
+
+    def __init__(self, under: Under) -> None:
+        self._under = under
+        # Of a quarter of a million answers a few thousand differ: each is one object, judged once beside another.
+        self._outcomes: dict[Outcome, Outcome] = {}
+        self._contracts: dict[Contract, Contract] = {}
+        self._allowed: dict[Cpu, dict[int, Contract]] = {}  # by the vector's identity: the caller keeps the vectors
+        self._verdicts: dict[tuple[int, int, int], Verdict] = {}
+
+    def answers(self, work: Work, named: Named) -> tuple[dict[str, list[Answer]], dict[str, int]]:
+        """A load's answers by cell, and how many vectors each rule left out."""
+        load = work.load
+        work, left_out = settled(work, named, {})
+        if work.size:
+            work = Work(load, work.host, dict(work.batches))
+            for rule, count in self._collapse(work, named).items():
+                left_out[rule] = left_out.get(rule, 0) + count
+        blocked = cannot_run(self._predict(load, replace(FIRST_FETCH, env=load.env.name))) if work.batches else None
+        found: dict[str, list[Answer]] = {}
+        if work.host:
+            said = [self._predict(load, v) for v in work.host]
+            found[HOST_CELL] = self._judged(load, work.host[0].machine, work.host, said, {})
+        for guest, vectors in work.batches.items():
+            if blocked is not None:
+                outcomes = [self._same(blocked)] * len(vectors)
+                found[machine_name(guest)] = self._judged(load, guest, vectors, outcomes, {})
+            else:
+                found[machine_name(guest)] = self._batch(load, guest, vectors)
+        return found, left_out
+
+    def _collapse(self, work: Work, named: Named) -> dict[str, int]:
+        load, env = work.load, work.load.env.name
+        value = self._predict(load, HostVector("param", env))
+        same = load.param is None and any(value == parameter(on) for on in (False, True) if (load.level, on) in named)
+        controls = msr.allowed(self._predict(load, HostVector("m48b", env)).code)
+        return collapse(work, same_value=same, offered=bool(controls & msr.MBEC))
+
+    def _batch(self, load: Load, guest: Machine, vectors: list[Vector]) -> list[Answer]:
+        predicted = [self._predict(load, v) for v in vectors]
+        by_vector = {id(v): outcome for v, outcome in zip(vectors, predicted, strict=True)}
+
+        def said(vector: Vector) -> Outcome:
+            known = by_vector.get(id(vector))
+            return self._predict(load, vector) if known is None else known
+
+        _, spared = sampled(guest, vectors, lambda vector: death(vector, said))
+        return self._judged(load, guest, vectors, predicted, spared)
+
+    def _judged(
+        self,
+        load: Load,
+        guest: Machine,
+        vectors: Sequence[Vector],
+        predicted: Sequence[Outcome],
+        spared: Mapping[int, str],
+    ) -> list[Answer]:
+        cpu = machine.virtual_cpu(load.level, load.param, self._cpu(load), guest)
+        allowed = self._allowed.setdefault(cpu, {})
+        found = []
+        for i, (vector, outcome) in enumerate(zip(vectors, predicted, strict=True)):
+            if (contract := allowed.get(id(vector))) is None:
+                contract = sdm.allowed(cpu, vector)
+                contract = allowed[id(vector)] = self._contracts.setdefault(contract, contract)
+            seen = self._same(spared_outcome(spared[i])) if i in spared else outcome
+            found.append(Answer(vector, seen, outcome, contract, self._verdict(outcome, contract, seen)))
+        return found
+
+    def _verdict(self, predicted: Outcome, contract: Contract, seen: Outcome) -> Verdict:
+        key = id(predicted), id(contract), id(seen)
+        if (known := self._verdicts.get(key)) is None:
+            verdict = judge(predicted, contract, seen)
+            known = self._verdicts[key] = Verdict(verdict.marks | Mark.FORESEEN, verdict.rule)
+        return known
+
+    def _predict(self, load: Load, vector: Vector) -> Outcome:
+        return self._same(machine.predict(load.level, load.param, self._cpu(load), vector).outcome)
+
+    def _same(self, outcome: Outcome) -> Outcome:
+        return self._outcomes.setdefault(outcome, outcome)
+
+    def _cpu(self, load: Load) -> Cpu:
+        return self._under(load.env.cpu_mbec)
+
+
+def foresee(
+    works: Iterable[Work], journal: Journal, run: int, named: Named, under: Under, progress: Callable[[Work], None]
+) -> None:
+    """Ask mirror and contract every work, and record it as foreseen."""
+    foresight = Foresight(under)
+    for work in works:
+        began = time.monotonic()
+        cells, left_out = foresight.answers(work, named)
+        seconds = time.monotonic() - began
+        load = work.load
+
+        def record(name: str, answers: list[Answer], took: float, facts: dict[str, Any], load: Load = load) -> None:
+            journal.record(run, CellKey(load.level, param_text(load.param), FORESEEN_HOST, name), answers, took, facts)
+
+        total = sum(map(len, cells.values()))
+        for name, answers in cells.items():
+            cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
+            record(cell, answers, seconds * len(answers) / total, {})
+        record(f"{load.env.name}:{SEAL}", [], 0.0, {"collapsed": left_out})
+        progress(work)

@@ -1,0 +1,1 @@
+"""Two runs beside one another."""
