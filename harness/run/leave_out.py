@@ -169,7 +169,8 @@ def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Be
         middle = (low + high) // 2
         shown = isinstance(answer, Answered) and question.shown_by(answer.outcome)
         open_[question] = (low, middle) if shown else (middle, high)
-        said(f"{question.name}: {'shows' if shown else 'does not show'} at level {middle}")
+        words = answer if isinstance(answer, str) else "shows" if shown else "does not show"
+        said(f"{question.name}: level {middle}: {words}")
 
     while left := {q: span for q, span in open_.items() if span[1] - span[0] > 1}:
         jobs: dict[tuple[int, bool | None, bool], list[Question]] = defaultdict(list)
@@ -217,21 +218,26 @@ def _ask_trees(trees: Sequence[Tree], asked: Sequence[Question], bench: Bench) -
     there = [tree for tree in trees if tree.same_as is None and tree.modules is not None]
     modules = [tree.modules for tree in there if tree.modules is not None]
     bench.carry(modules)
-    whole = trees[0] if trees else None
-    for part in (there[:1], there[1:]):
-        jobs = []
-        for tree in part:
-            loads: dict[tuple[bool | None, bool], list[Question]] = defaultdict(list)
-            for question in asked:
-                if tree is whole or (whole is not None and _shows(question, whole)):
-                    loads[question.param, question.cpu_mbec].append(question)
-            number = there.index(tree)
-            jobs += [Job(number, tuple(questions), tree.answers.__setitem__) for questions in loads.values()]
-        _ask_hosts(jobs, modules, bench)
+    jobs = []
+    for number, tree in enumerate(there):
+        loads: dict[tuple[bool | None, bool], list[Question]] = defaultdict(list)
+        for question in asked:
+            loads[question.param, question.cpu_mbec].append(question)
+        jobs += [Job(number, tuple(questions), tree.answers.__setitem__) for questions in loads.values()]
+
+    def open_(question: Question) -> bool:
+        return question not in trees[0].answers or _shows(question, trees[0])
+
+    _ask_hosts(jobs, modules, bench, open_)
 
 
-def _ask_hosts(jobs: Sequence[Job], modules: Sequence[Modules], bench: Bench) -> None:
-    """All ``jobs``, those of one CPU on one host; a host that dies is switched on again."""
+def _ask_hosts(
+    jobs: Sequence[Job], modules: Sequence[Modules], bench: Bench, still: Callable[[Question], bool] = lambda _: True
+) -> None:
+    """All ``jobs``, those of one CPU on one host; a host that dies is switched on again.
+
+    ``still`` tells, when a question's turn has come, whether it is still to be asked.
+    """
     with PROGRESS.task("asking", total=len(jobs)) as task:
         for cpu_mbec in (True, False):
             todo = [job for job in jobs if job.cpu_mbec is cpu_mbec]
@@ -241,7 +247,8 @@ def _ask_hosts(jobs: Sequence[Job], modules: Sequence[Modules], bench: Bench) ->
                     with bench.open_host(cpu_mbec, "emulated host") as host:
                         session = bench.open_session(host, modules.__getitem__)
                         while todo:
-                            _ask(session, todo[0])
+                            if questions := [q for q in todo[0].questions if still(q)]:
+                                _ask(session, replace(todo[0], questions=tuple(questions)))
                             deaths = 0
                             del todo[0]
                             task.advance(1)

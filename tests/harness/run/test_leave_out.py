@@ -164,7 +164,7 @@ def test_kernels_and_mirror_name_the_same_patches_of_every_finding(journal: Jour
         untold = {*f.left_out.builds_on, *f.left_out.silent}
         assert set(f.left_out.needs) == set(f.origin.needs) - untold, f.name
     assert any(f.origin.needs for f in found)
-    assert bench.opened == 2 * len({q.level for q in leave_out.questions(found)})  # first the levels, then the rest
+    assert bench.opened == len({q.level for q in leave_out.questions(found)})
 
 
 def test_one_boot_asks_every_kernel_and_the_same_code_once(journal: Journal) -> None:
@@ -219,8 +219,10 @@ def test_the_first_level_is_found_by_halves(journal: Journal) -> None:
 def test_a_level_that_no_longer_shows_it_names_no_patch(journal: Journal) -> None:
     (f,) = [f for f in findings(journal) if f.name == "F2"]
     other = tuple(replace(d, seen=Outcome(Kind.EXCEPTION, number=6)) for d in f.departures)
-    said = asked(journal, MirrorBench(), [replace(f, departures=other)])
+    bench = MirrorBench()
+    said = asked(journal, bench, [replace(f, departures=other)])
     assert "no longer shows it" in said[-1]
+    assert bench.loads == ["11 False"]  # and no kernel without a patch is asked
 
 
 def test_the_command_tells_what_was_kept(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
