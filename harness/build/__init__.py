@@ -1,6 +1,6 @@
 """What is built, each thing once and kept in a cache: kernel, modules, emulator, file system, probe and client."""
 
-from harness.build import archive, bochs, cache, kernel, modules, needs, packages, probe, rootfs
+from harness.build import archive, bochs, cache, kernel, modules, needs, packages, probe, rootfs, variants
 from harness.build.cache import GIB, Cache, digest, sha256
 from harness.build.kernel import BaseKernel
 from harness.build.modules import Modules
@@ -24,4 +24,5 @@ __all__ = [
     "render",
     "rootfs",
     "sha256",
+    "variants",
 ]

@@ -44,6 +44,15 @@ def add_journal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=int, dest="run_number", metavar="N", help="another run than the latest")
 
 
+def add_new(parser: argparse.ArgumentParser) -> None:
+    """``--new`` for a command whose exit code findings decide."""
+    parser.add_argument(
+        "--new",
+        action="store_true",
+        help="show and count only the findings that the series brings, not those of the base; exit code 1 for these",
+    )
+
+
 def add_builds(parser: argparse.ArgumentParser) -> None:
     """What is built, or taken from the user instead."""
     emulator = parser.add_mutually_exclusive_group()

@@ -8,13 +8,13 @@ from typing import Any
 
 from harness.build import kernel
 from harness.cli.common import LAST_LEVEL, add_builds, add_command
-from harness.coverage import Counted, Covered, Reach, Written, authors, build, collect, counters, judge
+from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs, table
 from harness.questions import PARAM_FROM, plan, selection
 from harness.results import param_text
 from harness.run import Bench, Options, Voices, huge_pages
-from harness.series import base_state, states
+from harness.series import authors, base_state, states
 
 SCHEMA = "kvmirror-coverage-1"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
+from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, add_new
 from harness.errors import InputError
 from harness.findings import Finding, Run, finding_json, weight
 from harness.process import PROGRESS, programs
@@ -28,10 +28,16 @@ from kvmodel.sdm.rules import RULES
 def add_parser(commands: Any) -> None:
     """Add the three commands."""
     listing = add_command(
-        commands, "findings", "where the kernel departs from the manual, by cause", "findings", "findings --bare"
+        commands,
+        "findings",
+        "where the kernel departs from the manual, by cause",
+        "findings",
+        "findings --new",
+        "findings --bare",
     )
     add_journal(listing)
     listing.add_argument("--bare", action="store_true", help="the bare CPU's departures (errata) instead of KVM's")
+    add_new(listing)
     listing.add_argument("--json", action="store_true", help="a JSON list")
     listing.set_defaults(run=run_findings)
 
@@ -63,17 +69,32 @@ def run_findings(args: argparse.Namespace) -> int:
     """A line a finding."""
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number, bare=args.bare)
-        found = run.findings
+        if args.new and args.bare:
+            raise InputError("--new asks what the series brings, and a bare CPU has no series: leave out --bare")
+        found = brought(run) if args.new else run.findings
+    code = 1 if args.new and found else 0
     if args.json:
         print(json.dumps([finding_json(f) | _mark(run) for f in found], indent=1))
-        return 0
+        return code
     if run.foreseen:
         print(f"run {run.number} is foreseen: what the mirror says, nobody has looked")
     if not found:
-        print("no findings")
+        print("no findings that the series brings" if args.new else "no findings")
     for f in found:
         print("\n".join(listed(f)))
-    return 0
+    return code
+
+
+def brought(run: Run) -> list[Finding]:
+    """Those of the run's findings that the base has not; said where the base may have more of them than is known."""
+    new = [f for f in run.findings if not f.of_base]
+    if all(level for level, _ in run.present) and any(not f.origin.known and f.left_out is None for f in new):
+        print(
+            f"{run.name} did not ask level 0: a finding of the base counts as new where no cause is known; "
+            "'kvmirror causes' asks the base",
+            file=sys.stderr,
+        )
+    return new
 
 
 def _mark(run: Run) -> dict[str, bool]:
@@ -131,7 +152,7 @@ def explanation(f: Finding, under: Under) -> list[str]:
     lines = [
         f"{f.name}: {f.title}",
         f"  severity    {f.symptom.severity}",
-        f"  first at    level {f.first_level}",
+        f"  first at    level {f.begins}",
         f"  cause       {f.origin}",
         f"  parameter   {f.depends_on_parameter()}",
         f"  shows at    {shows}",
@@ -151,6 +172,8 @@ def explanation(f: Finding, under: Under) -> list[str]:
         prediction = machine.predict(level, PARAM_VALUES[param_name], cpu, smallest.vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
+    if f.left_out is not None:
+        lines.append(f"  real        {f.left_out.trouble or f.left_out.cause}")
     lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector.id}")
     return lines
 

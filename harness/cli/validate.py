@@ -8,12 +8,13 @@ import platform
 import shlex
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal
-from harness.cli.findings import listed
+from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal, add_new
+from harness.cli.findings import brought, listed
 from harness.errors import InputError
-from harness.findings import Run, foresight
+from harness.findings import Run, finding_json, foresight
 from harness.observe import arguments, bare, parameters
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
@@ -87,6 +88,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
     )
+    add_new(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
@@ -293,8 +295,16 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
     """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
     claims = [p for p in facts.patches(asked) if p.broken_claim]
     total = asked.totals
+    found = brought(asked) if args.new else asked.findings
+    if args.new:
+        total = replace(total, findings=sum(len(f.departures) for f in found))
     if args.json:
-        print(json.dumps(asked.as_json()))
+        body = asked.as_json()
+        if args.new:
+            body["findings"] = [finding_json(f) for f in found]
+            body["totals"]["findings"] = total.findings
+            body["findings_of_base"] = len(asked.findings) - len(found)
+        print(json.dumps(body))
     else:
         print(
             f"\n{total.vectors} answers in {seconds:.0f} s: {total.agree} agree, {total.drift} drift, "
@@ -306,12 +316,14 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
         print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
         for cell, one in asked.event_drift:
             print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
-        for f in asked.findings:
+        for f in found:
             print("\n".join(listed(f)))
+        if args.new:
+            print(f"the base has {len(asked.findings) - len(found)} findings of its own, which are not counted")
         if (foreseen := foresight(asked)) is not None:
             print("\n".join(foreseen.lines()))
         for patch in claims:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
-        hint = f"; 'kvmirror explain {asked.findings[0].name}' explains a finding" if asked.findings else ""
+        hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
         print(f"run {asked.number} in {asked.journal.path}{hint}")
     return 3 if total.drift or total.event_drift else 1 if total.findings or claims else 0

@@ -2,14 +2,13 @@
 
 from harness.coverage import build, counters
 from harness.coverage.counting import Counted, collect
-from harness.coverage.lines import Covered, Reach, Written, authors, judge
+from harness.coverage.lines import Covered, Reach, Written, judge
 
 __all__ = [
     "Counted",
     "Covered",
     "Reach",
     "Written",
-    "authors",
     "build",
     "collect",
     "counters",

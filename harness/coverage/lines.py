@@ -1,13 +1,13 @@
-"""Which patch wrote each line of a level, and what became of the lines that have code."""
+"""What became of the lines that have code, by the patch that wrote them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from harness.coverage.counters import Line, Lines
-from harness.series import Applied, Patch, State
+from harness.series import Patch, State
 
 
 class Reach(Enum):
@@ -16,26 +16,6 @@ class Reach(Enum):
     VECTORS = "vectors"
     SETUP = "setup"  # loading the modules, reading what KVM offers, removing them: whatever the vectors are
     NEVER = "never"
-
-
-def authors(base: State, applied: Iterable[Applied]) -> dict[str, list[int]]:
-    """The number of the patch that wrote each line last, by file; 0 where it is the base's."""
-    found = {path: [0] * len((data or b"").splitlines()) for path, data in base.items()}
-    for done in applied:
-        later = {(offset.path, offset.hunk): offset.lines for offset in done.offsets}
-        for file in done.patch.mail.files:
-            lines = found.setdefault(file.path, [])
-            for hunk in file.hunks:
-                at = max(hunk.new_start - 1, 0) + later.get((file.path, hunk.number), 0)
-                for row in hunk.rows:
-                    if row.startswith("-"):
-                        del lines[at]
-                    elif row.startswith("+"):
-                        lines.insert(at, done.patch.number)
-                        at += 1
-                    elif not row.startswith("\\"):
-                        at += 1
-    return found
 
 
 @dataclass(frozen=True, slots=True)

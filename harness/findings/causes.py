@@ -59,12 +59,14 @@ class Cause:
     in_base: bool = False
     predicted: bool = True  # whether the mirror shows the departure
     asked: bool = True  # whether a mirror was asked
+    observed: bool = False  # told by real kernels that do without a patch each
+    together: bool = False  # the patches only go out together
     errata: tuple[str, ...] | None = None  # of a bare CPU: the known ones that explain it, empty where none does
 
     def __str__(self) -> str:
         if self.errata is not None:
             return f"erratum {' and '.join(self.errata)}" if self.errata else "an erratum not known yet"
-        if not self.asked:
+        if not self.asked and not self.observed:
             return "no mirror was asked: cause unknown"
         if not self.predicted:
             return "the mirror does not show it: cause unknown"
@@ -72,7 +74,8 @@ class Cause:
             return "the base has it"
         if not self.patches:
             return "no single patch causes it: leaving any one out changes nothing"
-        text = f"caused by patch {_and(self.patches)}: leaving {'one' if self.patches[1:] else 'it'} out takes it away"
+        out = "them out together" if self.together else "one out" if self.patches[1:] else "it out"
+        text = f"caused by patch {_and(self.patches)}: leaving {out} takes it away"
         return f"{text}, as does leaving out patch {_or(self.needs)}" if self.needs else text
 
     @property

@@ -121,7 +121,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
             return "wrong answer"
 
 
-def _bits(seen: Outcome, allowed: Outcome) -> int:
+def wrong_bits(seen: Outcome, allowed: Outcome) -> int:
     """The bits of the code that both vouch for and that differ."""
     return (seen.code ^ allowed.code) & allowed.defined & seen.defined
 
@@ -131,7 +131,7 @@ def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
     if seen.kind is not allowed.kind:
         return ()
     found = []
-    if bits := _bits(seen, allowed):
+    if bits := wrong_bits(seen, allowed):
         found.append(f"bits {bits:#x}")
     if seen.number != allowed.number:
         found.append(f"number {seen.number}")
@@ -143,13 +143,17 @@ def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
     return tuple(found)
 
 
+def nearest(seen: Outcome, legal: tuple[Outcome, ...]) -> Outcome:
+    """Of several legal answers the one that tells best what is wrong; the plainest where none is of the kind seen."""
+    found = min(legal, key=lambda a: (a.kind is not seen.kind, len(_wrong(seen, a)), wrong_bits(seen, a).bit_count()))
+    return legal[0] if found.kind is not seen.kind else found
+
+
 def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, stale: bool = False) -> Symptom | None:
     """What ``seen`` looks like beside what the manual allows; None where the manual allows it."""
     if any(a.matches(seen) for a in legal):
         return None
-    # Of several legal answers the nearest tells best what is wrong.
-    nearest = min(legal, key=lambda a: (a.kind is not seen.kind, len(_wrong(seen, a)), _bits(seen, a).bit_count()))
-    plain = legal[0] if nearest.kind is not seen.kind else nearest
+    plain = nearest(seen, legal)
     what = STALE if stale else severity(vector, seen, plain)
     return Symptom(what, seen.kind.value, plain.kind.value, _wrong(seen, plain))
 

@@ -1,7 +1,7 @@
 """Findings: departures from the manual grouped by cause: one cause, one finding.
 
 Two departures have one cause when they look the same, go away without the same patches, and the same C function
-decided them. Where no mirror explains a departure, the contract's rule and the machine stand in for the last two.
+decided them. Where no mirror explains a departure, ``without_mirror`` says what is told as one.
 At which levels a cause shows, and with which value of the parameter, is not part of it: a run of fewer levels
 finds the same causes.
 """
@@ -13,13 +13,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Departure, Symptom, symptom
 from harness.results import FORESEEN_HOST, KVM_HOST, Cell
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
 from kvmodel.series import LAST, Level
+
+if TYPE_CHECKING:
+    from harness.findings.left_out import LeavingOut
 
 Key = tuple[Symptom, str, str, str]
 
@@ -36,6 +41,7 @@ class Finding:
     departures: tuple[Departure, ...]
     confirmed: str = ""  # how often ``minimal`` showed it when it was asked alone
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
+    left_out: LeavingOut | None = None  # what kernels without a patch each said of it
 
     @cached_property
     def cells(self) -> frozenset[Cell]:
@@ -46,6 +52,16 @@ class Finding:
     def first_level(self) -> int:
         """The lowest level that shows it."""
         return min(level for level, _ in self.cells)
+
+    @property
+    def begins(self) -> int:
+        """The lowest level known to show it: the run's, or a lower one that was asked afterwards."""
+        return self.first_level if self.left_out is None else min(self.first_level, self.left_out.first)
+
+    @property
+    def of_base(self) -> bool:
+        """Whether the base has it already: the series does not bring it."""
+        return self.origin.in_base or self.begins == 0
 
     @cached_property
     def vectors(self) -> list[Vector]:
@@ -88,7 +104,7 @@ class Finding:
     @property
     def whence(self) -> str:
         """Where it begins and what is behind it."""
-        return f"first at level {self.first_level}, {self.depends_on_parameter()}; {self.origin}"
+        return f"first at level {self.begins}, {self.depends_on_parameter()}; {self.origin}"
 
     def depends_on_parameter(self) -> str:
         """With which of the parameter's effective values it shows."""
@@ -149,14 +165,28 @@ def _fields_off(vector: Vector) -> int:
 
 
 def _key(d: Departure, what: Symptom, origin: Cause) -> Key:
-    # What is foreseen of KVM and then seen of it is one cause.
-    host = KVM_HOST if d.host == FORESEEN_HOST else d.host
+    host = _host(d)
     if origin.errata is not None:
         return what, host, str(origin), "" if origin.errata else d.rule
-    if origin.known:
-        return what, host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
-    machine = d.vector.machine.env.name
-    return what, host, "mirror not asked" if not origin.asked else "not explained", f"{d.rule} {machine}"
+    return what, host, f"patches {origin.patches}{' base' if origin.in_base else ''}", origin.place
+
+
+def _host(d: Departure) -> str:
+    """What is foreseen of KVM and then seen of it is one cause."""
+    return KVM_HOST if d.host == FORESEEN_HOST else d.host
+
+
+def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tuple[Key, Symptom]]:
+    """Key and symptom of each departure of which no cause is known."""
+    apart: dict[tuple[str, str], list[Departure]] = defaultdict(list)
+    for d, why in told:
+        if why.errata is None and not why.known:
+            apart[_host(d), "not explained" if why.asked else "mirror not asked"].append(d)
+    found = {}
+    for (host, word), members in apart.items():
+        for d, one in without_mirror.classes(members).items():
+            found[d] = (one.known_by, host, word, one.rest), one.symptom
+    return found
 
 
 def group(found: Iterable[Departure], origin: Callable[[Departure], Cause] = lambda _: NOT_ASKED) -> list[Finding]:
@@ -166,10 +196,14 @@ def group(found: Iterable[Departure], origin: Callable[[Departure], Cause] = lam
 
 def of_causes(found: Sequence[tuple[Departure, Cause]]) -> list[Finding]:
     """``group`` of departures whose causes are known."""
+    unexplained = _unexplained(found)
     members: dict[Key, list[tuple[Departure, Cause]]] = defaultdict(list)
     symptoms: dict[Key, Symptom] = {}
     for d, why in found:
-        key = _key(d, what := symptom(d), why)
+        if d in unexplained:
+            key, what = unexplained[d]
+        else:
+            key = _key(d, what := symptom(d), why)
         symptoms.setdefault(key, what)
         members[key].append((d, why))
     begins = {key: min(d.cell[0] for d, _ in pairs) for key, pairs in members.items()}

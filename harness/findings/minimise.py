@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from harness.errors import InputError
+from harness.findings import without_mirror
 from harness.findings.causes import find_cause, without_history
 from harness.findings.departures import Departure, departures
 from harness.findings.group import Finding, group
@@ -130,6 +131,8 @@ def departure_of(key: CellKey, answer: Answer) -> Departure | None:
 def _same(departure: Departure | None, finding: Finding, under: Under) -> bool:
     if departure is None:
         return False
+    if not finding.origin.known:
+        return without_mirror.is_of(departure, finding.key[0], finding.smallest)
     (other,) = group([without_history(departure, under)], partial(find_cause, under=under))
     return other.cause == finding.cause
 

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any, Final
 
 from harness.errors import InputError
-from harness.findings import kept
+from harness.findings import kept, left_out
 from harness.findings.causes import find_errata
 from harness.findings.departures import departures
 from harness.findings.group import Finding, group
@@ -106,7 +106,8 @@ class Run:
             found = departures(self.journal.answers(self.number, having=Mark.FINDING, host=BARE_HOST))
             return group(found, partial(find_errata, cpu=self._bare_cpu()))
         known = kept.findings(self.journal, self.number, self.host, self.under)
-        return attached(known, self.info.provenance.get(CONFIRMED, {}))
+        known = attached(known, self.info.provenance.get(CONFIRMED, {}))
+        return left_out.attached(known, self.info.provenance.get(left_out.PROVENANCE, {}))
 
     def _bare_cpu(self) -> Cpu:
         """The bare CPU as its own MSRs told the probe; one without errata where an older run did not write it down."""
@@ -157,10 +158,11 @@ def finding_json(f: Finding) -> dict[str, Any]:
         "rule": smallest.rule,
         "section": smallest.section,
         "rules": [rule for rule, _ in f.rules],
-        "first_level": f.first_level,
+        "first_level": f.begins,
         "patches": list(f.origin.patches),
         "needs": list(f.origin.needs),
         "origin": str(f.origin),
+        **({} if f.left_out is None else {"left_out": f.left_out.as_json()}),
         "place": f.origin.place,
         "parameter": f.depends_on_parameter(),
         "confirmed": f.confirmed or None,

@@ -1,6 +1,6 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
-from harness.run import bare, minimise_on_hosts
+from harness.run import bare, leave_out, minimise_on_hosts
 from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
@@ -20,6 +20,7 @@ __all__ = [
     "finished",
     "foresee",
     "huge_pages",
+    "leave_out",
     "machine_name",
     "minimise_on_hosts",
 ]

@@ -11,7 +11,7 @@ from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
 from harness.errors import SeriesError
-from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, boot
+from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, ModuleFiles, boot
 from harness.observe import Session
 from harness.process import parallel, programs
 from harness.results import Said, cpus
@@ -108,9 +108,32 @@ class Bench:
         else:
             self.bochs = made["bochs"]
         self._modules = levels.build(self.cache, self.series, wanted, linux=self._linux)
+        self.carry(self._modules.values())
+
+    def carry(self, modules: Iterable[levels.Modules]) -> None:
+        """Hosts that are opened from now on have these modules from their start, as far as there is room."""
         if self.lab is None:
-            modules = [path for made in self._modules.values() for path in (made.kvm, made.kvm_intel)]
-            self._boot = boot.boot(self.cache, base.bzimage, [self.probe, self.client, *modules])
+            files = [path for made in modules for path in (made.kvm, made.kvm_intel)]
+            self._boot = boot.boot(self.cache, self.base.bzimage, [self.probe, self.client, *files])
+
+    @property
+    def base(self) -> kernel.BaseKernel:
+        """The base kernel; only where ``build`` was called."""
+        assert self._kernel is not None
+        return self._kernel
+
+    def level(self, number: int) -> levels.Modules:
+        """The modules of a level, built where the cache has none."""
+        if number not in self._modules:
+            self._modules |= levels.build(self.cache, self.series, [number], linux=self._linux)
+        return self._modules[number]
+
+    def changes_nothing(self, patch: int) -> bool:
+        """Whether a patch is known to change no machine code where it stands: the cache has both its levels."""
+        there = not levels.missing(self.cache, self.series, [patch - 1, patch], linux=self._linux)
+        if there:
+            self.level(patch - 1), self.level(patch)
+        return there and self.same_code(patch - 1, patch)
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
@@ -142,9 +165,8 @@ class Bench:
         With ``compared`` also what became of the machine code of the run's levels, where the cache has the level
         below: seconds a patch the first time.
         """
-        assert self._kernel is not None
         known = dict(self._modules)
-        applied = self._applied(self._kernel.pristine)
+        applied = self._applied(self.base.pristine)
         if compared:
             everything = range(len(applied) + 1)
             there = set(everything) - set(levels.missing(self.cache, self.series, everything, linux=self._linux))
@@ -202,8 +224,7 @@ class Bench:
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
         """A host that is not started yet."""
         if self.lab is not None:
-            assert self._kernel is not None
-            return self.lab.mine(self._kernel.release, self._memio)
+            return self.lab.mine(self.base.release, self._memio)
         return EmulatedHost(
             self.cache,
             bochs=self.bochs,
@@ -219,11 +240,11 @@ class Bench:
         model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
         return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model}"]
 
-    def open_session(self, host: Host) -> Session:
-        """A session on a started host."""
+    def open_session(self, host: Host, modules: Callable[[int], ModuleFiles] | None = None) -> Session:
+        """A session on a started host; ``modules`` gives other modules than the levels' for the number of a load."""
         info = CpuInfo.parse(host.run("cat /proc/cpuinfo", check=True).stdout)
         self.cpus[getattr(host, "cpu_model", host.name)] = info.provenance
-        return Session(host, lambda level: self._modules[level], self.client, self.probe)
+        return Session(host, modules or self._modules.__getitem__, self.client, self.probe)
 
 
 def _commit() -> str:

@@ -1,13 +1,15 @@
 """A patch series: a folder of patches, read, checked and applied; and the plain form of a mail that it keeps."""
 
-from harness.series import diff, folder, git, mail, pinned
-from harness.series.folder import Applied, Offset, Patch, Series, State, base_state, level_state, states
+from harness.series import diff, folder, git, leaving_out, mail, pinned
+from harness.series.authors import authors
+from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.git import Tree
+from harness.series.leaving_out import How, Variant
 from harness.series.mail import Hunk, Mail, parse_diff
 from harness.series.words import flattened, harmless
 
 __all__ = [
-    "Applied",
+    "How",
     "Hunk",
     "Mail",
     "Offset",
@@ -15,12 +17,15 @@ __all__ = [
     "Series",
     "State",
     "Tree",
+    "Variant",
+    "authors",
     "base_state",
     "diff",
     "flattened",
     "folder",
     "git",
     "harmless",
+    "leaving_out",
     "level_state",
     "mail",
     "parse_diff",

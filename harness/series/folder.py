@@ -11,7 +11,8 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,10 +199,10 @@ def _as_mirrored(series: Series, index: Path) -> None:
                 )
 
 
-def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
+def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False) -> list[Offset]:
     """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
 
-    SeriesError names patch, level, file and hunk where one does not apply.
+    With ``reverse`` it is taken back. SeriesError names patch, level, file and hunk where one does not apply.
     """
     for path in patch.files:
         at = folder
@@ -210,7 +211,7 @@ def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
             if at.is_symlink():
                 raise SeriesError(f"{patch.name}: {path} is reached through a symbolic link: it is refused")
     done = programs.run(
-        ["git", "apply", "--verbose", "--whitespace=nowarn", "-"],
+        ["git", "apply", "--verbose", "--whitespace=nowarn", *(["--reverse"] if reverse else []), "-"],
         cwd=folder,
         env=mail_git.environment(folder),
         input=patch.mail.diff,
@@ -278,23 +279,32 @@ def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Appli
     """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
     state = base_state(series, pristine)
     made: list[Applied] = []
+    with laid_out(state) as folder:
+        for number in order:
+            patch = series.patches[number - 1]
+            offsets = apply_patch(folder, patch, str(number))
+            state = state | read_back(folder, patch.files)
+            made.append(Applied(patch, state, tuple(offsets)))
+    return made
+
+
+@contextmanager
+def laid_out(state: State) -> Iterator[Path]:
+    """The files of ``state`` in a folder of their own for the time of the block."""
     folder = Path(tempfile.mkdtemp(prefix="kvmirror-apply-"))
     try:
         for path, data in state.items():
             if data is not None:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(data)
-        for number in order:
-            patch = series.patches[number - 1]
-            offsets = apply_patch(folder, patch, str(number))
-            state = dict(state)
-            for path in patch.files:
-                file = folder / path
-                state[path] = file.read_bytes() if file.is_file() else None
-            made.append(Applied(patch, state, tuple(offsets)))
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return made
+
+
+def read_back(folder: Path, paths: Iterable[str]) -> State:
+    """Those files of ``folder`` as a state."""
+    return {path: (folder / path).read_bytes() if (folder / path).is_file() else None for path in paths}
 
 
 def level_state(series: Series, pristine: Path, level: int | Collection[int]) -> State:

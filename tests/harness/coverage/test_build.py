@@ -13,10 +13,10 @@ from harness.build.cache import Cache
 from harness.build.kernel import BaseKernel
 from harness.coverage import build, counters
 from harness.coverage.build import ADDITION, KVM, MAKEFILE, Instrumented
-from harness.coverage.lines import Covered, Reach, authors, judge
+from harness.coverage.lines import Covered, Reach, judge
 from harness.process import programs
 from harness.process.progress import Progress
-from harness.series import folder
+from harness.series import authors, folder
 
 # Makes "modules" of what it is given, and, where the folder's Makefile asks for counters, notes.
 TOP = """\

@@ -12,7 +12,8 @@ from harness.cli import coverage as command
 from harness.cli import main
 from harness.coverage.counters import Line, Lines
 from harness.coverage.counting import Counted
-from harness.coverage.lines import Covered, Reach, authors, judge
+from harness.coverage.lines import Covered, Reach, judge
+from harness.series import authors
 from harness.series import folder as series_io
 from tests.harness.series.mail_samples import BASE, DIFF, adding, mail
 from tests.harness.series.test_folder import folder

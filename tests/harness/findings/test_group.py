@@ -74,9 +74,10 @@ def test_causes_that_look_alike_are_told_apart() -> None:
     assert len({f.cause for f in group([real(fetch, (18, "1")), real(read, (18, "1"))], find_cause)}) == 2
 
 
-def test_where_no_mirror_was_asked_rule_and_machine_tell_causes_apart() -> None:
+def test_where_no_mirror_was_asked_rule_and_environment_tell_causes_apart() -> None:
     one = departure(AccessVector(), (0, "unset"))
-    found = [one, replace(one, rule="ept-permission"), departure(AccessVector(env="huge"), (0, "unset"))]
+    other = replace(one, rule="ept-permission")
+    found = [one, other, replace(other, vector=AccessVector(env="huge"), rule="another")]
     assert [f.origin.asked for f in group(found)] == [False] * 3
 
 
