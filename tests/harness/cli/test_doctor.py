@@ -9,6 +9,7 @@ import pytest
 from harness.build import cache, kernel
 from harness.build.cache import Cache
 from harness.cli.main import main
+from harness.series import pinned
 from tests.harness.build.test_kernel import BUILDING, tree
 
 NOBODY = ("--host", "ssh://root@127.0.0.1:9")
