@@ -3,12 +3,15 @@
 from harness.series import folder, mail, pinned, posted
 from harness.series.folder import Applied, Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.mail import Hunk, Mail, parse_diff
+from harness.series.opened import opened
+from harness.series.parameter import Parameter
 
 __all__ = [
     "Applied",
     "Hunk",
     "Mail",
     "Offset",
+    "Parameter",
     "Patch",
     "Series",
     "State",
@@ -16,6 +19,7 @@ __all__ = [
     "folder",
     "level_state",
     "mail",
+    "opened",
     "parse_diff",
     "pinned",
     "posted",

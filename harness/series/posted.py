@@ -16,7 +16,8 @@ from harness.errors import InputError, SeriesError
 from harness.process import programs
 from harness.series import folder as series_io
 from harness.series import mail as mails
-from harness.series import pinned
+from harness.series import parameter, pinned
+from harness.series.base_said import base_said
 from harness.series.mail import Mail
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -208,7 +209,8 @@ def bring_in(source: str, target: Path, *, linux: Path | None = None) -> series_
     target = target.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SeriesError(f"{target} is there already: name a folder that is not")
-    title, patches = order(gather(source, linux))
+    raws = gather(source, linux)
+    title, patches = order(raws)
     mirrored = _is_mirrored(patches)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -233,11 +235,16 @@ def bring_in(source: str, target: Path, *, linux: Path | None = None) -> series_
                     "claim": claim.value,
                 }
             )
-        base = {"version": pinned.VERSION, "sha256": pinned.SHA256}
+        base: dict[str, object] = {"version": pinned.VERSION, "sha256": pinned.SHA256}
         if linux is not None and (linux / "Makefile").is_file():
             base = {"version": pinned.version(linux, linux)}
         series_io.write(
-            work, name=series_io.OWN if mirrored else target.name, title=title or target.name, base=base, rows=rows
+            work,
+            name=series_io.OWN if mirrored else target.name,
+            title=title or target.name,
+            base=base | base_said(raw.data for raw in raws),
+            rows=rows,
+            parameters=parameter.found([mail.files for mail in patches]),
         )
         series_io.read(work)
         work.chmod(0o755)
