@@ -14,7 +14,7 @@ from harness.findings import of_run
 from harness.process import programs
 from harness.report import bundle
 from harness.results import Journal, cpus
-from harness.series import folder as series_io
+from harness.series import opened
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         number = args.run_number or journal.latest(of_run.KVM_HOST)
         finding = find(journal, number, args.name)
         provenance = journal.provenance(number)
-    series = series_io.read(args.series) if args.series else series_io.read()
+    series = opened(args.series)
     programs.interruptible()
     binaries = bundle.Binaries.built(Cache())
     files = bundle.contents(finding, explanation(finding, cpus.of_run(provenance)), provenance, series, binaries)

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal
+from harness.cli.common import add_builds, add_command, add_host, add_journal
 from harness.errors import InputError
 from harness.findings import Finding, of_run, weight
 from harness.process import PROGRESS, programs
 from harness.questions import selection
 from harness.report import facts
-from harness.results import Journal, Under, cpus, stands
+from harness.results import Journal, Under, cpus, of_series, stands
 from harness.run import Bench, minimise_on_hosts
 from kvmodel import machine
 from kvmodel.question.outcome import Outcome
@@ -145,17 +145,15 @@ def explanation(f: Finding, under: Under) -> list[str]:
         prediction = machine.predict(level, param, under(vector.machine.env.cpu_mbec), vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
-    lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector}")
+    lines.append(f"  reproduce   {f.command}")
     return lines
 
 
 def run_changes(args: argparse.Namespace) -> int:
     """Groups of vectors whose answer differs from the level below, with counts and the smallest of each."""
-    (patch,) = selection.levels(args.patch, LAST_LEVEL)
-    if patch == 0:
-        raise InputError("--patch 0: level 0 is the base; patches are 1 to 18")
     with Journal(args.journal) as journal:
         run = args.run_number or journal.latest(of_run.KVM_HOST)
+        patch = _patch(args.patch, of_series.of_run(journal.provenance(run)).last)
         present = {(k.level, k.param) for k in journal.cells(run) if k.host == of_run.KVM_HOST}
         here = sorted(c for c in present if c[0] == patch)
         if not here:
@@ -173,6 +171,14 @@ def run_changes(args: argparse.Namespace) -> int:
     if row and row.claim_text:
         print(f"The patch {row.claim_text}.")
     return 0
+
+
+def _patch(text: str, last: int) -> int:
+    """The patch of ``--patch``; InputError where it is none of the run's series, or several."""
+    numbers = selection.levels(text, last)
+    if len(numbers) > 1 or not numbers[0]:
+        raise InputError(f"--patch {text}: level 0 is the base; patches are 1 to {last}, name one")
+    return numbers[0]
 
 
 def _print_changes(param: str, below: int, changes: Iterable[tuple[str, Outcome, Outcome]]) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from harness.build import Cache, kernel
 from harness.build import modules as levels
-from harness.cli.common import add_command
+from harness.cli.common import add_command, add_on
 from harness.process import PROGRESS
 from harness.questions import selection
 from harness.review import check as series_check
-from harness.series import folder, posted
+from harness.series import Parameter, Series, folder, opened, posted
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument("--linux", type=Path, metavar="PATH", help="another kernel: tarball or source tree")
         if name != "import":
             parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+            add_on(parser)
         return parser
 
     show = command("show", _show, "List the patches: number, claim, author, subject, files, what should be seen.",
@@ -54,8 +55,17 @@ def add_parser(subparsers: Any) -> None:
     bring.add_argument("target", type=Path, metavar="DIR", help="the series folder to make")
 
 
-def _series(args: argparse.Namespace) -> folder.Series:
-    return folder.read(args.series) if args.series is not None else folder.read()
+def _series(args: argparse.Namespace) -> Series:
+    return opened(args.series, args.on, args.linux)
+
+
+def _told(parameter: Parameter) -> str:
+    """A parameter in a line: its name, its type, the values that a run gives it, its levels."""
+    until = "" if parameter.last_level is None else f" to level {parameter.last_level}"
+    values = f", asked with {', '.join(parameter.values)}" if parameter.values else ", left unset (--param sets it)"
+    return (
+        f"parameter {parameter} ({parameter.type or 'type unknown'}) from level {parameter.first_level}{until}{values}"
+    )
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -73,9 +83,14 @@ def _show(args: argparse.Namespace) -> int:
             }
             for p in series.patches
         ]
-        print(json.dumps({"schema": 1, "title": series.title, "base": series.base_version, "patches": rows}, indent=1))
+        told = {"schema": 1, "title": series.title, "base": series.base_version, "patches": rows}
+        told |= {"parameters": [p.row for p in series.parameters]} if series.parameters else {}
+        print(json.dumps(told, indent=1))
         return 0
-    print(f"{series.title}\n{series.last} patches on Linux {series.base_version}, {len(series.touched)} files\n")
+    print(f"{series.title}\n{series.last} patches on {series.told_base}, {len(series.touched)} files")
+    for one in (*map(_told, series.parameters), *(f"on {patch.subject}" for patch in series.on)):
+        print(one)
+    print()
     for p in series.patches:
         added = sum(f.added for f in p.mail.files)
         removed = sum(f.removed for f in p.mail.files)
@@ -150,6 +165,10 @@ def _check(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     series = posted.bring_in(args.source, args.target, linux=args.linux)
     print(f"{args.target}: {series.last} patches, {len(series.touched)} files: {series.title}")
+    for parameter in series.parameters:
+        print(_told(parameter))
+    if series.base_commit or series.prerequisite_patch_ids:
+        print(f"posted on {series.told_base}: --linux names its base, --on what it stands on")
     if series.mirrored:
         print("these are the subjects and authors of the series that this tool mirrors: the mirror applies")
     else:

@@ -10,16 +10,16 @@ import sys
 import time
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal
+from harness.cli.common import PARAM_HELP, add_builds, add_host, add_journal, want_mirror
 from harness.cli.findings import listed
 from harness.errors import InputError
 from harness.findings import of_run
-from harness.observe import arguments, bare, parameters
+from harness.observe import arguments, bare, module_options
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
-from harness.questions import PARAM_FROM, Work, plan, selection, twins
+from harness.questions import Work, paired, parameters, plan, selection, twins
 from harness.report import facts
-from harness.results import Journal, param_text
+from harness.results import Journal, RunSeries, of_series
 from harness.run import (
     Bench,
     Done,
@@ -56,8 +56,8 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
-    parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
+    parser.add_argument("--levels", default="all", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--param", default="all", help=PARAM_HELP.format("all"))
     parser.add_argument(
         "--vectors",
         nargs="+",
@@ -100,9 +100,16 @@ def add_parser(commands: Any) -> None:
 def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one host is needed")
-    levels = selection.levels(args.levels, LAST_LEVEL)
-    params = selection.params(args.param)
-    works = list(plan(selection.vector_list(args.vectors), levels, params))
+    series = bench.series
+    levels = selection.levels(args.levels, series.last)
+    settings = parameters.chosen(args.param, series.parameters)
+    if args.param == parameters.ALL and parameters.too_many(series.parameters):
+        print(
+            f"the series adds {len(series.parameters)} parameters: all their combinations are more than "
+            f"{parameters.MOST} loads a level, so one parameter is set at a time; --param names combinations",
+            file=sys.stderr,
+        )
+    works = list(plan(selection.vector_list(args.vectors), levels, settings, series.parameters))
     jobs = args.jobs
     if bench.lab is not None:
         jobs = min(jobs, len(bench.lab.machines))
@@ -112,7 +119,8 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
                 f"{sum(w.size for w in left_out)} vectors want a CPU without MBEC: only the emulated host has one",
                 file=sys.stderr,
             )
-    named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
+    switches = parameters.switches(settings, series.parameters)
+    named = frozenset((w.load.level, w.load.setting) for w in works if w.load.setting in switches)
     voices = Voices(bench.host_cpu, not args.no_mirror)
     options = Options(jobs=jobs, values_named=named, deadly=voices.deadly, offered=voices.offered)
     options.traced = voices.to_trace if args.trace else huge_pages
@@ -122,7 +130,7 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
 def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
     """The works that the run was interrupted before or in."""
     there = finished(journal.cells(run_number))
-    return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
+    return [w for w in works if (w.load.level, str(w.load.setting), w.load.env.name) not in there]
 
 
 def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work]) -> dict[int, int]:
@@ -144,6 +152,16 @@ def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
     return argparse.Namespace(**vars(args) | asked)
 
 
+def _same_series(named: RunSeries, journal: Journal) -> None:
+    """InputError where the run to go on with is of another series than the one that is named."""
+    run = journal.latest()
+    if (was := of_series.of_run(journal.provenance(run))) != named:
+        raise InputError(
+            f"run {run} is of another series ({was.last} patches): go on with "
+            f"'kvmirror validate{was.options} --resume', or start anew"
+        )
+
+
 def _dry(works: list[Work], bench: Bench) -> int:
     """The loads, each with the commands that would run on its host."""
     cpu_mbec: bool | None = None
@@ -154,7 +172,7 @@ def _dry(works: list[Work], bench: Bench) -> int:
         parts = [f"host {len(work.host)}"] if work.host else []
         parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
         print(f"{work.load}: {', '.join(parts)}")
-        words = parameters(work.load)
+        words = module_options(work.load)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
             argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
@@ -174,7 +192,7 @@ class Table:
         self._left: dict[tuple[int, str], int] = {}
         for work in works:
             if work.load.env.cpu_mbec:
-                key = (work.load.level, param_text(work.load.param))
+                key = (work.load.level, str(work.load.setting))
                 self._left[key] = self._left.get(key, 0) + 1
         self._journal, self._run = journal, run_number
         self._out = sys.stderr if quiet else sys.stdout
@@ -184,7 +202,7 @@ class Table:
         """Take a load in."""
         if not done.load.env.cpu_mbec:
             return
-        key = (done.load.level, param_text(done.load.param))
+        key = (done.load.level, str(done.load.setting))
         self._left[key] -= 1
         while self._left and not self._left[key := next(iter(self._left))]:
             del self._left[key]
@@ -199,6 +217,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         with Journal(args.journal) as journal:
             args = resumed(args, journal)
+            _same_series(bench.run_series, journal)
+    if not (args.no_mirror or args.bare):
+        want_mirror(bench.series, "validate", "add --no-mirror, for contract and observation")
     works, options, voices = _works(args, bench)
     if args.dry_run:
         return _dry(works, bench)
@@ -208,6 +229,7 @@ def run(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         levels = sorted({w.load.level for w in works})
         bench.build(levels)
+        bench.check_parameters(w.load for w in works)
         everything = works
         if args.resume:
             run_number = journal.latest()
@@ -216,7 +238,7 @@ def run(args: argparse.Namespace) -> int:
             asked = {name: getattr(args, name) for name in SELECTING}
             run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
-            options.twins = _untouched(twins(levels, bench.same_code), everything, works)
+            options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
         table = Table(works, journal, run_number, args.json)
         began = time.monotonic()
         status = "interrupted"

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Cell, Departure, Symptom, departing_access, symptom
+from harness.questions import parameters
+from harness.results import RunSeries
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields, parse
 from kvmodel.series import LAST, Level
@@ -35,6 +37,7 @@ class Finding:
     name: str = ""
     confirmed: str = ""  # how often ``minimal`` showed it when it was asked alone
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
+    series: RunSeries = field(default_factory=RunSeries)  # of the run
 
     @property
     def cells(self) -> frozenset[Cell]:
@@ -87,12 +90,26 @@ class Finding:
         """Where it begins and what is behind it."""
         return f"first at level {self.first_level}, {self.depends_on_parameter()}; {self.origin}"
 
+    @property
+    def command(self) -> str:
+        """What asks the smallest vector again."""
+        level, param = self.smallest.cell
+        return f"kvmirror run{self.series.options} --level {level} --param {param} {self.smallest.vector}"
+
     def depends_on_parameter(self) -> str:
-        """With which of the parameter's effective values it shows."""
+        """With which of the parameter's effective values it shows; of another series' parameters, with which given."""
+        if not self.series.mirrored:
+            return in_words(param for _, param in self.cells)
         values = {effective(*cell) for cell in self.cells}
         if values == {"on"}:
             return "only with the parameter on"
         return "with the parameter off and on" if "on" in values else "with the parameter off"
+
+
+def in_words(params: Iterable[str]) -> str:
+    """``with kvm_intel.mbec=1`` and the like, of the texts of settings."""
+    texts = sorted(set(params), key=parameters.order)
+    return "with " + " or ".join("no parameter set" if text == parameters.UNSET else text for text in texts)
 
 
 def effective(level: int, param: str) -> str:

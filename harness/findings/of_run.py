@@ -15,8 +15,8 @@ from harness.findings.group import Finding, group
 from harness.findings.minimise import PROVENANCE as CONFIRMED
 from harness.findings.minimise import attach
 from harness.questions import RULES as COLLAPSE_RULES
-from harness.questions import SAME_CODE
-from harness.results import CellKey, Journal, Mark, cpus, outcome_of
+from harness.questions import SAME_CODE, Setting, parameters
+from harness.results import CellKey, Journal, Mark, cpus, of_series, outcome_of
 from kvmodel.cpu import Cpu
 from kvmodel.sdm.rules import RULES as CONTRACT_RULES
 
@@ -51,13 +51,15 @@ class Row:
 
 
 def below(level: int, param: str, present: set[tuple[int, str]]) -> tuple[int, str] | None:
-    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter value,
-    or, below the patch that adds the parameter, unset; None where the run has none."""
+    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter values,
+    or, below the patch that adds a parameter, without that one; None where the run has none."""
+    setting = Setting.parse(param)
     for lower in range(level - 1, -1, -1):
-        if (lower, param) in present:
-            return lower, param
-        if (lower, "unset") in present and not {(lower, "0"), (lower, "1")} & present:
-            return lower, "unset"
+        there = {text for at, text in present if at == lower}
+        given = {key for text in there for key in Setting.parse(text).values}
+        for text in (param, str(setting.only(given))):
+            if text in there:
+                return lower, text
     return None
 
 
@@ -91,8 +93,7 @@ def row(journal: Journal, run: int, level: int, param: str, keys: dict[CellKey, 
 def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
     """Every (level, parameter) of a run, in order."""
     keys = journal.cells(run)
-    order = {"unset": 0, "0": 1, "1": 2}
-    present = sorted({(k.level, k.param) for k in keys if k.host == host}, key=lambda c: (c[0], order[c[1]]))
+    present = sorted({(k.level, k.param) for k in keys if k.host == host}, key=lambda c: (c[0], parameters.order(c[1])))
     return [row(journal, run, level, param, keys, host) for level, param in present]
 
 
@@ -112,6 +113,8 @@ def findings(journal: Journal, run: int, host: str = KVM_HOST) -> list[Finding]:
         under = cpus.of_run(provenance)
         grouped = group((without_history(d, under) for d in found), partial(find_cause, under=under))
         attach(grouped, provenance.get(CONFIRMED, {}))
+        for finding in grouped:
+            finding.series = of_series.of_run(provenance)
         return grouped
     cpu = bare_cpu(journal, run)
     return group(found, lambda d: find_errata(d, cpu))

@@ -1,7 +1,7 @@
 """Machines that run KVM, the emulated one and those of a lab: switched on, reached, their modules loaded."""
 
 from harness.hosts import address, boot
-from harness.hosts.base import FILES, PARAM, Host, ModuleFiles, Parameters, Remote
+from harness.hosts.base import FILES, Host, ModuleFiles, Parameters, Remote
 from harness.hosts.console import Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, IPS, VGABIOS, EmulatedHost
@@ -13,7 +13,6 @@ __all__ = [
     "CPU_WITH_MBEC",
     "FILES",
     "IPS",
-    "PARAM",
     "VGABIOS",
     "CpuInfo",
     "EmulatedHost",

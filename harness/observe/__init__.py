@@ -5,7 +5,7 @@ from harness.observe.batch import pack
 from harness.observe.l1 import Seen, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
-from harness.observe.session import Deadly, Session, parameters
+from harness.observe.session import Deadly, Session, module_options
 from harness.observe.tracepoints import Traced
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "bare",
     "batch",
     "client",
+    "module_options",
     "pack",
-    "parameters",
     "qemu",
     "session",
     "tracepoints",

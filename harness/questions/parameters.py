@@ -15,8 +15,9 @@ from typing import Final
 
 from harness.errors import InputError
 from harness.series import Parameter
-from harness.series.parameter import MODULES, NAME, SWITCH, VALUE
+from harness.series import parameter as declared
 
+SWITCH: Final = declared.SWITCH
 OWN: Final = Parameter("kvm", "enable_pt_guest_exec_control", SWITCH, 3, type="bool")  # of the mirrored series
 UNSET: Final = "unset"
 ALL: Final = "all"
@@ -73,7 +74,7 @@ class Setting:
         return Setting.of({key: value for key, value in self.values.items() if key in keys})
 
     def at(self, level: int, known: Iterable[Parameter]) -> Setting:
-        """What of it ``level`` has; a parameter that ``known`` does not name is the base's, and there at every level."""
+        """What of it ``level`` has; a parameter that ``known`` does not name is the base's: every level has it."""
         gone = {p.key for p in known if not p.at(level)}
         return self.only(self.values.keys() - gone)
 
@@ -96,7 +97,7 @@ def _word(part: str, text: str) -> tuple[Key, str]:
     """``kvm_intel.mbec=0`` as key and value. InputError names ``text``."""
     name, found, value = part.strip().partition("=")
     module, _, name = name.partition(".")
-    if not (found and module in MODULES and NAME.fullmatch(name)):
+    if not (found and module in declared.MODULES and declared.NAME.fullmatch(name)):
         raise InputError(
             f"--param {text!r}: {part!r} names no parameter; write it as in kvm.NAME=0,1 or kvm_intel.NAME=0"
         )
@@ -105,7 +106,7 @@ def _word(part: str, text: str) -> tuple[Key, str]:
             f"--param {text!r}: {module}.{name} is set by each vector's environment; choose vectors by their env= "
             "instead (docs/vectors.md)"
         )
-    if value != UNSET and not VALUE.fullmatch(value):
+    if value != UNSET and not declared.VALUE.fullmatch(value):
         raise InputError(f"--param {text!r}: {value!r} is no value of a parameter")
     return (module, name), value
 
@@ -127,7 +128,7 @@ def chosen(text: str, known: Sequence[Parameter]) -> list[Setting]:
         if "=" in part:
             key, value = _word(part, text)
             axes.setdefault(key, []).append(value)
-        elif key is not None and (part == UNSET or VALUE.fullmatch(part)):
+        elif key is not None and (part == UNSET or declared.VALUE.fullmatch(part)):
             axes[key].append(part)
         else:
             bare.append(_bare(part, text, known))

@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from harness.errors import InputError
 from harness.findings import Finding, Row, of_run
-from harness.questions import selection
+from harness.questions import parameters, selection
 from harness.report import baseline as known_findings
 from harness.report.series import UNKNOWN, PatchRow, patch_rows
 from harness.results import CellKey, Journal, Mark, Under, cpus
 from kvmodel import machine
 
-PARAM_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
 MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
 Cell = tuple[int, str]  # level, parameter
 Told = list[tuple[CellKey, dict[str, Any]]]
@@ -52,7 +51,7 @@ class FindingView:
         """``15-18 (parameter 1)`` and the like."""
         by_params: dict[str, list[int]] = {}
         levels: dict[int, list[str]] = {}
-        for level, param in sorted(self.finding.cells, key=lambda c: (c[0], PARAM_ORDER[c[1]])):
+        for level, param in sorted(self.finding.cells, key=lambda c: (c[0], parameters.order(c[1]))):
             levels.setdefault(level, []).append(param)
         for level, params in levels.items():
             by_params.setdefault("/".join(params), []).append(level)
@@ -61,8 +60,7 @@ class FindingView:
     @property
     def command(self) -> str:
         """What reproduces it."""
-        level, param = self.finding.smallest.cell
-        return f"kvmirror run --level {level} --param {param} {self.finding.smallest.vector}"
+        return self.finding.command
 
 
 @dataclass(slots=True)

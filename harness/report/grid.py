@@ -16,7 +16,7 @@ from harness.findings import of_run
 from harness.questions import SWX
 from harness.report.facts import Cell, Report
 from harness.report.text import plain
-from harness.results import Journal, Mark, outcome_of, stands
+from harness.results import Journal, Mark, of_series, outcome_of, stands
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import UWX, AccessVector, Paging, parse
 
@@ -154,6 +154,7 @@ def gather(journal: Journal, report: Report, host: str = of_run.KVM_HOST) -> Gri
     present = set(report.cells)
     below = [of_run.below(*cell, present) for cell in report.cells]
     body = {
+        "run": plain(f"kvmirror run{of_series.of_run(report.provenance).options}"),
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in below],
         "kinds": kinds,

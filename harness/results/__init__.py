@@ -1,6 +1,6 @@
 """What came of it: outcomes judged, and the journal that keeps them."""
 
-from harness.results import cpus, journal
+from harness.results import cpus, journal, of_series
 from harness.results.cpus import Under
 from harness.results.journal import (
     LEFT_OUT,
@@ -12,6 +12,7 @@ from harness.results.journal import (
     outcome_of,
     param_text,
 )
+from harness.results.of_series import RunSeries
 from harness.results.verdict import Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Contract",
     "Journal",
     "Mark",
+    "RunSeries",
     "Under",
     "Verdict",
     "contract_json",
@@ -28,6 +30,7 @@ __all__ = [
     "departing",
     "journal",
     "judge",
+    "of_series",
     "outcome_json",
     "outcome_of",
     "param_text",

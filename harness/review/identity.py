@@ -393,17 +393,15 @@ def compare(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> D
     return Difference(tuple(functions), tuple(data), moved, warns, tuple(formats), tuple(parameters))
 
 
-def same(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> bool:
-    """Whether two levels' modules are the same machine code, data, parameters, tracepoints and WARNs (their lines may
-    move): ``compare(...).nothing``, without taking apart what differs."""
-    if old.keys() != new.keys():
-        return False
-    pairs = [(snapshot(cache, old[name]), snapshot(cache, new[name])) for name in old]
-    return all(
-        (a.functions, a.data, a.formats, a.parameters, a.bugs.keys())
-        == (b.functions, b.data, b.formats, b.parameters, b.bugs.keys())
-        for a, b in pairs
-    )
+def fingerprint(cache: Cache, modules: Mapping[str, Path]) -> str:
+    """The same for two levels whose modules are the same machine code, data, parameters, tracepoints and WARNs (their
+    lines may move): ``compare(...).nothing``, without taking apart what differs."""
+    whole = []
+    for name, path in sorted(modules.items()):
+        s = snapshot(cache, path)
+        compared = [sorted(part.items()) for part in (s.functions, s.data, s.formats, s.parameters)]
+        whole.append((name, compared, sorted(s.bugs)))
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
 _EVENT_DATA: Final = ("print_fmt_", "trace_event_fields_", "event_")

@@ -1,6 +1,6 @@
 """A patch series: a folder of patches, read, checked and applied; mails and commit ranges made into one."""
 
-from harness.series import folder, mail, pinned, posted
+from harness.series import folder, mail, parameter, pinned, posted
 from harness.series.folder import Applied, Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.mail import Hunk, Mail, parse_diff
 from harness.series.opened import opened
@@ -20,6 +20,7 @@ __all__ = [
     "level_state",
     "mail",
     "opened",
+    "parameter",
     "parse_diff",
     "pinned",
     "posted",

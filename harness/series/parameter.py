@@ -78,7 +78,7 @@ def of_row(row: Mapping[str, Any], last: int) -> Parameter:
         raise ValueError(f"the parameter {said}: there is no key {sorted(unknown)[0]!r} of a parameter")
     for value in said.values:
         if not isinstance(value, str) or not VALUE.fullmatch(value):
-            raise ValueError(f"the parameter {said}: {value!r} is no value; write values as text, as in [\"0\", \"1\"]")
+            raise ValueError(f'the parameter {said}: {value!r} is no value; write values as text, as in ["0", "1"]')
     levels = (said.first_level, last if said.last_level is None else said.last_level)
     if not all(isinstance(level, int) for level in levels) or not 1 <= levels[0] <= levels[1] <= last:
         raise ValueError(f"the parameter {said}: levels {levels[0]} to {levels[1]} are not among 1 to {last}")

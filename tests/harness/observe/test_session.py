@@ -13,8 +13,9 @@ from harness.observe.session import PARAM_FILE, Session
 from harness.questions.loads import Load
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import ENVIRONMENTS, HostVector
+from tests.harness.settings import ON
 
-LOAD = Load(18, True, ENVIRONMENTS["std"])
+LOAD = Load(18, ON, ENVIRONMENTS["std"])
 
 
 class FakeHost:
@@ -51,6 +52,6 @@ def test_the_parameter_is_looked_at_over_a_kvm_intel_without_ept(keeps: bool) ->
     session.load(LOAD)
     (seen,) = session.ask_host([HostVector("reload")])
     assert (seen.kind, seen.note) == ((Kind.DONE, "") if keeps else (Kind.VALUE, "Y before, N behind"))
-    plain = Parameters(True).kvm_intel
-    assert host.loads == [plain, replace(Parameters(True), ept=False).kvm_intel, "again " + plain, plain]
+    plain = Parameters(ON.words).kvm_intel
+    assert host.loads == [plain, replace(Parameters(ON.words), ept=False).kvm_intel, "again " + plain, plain]
     assert session.parameter == "Y"  # what comes next finds the load as it was

@@ -5,27 +5,28 @@ import pytest
 from harness.questions.core import core
 from harness.questions.loads import SPREAD, Load, Work, collapse, plan, settled, twins
 from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
+from tests.harness.settings import OFF, ON, UNSET
 
 
 def test_every_vector_is_planned_once_a_cell() -> None:
     vectors = core()
-    works = list(plan(vectors, [2, 3], [None, True]))
+    works = list(plan(vectors, [2, 3], [UNSET, ON]))
     assert sum(w.size for w in works) == 3 * len(vectors)
     assert {(w.load.level, w.load.param) for w in works} == {(2, None), (3, None), (3, True)}
 
 
 def test_hosts_without_mbec_come_last_and_levels_in_order() -> None:
-    loads = [w.load for w in plan(core(), [5, 6], [False])]
+    loads = [w.load for w in plan(core(), [5, 6], [OFF])]
     assert [x.env.cpu_mbec for x in loads] == sorted((x.env.cpu_mbec for x in loads), reverse=True)
     assert [x.level for x in loads if x.env.name == "std"] == [5, 6]
 
 
 def test_a_series_without_the_parameter_runs_unset_only() -> None:
-    assert {w.load.param for w in plan([AccessVector()], [0, 9], [None, False, True], None)} == {None}
+    assert {w.load.param for w in plan([AccessVector()], [0, 9], [UNSET, OFF, ON], ())} == {None}
 
 
 def work(*vectors: Vector):  # type: ignore[no-untyped-def]
-    (only,) = plan(vectors, [18], [None])
+    (only,) = plan(vectors, [18], [UNSET])
     return only
 
 
@@ -56,19 +57,19 @@ def test_the_same_value_again_keeps_only_the_host() -> None:
 
 def test_a_level_is_the_twin_of_the_lowest_that_is_its_code() -> None:
     code = {0: "a", 1: "a", 2: "a", 3: "b", 6: "a", 9: "c", 10: "c"}
-    assert twins([10, 2, 0, 1, 3, 6, 9], lambda a, b: code[a] == code[b]) == {1: 0, 2: 0, 10: 9}
+    assert twins([10, 2, 0, 1, 3, 6, 9], code.__getitem__) == {1: 0, 2: 0, 10: 9}
 
 
 def test_of_a_twin_a_spread_of_the_plain_machine_is_asked() -> None:
     vectors = core()
-    for w in plan(vectors, [1], [None]):
+    for w in plan(vectors, [1], [UNSET]):
         rest, by_rule = settled(w, (), {1: 0})
         assert rest.size + by_rule["same-code"] == w.size
         if w.load.env.name == "std":
             assert rest.host == w.host
             ((machine, asked),) = rest.batches.items()
             assert machine.mbec_offered and abs(len(asked) - len(w.batches[machine]) / SPREAD) <= 1
-            elsewhere, _ = settled(Work(Load(2, None, w.load.env), batches=w.batches), (), {2: 0})
+            elsewhere, _ = settled(Work(Load(2, UNSET, w.load.env), batches=w.batches), (), {2: 0})
             assert not set(asked) & set(elsewhere.batches[machine])
         else:
             assert rest.size == 0
@@ -78,7 +79,7 @@ def test_of_a_twin_a_spread_of_the_plain_machine_is_asked() -> None:
 def test_both_values_named_leave_the_unset_parameter_to_the_plain_host(
     named: list[tuple[int, bool]], dropped: bool
 ) -> None:
-    for w in plan(core(), [18], [None]):
+    for w in plan(core(), [18], [UNSET]):
         rest, by_rule = settled(w, named, {})
         gone = dropped and w.load.env.name != "std"
         assert by_rule == ({"same-value": w.size} if gone else {})

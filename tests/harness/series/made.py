@@ -40,6 +40,7 @@ class Edit:
     new: str
 
 
+_INVALID = "static bool __read_mostly dump_invalid_vmcs = 0;\n"
 _DECLARED = "module_param(dump_invalid_vmcs, bool, 0644);\n"
 _VIOLATION = "\ttrace_kvm_page_fault(vcpu, gpa, exit_qualification);\n"
 _LOAD = "\tif (nested_vmx_load_msr_check(vcpu, &e)) {\n"
@@ -105,8 +106,8 @@ def three() -> Iterator[Edit]:
                "nested_early_check, bool, 0444")  # fmt: skip
     yield Edit("KVM: x86/mmu: Spell unsigned int out in the walk", WALK, "unsigned index, accessed_dirty, pte_pkey;",
                "unsigned int index, accessed_dirty, pte_pkey;")  # fmt: skip
-    yield Edit("KVM: VMX: Say what dump_invalid_vmcs is for", VMX, "static bool __read_mostly dump_invalid_vmcs = 0;\n",
-               "/* Print the whole VMCS where a VM entry fails. */\nstatic bool __read_mostly dump_invalid_vmcs;\n")  # fmt: skip
+    yield Edit("KVM: VMX: Say what dump_invalid_vmcs is for", VMX,
+               _INVALID, f"/* Print the VMCS where an entry fails. */\n{_INVALID.replace(' = 0', '')}")  # fmt: skip
 
 
 def _closing(path: str, turn: int) -> Edit:
