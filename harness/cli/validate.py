@@ -196,7 +196,8 @@ class Table:
                 self._left[key] = self._left.get(key, 0) + 1
         self._journal, self._run = journal, run_number
         self._out = sys.stderr if quiet else sys.stdout
-        print(of_run.table_head(), file=self._out, flush=True)
+        self._width = max([of_run.PARAM_WIDTH, *(len(text) for _, text in self._left)])
+        print(of_run.table_head(self._width), file=self._out, flush=True)
 
     def done(self, done: Done) -> None:
         """Take a load in."""
@@ -208,7 +209,7 @@ class Table:
             del self._left[key]
             row = of_run.row(self._journal, self._run, *key, self._journal.cells(self._run))
             with PROGRESS.paused():
-                print(of_run.table_line(row), file=self._out, flush=True)
+                print(of_run.table_line(row, self._width), file=self._out, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -244,11 +244,18 @@ COLUMNS: Final = (
 )
 
 
-def table_head() -> str:
-    """The table's first line."""
-    return " ".join(f"{title:>{width}}" for title, width, _ in COLUMNS)
+PARAM_WIDTH: Final = 5  # of the column of the parameter, where no setting's text is longer
 
 
-def table_line(r: Row) -> str:
+def _widths(param: int) -> list[int]:
+    return [param if name == "param" else width for _, width, name in COLUMNS]
+
+
+def table_head(param: int = PARAM_WIDTH) -> str:
+    """The table's first line; ``param`` is the width of the parameter's column."""
+    return " ".join(f"{title:>{width}}" for (title, _, _), width in zip(COLUMNS, _widths(param), strict=True))
+
+
+def table_line(r: Row, param: int = PARAM_WIDTH) -> str:
     """One line of the table."""
-    return " ".join(f"{getattr(r, name):>{width}}" for _, width, name in COLUMNS)
+    return " ".join(f"{getattr(r, name):>{width}}" for (_, _, name), width in zip(COLUMNS, _widths(param), strict=True))

@@ -1,6 +1,6 @@
 """What happened: vectors run by the probe under QEMU, by the small client, or on the bare CPU, and read back."""
 
-from harness.observe import bare, batch, client, qemu, session, tracepoints
+from harness.observe import bare, batch, client, qemu, tracepoints
 from harness.observe.batch import pack
 from harness.observe.l1 import Seen, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
@@ -21,7 +21,6 @@ __all__ = [
     "module_options",
     "pack",
     "qemu",
-    "session",
     "tracepoints",
     "virtual_cpu",
 ]

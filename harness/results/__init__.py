@@ -10,7 +10,6 @@ from harness.results.journal import (
     contract_json,
     outcome_json,
     outcome_of,
-    param_text,
 )
 from harness.results.of_series import RunSeries
 from harness.results.verdict import Contract, Mark, Verdict, departing, judge, stands
@@ -33,6 +32,5 @@ __all__ = [
     "of_series",
     "outcome_json",
     "outcome_of",
-    "param_text",
     "stands",
 ]

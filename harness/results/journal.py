@@ -48,11 +48,6 @@ _CHANGED_FROM: Final = (
 _CHANGED_WHERE: Final = "WHERE c.run=? AND c.level=? AND c.param=? AND q.seen != r.seen"
 
 
-def param_text(param: bool | None) -> str:
-    """``unset``, ``0`` or ``1``: the module parameter as the command line writes it."""
-    return "unset" if param is None else str(int(param))
-
-
 def _outcome_body(outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = {"kind": outcome.kind.value, "code": outcome.code, "number": outcome.number}
     for name in ("gpa", "gla"):

@@ -20,7 +20,10 @@ TYPES: Final = frozenset(  # those whose value is one word
 )
 NAME: Final = re.compile(r"[A-Za-z_]\w*")
 VALUE: Final = re.compile(r"[\w.:/+@%-]+")
-_MACRO = re.compile(r"\bmodule_param(?P<kind>_\w+)?\s*\((?P<arguments>[^;)]*)")
+_MACRO = re.compile(
+    r"\bmodule_param(?P<kind>_named|_cb|_call|_string|_array_named|_array|_hw_named|_hw_array|_hw)?(_unsafe)?"
+    r"\s*\((?P<arguments>[^;)]*)"
+)
 _TYPE_AT: Final = {"": 1, "_named": 2, "_hw": 1, "_hw_named": 2}  # the argument that is the type
 
 
@@ -129,10 +132,9 @@ def _declared(files: Iterable[FileDiff], side: str) -> dict[tuple[str, str], str
 def _macros(hunk: Hunk, side: str) -> Iterator[tuple[str, str]]:
     text = "\n".join(row[1:] for row in hunk.rows if row[:1] in (" ", side, ""))
     for macro in _MACRO.finditer(text):
-        kind = (macro["kind"] or "").removesuffix("_unsafe")
         arguments = [argument.strip() for argument in macro["arguments"].split(",")]
         if NAME.fullmatch(arguments[0]):
-            yield arguments[0], _type(kind, arguments)
+            yield arguments[0], _type(macro["kind"] or "", arguments)
 
 
 def _type(kind: str, arguments: Sequence[str]) -> str:

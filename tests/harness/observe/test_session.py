@@ -30,7 +30,7 @@ class FakeHost:
         return str(path)
 
     def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
-        self.asked = "Y" if parameters.pt_guest_exec_control else "N"
+        self.asked = "Y" if parameters.chosen == ON.words else "N"
         self.value = self.asked if parameters.ept else "N"
         self.loads.append(parameters.kvm_intel)
 
