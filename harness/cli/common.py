@@ -12,10 +12,12 @@ from harness.series import Series, pinned
 from kvmodel import series as model
 
 LAST_LEVEL = model.LAST  # of the mirrored series: of a command that asks the mirror alone
-PARAM_HELP = (
-    "unset, 0, 1 or all of enable_pt_guest_exec_control; of another series MODULE.NAME=VALUE,..., several in all "
-    "combinations (default {})"
+PARAMS_HELP = (
+    "enable_pt_guest_exec_control: unset, 0, 1 or all; of another series MODULE.NAME=VALUE,..., several in all "
+    "combinations (default all)"
 )
+PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1; of another series MODULE.NAME=VALUE,... (default unset)"
+MIRROR_PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1 (default unset)"
 
 
 def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
@@ -30,10 +32,10 @@ def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse
     return parser
 
 
-def add_level(parser: argparse.ArgumentParser) -> None:
-    """``--level`` and ``--param`` for a command about one level."""
+def add_level(parser: argparse.ArgumentParser, param: str = PARAM_HELP) -> None:
+    """``--level`` and ``--param`` for a command about one level; ``param`` is the help of the latter."""
     parser.add_argument("--level", required=True, metavar="N", help="the base with patches 1..N")
-    parser.add_argument("--param", default="unset", help=PARAM_HELP.format("unset"))
+    parser.add_argument("--param", default="unset", help=param)
 
 
 def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[int, Setting]:

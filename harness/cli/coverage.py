@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from harness.build import kernel
-from harness.cli.common import PARAM_HELP, add_builds, add_command
+from harness.cli.common import PARAMS_HELP, add_builds, add_command
 from harness.coverage import Counted, Covered, Reach, Written, authors, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "nothing reached. Exit code 1: there are some."
     )
     parser.add_argument("--level", metavar="N", help="the base with patches 1..N (default: the last)")
-    parser.add_argument("--param", default="all", help=PARAM_HELP.format("all"))
+    parser.add_argument("--param", default="all", help=PARAMS_HELP)
     parser.add_argument(
         "--vectors",
         nargs="+",

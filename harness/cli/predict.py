@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import add_level, one_level, want_mirror
+from harness.cli.common import MIRROR_PARAM_HELP, add_level, one_level, want_mirror
 from harness.questions import selection
 from harness.results import cpus, stands
 from harness.series import opened
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_level(parser)
+    add_level(parser, MIRROR_PARAM_HELP)
     parser.add_argument("--steps", action="store_true", help="every step with its C function and patch")
     parser.add_argument("--json", action="store_true", help="one JSON object a vector, a line each")
     parser.add_argument("--series", type=Path, metavar="DIR", help="the series' folder: it has to be the mirrored one")

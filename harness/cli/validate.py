@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from harness.cli.common import PARAM_HELP, add_builds, add_host, add_journal, want_mirror
+from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, want_mirror
 from harness.cli.findings import listed
 from harness.errors import InputError
 from harness.findings import of_run
@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--levels", default="all", help="as in 0,11,16-18 (default: all)")
-    parser.add_argument("--param", default="all", help=PARAM_HELP.format("all"))
+    parser.add_argument("--param", default="all", help=PARAMS_HELP)
     parser.add_argument(
         "--vectors",
         nargs="+",
