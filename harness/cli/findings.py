@@ -175,7 +175,7 @@ def run_changes(args: argparse.Namespace) -> int:
 
 def _patch(text: str, last: int) -> int:
     """The patch of ``--patch``; InputError where it is none of the run's series, or several."""
-    numbers = selection.levels(text, last)
+    numbers = selection.levels(text, last, "--patch")
     if len(numbers) > 1 or not numbers[0]:
         raise InputError(f"--patch {text}: level 0 is the base; patches are 1 to {last}, name one")
     return numbers[0]

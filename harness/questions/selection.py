@@ -14,10 +14,11 @@ from kvmodel.question.vector import Vector, VectorError, parse
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
 
 
-def levels(text: str, last: int | None) -> list[int]:
+def levels(text: str, last: int | None, option: str = "--levels") -> list[int]:
     """``0,11,16-18`` or ``all`` as sorted levels, each once; InputError names the part that is none.
 
     ``last``: the highest level of the series that is asked; None where that is not known yet, and only the form counts.
+    ``option`` is what the user wrote it behind.
     """
     if text == parameters.ALL:
         return list(range((last or 0) + 1))
@@ -26,13 +27,13 @@ def levels(text: str, last: int | None) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match:
             raise InputError(
-                f"--levels {text!r}: {part!r} is no level; write numbers and ranges, as in {_example(last)}"
+                f"{option} {text!r}: {part!r} is no level; write numbers and ranges, as in {_example(last)}"
             )
         low, high = int(match[1]), int(match[2] or match[1])
         if low > high:
-            raise InputError(f"--levels {text!r}: the range {part!r} runs backwards; write {high}-{low}")
+            raise InputError(f"{option} {text!r}: the range {part!r} runs backwards; write {high}-{low}")
         if last is not None and high > last:
-            raise InputError(f"--levels {text!r}: level {high} is unknown, this series has levels 0 to {last}")
+            raise InputError(f"{option} {text!r}: level {high} is unknown, this series has levels 0 to {last}")
         found.update(range(low, high + 1))
     return sorted(found)
 

@@ -8,7 +8,7 @@ makes up for L1. ``FIRST`` and ``SECOND`` change machine code which ``FIRST_UNDO
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,23 +116,41 @@ def _closing(path: str, turn: int) -> Edit:
     return Edit(f"KVM: x86: Say where {name} {text}", path, "", f"\n/* Here {name} {text}. */\n")
 
 
-def mails(edits: Iterator[Edit], source: Path, *, cover: str = "", trailers: str = "") -> list[bytes]:
-    """The mails of a series, the cover first where ``cover`` is its subject; AssertionError where an edit is none."""
+def mending() -> Iterator[Edit]:
+    """One patch that stands on the sixty: it puts right what ``WRONG`` broke."""
+    wrong = PARTICULAR[WRONG]
+    yield Edit("KVM: x86/mmu: Give an EPT walk's exit qualification its bit 5 back", WALK, wrong.new, wrong.old)
+
+
+def mails(
+    edits: Iterable[Edit], source: Path, *, cover: str = "", trailers: str = "", below: Iterable[Edit] = ()
+) -> list[bytes]:
+    """The mails of a series on ``source`` with ``below`` applied, the cover first where ``cover`` is its subject.
+
+    AssertionError where an edit is none.
+    """
     patches = list(edits)
     total = len(patches)
     texts: dict[str, str] = {}
+    for edit in below:
+        _changed(edit, texts, source)
     made = [_mail(0, total, cover, "What it is about.\n")] if cover else []
     for number, edit in enumerate(patches, 1):
-        before = texts.get(edit.path) or (source / edit.path).read_text(encoding="utf-8")
-        assert edit.old in before, f"{edit.path} has no {edit.old!r}"
-        after = before.replace(edit.old, edit.new, 1) if edit.old else before + edit.new
-        texts[edit.path] = after
+        before, after = _changed(edit, texts, source)
         rows = difflib.unified_diff(before.splitlines(True), after.splitlines(True), f"a/{edit.path}", f"b/{edit.path}")
         body = f"A small change to {edit.path}.\n---\n\ndiff --git a/{edit.path} b/{edit.path}\n{''.join(rows)}"
         made.append(_mail(number, total, edit.subject, body))
     if trailers:
         made[0 if cover else -1] = made[0 if cover else -1].replace(b"\n-- \n", f"\n{trailers}\n-- \n".encode())
     return made
+
+
+def _changed(edit: Edit, texts: dict[str, str], source: Path) -> tuple[str, str]:
+    """The edit's file before and after it; ``texts`` holds what the edits before made of the files."""
+    before = texts.get(edit.path) or (source / edit.path).read_text(encoding="utf-8")
+    assert edit.old in before, f"{edit.path} has no {edit.old!r}"
+    texts[edit.path] = before.replace(edit.old, edit.new, 1) if edit.old else before + edit.new
+    return before, texts[edit.path]
 
 
 def _mail(number: int, total: int, subject: str, body: str) -> bytes:
