@@ -34,7 +34,6 @@ from harness.run import (
 )
 from harness.run import bare as silicon
 
-ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
 SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
 
@@ -144,7 +143,7 @@ def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work])
 def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
     """The options of the latest run in place of those of this command line; InputError where it cannot go on."""
     info = journal.run_info(journal.latest())
-    asked = info["provenance"].get(ASKED)
+    asked = info["provenance"].get(of_series.ASKED)
     if asked is None:
         raise InputError(
             f"run {info['id']} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew"
@@ -237,7 +236,8 @@ def run(args: argparse.Namespace) -> int:
             works = unfinished(works, journal, run_number)
         else:
             asked = {name: getattr(args, name) for name in SELECTING}
-            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
+            made = bench.provenance() | {"host": platform.platform(), of_series.ASKED: asked}
+            run_number = journal.begin(sys.argv, made)
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
             options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
         table = Table(works, journal, run_number, args.json)

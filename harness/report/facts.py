@@ -12,7 +12,7 @@ from harness.findings import Finding, Row, of_run
 from harness.questions import parameters, selection
 from harness.report import baseline as known_findings
 from harness.report.series import UNKNOWN, PatchRow, patch_rows
-from harness.results import CellKey, Journal, Mark, Under, cpus
+from harness.results import CellKey, Journal, Mark, Under, cpus, of_series
 from kvmodel import machine
 
 MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
@@ -94,6 +94,11 @@ class Report:
         return None if self.ended is None else self.ended - self.begun
 
     @property
+    def mirror_asked(self) -> bool:
+        """Whether a mirror spoke: it is of one series, and a run may leave it out."""
+        return of_series.mirror_asked(self.provenance)
+
+    @property
     def levels(self) -> list[int]:
         """The levels that ran."""
         return sorted({r.level for r in self.rows})
@@ -127,7 +132,10 @@ class Report:
         if self.status != "complete":
             words.append(f"the run is {self.status}")
         drift = self.totals["drift"]
-        words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
+        if self.mirror_asked:
+            words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
+        else:
+            words.append("no mirror was asked")
         new, known = len(self.new_findings), len(self.findings) - len(self.new_findings)
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
         if known:

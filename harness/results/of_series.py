@@ -10,6 +10,7 @@ from typing import Any, Final
 from kvmodel import series as model
 
 PROVENANCE: Final = "series"  # where a run's provenance keeps it
+ASKED: Final = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class RunSeries:
             "options": self.options,
             "prerequisites": self.prerequisites,
         }
+
+
+def mirror_asked(provenance: Mapping[str, Any]) -> bool:
+    """Whether a run asked the mirror: it is of one series, and a run may leave it out."""
+    return of_run(provenance).mirrored and not provenance.get(ASKED, {}).get("no_mirror", False)
 
 
 def options(folder: str | None, on: str | None) -> str:

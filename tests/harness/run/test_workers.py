@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli.validate import ASKED, _untouched, resumed, unfinished
+from harness.cli.validate import _untouched, resumed, unfinished
 from harness.errors import HostError, InputError
 from harness.findings import of_run
 from harness.observe.l1 import Seen
@@ -18,6 +18,7 @@ from harness.questions.core import CORE, core, thin
 from harness.questions.loads import Load, Work, plan, settled
 from harness.results import cpus
 from harness.results.journal import Journal
+from harness.results.of_series import ASKED
 from harness.results.verdict import Mark
 from harness.run.judge import Voices
 from harness.run.workers import Done, Options, ask, costs, execute, shares
