@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.build import fetch
 from harness.build.cache import GIB, Cache, sha256
 from harness.build.kernel import BUILD_ENV, NICE, jobs
@@ -18,7 +19,7 @@ from harness.process import programs
 VERSION: Final = "3.0"
 SUITE: Final = "trixie"
 OLDEST: Final = (2, 8)  # the first release with mode-based execute control
-PATCHES: Final = Path(__file__).resolve().parents[2] / "images" / "bochs"
+PATCHES: Final = places.IMAGES / "bochs"
 LOG_LINES: Final = 1450  # lines of configure's and make's output, for the first estimate
 ROOM: Final = GIB  # bytes of disk for source, objects and binary
 

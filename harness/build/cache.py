@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from harness import places
 from harness.errors import BuildError
 from harness.process import PROGRESS, Progress, Task, programs
 
@@ -41,8 +42,7 @@ def default_root() -> Path:
     """KVMIRROR_CACHE, else kvmirror under XDG_CACHE_HOME, else ~/.cache/kvmirror."""
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen).expanduser().absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser().absolute() / "kvmirror"
+    return places.user_cache()
 
 
 def digest(kind: str, key: Key) -> str:

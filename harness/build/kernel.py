@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.build import fetch
 from harness.build.cache import GIB, Cache, digest, sha256
 from harness.errors import BuildError, CompileError, FetchError, InputError
@@ -24,7 +25,7 @@ from harness.process import programs
 from harness.series import pinned
 
 SUITE: Final = "trixie"
-FRAGMENT: Final = Path(__file__).resolve().parents[2] / "images" / "kernel" / "config.fragment"
+FRAGMENT: Final = places.IMAGES / "kernel" / "config.fragment"
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 1  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare
@@ -108,7 +109,7 @@ def _unpacked(cache: Cache, tarball: Path) -> Path:
         )
         if done.returncode:
             raise InputError(f"{tarball} cannot be unpacked: {programs.tail(done.stderr, 3)}; name a kernel's tarball")
-        pinned.version(folder, tarball)
+        pinned.of_tree(folder, str(tarball))
 
     return cache.entry(
         "linux-source", {"tarball": sha256(tarball)}, build, needs=SOURCE_ROOM, title="unpack the kernel"
@@ -128,13 +129,13 @@ def _from_git(cache: Cache, linux: Path) -> Path:
         git("archive", "--format=tar", "-o", str(archive), "HEAD")
         programs.run(["tar", "-xf", archive, "-C", folder, "--no-same-owner"], nice=NICE)
         archive.unlink()
-        pinned.version(folder, linux)
+        pinned.of_tree(folder, str(linux))
 
     return cache.entry("linux-source", {"git-tree": commit}, build, needs=2 * SOURCE_ROOM, title="export the kernel")
 
 
 def _from_folder(cache: Cache, linux: Path) -> Path:
-    pinned.version(linux, linux)
+    pinned.of_tree(linux, str(linux))
     if (linux / ".config").exists() or (linux / "include" / "config").exists():
         raise InputError(f"--linux {linux}: something was built in it; run `make mrproper` there, or name a tarball")
     listed = []
@@ -286,7 +287,7 @@ def _build(cache: Cache, pristine: Path, tree: Path, error: type[BuildError] | t
     """Make ``tree``: working source, configuration, image and modules; ``base.json`` comes last."""
     cache.room(BUILD_ROOM, "the base kernel's build")
     src, build = tree / "src", tree / "build"
-    with cache.building(BUILD_KIND, title=f"kernel {pinned.version(pristine, pristine)}", lines=LOG_LINES) as task:
+    with cache.building(BUILD_KIND, title=f"kernel {pinned.of_tree(pristine, str(pristine))}", lines=LOG_LINES) as task:
         task.note = "copying the source"
         for folder in (src, build, tree / "base"):  # of a build that died half-way
             shutil.rmtree(folder, ignore_errors=True)

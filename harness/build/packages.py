@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.errors import BuildError
 
-LIST: Final = Path(__file__).resolve().parents[1] / "packages.txt"
+LIST: Final = places.PACKAGES / "harness" / "packages.txt"
 FOLDERS: Final = "/usr/sbin:/sbin"  # where a user's PATH may not lead
 
 

@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from harness import protocol
+from harness import places, protocol
 from harness.build.cache import Cache, sha256
 from harness.errors import BuildError
 from harness.process import programs
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-IMAGES: Final = ROOT / "images"
+IMAGES: Final = places.IMAGES
 MULTIBOOT_MAGIC: Final = 0x1BADB002
 MULTIBOOT_WITHIN: Final = 8192  # bytes of the file in which loaders look for the header
 CLIENT_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-static")
@@ -44,16 +43,8 @@ def build(cache: Cache) -> Path:
 
     def make(folder: Path) -> None:
         out = folder / "objects"
-        words: list[programs.Arg] = [
-            "make",
-            "-s",
-            "-C",
-            IMAGES / "probe",
-            f"O={out}",
-            f"PYTHON={sys.executable}",
-            "CC=gcc",
-        ]
-        programs.run([*words, out / "probe.elf"], timeout=120)
+        values = (f"O={out}", f"ROOT={places.PACKAGES}", f"PYTHON={sys.executable}", "CC=gcc")
+        programs.run(["make", "-s", "-C", IMAGES / "probe", *values, out / "probe.elf"], timeout=120)
         image = (out / "probe.elf").read_bytes()
         check_multiboot(image)
         (folder / "probe.elf").write_bytes(image)

@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness import places
 from harness.build import debs, fetch, stubs
 from harness.build.cache import Cache
 from harness.errors import BuildError
 from harness.process import programs
 
-IMAGES: Final = Path(__file__).resolve().parents[2] / "images"
+IMAGES: Final = places.IMAGES
 SUITE: Final = "sid"
 PACKAGES: Final = ("qemu-system-x86", "dropbear-bin")
 QEMU: Final = "usr/bin/qemu-system-x86_64"

@@ -11,10 +11,10 @@ from harness.cli.common import add_command, add_journal
 from harness.cli.findings import explanation, find
 from harness.errors import InputError
 from harness.findings import of_run
+from harness.posted import opened
 from harness.process import programs
 from harness.report import bundle
 from harness.results import Journal, cpus
-from harness.series import opened
 
 
 def add_parser(commands: Any) -> None:

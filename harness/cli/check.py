@@ -20,7 +20,7 @@ from harness.oracle.image import Image, Worker
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import KVM, mutation, sharp
 from harness.oracle.specs import SPECS, Spec
-from harness.process import programs
+from harness.process import programs, table
 from harness.questions import selection
 from harness.results import LEFT_OUT, Journal
 from harness.series import Series, folder
@@ -178,11 +178,11 @@ def ranges(levels: list[int]) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """The run as text."""
-    print(f"{'check':32} {'cases':>10}  {'differ':>7}  versions of the code (levels)")
+    rows = [("check", "cases", "", "differ", "versions of the code (levels)")]
     for row in report["checks"]:
-        space = "all" if row["exhaustive"] else ""
         versions = " | ".join(ranges(levels) for levels in row["versions"].values())
-        print(f"{row['entry']:32} {row['cases']:>10} {space:3}{row['mismatches']:>6}  {versions}")
+        rows.append((row["entry"], row["cases"], "all" if row["exhaustive"] else "", row["mismatches"], versions))
+    print("\n".join(table.lines(rows, right=(1, 3))))
     for row in report["checks"]:
         for mismatch in row["shown"]:
             print(f"\n{mismatch}")

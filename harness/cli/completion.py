@@ -1,11 +1,9 @@
-"""``kvmirror completion``: what a shell completes, written out of the command line's own definition."""
+"""``kvmirror completion``: what a shell completes, written by shtab out of the command line's own definition."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,28 +17,46 @@ examples:
   kvmirror completion zsh >~/.zfunc/_kvmirror        with 'fpath+=~/.zfunc' before compinit in ~/.zshrc
   kvmirror completion fish >~/.config/fish/completions/kvmirror.fish
 """
-_NUMBERS: Final = {"levels", "naive", "patches"}  # comma-separated lists
+_LISTS: Final = {"levels", "naive", "patches"}  # comma-separated lists of numbers
 _NUMBER: Final = {"level", "patch"}
 _FILES: Final = {"FILE", "DIR", "PATH", "SOURCE"}
+_LEVELS: Final = " ".join(map(str, range(LAST_LEVEL + 1)))
+_LIST: Final = {
+    "bash": "_kvmirror_list",
+    "zsh": "_kvmirror_list",
+    "fish": "(_kvmirror_list)",
+    "preamble": {
+        "bash": f"""\
+_kvmirror_list() {{
+  local head=
+  [[ $1 == *,* ]] && head=${{1%,*}},
+  compgen -P "$head" -W "{_LEVELS}" -- "${{1##*,}}"
+}}""",
+        "zsh": f"_kvmirror_list() {{ compset -P '*,'; compadd -- {_LEVELS} }}",
+        "fish": f"""\
+function _kvmirror_list
+  __fish_complete_list , 'string split " " "{_LEVELS}"'
+end""",
+    },
+}
+"""What shtab needs to complete levels behind a comma."""
 
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """What may stand in one place: words, several of them with commas between, or a file's name."""
-
-    words: tuple[str, ...] = ()
-    commas: bool = False
-    files: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: its words, its subcommands, its options with what follows each (None: nothing does)."""
-
-    path: tuple[str, ...]
-    subcommands: tuple[str, ...]
-    options: tuple[tuple[str, str, Slot | None], ...]  # option, its help, its value
-    operands: Slot
+_BEHIND: Final = {
+    "zsh": """\
+_kvmirror_behind() {
+  local option=$1; shift
+  local -a options=(${(M)words[1,CURRENT-1]:#-*})
+  [[ $options[-1] == $option ]] && compadd -- "$@"
+}""",
+    "fish": """\
+function _kvmirror_behind
+  set -l options (commandline -opc | string match -- '-*')
+  if test (count $options) -gt 0; and test "$options[-1]" = $argv[1]
+    printf '%s\\n' $argv[2..-1]
+  end
+end""",
+}
+"""Words that are offered as long as the last option before the cursor is the one named first."""
 
 
 def add_parser(commands: Any, whole: Callable[[], argparse.ArgumentParser]) -> None:
@@ -62,191 +78,53 @@ def _print(shell: str, parser: argparse.ArgumentParser) -> int:
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The script for one of SHELLS."""
-    found = list(commands_of(parser))
-    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](found)
+    """The script for one of SHELLS. ``parser`` is marked for shtab by this: take another one to parse with."""
+    import shtab  # here: every command starts through this module, and one needs it
+
+    for command in list(commands_of(parser).values()):
+        one_level = "level" in {a.dest for a in command._actions}
+        for action in command._actions:
+            _mark(action, one_level)
+        if shell != "bash":
+            _mark_several(command)
+    text = shtab.complete(parser, shell, root_prefix=parser.prog).rstrip() + "\n"
+    # shtab writes (*): for operands that may be several, of which zsh completes one; *: is what zsh calls the rest.
+    return text.replace('"(*):', '"*:') if shell == "zsh" else text
 
 
-def commands_of(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[Command]:
-    """The command line as a list of commands."""
-    children: dict[str, argparse.ArgumentParser] = {}
-    options: list[tuple[str, str, Slot | None]] = []
-    operands = Slot()
+def commands_of(parser: argparse.ArgumentParser, path: str = "") -> dict[str, argparse.ArgumentParser]:
+    """The command line as its commands, by the words that lead to each."""
+    found = {path: parser}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            children = dict(action.choices)
-        elif action.option_strings:
-            value = None if action.nargs == 0 else _slot(action, "level" in {a.dest for a in parser._actions})
-            about = (action.help or "").replace("%%", "%")
-            options += [(name, about, value) for name in action.option_strings]
-        else:
-            operands = _slot(action, False)
-    yield Command(path, tuple(children), tuple(options), operands)
-    for name, child in children.items():
-        yield from commands_of(child, (*path, name))
+            for name, child in action.choices.items():
+                found |= commands_of(child, f"{path} {name}".strip())
+    return found
 
 
-def _slot(action: argparse.Action, one_level: bool) -> Slot:
-    if action.choices:
-        return Slot(tuple(map(str, action.choices)))
-    if action.dest in _NUMBERS:
-        return Slot(tuple(map(str, range(LAST_LEVEL + 1))), commas=True)
-    if action.dest in _NUMBER:
-        return Slot(tuple(map(str, range(LAST_LEVEL + 1))))
-    if action.dest == "param":
-        return Slot((*selection.PARAM_VALUES, *(() if one_level else ("all",))))
-    if action.dest in ("vectors", "ids"):
-        return Slot(core.NAMES)
-    if action.type is Path or action.metavar in _FILES:
-        return Slot(files=True)
-    return Slot()
+def _mark(action: argparse.Action, one_level: bool) -> None:
+    """Tell shtab what may stand in a place; a command with ``--level`` asks for one value of the parameter."""
+    if action.choices or action.nargs == 0:
+        return
+    if action.dest in _LISTS:
+        action.complete = _LIST  # type: ignore[attr-defined]
+    elif action.dest in _NUMBER:
+        action.choices = range(LAST_LEVEL + 1)
+    elif action.dest == "param":
+        action.choices = (*selection.PARAM_VALUES, *(() if one_level else ("all",)))
+    elif action.dest in ("vectors", "ids"):
+        action.choices = core.NAMES
+    elif action.type is Path or action.metavar in _FILES:
+        action.complete = "file"  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The command line as branches of ``case``, which bash and zsh read alike."""
-
-    paths: str  # pattern of every command's words
-    values: str  # what may follow an option, by command/option
-    words: str  # what else may stand, by command
-
-    @classmethod
-    def of(cls, commands: list[Command]) -> Tables:
-        """From the commands."""
-        values: list[str] = []
-        words: list[str] = []
-        for c in commands:
-            path = " ".join(c.path)
-            for name, _, value in c.options:
-                if value is not None:
-                    values.append(f"    {shlex.quote(f'{path}/{name}')}) {_choose(value)} ;;")
-            everything = " ".join((*c.subcommands, *c.operands.words))
-            files = " files=1" if c.operands.files else ""
-            names = shlex.quote(" ".join(name for name, _, _ in c.options))
-            words.append(f"    {shlex.quote(path)}) offer={shlex.quote(everything)} flags={names}{files} ;;")
-        paths = " | ".join(shlex.quote(" ".join(c.path)) for c in commands if c.path)
-        return cls(paths, "\n".join(values), "\n".join(words))
-
-
-def _bash(commands: list[Command]) -> str:
-    tables = Tables.of(commands)
-    return f"""\
-# kvmirror's completion for bash; written by 'kvmirror completion bash'.
-_kvmirror() {{
-  local cur=${{COMP_WORDS[COMP_CWORD]}} prev= where= longer= offer= flags= files= commas= head= at
-  COMPREPLY=()
-  for ((at = 1; at < COMP_CWORD; at++)); do
-    longer="${{where:+$where }}${{COMP_WORDS[at]}}"
-    case $longer in
-    {tables.paths}) where=$longer ;;
-    esac
-    # The last option that stands before the cursor: its values may be several.
-    case ${{COMP_WORDS[at]}} in -*) prev=${{COMP_WORDS[at]}} ;; esac
-  done
-  [[ ${{COMP_WORDS[COMP_CWORD - 1]}} == "$prev" || $prev == --vectors ]] || prev=
-  [[ $cur == -* ]] && prev=
-  case $where/$prev in
-{tables.values}
-    *)
-      case $where in
-{tables.words}
-      esac
-      [[ $cur == -* ]] && offer=$flags files=
-      ;;
-  esac
-  if [[ $commas && $cur == *,* ]]; then
-    head=${{cur%,*}},
-    cur=${{cur##*,}}
-  fi
-  while IFS= read -r at; do COMPREPLY+=("$head$at"); done < <(compgen -W "$offer" -- "$cur")
-  if [[ $files ]]; then
-    while IFS= read -r at; do COMPREPLY+=("$at"); done < <(compgen -f -- "$cur")
-  fi
-}}
-complete -o filenames -F _kvmirror kvmirror
-"""
-
-
-def _zsh(commands: list[Command]) -> str:
-    tables = Tables.of(commands)
-    return f"""\
-#compdef kvmirror
-# kvmirror's completion for zsh; written by 'kvmirror completion zsh'.
-_kvmirror() {{
-  emulate -L zsh
-  local cur=$words[CURRENT] prev= where= longer= offer= flags= files= commas= at
-  for ((at = 2; at < CURRENT; at++)); do
-    longer="${{where:+$where }}$words[at]"
-    case $longer in
-    {tables.paths}) where=$longer ;;
-    esac
-    case $words[at] in -*) prev=$words[at] ;; esac
-  done
-  [[ $words[CURRENT-1] == "$prev" || $prev == --vectors ]] || prev=
-  [[ $cur == -* ]] && prev=
-  case $where/$prev in
-{tables.values}
-    *)
-      case $where in
-{tables.words}
-      esac
-      [[ $cur == -* ]] && offer=$flags files=
-      ;;
-  esac
-  [[ -n $commas ]] && compset -P '*,'
-  compadd -- ${{=offer}}
-  [[ -n $files ]] && _files
-}}
-_kvmirror "$@"
-"""
-
-
-def _choose(slot: Slot) -> str:
-    offer = f"offer={shlex.quote(' '.join(slot.words))}"
-    return offer + (" commas=1" if slot.commas else "") + (" files=1" if slot.files else "")
-
-
-_FISH_HEAD: Final = """\
-# kvmirror's completion for fish; written by 'kvmirror completion fish'.
-complete -c kvmirror -f
-function __kvmirror_behind
-    # Whether the last option before the cursor is this one: its values may be several.
-    set -l found (commandline -opc | string match -- '-*')
-    test (count $found) -gt 0; and test "$found[-1]" = $argv[1]
-end
-"""
-
-
-def _fish(commands: list[Command]) -> str:
-    lines = []
-    for c in commands:
-        if c.path:
-            below = f"; and not __fish_seen_subcommand_from {' '.join(c.subcommands)}" if c.subcommands else ""
-            when = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in c.path) + below
-        else:
-            when = "__fish_use_subcommand"
-        start = f"complete -c kvmirror -n {shlex.quote(when)}"
-        for name in c.subcommands:
-            lines.append(f"{start} -a {name}")
-        if c.operands.words:
-            lines.append(f"{start} -a {shlex.quote(' '.join(c.operands.words))}")
-        if c.operands.files:
-            lines.append(f"{start} -F")
-        for name, about, value in c.options:
-            flag = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
-            lines.append(f"{start} {flag}{_fish_value(value)} -d {shlex.quote(about)}")
-            if name == "--vectors" and value is not None:
-                several = shlex.quote(f"{when}; and __kvmirror_behind --vectors")
-                lines.append(f"complete -c kvmirror -n {several} -a {shlex.quote(' '.join(value.words))}")
-    return _FISH_HEAD + "\n".join(lines) + "\n"
-
-
-def _fish_value(slot: Slot | None) -> str:
-    if slot is None:
-        return ""
-    if slot.files:
-        return " -r -F"
-    words = " ".join(slot.words)
-    if slot.commas:
-        words = f'(__fish_complete_list , \'string split " " "{words}"\')'
-    return f" -x -a {shlex.quote(words)}"
+def _mark_several(command: argparse.ArgumentParser) -> None:
+    """Have the second and later words of an option completed, of which shtab completes the first (but for bash)."""
+    for action in [a for a in command._actions if a.option_strings and a.nargs == argparse.ONE_OR_MORE]:
+        words = " ".join((action.option_strings[0], *map(str, action.choices or ())))
+        more = command.add_argument(f"more {action.dest}", nargs="+", help=action.help)
+        more.complete = {  # type: ignore[attr-defined]
+            "zsh": f" _kvmirror_behind {words}",  # with the space zsh adds no arguments of its own
+            "fish": f"(_kvmirror_behind {words})",
+            "preamble": _BEHIND,
+        }

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from harness.cli import settings
+from harness.process import table
 
 EXAMPLES = """\
 examples:
@@ -39,10 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({key: {"value": _plain(v.value), "source": v.source} for key, v in values.items()}, indent=1))
         return 0
-    rows = [(key, value, source) for key, value, source in lines(values)]
-    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    for key, value, source in rows:
-        print(f"{key:{widths[0]}}  {value:{widths[1]}}  {source}")
+    print("\n".join(table.lines(lines(values))))
     return 0
 
 

@@ -10,7 +10,7 @@ from harness.build import kernel
 from harness.cli.common import PARAMS_HELP, add_builds, add_command
 from harness.coverage import Counted, Covered, Reach, Written, authors, build, collect, counters, judge
 from harness.errors import InputError
-from harness.process import PROGRESS, programs
+from harness.process import PROGRESS, programs, table
 from harness.questions import parameters, plan, selection
 from harness.run import Bench, Options, Voices, huge_pages
 from harness.series import base_state, states
@@ -88,12 +88,11 @@ def _level(named: str | None, last: int) -> int:
 
 def text(counted: Counted, covered: list[Covered]) -> list[str]:
     """The table, and the lines that a reviewer wants to see."""
-    found = [f"{'patch':>5} {'lines':>6} {'reached':>8} {'set-up':>7} {'never':>6}  subject"]
-    for one in covered:
-        counts = [len(one.of(reach)) for reach in Reach]
-        found.append(_row(one.patch.number, len(one.lines), counts, one.patch.subject))
     everything = [line for one in covered for line in one.lines]
-    found.append(_row("all", len(everything), [sum(line.reach is r for line in everything) for r in Reach], ""))
+    rows: list[tuple[object, ...]] = [("patch", "lines", "reached", "set-up", "never", "subject")]
+    rows += [(c.patch.number, len(c.lines), *(len(c.of(r)) for r in Reach), c.patch.subject) for c in covered]
+    rows.append(("all", len(everything), *(sum(line.reach is r for line in everything) for r in Reach), ""))
+    found = table.lines(rows, right=range(5))
     found.append(
         f"{counted.asked} vectors asked in {counted.loads} loads, {counted.blocked} blocked, {counted.merged} merged"
     )
@@ -105,11 +104,6 @@ def text(counted: Counted, covered: list[Covered]) -> list[str]:
         if chosen:
             found += ["", f"{title}:", *map(_told, chosen)]
     return found
-
-
-def _row(name: object, lines: int, counts: list[int], subject: str) -> str:
-    reached, setup, never = counts
-    return f"{name:>5} {lines:>6} {reached:>8} {setup:>7} {never:>6}  {subject}".rstrip()
 
 
 def _told(line: Written) -> str:

@@ -24,6 +24,7 @@ from harness.cli import (
     series,
     settings,
     validate,
+    vectors,
 )
 from harness.errors import KvmirrorError
 
@@ -32,6 +33,7 @@ COMMANDS = (
     validate,
     run,
     predict,
+    vectors,
     findings,
     bundle,
     coverage,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.common import MIRROR_PARAM_HELP, add_level, one_level, want_mirror
+from harness.posted import opened
 from harness.questions import selection
 from harness.results import cpus, stands
-from harness.series import opened
 from kvmodel import machine, sdm
 from kvmodel.question.outcome import NotApplicable
 

@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
         series = folder.read(args.series) if args.series else folder.read()
         sys.stdout.write(mail.reply(report, series, args.tester))
     if args.b4_check:
-        patch = mails.parse(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
+        from harness.posted import letter
+
+        patch = letter.one(sys.stdin.buffer.read(mails.MAX_BYTES + 1), "the mail on standard input")
         print(json.dumps(mail.b4_check(report, patch), indent=1))
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings], report.levels)

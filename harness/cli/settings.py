@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness import places
 from harness.build import cache
 from harness.errors import InputError
 from harness.hosts import address
@@ -138,8 +139,7 @@ class Value:
 
 def user_file() -> Path:
     """Where a user keeps defaults for every folder."""
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "kvmirror" / "config.toml"
+    return places.user_config() / "config.toml"
 
 
 def files(named: Path | None) -> list[Path]:

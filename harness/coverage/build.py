@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.build import BaseKernel, Cache, kernel
 from harness.build import modules as levels
 from harness.errors import BuildError, CompileError
@@ -24,7 +25,7 @@ KIND: Final = "coverage"
 RECIPE: Final = 1  # counts changes of how they are built
 OLDEST: Final = 12  # gcc's version: older ones lay out their counters otherwise
 MODULE: Final = "kvmirror_coverage"
-SOURCE: Final = Path(__file__).resolve().parents[2] / "images" / "coverage" / f"{MODULE}.c"
+SOURCE: Final = places.IMAGES / "coverage" / f"{MODULE}.c"
 KVM: Final = "arch/x86/kvm"
 MAKEFILE: Final = f"{KVM}/Makefile"
 # As the kernel's own gcov build has them, a loop's counters not gathered in registers; and functions counted before

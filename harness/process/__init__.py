@@ -1,6 +1,7 @@
 """Other programs: the only place of the harness that starts them, ends them, and shows what they are at."""
 
-from harness.process import parallel, programs
+from harness.process import parallel, programs, table
+from harness.process.parallel import side_by_side
 from harness.process.progress import PROGRESS, Progress, Task
 
 __all__ = [
@@ -9,4 +10,6 @@ __all__ = [
     "Task",
     "parallel",
     "programs",
+    "side_by_side",
+    "table",
 ]

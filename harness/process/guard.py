@@ -1,4 +1,4 @@
-"""The guard of harness/proc.py, run as a program: ends the process groups of a parent that died without doing so.
+"""The guard of ``programs``, run as a program: ends the process groups of a parent that died without doing so.
 
 Reads "+GROUP" and "-GROUP" lines. When the pipe closes the parent is gone, and so must be the groups left.
 """

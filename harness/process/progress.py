@@ -1,20 +1,22 @@
 """What the user sees while long work goes on: standard error only, one line for each piece of work.
 
-On a terminal the lines update themselves; elsewhere a plain line comes every few seconds. Work that ends within
-two seconds says nothing.
+On a terminal the lines update themselves (``screen``); elsewhere a plain line comes every few seconds. Work that ends
+within two seconds says nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from harness.process.screen import Screen
 
 QUIET: Final = 2.0  # seconds before a piece of work is spoken of
 REDRAW: Final = 0.25  # seconds between updates on a terminal
@@ -29,6 +31,11 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, second = divmod(whole, 60)
     return f"{minutes}:{second:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
+def harmless(text: str, keep: str = "\n\t") -> str:
+    """``text`` with what would steer a terminal, but for ``keep``, as its escape: some comes from hosts and mails."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class Task:
@@ -91,20 +98,24 @@ class Task:
             return by_record if by_pace is None else done * by_pace + (1 - done) * by_record
         return by_pace
 
-    def text(self) -> str:
-        """One line: name, bar, elapsed, estimate, note."""
-        done = self.fraction()
-        parts = [f"{self.name:24}"]
-        if done is not None:
-            full = round(done * BAR)
-            parts.append(f"[{'#' * full}{'.' * (BAR - full)}] {done:4.0%}")
-        parts.append(duration(self.elapsed))
-        left = self.left()
+    def more(self) -> str:
+        """What is said besides name and bar: elapsed, estimate, note."""
+        done, left = self.fraction(), self.left()
+        parts = [duration(self.elapsed)]
         if left is not None and done is not None and done < 1:
             parts.append(f"about {duration(left)} left")
         if self.note:
-            parts.append(self.note)
+            parts.append(harmless(self.note))
         return "  ".join(parts)
+
+    def text(self) -> str:
+        """One plain line: name, bar, elapsed, estimate, note."""
+        done = self.fraction()
+        bar = ""
+        if done is not None:
+            full = round(done * BAR)
+            bar = f"[{'#' * full}{'.' * (BAR - full)}] {done:4.0%}  "
+        return f"{self.name:24}  {bar}{self.more()}"
 
 
 class Progress:
@@ -114,7 +125,7 @@ class Progress:
         self._stream = stream
         self._lock = threading.RLock()
         self._tasks: list[Task] = []
-        self._drawn = 0  # lines on the terminal that are ours
+        self._screen: Screen | None = None  # made when something is first drawn
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
@@ -151,7 +162,7 @@ class Progress:
         """A line of its own, above the work under way."""
         with self._lock:
             self._erase()
-            self._write(text + "\n")
+            self._write(harmless(text) + "\n")
             self._draw()
 
     @contextlib.contextmanager
@@ -170,7 +181,7 @@ class Progress:
             self._erase()
             self._tasks.remove(task)
             if task.elapsed >= QUIET:
-                self._write(f"{task.name:24}  {self._colour(how)} after {duration(task.elapsed)}\n")
+                self._ended(task.name, how, f"after {duration(task.elapsed)}")
             self._draw()
 
     def _run(self) -> None:
@@ -181,7 +192,6 @@ class Progress:
                     self._wake.clear()
                     continue
                 if self.terminal:
-                    self._erase()
                     self._draw()
                 else:
                     self._plain()
@@ -195,28 +205,39 @@ class Progress:
                 self._write(task.text().rstrip() + "\n")
 
     def _erase(self) -> None:
-        if self._drawn:
-            self._write(f"\x1b[{self._drawn}A\x1b[J")
-            self._drawn = 0
+        if self._screen is not None:
+            with _whatever_the_stream():
+                self._screen.erase()
 
     def _draw(self) -> None:
-        if not self.terminal:
-            return
-        width = shutil.get_terminal_size().columns
-        for task in self._tasks:
-            if task.elapsed >= QUIET:
-                self._write(task.text()[: width - 1] + "\n")
-                self._drawn += 1
+        rows = [(t.name, t.fraction(), t.more()) for t in self._tasks if t.elapsed >= QUIET]
+        if rows and self.terminal:
+            with _whatever_the_stream():
+                self._on_screen().draw(rows)
 
-    def _colour(self, how: str) -> str:
-        if not self.terminal or "NO_COLOR" in os.environ:
-            return how
-        return f"\x1b[{32 if how == 'done' else 31}m{how}\x1b[0m"
+    def _ended(self, name: str, how: str, more: str) -> None:
+        if self.terminal:
+            with _whatever_the_stream():
+                self._on_screen().ended(name, how, more)
+        else:
+            self._write(f"{name:24}  {how} {more}\n")
+
+    def _on_screen(self) -> Screen:
+        from harness.process.screen import Screen
+
+        if self._screen is None or self._screen.stream is not self.stream:
+            self._screen = Screen(self.stream)
+        return self._screen
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with _whatever_the_stream():
             self.stream.write(text)
             self.stream.flush()
+
+
+def _whatever_the_stream() -> contextlib.suppress:
+    """A terminal that goes away must not end the work."""
+    return contextlib.suppress(OSError, ValueError)
 
 
 PROGRESS: Final = Progress()

@@ -6,7 +6,7 @@ the whole space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -246,11 +246,8 @@ TRACED: dict[str, Callable[[], Iterator[Vector]]] = {
     part.__name__: part for part in (nx_huge_pages, removed_tables, trace_formats)
 }
 
-# What a user may name: whole spaces, and every part of them.
-NAMES: tuple[str, ...] = ("core", "full", "sequences", "client", "thin", *CORE, *BEYOND, *TRACED)
 
-
-def _all(parts: dict[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
+def _all(parts: Mapping[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
     seen: dict[str, Vector] = {}
     for part in parts.values():
         for vector in part():
@@ -288,3 +285,32 @@ def thin() -> list[Vector]:
             for gp in (UWX, SWX)
         ),
     ]
+
+
+def sequences() -> list[Vector]:
+    """Every sequence of accesses of one L2."""
+    return _all(SEQUENCES)
+
+
+def client() -> list[Vector]:
+    """Everything that the small KVM client is asked in several steps."""
+    return _all(CLIENT)
+
+
+_SPACES = (core, full, sequences, client, thin)
+SPACES: dict[str, Callable[[], list[Vector]]] = {space.__name__: space for space in _SPACES}
+PARTS: dict[str, Callable[[], Iterator[Vector]]] = CORE | BEYOND | TRACED
+
+# What a user may name: whole spaces, and every part of them.
+NAMES: tuple[str, ...] = (*SPACES, *PARTS)
+
+
+def named(name: str) -> list[Vector] | None:
+    """The vectors of a space or a part; None where nothing has that name."""
+    found = SPACES.get(name) or PARTS.get(name)
+    return None if found is None else list(found())
+
+
+def about(name: str) -> str:
+    """What a space or a part is for, in one sentence or two."""
+    return " ".join(((SPACES.get(name) or PARTS[name]).__doc__ or "").split())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from harness.errors import InputError
 from harness.questions import core, parameters
-from harness.questions.client import CLIENT
-from harness.questions.sequences import SEQUENCES
 from kvmodel.question.vector import Vector, VectorError, parse
 
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
@@ -57,18 +56,8 @@ def vector_list(names: list[str]) -> list[Vector]:
 
 
 def _named(name: str) -> list[Vector]:
-    if name == "core":
-        return core.core()
-    if name == "thin":
-        return core.thin()
-    if name == "full":
-        return core.full()
-    if name == "sequences":
-        return [vector for part in SEQUENCES.values() for vector in part()]
-    if name == "client":
-        return [vector for part in CLIENT.values() for vector in part()]
-    if part := (core.CORE | core.BEYOND | core.TRACED).get(name):
-        return list(part())
+    if (found := core.named(name)) is not None:
+        return found
     if name.startswith("@"):
         try:
             lines = Path(name[1:]).read_text(encoding="utf-8").split()
@@ -79,8 +68,15 @@ def _named(name: str) -> list[Vector]:
 
 
 def vector(name: str) -> Vector:
-    """The vector of an id; InputError where it is none."""
+    """The vector of an id, in full or in short. Raises InputError where it is none."""
     try:
         return parse(name)
     except VectorError as error:
-        raise InputError(f"{error}; parts are {', '.join(core.NAMES)}") from error
+        if "." in name:
+            raise InputError(f"{error}; 'kvmirror vectors' lists what can be asked") from error
+        near = get_close_matches(name, core.NAMES, 3) or [n for n in core.NAMES if name in n]
+        meant = f"did you mean {' or '.join(near)}? The" if near else "the"
+        raise InputError(
+            f"{name!r} names no vectors: {meant} parts are {', '.join(core.NAMES)} ('kvmirror vectors' says what each "
+            "is for); or write an id, as e4k.l1=r--u.fetch.mbec=on"
+        ) from error

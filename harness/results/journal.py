@@ -8,7 +8,6 @@ A cell (level, parameter, machine) is committed whole, so that an interrupted ru
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness import places
 from harness.errors import InputError
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, Prediction
@@ -118,8 +118,7 @@ class CellKey:
 
 def default_path() -> Path:
     """The journal in the user's state folder."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "kvmirror" / "journal.sqlite"
+    return places.user_state() / "journal.sqlite"
 
 
 class Journal:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.build import Cache, Modules, digest, kernel
 from harness.build import modules as levels
-from harness.errors import BuildError
-from harness.process import programs
+from harness.errors import BuildError, SeriesError
+from harness.process import programs, side_by_side, table
 from harness.review import identity
 from harness.review.identity import Difference
-from harness.series import Offset, Patch, Series
+from harness.series import Offset, Patch, Series, harmless
 from harness.series import folder as series_io
 from kvmodel.series import Claim
+
+CHECKERS: Final = 2  # of checkpatch at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,67 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | 
             )
         )
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One patch as far as it can be judged without a build."""
+
+    patch: Patch
+    offsets: tuple[Offset, ...]
+    checkpatch: tuple[str, ...]
+
+    @property
+    def claim(self) -> str:
+        """What the mail claims; only a build can hold it against the machine code."""
+        return "" if self.patch.claim is Claim.NONE else f"{self.patch.claim.value}: not built"
+
+
+def glance(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | None = None) -> list[Glance]:
+    """Whether each patch applies in its place, how, and what checkpatch says; nothing is built.
+
+    SeriesError where one does not apply, with the patch that belongs before it where there is one.
+    """
+    pristine = kernel.source(cache, linux)
+    try:
+        applied = series_io.states(series, pristine)
+    except SeriesError as error:
+        raise SeriesError(f"{error}{_out_of_order(series, pristine)}") from error
+    with cache.progress.task("checkpatch", total=len(wanted)) as task:
+
+        def some(first: int) -> list[tuple[str, ...]]:
+            found = []
+            for number in wanted[first::CHECKERS]:
+                found.append(checkpatch(cache, pristine, series.patches[number - 1]))
+                task.advance()
+            return found
+
+        jobs: dict[str, Callable[[], list[tuple[str, ...]]]] = {
+            str(first): functools.partial(some, first) for first in range(CHECKERS)
+        }
+        parts = side_by_side(jobs)
+    said = [parts[str(at % CHECKERS)][at // CHECKERS] for at in range(len(wanted))]
+    return [
+        Glance(series.patches[number - 1], applied[number - 1].offsets, lines)
+        for number, lines in zip(wanted, said, strict=True)
+    ]
+
+
+def _out_of_order(series: Series, pristine: Path) -> str:
+    """Which patch belongs before the first that does not apply, in words; the empty text where none helps."""
+    failing = next(n for n in range(1, series.last + 1) if not _applies(series, pristine, range(1, n + 1)))
+    for later in range(failing + 1, series.last + 1):
+        if _applies(series, pristine, [*range(1, failing), later, failing]):
+            return f"; after patch {later} it applies: patch {later} belongs before it"
+    return ""
+
+
+def _applies(series: Series, pristine: Path, order: Sequence[int]) -> bool:
+    try:
+        series_io.in_order(series, pristine, order)
+    except SeriesError:
+        return False
+    return True
 
 
 def files(modules: Modules) -> dict[str, Path]:
@@ -161,32 +225,57 @@ def others(row: Row) -> list[str]:
     return found
 
 
+GLANCED = ("patch", "applies", "checkpatch", "claim", "subject")
 HEAD = ("patch", "applies", "builds", "warnings", "checkpatch", "functions", "claim", "subject")
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """The row's columns, in the order of HEAD."""
-    errors = sum("ERROR:" in line for line in row.checkpatch)
-    far = max((abs(o.lines) for o in row.offsets), default=0)
     return (
         str(row.number),
-        f"{len(row.offsets)} offsets, at most {far}" if row.offsets else "exact",
+        _landed(row.offsets),
         f"{row.seconds:.0f} s",
         str(len(row.new_warnings)),
-        f"{errors} E, {len(row.checkpatch) - errors} W" if row.checkpatch else "clean",
+        _graded(row.checkpatch),
         str(len(row.difference.functions)),
         row.verdict,
-        row.patch.subject,
+        harmless(row.patch.subject),
     )
+
+
+def _landed(offsets: Sequence[Offset]) -> str:
+    return f"{len(offsets)} offsets, at most {max(abs(o.lines) for o in offsets)}" if offsets else "exact"
+
+
+def _graded(lines: Sequence[str]) -> str:
+    errors = sum("ERROR:" in line for line in lines)
+    return f"{errors} E, {len(lines) - errors} W" if lines else "clean"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def glanced(rows: Sequence[Glance]) -> str:
+    """The table of what was seen without a build, and under each patch what checkpatch says."""
+    table = [GLANCED]
+    for row in rows:
+        subject = harmless(row.patch.subject)
+        table.append((str(row.patch.number), _landed(row.offsets), _graded(row.checkpatch), row.claim, subject))
+    head, *lines = _table(table)
+    shown = [head]
+    for row, line in zip(rows, lines, strict=True):
+        shown += [line, *(f"       {harmless(said, 400)}" for said in row.checkpatch)]
+    return "\n".join(shown)
 
 
 def text(rows: Sequence[Row], verbose: bool = False) -> str:
     """The table for a terminal: a row a patch, and under it, indented, what changed by name."""
-    table = [HEAD, *map(cells, rows)]
-    widths = [max(len(r[i]) for r in table) for i in range(len(HEAD))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(HEAD, widths, strict=True)).rstrip()]
-    for row, shown in zip(rows, table[1:], strict=True):
-        lines.append("  ".join(c.ljust(w) for c, w in zip(shown, widths, strict=True)).rstrip())
+    head, *shown = table.lines([HEAD, *map(cells, rows)])
+    lines = [head]
+    for row, line in zip(rows, shown, strict=True):
+        lines.append(line)
         if row.difference.functions:
             lines.append(f"       functions: {functions(row)}")
         lines += [f"       {line}" for line in (*others(row), *row.new_warnings, *row.checkpatch)]
@@ -204,6 +293,20 @@ def markdown(rows: Sequence[Row]) -> str:
         words = (*cells(row)[:-1], changed or "nothing")
         lines.append("| " + " | ".join(w.replace("|", "\\|").replace("*", "\\*") for w in words) + " |")
     return "\n".join(lines)
+
+
+def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
+    """The rows of a check without a build as plain values."""
+    return [
+        {
+            "number": row.patch.number,
+            "subject": row.patch.subject,
+            "claim": row.patch.claim.value,
+            "offsets": [{"file": o.path, "hunk": o.hunk, "lines": o.lines} for o in row.offsets],
+            "checkpatch": list(row.checkpatch),
+        }
+        for row in rows
+    ]
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

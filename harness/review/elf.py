@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
+import io
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from elftools.common.exceptions import ELFError
+from elftools.elf import sections
+from elftools.elf.constants import SH_FLAGS, SHN_INDICES
+from elftools.elf.elffile import ELFFile
+from elftools.elf.enums import ENUM_ST_INFO_BIND, ENUM_ST_INFO_TYPE
+from elftools.elf.relocation import RelocationSection
+
 from harness.errors import BuildError
 
-SHT_SYMTAB: Final = 2
-SHT_RELA: Final = 4
-SHT_NOBITS: Final = 8
-SHF_WRITE: Final = 1
-SHF_ALLOC: Final = 2
-SHF_EXECINSTR: Final = 4
-SHN_UNDEF: Final = 0
-SHN_ABS: Final = 0xFFF1
-STB_LOCAL: Final = 0
-STT_FUNC: Final = 2
-STT_SECTION: Final = 3
+SHT_NOBITS: Final = "SHT_NOBITS"
+SHF_WRITE: Final = SH_FLAGS.SHF_WRITE
+SHF_ALLOC: Final = SH_FLAGS.SHF_ALLOC
+SHF_EXECINSTR: Final = SH_FLAGS.SHF_EXECINSTR
+SHN_UNDEF: Final = SHN_INDICES.SHN_UNDEF
+SHN_ABS: Final = SHN_INDICES.SHN_ABS
+STB_LOCAL: Final = ENUM_ST_INFO_BIND["STB_LOCAL"]
+STT_FUNC: Final = ENUM_ST_INFO_TYPE["STT_FUNC"]
+STT_SECTION: Final = ENUM_ST_INFO_TYPE["STT_SECTION"]
 
-_SECTION: Final = struct.Struct("<IIQQQQIIQQ")
+# Elf64_Sym and Elf64_Rela. A module has tens of thousands of them, which pyelftools reads one by one, in eight times
+# the time; the tables' places and everything else come from it.
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _RELA: Final = struct.Struct("<QQq")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section; ``address`` and ``size`` in bytes, ``data`` empty where the file holds none (.bss)."""
+    """One section; ``type`` by its name in the ELF specification (SHT_...), ``address`` and ``size`` in bytes,
+    ``data`` empty where the file holds none (.bss)."""
 
     index: int
     name: str
-    type: int
+    type: str
     flags: int
     address: int
     size: int
     data: bytes
-    link: int
-    info: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,61 +72,48 @@ class Relocation:
 
 
 class Elf:
-    """An ELF file, read whole. BuildError when it is not a 64-bit little-endian one."""
+    """An ELF file, read whole. BuildError when it is not a 64-bit little-endian one, or not whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        data = path.read_bytes()
-        if data[:6] != b"\x7fELF\x02\x01":
-            raise BuildError(f"{path} is not a 64-bit little-endian ELF file: remove it and build again")
-        (offset,) = struct.unpack_from("<Q", data, 40)
-        count, names = struct.unpack_from("<HH", data, 60)
-        raw = [_SECTION.unpack_from(data, offset + i * _SECTION.size) for i in range(count)]
-
-        def text(table: int, at: int) -> str:
-            start = raw[table][4] + at
-            return data[start : data.index(b"\0", start)].decode()
-
-        self.sections = tuple(
-            Section(
-                i,
-                text(names, r[0]),
-                r[1],
-                r[2],
-                r[3],
-                r[5],
-                b"" if r[1] == SHT_NOBITS else data[r[4] : r[4] + r[5]],
-                r[6],
-                r[7],
-            )
-            for i, r in enumerate(raw)
-        )
+        self.sections: tuple[Section, ...] = ()
         self.symbols: tuple[Symbol, ...] = ()
-        for section in self.sections:
-            if section.type == SHT_SYMTAB:
-                self.symbols = tuple(
-                    Symbol(
-                        self.sections[index].name if info & 15 == STT_SECTION else text(section.link, name),
-                        value,
-                        size,
-                        info & 15,
-                        info >> 4,
-                        index,
-                    )
-                    for name, info, _, index, value, size in _SYMBOL.iter_unpack(section.data)
-                )
+        self._rela: dict[int, bytes] = {}  # by the index of the section they apply to
+        try:
+            self._read(ELFFile(io.BytesIO(path.read_bytes())))
+        except (ELFError, struct.error, LookupError, ValueError) as error:
+            raise BuildError(f"{path} is no whole ELF file of x86-64 ({error}): remove it and build again") from error
+
+    def _read(self, file: ELFFile) -> None:
+        if file.elfclass != 64 or not file.little_endian:
+            raise ELFError("it is not 64-bit and little-endian")
+        parts = tuple(file.iter_sections())
+        self.sections = tuple(_section(index, part) for index, part in enumerate(parts))
+        for part, section in zip(parts, self.sections, strict=True):
+            if isinstance(part, sections.SymbolTableSection):
+                self.symbols = tuple(self._symbols(section.data, self.sections[part["sh_link"]].data))
+            elif isinstance(part, RelocationSection):
+                self._rela[part["sh_info"]] = section.data
+
+    def _symbols(self, table: bytes, strings: bytes) -> Iterator[Symbol]:
+        for at, info, _, index, value, size in _SYMBOL.iter_unpack(table):
+            kind = info & 15
+            if kind == STT_SECTION:
+                name = self.sections[index].name
+            else:
+                name = strings[at : strings.index(b"\0", at)].decode()
+            yield Symbol(name, value, size, kind, info >> 4, index)
 
     @cached_property
     def relocations(self) -> dict[int, tuple[Relocation, ...]]:
         """By the index of the section they apply to, in order of their offsets."""
         found: dict[int, tuple[Relocation, ...]] = {}
-        for section in self.sections:
-            if section.type == SHT_RELA:
-                rows = (
-                    Relocation(offset, info & 0xFFFFFFFF, self.symbols[info >> 32], addend)
-                    for offset, info, addend in _RELA.iter_unpack(section.data)
-                )
-                found[section.info] = tuple(sorted(rows, key=lambda r: r.offset))
+        for index, table in self._rela.items():
+            rows = (
+                Relocation(offset, info & 0xFFFFFFFF, self.symbols[info >> 32], addend)
+                for offset, info, addend in _RELA.iter_unpack(table)
+            )
+            found[index] = tuple(sorted(rows, key=lambda r: r.offset))
         return found
 
     @property
@@ -139,3 +133,10 @@ class Elf:
                 at = address - section.address
                 return section.data[at : at + size] if section.data else bytes(size)
         raise BuildError(f"{self.path}: nothing lies at {address:#x}")
+
+
+def _section(index: int, part: sections.Section) -> Section:
+    data = b"" if part["sh_type"] == SHT_NOBITS else part.data()
+    if len(data) != part["sh_size"] and data:
+        raise ELFError(f"its section {part.name} ends behind the file")
+    return Section(index, part.name, part["sh_type"], part["sh_flags"], part["sh_addr"], part["sh_size"], data)

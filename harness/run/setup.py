@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
 from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, boot
 from harness.observe import Session
+from harness.posted import opened
 from harness.process import parallel, programs
 from harness.questions import Load
 from harness.results import RunSeries, cpus, of_series
 from harness.review import check as series_check
 from harness.review import identity
 from harness.run import emulator, having
-from harness.series import folder, opened
+from harness.series import folder
 from kvmodel.cpu import Cpu
 
 
@@ -229,5 +231,7 @@ class Bench:
 
 def _commit() -> str:
     """The checkout's commit, ``-dirty`` where files differ from it; empty outside a checkout."""
-    found = programs.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, check=False)
+    if places.CHECKOUT is None:
+        return ""
+    found = programs.run(["git", "describe", "--always", "--dirty"], cwd=places.CHECKOUT, check=False)
     return found.stdout.strip() if found.returncode == 0 else ""

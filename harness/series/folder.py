@@ -6,6 +6,7 @@ is not there ends the work with the patch, the level, the file and the hunk in t
 
 from __future__ import annotations
 
+import email.utils
 import re
 import shutil
 import tempfile
@@ -16,8 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import tomli_w
+
+from harness import places
 from harness.errors import InputError, SeriesError
 from harness.process import programs
+from harness.series import git as mail_git
 from harness.series import mail as mails
 from harness.series import parameter as parameters
 from harness.series import pinned
@@ -25,7 +30,7 @@ from harness.series.parameter import Parameter
 from kvmodel import series as model
 from kvmodel.series import Claim
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "patches"
+FOLDER: Final = places.PATCHES
 INDEX: Final = "series.toml"
 SCHEMA: Final = 1
 OWN: Final = "mbec"  # the name of the series that kvmodel mirrors
@@ -237,16 +242,6 @@ def _as_mirrored(series: Series, index: Path) -> None:
                 )
 
 
-def _git_environment(folder: Path) -> dict[str, str | None]:
-    """git inside ``folder`` and nowhere else, whatever repository lies around it and whatever the user set."""
-    return {
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_SYSTEM": "/dev/null",
-        **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")),
-    }
-
-
 def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
     """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
 
@@ -261,7 +256,7 @@ def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
     done = programs.run(
         ["git", "apply", "--verbose", "--whitespace=nowarn", "-"],
         cwd=folder,
-        env=_git_environment(folder),
+        env=mail_git.environment(folder),
         input=patch.mail.diff,
         check=False,
     )
@@ -280,7 +275,7 @@ def apply_patch(folder: Path, patch: Patch, level: str) -> list[Offset]:
 def _why_not(folder: Path, patch: Patch, level: str, text: str) -> str:
     """One sentence from git's answer: which file and which hunk, or that it is there already."""
     backwards = ["git", "apply", "--reverse", "--check", "-"]
-    done = programs.run(backwards, cwd=folder, env=_git_environment(folder), input=patch.mail.diff, check=False)
+    done = programs.run(backwards, cwd=folder, env=mail_git.environment(folder), input=patch.mail.diff, check=False)
     if done.returncode == 0:
         return f"{patch.name} does not apply at level {level}: what it does is there already"
     file, line = "", 0
@@ -335,8 +330,12 @@ def states(series: Series, pristine: Path, level: int | Collection[int] | None =
     One item a patch, in order; the base and what the series stands on are not among them. SeriesError where a patch
     does not apply: it names the base that was tried.
     """
-    wanted = series.numbers(series.last if level is None else level)
-    patches = (*series.on, *(series.patches[number - 1] for number in wanted))
+    return in_order(series, pristine, series.numbers(series.last if level is None else level))
+
+
+def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Applied]:
+    """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
+    patches = (*series.on, *(series.patches[number - 1] for number in order))
     return _applied(series, pristine, patches)[len(series.on) :]
 
 
@@ -368,7 +367,7 @@ def _applied(series: Series, pristine: Path, patches: Iterable[Patch]) -> list[A
 def _tried(series: Series, pristine: Path, made: Sequence[Applied]) -> str:
     """What was tried, what the series says of its base, and the mend."""
     try:
-        words = f"Linux {pinned.version(pristine, pristine)}"
+        words = f"Linux {pinned.of_tree(pristine, str(pristine))}"
     except InputError:
         words = str(pristine)
     if below := sum(any(done.patch is one for one in series.on) for done in made):
@@ -383,6 +382,15 @@ def level_state(series: Series, pristine: Path, level: int | Collection[int]) ->
     """The touched files at a level: patches 1 to ``level``, or exactly the patches given."""
     numbers = series.numbers(level)
     return states(series, pristine, numbers)[-1].state if numbers else base_state(series, pristine)
+
+
+def _authored(patch: Patch) -> dict[str, str]:
+    """git's environment for a commit by the patch's author, on its date where git can read that."""
+    name, _, address = patch.author.rpartition(" <")
+    said = {"GIT_AUTHOR_NAME": name or address.rstrip(">"), "GIT_AUTHOR_EMAIL": address.rstrip(">")}
+    if email.utils.parsedate_tz(patch.mail.date):
+        said["GIT_AUTHOR_DATE"] = patch.mail.date
+    return said
 
 
 def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
@@ -404,7 +412,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
                 shutil.rmtree(junk)
             junk.unlink(missing_ok=True)
         environment: dict[str, str | None] = {
-            **_git_environment(work),
+            **mail_git.environment(work),
             "GIT_COMMITTER_NAME": "kvmirror",
             "GIT_COMMITTER_EMAIL": "kvmirror@localhost",
             "GIT_AUTHOR_NAME": "kvmirror",
@@ -421,8 +429,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
         for patch in (*series.on, *(series.patches[number - 1] for number in numbers)):
             git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
             message = f"{patch.subject}\n\n{patch.mail.message}\n"
-            dated = {"GIT_AUTHOR_DATE": patch.mail.date} if patch.mail.date else {}
-            git("commit", "-q", "--allow-empty-message", f"--author={patch.author}", "-F", "-", text=message, **dated)
+            git("commit", "-q", "--allow-empty-message", "-F", "-", text=message, **_authored(patch))
         head = git("rev-parse", "HEAD").strip()
         work.chmod(0o755)
         if target.exists():
@@ -444,25 +451,7 @@ def write(
     parameters: Iterable[Parameter] = (),
 ) -> None:
     """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
-    lines = [f"schema = {SCHEMA}", f"name = {_quoted(name)}", f"title = {_quoted(title)}", "", "[base]"]
-    lines += [f"{key} = {_toml(value)}" for key, value in base.items()]
-    for parameter in parameters:
-        lines += ["", "[[parameter]]", *(f"{key} = {_toml(value)}" for key, value in parameter.row.items())]
-    for row in rows:
-        lines += ["", "[[patch]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in row.items() if key != "visible"]
-        for seen in row.get("visible", ()):
-            lines.append("[[patch.visible]]")
-            lines += [f"{key} = {_toml(value)}" for key, value in seen.items()]
-    (folder / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return str(value) if isinstance(value, int) else _quoted(str(value))
+    body: dict[str, Any] = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base)}
+    if known := [parameter.row for parameter in parameters]:
+        body["parameter"] = known
+    (folder / INDEX).write_text(tomli_w.dumps(body | {"patch": list(rows)}), encoding="utf-8")

@@ -1,12 +1,13 @@
 """A patch as a mail: its header, message and diff, and what makes one unsafe to apply.
 
-The same reader serves the patches of a series folder and mails that someone else posted. Nothing is executed and
-nothing is written: what is not plainly a text patch inside the tree is refused by name.
+``parse`` and ``written`` are the plain form of a series folder. ``parse_diff`` judges every diff, wherever it came
+from. Nothing is executed: what is not plainly a text patch inside the tree is refused by name.
 """
 
 from __future__ import annotations
 
 import email
+import email.errors
 import email.header
 import email.message
 import email.policy
@@ -17,12 +18,17 @@ from functools import cached_property
 from typing import Final
 
 from harness.errors import SeriesError
+from harness.series import diff as mail_diff
+from harness.series.words import flattened
 from kvmodel.series import Claim
 
 MAX_BYTES: Final = 4 << 20  # of one mail
-_TAG = re.compile(r"^\s*(?:Re:\s*)*\[([^\]]*)\]\s*")
+LINES: Final = "X-Kvmirror-Message-Lines"  # of a message that has what else would end it
+_BRING_IN: Final = "bring it in with series import"
+_TAG = re.compile(r"^\s*\[([^\]]*)\]\s*")
 _NUMBER = re.compile(r"\b(\d+)\s*/\s*(\d+)\b")
-_FILE = re.compile(r'^diff --git (?:"?a/(?P<old>.*?)"?) (?:"?b/(?P<new>.*?)"?)$')
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+_FILE = re.compile(rf"^diff --git (?P<old>{_QUOTED}|a/.*?) (?P<new>{_QUOTED}|b/.*?)$")
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _NO_CHANGE = re.compile(r"\bno\s+functional\s+changes?\b", re.I)
 
@@ -78,96 +84,85 @@ class Mail:
         return tuple(parse_diff(self.diff, self.name))
 
 
-def _decoded(value: str) -> str:
-    return " ".join(str(email.header.make_header(email.header.decode_header(value))).split())
-
-
 def parse(data: bytes, name: str) -> Mail:
-    """Read one mail. SeriesError, naming ``name``, where it holds no patch or an unsafe one."""
+    """Read a patch of a series folder: one plain mail in UTF-8, as ``series import`` writes it.
+
+    A mail as it was posted, which may be encoded in many ways, is for ``mail_posted``. SeriesError, naming ``name``,
+    where it is no such mail.
+    """
     if len(data) > MAX_BYTES:
         raise SeriesError(f"{name}: {len(data)} bytes are too much for a patch mail (at most {MAX_BYTES})")
+    data = data.replace(b"\r\n", b"\n")
     if data.startswith(b"From "):
         data = data.partition(b"\n")[2]
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
-    body = _body(message, name)
-    subject = _decoded(message.get("Subject", ""))
+    try:
+        message = email.message_from_bytes(data, policy=email.policy.compat32)
+        header = {field: _decoded(str(message.get(field, ""))) for field in ("Subject", "Message-ID", "Date")}
+        real, address = email.utils.parseaddr(str(message.get("From", "")))
+        author = f"{_decoded(real) or address} <{address}>"
+        body = data.partition(b"\n\n")[2].decode("utf-8")
+    except (LookupError, UnicodeError, ValueError, RecursionError, email.errors.HeaderParseError) as error:
+        raise SeriesError(f"{name}: it cannot be read as a plain mail in UTF-8 ({error}); {_BRING_IN}") from error
+    coded = str(message.get("Content-Transfer-Encoding", "8bit")).strip().lower()
+    if message.is_multipart() or coded not in ("7bit", "8bit", "binary"):
+        raise SeriesError(f"{name}: its text is encoded ({coded}) or in parts; {_BRING_IN}")
+    subject = header["Subject"]
     number = total = None
     version = 1
-    while tag := _TAG.match(subject):
+    if tag := _TAG.match(subject):
         if found := _NUMBER.search(tag[1]):
             number, total = int(found[1]), int(found[2])
         if revised := re.search(r"\bv(\d+)\b", tag[1], re.I):
             version = int(revised[1])
         subject = subject[tag.end() :]
-    author = _decoded(message.get("From", ""))
-    text, mark, diff = body.partition("\ndiff --git ")
-    diff = "diff --git " + diff if mark else ""
-    if text.startswith("diff --git "):
-        text, diff = "", body
-    if said := re.match(r"\s*From:\s*(.+)\n", text):
-        author = _decoded(said[1])
-        text = text[said.end() :]
-    text = re.split(r"^---\s*$", text, maxsplit=1, flags=re.M)[0].strip()
-    real, address = email.utils.parseaddr(author)
-    if not subject or not address or "\n" in author:
+    if not subject or "@" not in address:
         raise SeriesError(f"{name}: a patch mail needs a From: with an address and a Subject:")
+    text, diff = _divided(body, str(message.get(LINES, "")), name)
     return Mail(
-        name,
-        number,
-        total,
-        version,
-        subject,
-        f"{real} <{address}>" if real else address,
-        _decoded(message.get("Message-ID", message.get("Message-Id", ""))).strip("<>"),
-        message.get("Date", ""),
-        text,
-        _end_of_diff(diff),
+        name, number, total, version, subject, author, header["Message-ID"].strip("<>"), header["Date"], text, diff
     )
 
 
-def _body(message: email.message.Message, name: str) -> str:
-    parts = [p for p in message.walk() if not p.is_multipart()]
-    texts = [p for p in parts if p.get_content_type() in ("text/plain", "text/x-patch", "text/x-diff")]
-    if not texts:
-        raise SeriesError(f"{name}: it has no plain text part; export it as a plain mail")
-    bodies = []
-    for part in texts:
-        payload = part.get_payload(decode=True)
-        if not isinstance(payload, bytes):
-            raise SeriesError(f"{name}: its body cannot be decoded; export it as a plain mail")
-        try:
-            bodies.append(payload.decode("utf-8"))
-        except UnicodeDecodeError:
-            bodies.append(payload.decode("latin-1"))
-    return "\n".join(b.replace("\r\n", "\n") for b in bodies)
+def _decoded(value: str) -> str:
+    return " ".join(str(email.header.make_header(email.header.decode_header(value))).split())
 
 
-def _end_of_diff(diff: str) -> str:
-    """The diff without the signature and whatever else follows its last hunk."""
-    lines = diff.split("\n")
-    last = 0
-    left_old = left_new = 0
-    for at, line in enumerate(lines):
-        if left_old > 0 or left_new > 0:
-            left_old -= line[:1] in ("", " ", "-")
-            left_new -= line[:1] in ("", " ", "+")
-            last = at
-        elif hunk := _HUNK.match(line):
-            left_old, left_new = int(hunk[2] or 1), int(hunk[4] or 1)
-            last = at
-        elif line.startswith("\\ No newline"):
-            last = at
-        elif line.startswith(("diff --git ", "index ", "--- ", "+++ ", "new file ", "deleted file ")) and line != "-- ":
-            last = at if not line.startswith("--- ") or lines[at + 1 : at + 2] != [""] else last
-        elif line.startswith(("old mode", "new mode", "similarity", "rename ", "copy ", "GIT binary", "Binary ")):
-            last = at
-    return "\n".join(lines[: last + 1]) + "\n" if diff else ""
+def _divided(body: str, lines: str, name: str) -> tuple[str, str]:
+    if not lines:
+        divided = mail_diff.divide(body, name)
+        return divided.message, divided.diff
+    if not lines.isdigit():
+        raise SeriesError(f"{name}: {LINES}: {lines!r} is no number of lines")
+    rows = body.split("\n")
+    return "\n".join(rows[: int(lines)]).strip(), mail_diff.divide("\n".join(rows[int(lines) :]), name).diff
+
+
+def written(mail: Mail, number: int, total: int, message_id: str) -> str:
+    """The mail as a patch of a series folder: plain, for ``parse`` and for ``git am``."""
+    real, _, address = mail.author.rpartition(" <")
+    subject = f"[PATCH {number}/{total}] {mail.subject}"
+    if not subject.isascii():
+        subject = email.header.Header(subject, "utf-8").encode()
+    head = [
+        f"From {'0' * 40} Mon Sep 17 00:00:00 2001",
+        f"From: {email.utils.formataddr((real, address[:-1]), 'utf-8')}",
+    ]
+    head += [f"Date: {mail.date}"] if mail.date else []
+    head += [f"Subject: {subject}"]
+    head += [f"Message-ID: <{message_id}>"] if message_id else []
+    head += ["MIME-Version: 1.0", "Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit"]
+    divided = mail_diff.divide(f"{mail.message}\n---\n\n", mail.name)
+    if (divided.message, divided.diff) != (mail.message, ""):  # it has a border, or quotes a diff
+        head += [f"{LINES}: {len(mail.message.split(chr(10)))}"]
+    return "\n".join([*head, "", mail.message, "---", "", mail.diff])
 
 
 def unsafe_path(path: str) -> str | None:
     """Why ``path`` must not be written to, or None."""
-    if not path or path.startswith("/") or "\\" in path or "\0" in path or "\n" in path:
+    if not path or path.startswith("/") or "\\" in path:
         return "it is no path inside the tree"
+    if flattened(path) != path:
+        return "it has characters that cannot be seen"
     parts = path.split("/")
     if any(p in ("", ".", "..") for p in parts):
         return "it leaves the tree or is not in its simplest form"
@@ -197,10 +192,10 @@ def parse_diff(diff: str, name: str) -> list[FileDiff]:
 
 def _file(block: str, name: str) -> FileDiff:
     lines = block.removesuffix("\n").split("\n")
-    head = _FILE.match(lines[0])
+    head = _FILE.match(lines[0]) if len(lines[0]) <= mail_diff.MAX_LINE else None
     if head is None:
-        raise SeriesError(f"{name}: {lines[0]!r} names no two files; make it with git format-patch")
-    old, new = head["old"], head["new"]
+        raise SeriesError(f"{name}: {lines[0][:200]!r} names no two files; make it with git format-patch")
+    old, new = mail_diff.unquoted(head["old"])[2:], mail_diff.unquoted(head["new"])[2:]
     for path in (old, new):
         if reason := unsafe_path(path):
             raise SeriesError(f"{name}: the path {path!r} is refused: {reason}")
@@ -241,7 +236,7 @@ def _file(block: str, name: str) -> FileDiff:
                 raise SeriesError(f"{name}: {new} is no plain file (mode {link[1]}): symbolic links are refused")
         elif side := re.match(r"(---|\+\+\+) (.*?)(?:\t.*)?$", line):
             wanted = {"---": "/dev/null" if is_new else f"a/{old}", "+++": "/dev/null" if is_deleted else f"b/{new}"}
-            if side[2].strip('"') != wanted[side[1]]:
+            if mail_diff.unquoted(side[2]) != wanted[side[1]]:
                 raise SeriesError(f"{name}: the diff of {new} names {side[2]!r} in its {side[1]} line: it is refused")
     if left_old > 0 or left_new > 0:
         raise SeriesError(f"{name}: hunk {len(heads)} of {new} is cut short; fetch the mail again")

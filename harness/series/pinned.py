@@ -10,15 +10,24 @@ from harness.errors import InputError
 
 VERSION: Final = "6.12.8"
 SHA256: Final = "3f258de1f486f02871255d100e8cdf0b9daec4d14994b9fe46184d984120f254"  # linux_6.12.8.orig.tar.xz
+FIELDS: Final = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
 
 
-def version(tree: Path, name: Path) -> str:
-    """The version in a source tree's Makefile, as 6.12.8. InputError, naming ``name``, where it is no kernel."""
-    try:
-        text = (tree / "Makefile").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    parts = [re.search(rf"^{field}\s*=\s*(\d+)\s*$", text, re.M) for field in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    if not (tree / "Kconfig").exists() or not all(parts):
-        raise InputError(f"{name} is no kernel source: its Makefile names no VERSION, PATCHLEVEL and SUBLEVEL")
-    return ".".join(p[1] for p in parts if p)
+def version(makefile: str, name: str) -> str:
+    """The version that a kernel's Makefile says, as 6.12.8 or 7.3.0-rc2.
+
+    Raises InputError, naming ``name``, where the Makefile is no kernel's.
+    """
+    parts = [re.search(rf"^{field}[ \t]*=[ \t]*(\d+)[ \t]*$", makefile, re.M) for field in FIELDS]
+    numbers = [part[1] for part in parts if part]
+    if len(numbers) != len(FIELDS):
+        raise InputError(f"{name} is no kernel source: its Makefile names no {', '.join(FIELDS[:-1])} and {FIELDS[-1]}")
+    extra = re.search(r"^EXTRAVERSION[ \t]*=[ \t]*(\S*)[ \t]*$", makefile, re.M)
+    return ".".join(numbers) + (extra[1] if extra else "")
+
+
+def of_tree(tree: Path, name: str) -> str:
+    """The version of a source tree. Raises InputError, naming ``name``, where it is no kernel."""
+    if not (tree / "Makefile").is_file() or not (tree / "Kconfig").is_file():
+        raise InputError(f"{name} is no kernel source: it has no Makefile and Kconfig")
+    return version((tree / "Makefile").read_text(encoding="utf-8", errors="replace"), name)

@@ -1,7 +1,8 @@
 """The question: one thing an L1 or its L2 does, in one fully described state, and the id it is typed by.
 
 No level and no parameter is part of a vector: the same ids are asked at every level. An id is a row of
-tokens in a fixed order, lower case, every field printed; ``parse`` and ``Vector.id`` are inverses.
+tokens in a fixed order, lower case, every field printed; ``parse`` and ``Vector.id`` are inverses. ``parse`` takes
+the short form as well (``ids``).
 
     e4k.l1=rw-u.l2=rwxu.mt6.xb0.ub0.fetch.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std
 """
@@ -380,6 +381,8 @@ class HostVector:
         return ".".join(["host", self.what, f"env={self.env}"])
 
 
+NX_PREFIX: Final = "nxhuge."
+
 # A huge page is split into small ones and comes again, for which the table of the small ones goes.
 REMOVING: Final = ClientSequence("long", "s", "2m", ("read", "log", "unlog"))
 
@@ -398,14 +401,12 @@ class NxVector:
     @cached_property
     def id(self) -> str:
         """The name to print and type."""
-        return f"{_NX}{self.asked.id}"
+        return f"{NX_PREFIX}{self.asked.id}"
 
 
 OnHost: TypeAlias = HostVector | ClientVector | ClientSequence | UserMsrVector  # asked of the host without QEMU
 # a sequence is made of access vectors, in kvmodel.sequence
 Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | NxVector | SequenceVector"
-
-_NX = "nxhuge."
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
@@ -489,15 +490,28 @@ def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
 
 
 def parse(text: str) -> Vector:
-    """The vector that ``text`` names; VectorError with the reason and an example where it names none."""
+    """The vector that ``text`` names, in full or in short. VectorError with reason and mend where it is none."""
+    from kvmodel.question.ids import expanded
+
+    vector = _of_full(text) or _of_full(expanded(text))
+    if vector is None:
+        raise VectorError(f"{text!r} is no vector: two of its fields do not go together")
+    return vector
+
+
+def _of_full(text: str) -> Vector | None:
+    """The vector of a full id; None where a field is left out, or it is no id. VectorError as ``parse``."""
     if text.startswith("seq."):
         from kvmodel.question.sequence import parse_sequence
 
-        return parse_sequence(text)
-    if text.startswith(_NX):
-        asked = parse_access(text.removeprefix(_NX))
+        first = text.removeprefix("seq.").partition("+")[0]
+        return parse_sequence(text) if _ACCESS_RE.fullmatch(first) else None
+    if text.startswith(NX_PREFIX):
+        if not _ACCESS_RE.fullmatch(text.removeprefix(NX_PREFIX)):
+            return None
+        asked = parse_access(text.removeprefix(NX_PREFIX))
         if not asked.machine.env.nx_huge_pages:
-            raise VectorError(f"{text!r}: {_NX} goes before an access with env=hugenx, as in {NxVector().id!r}")
+            raise VectorError(f"{text!r}: {NX_PREFIX} goes before an access with env=hugenx, as in {NxVector().id!r}")
         return NxVector(asked)
     if _ACCESS_RE.fullmatch(text):
         return parse_access(text)
@@ -515,12 +529,7 @@ def parse(text: str) -> Vector:
         return UserMsrVector(int(m["msr"], 16), tuple(m["steps"].split("+")), _env(m["env"]))
     if m := _HOST_RE.fullmatch(text):
         return HostVector(m["what"], _env(m["env"]))
-    raise VectorError(
-        f"{text!r} is not a vector id: every field is written, in order, as in {AccessVector().id!r}, "
-        f"{EntryVector().id!r}, {MsrVector().id!r}, {MmioVector().id!r}, {ClientVector().id!r}, "
-        f"{ClientSequence().id!r}, {UserMsrVector().id!r}, {HostVector().id!r}, "
-        "or is a sequence: 'seq.', an access's id, and '+' with what changes for each further turn: '+l1=r---.noinv'"
-    )
+    return None
 
 
 def changed_fields(a: AccessVector, b: AccessVector) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 FROZEN: Final = Path(__file__).with_name("totals.toml")
 LEVELS: Final = "0,11,18"
-COMMAND: Final = (sys.executable, "-m", "harness.cli", "check", "--levels", LEVELS, "--json")
+COMMAND: Final = (str(Path(sys.executable).with_name("kvmirror")), "check", "--levels", LEVELS, "--json")
 HEAD: Final = f"""\
 # What `kvmirror check --levels {LEVELS}` says, seed 1. Frozen before the house was rebuilt: the same cases go through
 # the same versions of the C, and the mirror gives the same answers. Compare: python -m tests.golden.check_totals

@@ -25,8 +25,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--run", type=int, help="another run than the latest")
     parser.add_argument("--write", action="store_true", help="freeze this run")
     args = parser.parse_args(argv)
-    now = json.dumps(doors.core_run(args.journal or doors.journal(), args.run), indent=1, ensure_ascii=False) + "\n"
+    found = doors.core_run(args.journal or doors.journal(), args.run)
+    now = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     if args.write:
+        if found["status"] != "complete":
+            print(f"the run is {found['status']}: only a complete one is frozen", file=sys.stderr)
+            return 2
         FROZEN.write_text(now, encoding="utf-8")
         print(f"wrote {FROZEN.name} ({len(now.encode()):,} bytes)", file=sys.stderr)
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 BUILDER = """
 import sys, time
 from pathlib import Path
-from harness.cache import Cache
+from harness.build import Cache
 def build(folder):
     (folder / "part").write_text("half")
     with open(sys.argv[2], "a") as file:
@@ -187,7 +186,7 @@ def test_tree_is_one_threads_at_a_time(tmp_path: Path, same: bool) -> None:
 
 def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import sys, os\nfrom pathlib import Path\nfrom harness.cache import Cache\n"
+        "import sys, os\nfrom pathlib import Path\nfrom harness.build import Cache\n"
         "with Cache(Path(sys.argv[1])).tree('x'):\n    os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9
@@ -237,20 +236,3 @@ def test_progress_of_short_work_says_nothing_and_of_long_work_plain_lines() -> N
     assert " 25%" in text
     assert "\x1b" not in text
     assert text.count("done after") == 2
-
-
-def test_progress_on_a_terminal_rewrites_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(os, "environ", {**os.environ})
-    out = Terminal()
-    progress = Progress(out)
-    with progress.task("one") as one, progress.task("two") as two:
-        one.started -= 5
-        two.started -= 5
-        time.sleep(0.9)
-    assert "\x1b[2A\x1b[J" in out.getvalue()
-    assert "done" in out.getvalue()

@@ -61,10 +61,10 @@ def test_compiler_lines_are_found_among_the_rest(tmp_path: Path) -> None:
 
 
 def test_version_of_a_source_and_of_what_is_none(tmp_path: Path) -> None:
-    assert pinned.version(tree(tmp_path / "linux"), tmp_path) == "6.12.8"
+    assert pinned.of_tree(tree(tmp_path / "linux"), "x") == "6.12.8"
     (tmp_path / "Makefile").write_text("all:\n")
     with pytest.raises(InputError, match="is no kernel source"):
-        pinned.version(tmp_path, tmp_path)
+        pinned.of_tree(tmp_path, "x")
 
 
 def test_source_that_is_not_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from harness.cli.main import completion, main
+from harness.cli import completion, main
 from harness.questions import core
 from tests.programs import program
 
@@ -24,9 +25,8 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def complete(script: Path, *words: str) -> list[str]:
     """What bash offers behind ``words``, the last of which is being typed."""
-    program = (
-        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvmirror; printf "%s\\n" "${COMPREPLY[@]}"'
-    )
+    program = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_kvmirror; '
+    program += 'printf "%s\\n" "${COMPREPLY[@]}"'
     argv = ["bash", "-c", program, "bash", str(script), "kvmirror", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=script.parent)
     assert not done.stderr
@@ -82,14 +82,13 @@ def test_the_shell_itself_takes_the_script(shell: str, tmp_path: Path, capsys: p
     assert done.returncode == 0, done.stderr
 
 
-def test_every_option_of_every_command_is_in_fishs_script() -> None:
-    parser = main.parser()
-    text = completion.script("fish", parser)
-    for command in completion.commands_of(parser):
-        for name in command.subcommands:
-            assert f"-a {name}\n" in text
-        for option, _, _ in command.options:
-            assert f" {'-l' if option.startswith('--') else '-s'} {option.lstrip('-')} " in text
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_every_command_and_option_is_in_the_script(shell: str) -> None:
+    words = set(re.findall(r"[\w-]+", completion.script(shell, main.parser()).replace(" -l ", " --")))
+    for path, command in completion.commands_of(main.parser()).items():
+        assert set(path.split()) <= words
+        for action in command._actions:
+            assert {o for o in action.option_strings if o.startswith("--")} <= words
 
 
 def fish_offers(line: str, folder: Path) -> list[str]:
@@ -113,7 +112,10 @@ def fish_offers(line: str, folder: Path) -> list[str]:
         ("kvmirror run --level 3 --param ", ["0", "1", "unset"]),
         ("kvmirror validate --vectors thin cor", ["core"]),
         ("kvmirror validate --vectors thin --job", ["--jobs"]),
+        ("kvmirror validate --vectors thin core --param u", ["unset"]),
+        ("kvmirror validate --levels 3 thi", []),
         ("kvmirror run --level 3 permissions_4", ["permissions_4k"]),
+        ("kvmirror run --level 3 thin permissions_4", ["permissions_4k"]),
         ("kvmirror report --html kvmirror.fi", ["kvmirror.fish"]),
     ],
 )
@@ -149,7 +151,14 @@ def zsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn[str]
         ("kvmirror run --level 3 --param u", "kvmirror run --level 3 --param unset "),
         ("kvmirror validate --vectors thin cor", "kvmirror validate --vectors thin core "),
         ("kvmirror validate --vectors thin --job", "kvmirror validate --vectors thin --jobs "),
+        ("kvmirror validate --vectors thin core --param u", "kvmirror validate --vectors thin core --param unset "),
+        ("kvmirror validate --levels 3 thi", "kvmirror validate --levels 3 thi"),
         ("kvmirror run --level 3 permissions_4", "kvmirror run --level 3 permissions_4k "),
+        ("kvmirror run --level 3 thin core permissions_4", "kvmirror run --level 3 thin core permissions_4k "),
+        (
+            "kvmirror validate --vectors thin core permissions_4",
+            "kvmirror validate --vectors thin core permissions_4k ",
+        ),
         ("kvmirror report --html _kv", "kvmirror report --html _kvmirror "),
     ],
 )

@@ -113,16 +113,16 @@ def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
 
 
 def start_in_python(code: str, *words: str) -> subprocess.Popen[bytes]:
-    """A Python of its own that imports proc and runs ``code``."""
+    """A Python of its own that imports programs and runs ``code``."""
     return subprocess.Popen(
-        [sys.executable, "-c", "import sys\nfrom harness import proc\n" + code, *words],
+        [sys.executable, "-c", "import sys\nfrom harness.process import programs\n" + code, *words],
         cwd=Path(__file__).parents[3],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
 
 
-RUN_FAMILY = f"proc.interruptible()\nproc.run([*{FAMILY!r}, sys.argv[1]])"
+RUN_FAMILY = f"programs.interruptible()\nprograms.run([*{FAMILY!r}, sys.argv[1]])"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -139,7 +139,7 @@ def test_no_process_outlives_a_parent_that_is_signalled(tmp_path: Path, number: 
 
 def test_spawned_programs_end_with_their_parent(tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    code = f"import time\nproc.spawn([*{FAMILY!r}, sys.argv[1]])\ntime.sleep(1)"
+    code = f"import time\nprograms.spawn([*{FAMILY!r}, sys.argv[1]])\ntime.sleep(1)"
     with start_in_python(code, str(file)) as parent:
         grandchild = wait_for_pid(file)
         parent.communicate(timeout=20)

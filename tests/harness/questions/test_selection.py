@@ -35,7 +35,14 @@ def test_vectors_by_id_part_and_file(tmp_path: Path) -> None:
     assert selection.vector_list([f"@{tmp_path / 'ids'}"]) == [plain, AccessVector(cpl=3)]
     assert len(selection.vector_list(["thin"])) > 10
     assert len(selection.vector_list(["permissions_4k"])) == 12288
-    with pytest.raises(InputError, match="not a vector id"):
-        selection.vector_list(["core2"])
+    assert selection.vector_list(["e4k.cpl3"]) == [AccessVector(cpl=3)]
     with pytest.raises(InputError, match="vector file"):
         selection.vector_list([f"@{tmp_path / 'none'}"])
+
+
+def test_a_name_that_is_none_gets_the_nearest_and_the_whole_list() -> None:
+    with pytest.raises(InputError, match=r"^'permision_4k' names no vectors: did you mean permissions_4k") as told:
+        selection.vector_list(["permision_4k"])
+    assert "trace_formats" in str(told.value)
+    with pytest.raises(InputError, match=r"'l1=abc' is no field of an access of L2.*kvmirror vectors"):
+        selection.vector_list(["e4k.l1=abc"])

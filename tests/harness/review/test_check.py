@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from harness.build import kernel
 from harness.build.cache import Cache
-from harness.cli import series
+from harness.cli.main import series
 from harness.errors import BuildError, SeriesError
+from harness.posted import bring
 from harness.process.progress import Progress
 from harness.review import check
+from harness.review import check as series_check
 from harness.review.check import Row
 from harness.review.identity import Change, Difference
 from harness.series import folder
+from tests.harness.posted import mail_factory as make
 
 NOTHING = Difference((), (), 0, 0, (), ())
 CODE = replace(NOTHING, functions=(Change("kvm.ko", "f", "code", ("-a", "+b")), Change("kvm.ko", "g", "layout")))
@@ -91,6 +95,44 @@ def test_checkpatch_is_the_trees_own(tmp_path: Path) -> None:
     assert check.checkpatch(cache, tree, patch) == ("12: WARNING: too long",)
     script.write_text("exit 0;")
     assert check.checkpatch(cache, tree, patch) == ("12: WARNING: too long",)  # kept
+
+
+def test_a_check_without_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make.tree(tmp_path / "tree")
+    (tree / "scripts").mkdir()
+    (tree / "scripts" / "checkpatch.pl").write_text('print "$ARGV[-1]:9: WARNING: \\e[2Jodd\\n"; exit 1;')
+    monkeypatch.setattr(kernel, "source", lambda cache, linux=None: tree)
+    cache = Cache(tmp_path / "cache", Progress())
+    bodies = [
+        make.mail(f"[PATCH {n}/2] KVM: change {n}", make.body(n, message="No functional change.")) for n in (1, 2)
+    ]
+    for n, data in enumerate(bodies):
+        (tmp_path / f"{n}.eml").write_bytes(data)
+    made = bring.bring_in(str(tmp_path), tmp_path / "s").series
+    rows = series_check.glance(cache, made, [1, 2])
+    text = series_check.glanced(rows)
+    assert [line.split()[:3] for line in text.splitlines() if line[:1].isdigit()] == [
+        ["1", "exact", "0"],
+        ["2", "exact", "0"],
+    ]
+    assert "9: WARNING: \\x1b[2Jodd" in text
+    assert "stated: not built" in text
+    assert [row["number"] for row in series_check.glanced_json(rows)] == [1, 2]
+
+
+def test_a_patch_out_of_order_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make.tree(tmp_path / "tree")
+    monkeypatch.setattr(kernel, "source", lambda cache, linux=None: tree)
+    path = make.FILES[0]
+    needed = (
+        f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -1,3 +1,3 @@\n alpha\n-beta\n+BETA\n gamma\n"
+    )
+    needs = needed.replace("-beta\n+BETA", "-BETA\n+BETTER")
+    for n, change in enumerate((needs, needed), 1):
+        (tmp_path / f"{n}.eml").write_bytes(make.mail(f"[PATCH {n}/2] KVM: change {n}", make.body(change=change)))
+    made = bring.bring_in(str(tmp_path), tmp_path / "s").series
+    with pytest.raises(SeriesError, match=r"patch 1 .*does not apply.*patch 2 belongs before it"):
+        series_check.glance(Cache(tmp_path / "cache", Progress()), made, [1, 2])
 
 
 def run(*words: str) -> int:

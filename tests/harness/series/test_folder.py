@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,15 @@ def test_a_changed_copy_of_our_series_may_not_keep_its_name(tmp_path: Path) -> N
     index.write_text(index.read_text().replace('claim = "implied"', 'claim = "none"'))
     with pytest.raises(SeriesError, match="patch 8: claim"):
         series_io.read(copy)
+
+
+def test_index_says_again_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"number": 1, "subject": 'A "b" \\ \x01\x7f \u00e9', "files": ["a b", "c"],
+         "visible": [{"where": "code", "what": "x, 'y' = [1]", "level": 2}]},
+        {"number": 2, "subject": "", "files": []},
+    ]  # fmt: skip
+    series_io.write(tmp_path, name="n", title="[t]\n# no comment", base={"version": "1.2"}, rows=rows)
+    read = tomllib.loads((tmp_path / series_io.INDEX).read_text(encoding="utf-8"))
+    title = "[t]\n# no comment"
+    assert read == {"schema": 1, "name": "n", "title": title, "base": {"version": "1.2"}, "patch": rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import SeriesError
+from harness.posted import letter
 from harness.series import mail as mails
 from kvmodel.series import Claim
 from tests.harness.series.mail_samples import DIFF, adding, mail
@@ -29,7 +30,7 @@ def test_no_claim_without_the_words() -> None:
 
 def test_the_author_in_the_body_rules_and_is_decoded() -> None:
     data = mail(tag="RFC PATCH v2", body="From: =?UTF-8?q?Micka=C3=ABl?= <m@example.org>\n\nText.")
-    read = mails.parse(data, "m")
+    read = letter.one(data, "m")
     assert read.author == "Mickaël <m@example.org>"
     assert read.message == "Text."
     assert read.version == 2
@@ -39,7 +40,9 @@ def test_quoted_printable_and_crlf() -> None:
     head = b"From: A <a@b.c>\nSubject: [PATCH 1/2] s\nContent-Transfer-Encoding: quoted-printable\n"
     head += b"Content-Type: text/plain; charset=utf-8\n\n"
     body = ("msg\n---\n" + DIFF).replace("=", "=3D").replace("\n", "\r\n")
-    assert mails.parse(head + body.encode(), "m").diff == DIFF
+    assert letter.one(head + body.encode(), "m").diff == DIFF
+    with pytest.raises(SeriesError, match=r"encoded \(quoted-printable\).*series import"):
+        mails.parse(head + body.encode(), "m")
 
 
 def test_what_follows_the_last_hunk_is_left_out() -> None:

@@ -44,9 +44,9 @@ def test_permission_bits_are_where_the_entry_has_them() -> None:
         (AccessVector().id.replace("e4k", "e2m"), "e4k goes with l1"),
         (AccessVector().id.replace(".read.", ".peek."), "access 'peek' is not known"),
         (AccessVector().id.replace("env=std", "env=moon"), "environment 'moon' is not known"),
-        (AccessVector().id + ".more", "not a vector id"),
+        (AccessVector().id + ".more", "'more' is no field of an access of L2"),
         ("nxhuge." + AccessVector().id, "before an access with env=hugenx"),
-        ("nxhuge.host.param.env=std", "not an access of L2"),
+        ("nxhuge.host.param.env=std", "not a vector id"),
     ],
 )
 def test_a_wrong_id_is_refused_with_its_reason(text: str, reason: str) -> None:

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SeriesError
-from harness.series import folder, posted
+from harness.posted import bring
+from harness.series import folder
 from tests.harness.series.mail_samples import BASE, adding, mail
+
+
+def bring_in(source: str | Path, target: Path, linux: Path | None = None) -> folder.Series:
+    return bring.bring_in(str(source), target, linux=linux).series
 
 
 def mbox(path: Path, *mails: bytes) -> str:
@@ -21,7 +26,7 @@ def mbox(path: Path, *mails: bytes) -> str:
 def test_our_own_mails_come_back_as_they_were(tmp_path: Path) -> None:
     own = folder.read()
     shuffled = [p.path.read_bytes() for p in reversed(own.patches)]
-    made = posted.bring_in(mbox(tmp_path / "all.mbox", *shuffled), tmp_path / "series")
+    made = bring_in(mbox(tmp_path / "all.mbox", *shuffled), tmp_path / "series")
     assert made.mirrored
     for a, b in zip(own.patches, made.patches, strict=True):
         assert (a.number, a.subject, a.author, a.message_id, a.claim, a.files) == (
@@ -40,7 +45,7 @@ def test_mails_put_together_by_cat_are_an_mbox(tmp_path: Path) -> None:
     own = folder.read()
     together = tmp_path / "all.mbox"
     together.write_bytes(b"".join(p.path.read_bytes() for p in own.patches))
-    made = posted.bring_in(together, tmp_path / "series")
+    made = bring_in(together, tmp_path / "series")
     assert [p.mail.diff for p in made.patches] == [p.mail.diff for p in own.patches]
 
 
@@ -49,7 +54,7 @@ def test_order_cover_and_replies(tmp_path: Path) -> None:
     reply = mail(1, 2, diff="", body="> quoted\nLooks good").replace(b"Subject: ", b"Subject: Re: ")
     second = mail(2, 2, subject="second", diff=adding("n", "x"), tag="RFC PATCH", message_id="m-3@x")
     first = mail(1, 2, tag="RFC PATCH", body="No functional change.")
-    made = posted.bring_in(mbox(tmp_path / "a.mbox", reply, second, cover, first), tmp_path / "s")
+    made = bring_in(mbox(tmp_path / "a.mbox", reply, second, cover, first), tmp_path / "s")
     assert made.title == "A fine series"
     assert [p.subject for p in made.patches] == ["fix: a thing", "second"]
     assert [p.claim.value for p in made.patches] == ["stated", "none"]
@@ -63,7 +68,7 @@ def test_order_cover_and_replies(tmp_path: Path) -> None:
         ([mail(1, 2), mail(1, 2, diff=adding("n", "x"))], "patch 1 is there twice"),
         ([mail(1, 3), mail(3, 3, diff=adding("n", "x"))], "patch 2 of 3 is missing"),
         ([mail(1, 2), mail(2, 3, diff=adding("n", "x"))], "two series"),
-        ([mail(1, 2), mail(2, 2, tag="PATCH v2", diff=adding("n", "x"))], "two series"),
+        ([mail(1, 2), mail(2, 2, tag="PATCH v2", diff=adding("n", "x"))], "patch 1 of 2 of version 2 is missing"),
         ([mail(1, 2), mail(2, 2).replace(b"[PATCH 2/2] ", b"")], "no number"),
         ([mail(1, 1, diff=adding("../x", "x"))], "leaves the tree"),
         ([mail(1, 1, diff=adding("x", "x").replace("100644", "120000"))], "symbolic link"),
@@ -73,7 +78,7 @@ def test_order_cover_and_replies(tmp_path: Path) -> None:
 )
 def test_mails_that_are_refused(tmp_path: Path, mails: list[bytes], reason: str) -> None:
     with pytest.raises(SeriesError, match=reason):
-        posted.bring_in(mbox(tmp_path / "a.mbox", *mails), tmp_path / "s")
+        bring_in(mbox(tmp_path / "a.mbox", *mails), tmp_path / "s")
     assert not (tmp_path / "s").exists()
     assert not list(tmp_path.glob(".s-*"))
 
@@ -84,10 +89,10 @@ def test_a_folder_of_mails(tmp_path: Path) -> None:
     (source / "z.patch").write_bytes(mail(1, 2))
     (source / "a.eml").write_bytes(mail(2, 2, diff=adding("n", "x")))
     (source / "notes.md").write_text("not a mail")
-    assert posted.bring_in(str(source), tmp_path / "s").last == 2
+    assert bring_in(str(source), tmp_path / "s").last == 2
     (source / "link.patch").symlink_to(source / "z.patch")
     with pytest.raises(SeriesError, match="symbolic links"):
-        posted.bring_in(str(source), tmp_path / "t")
+        bring_in(str(source), tmp_path / "t")
 
 
 def test_a_range_of_commits(tmp_path: Path) -> None:
@@ -106,23 +111,23 @@ def test_a_range_of_commits(tmp_path: Path) -> None:
     for number in (1, 2):
         (tree / "dir" / "a.c").write_bytes(BASE + b"more\n" * number)
         git("commit", "-q", "-a", "-m", f"change {number}\n\nNo functional change intended.")
-    made = posted.bring_in("HEAD~2..HEAD", tmp_path / "s", linux=tree)
+    made = bring_in("HEAD~2..HEAD", tmp_path / "s", linux=tree)
     assert [p.subject for p in made.patches] == ["change 1", "change 2"]
     assert [p.claim.value for p in made.patches] == ["stated", "stated"]
     with pytest.raises(InputError):
-        posted.bring_in("nonsense..HEAD", tmp_path / "t", linux=tree)
+        bring_in("nonsense..HEAD", tmp_path / "t", linux=tree)
 
 
 def test_a_source_that_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
-        posted.bring_in("HEAD~2..HEAD", tmp_path / "s")
+        bring_in("HEAD~2..HEAD", tmp_path / "s")
 
 
 def test_a_target_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "x").write_text("")
     with pytest.raises(SeriesError, match="there already"):
-        posted.bring_in(mbox(tmp_path / "a.mbox", mail()), tmp_path / "s")
+        bring_in(mbox(tmp_path / "a.mbox", mail()), tmp_path / "s")
 
 
 def test_a_mail_as_an_archive_keeps_it(tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_a_mail_as_an_archive_keeps_it(tmp_path: Path) -> None:
     )
     coded = base64.encodebytes(body.encode()).decode()
     second = mail(2, 2, tag="RFC PATCH", diff=adding("n", "From here it is text"))
-    made = posted.bring_in(mbox(tmp_path / "a.mbox", (head + coded).encode(), second), tmp_path / "s")
+    made = bring_in(mbox(tmp_path / "a.mbox", (head + coded).encode(), second), tmp_path / "s")
     first = made.patches[0]
     assert first.subject == "a subject that is folded over two lines"
     assert first.author == "Wr\u00efter <writer@example.org>"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from harness.series import folder, posted
-from harness.series.folder import INDEX, Series
+from harness.series import Series, folder
 
 
 def opened(series: Path | None, on: str | None = None, linux: Path | None = None) -> Series:
     """The series of the folder ``series`` (None: ours) on the patches of ``on``.
 
     ``on`` is a series folder, an mbox or a folder of mails, or a range A..B of the git tree ``linux``. SeriesError and
-    InputError as ``folder.read`` and ``posted.bring_in`` have them.
+    InputError as ``folder.read`` and ``bring.bring_in`` have them.
     """
     made = folder.read(series) if series is not None else folder.read()
     return made if on is None else folder.standing_on(made, _below(on, linux))
 
 
 def _below(on: str, linux: Path | None) -> Series:
-    if (Path(on).expanduser() / INDEX).is_file():
+    from harness.posted import bring  # b4 takes a third of a second to load: only mails pay for it
+
+    if (Path(on).expanduser() / folder.INDEX).is_file():
         return folder.read(Path(on))
     with tempfile.TemporaryDirectory(prefix="kvmirror-on-") as place:
-        return posted.bring_in(on, Path(place) / "on", linux=linux)
+        return bring.bring_in(on, Path(place) / "on", linux=linux).series

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SeriesError
-from harness.series import base_state, folder, opened, posted, states
-from harness.series.base_said import base_said
+from harness.posted import bring, opened
+from harness.series import base_state, folder, states
 from tests.harness.series.mail_samples import BASE, DIFF, mail
 from tests.harness.series.test_folder import SECOND, pristine
 from tests.harness.series.test_folder import folder as make_folder
@@ -71,6 +71,5 @@ def test_what_git_says_of_the_base_is_kept(tmp_path: Path) -> None:
     trailers = f"base-commit: {'a' * 40}\nprerequisite-patch-id: {'b' * 40}\nprerequisite-patch-id: {'c' * 40}\n"
     box = tmp_path / "s.mbox"
     box.write_bytes(mail().replace(b"-- \n2.39.5", f"\n{trailers}-- \n2.39.5".encode()))
-    series = posted.bring_in(str(box), tmp_path / "s")
+    series = bring.bring_in(str(box), tmp_path / "s").series
     assert (series.base_commit, series.prerequisite_patch_ids) == ("a" * 40, ("b" * 40, "c" * 40))
-    assert base_said([b"no word of it"]) == {}
