@@ -108,7 +108,8 @@ def glance(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path |
     try:
         applied = series_io.states(series, pristine)
     except SeriesError as error:
-        raise SeriesError(f"{error}{_out_of_order(series, pristine)}") from error
+        order = _out_of_order(series, pristine)  # where that is the reason, the base that was tried is none
+        raise SeriesError(f"{str(error).splitlines()[0]}{order}" if order else str(error)) from error
     with cache.progress.task("checkpatch", total=len(wanted)) as task:
 
         def some(first: int) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ NOBODY = ("--host", "ssh://root@127.0.0.1:9")
 
 def compared(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The line of doctor about the modules' kernel."""
-    assert main.main(["doctor", *NOBODY, *words]) == 4  # nobody is there
+    assert main(["doctor", *NOBODY, *words]) == 4  # nobody is there
     (line,) = (text for text in capsys.readouterr().out.splitlines() if "kernel of the modules" in text)
     return line
 

@@ -60,7 +60,7 @@ def test_the_end_of_a_run_computes_its_findings_once(
 ) -> None:
     """Table, claims, list and exit code share them."""
     with Journal(synthetic.make(tmp_path / "j", cells=[(13, "1"), (14, "1")])) as journal:
-        code = validate._close(Run.open(journal), argparse.Namespace(json=as_json), 1.0)
+        code = validate._close(Run.open(journal), argparse.Namespace(json=as_json, new=False), 1.0)
     assert (code, counted) == (3, [1]) and capsys.readouterr().out  # the planted run drifts, too
 
 
