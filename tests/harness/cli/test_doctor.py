@@ -9,6 +9,7 @@ import pytest
 from harness.build import cache, kernel
 from harness.build.cache import Cache
 from harness.cli.main import main
+from harness.series import pinned
 from tests.harness.build.test_kernel import BUILDING, tree
 
 NOBODY = ("--host", "ssh://root@127.0.0.1:9")
@@ -32,4 +33,4 @@ def test_the_kernel_that_is_asked_for(
     assert not (tmp_path / "cache").exists()
     kernel.base(Cache(), linux)
     assert "Linux 6.77.8" in compared(capsys, "--linux", str(linux))
-    assert f"Linux {kernel.VERSION} is not built: compared with nothing" in compared(capsys)
+    assert f"Linux {pinned.VERSION} is not built: compared with nothing" in compared(capsys)
