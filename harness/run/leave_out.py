@@ -19,7 +19,7 @@ from harness.errors import HostError
 from harness.findings import Became, Departure, Finding, LeavingOut, Part, Run, Without, left_out, symptom, symptom_of
 from harness.observe import Session
 from harness.process import PROGRESS
-from harness.questions import Setting, plan
+from harness.questions import Setting, parameters, plan
 from harness.results import UNHEARD, Cell, asked_at
 from harness.review import check, identity
 from harness.run.setup import Bench
@@ -69,10 +69,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer, and what the kernel that gave it offers: the parameter's value, L1's CPU, the control."""
+    """One answer, and what the kernel that gave it offers: its parameters' values, L1's CPU, the control."""
 
     outcome: Outcome
-    parameter: str | None
+    values: tuple[str | None, ...]
     cpu: Cpu | None
     mbec_offered: bool
     seconds: float
@@ -264,9 +264,11 @@ def _ask(session: Session, job: Job) -> None:
         begun = time.monotonic()
         done = ask(session, work, Options(), collapsing=False)
         share = (time.monotonic() - begun) / work.size
+        keys = dict.fromkeys((parameters.OWN.key, *work.load.setting.values))
+        values = tuple(map(session.value, keys))
         for batch in done.batches.values():
             for vector, outcome in zip(batch.vectors, batch.seen.outcomes, strict=True):
-                told[vector.id] = Answered(outcome, session.parameter, batch.seen.cpu, session.mbec_offered, share)
+                told[vector.id] = Answered(outcome, values, batch.seen.cpu, session.mbec_offered, share)
     for question in job.questions:
         job.take(question, told[question.vector.id])
 
@@ -307,7 +309,7 @@ def _without(question: Question, tree: Tree, whole: Answered) -> Without:
         return replace(told, became=Became.SILENT)
     if question.shown_by(answer.outcome):
         return replace(told, became=Became.SHOWS)
-    if answer.parameter != whole.parameter:
+    if answer.values != whole.values:
         return replace(told, became=Became.GONE, part=Part.SWITCH)
     offer = (answer.cpu, answer.mbec_offered) != (whole.cpu, whole.mbec_offered)
     return replace(told, became=Became.GONE, part=Part.OFFER if offer else Part.RULE)
