@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 
 from harness.cli import main
+from harness.findings import Run, foresight
 from harness.report import facts
-from harness.results import CellKey, Journal, RunSeries, of_series
+from harness.results import FORESEEN, CellKey, Journal, RunSeries, of_series
 from harness.results.journal import Answer
 from harness.results.verdict import judge
 from kvmodel.question.outcome import Kind, Outcome
@@ -71,3 +72,17 @@ def test_the_run_has_sixty_patches_and_each_cell_something_to_compare_with(journ
     assert len(report.patches) == 60 and not report.mirror_asked
     assert report.patches[44].first_seen == ["F1"] and report.patches[44].compared_with == 0
     assert [row.changes for row in report.rows] == [0, 1, 1, 1]
+
+
+def test_two_cells_of_it_are_compared(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["compare", f"{journal}@0", f"{journal}@45/kvm_intel.mbec=0"]) == 1
+    said = capsys.readouterr().out
+    assert "0/unset against 45/kvm_intel.mbec=0" in said and "kvm.mode" not in said
+
+
+def test_nothing_was_foreseen_of_it(journal: Path) -> None:
+    """What the mirror foresees is the mirrored series' own, whatever the journal holds."""
+    with Journal(journal) as j:
+        number = j.begin(["foresee"], {FORESEEN: True})
+        j.end(number, "complete")
+        assert j.foreseen() is not None and foresight(Run.open(j, 1)) is None
