@@ -8,8 +8,8 @@ import pytest
 
 from harness.errors import InputError, SeriesError
 from harness.posted import bring, opened
-from harness.series import base_state, folder, states
-from tests.harness.series.mail_samples import BASE, DIFF, mail
+from harness.series import How, base_state, folder, leaving_out, states
+from tests.harness.series.mail_samples import BASE, DIFF, adding, mail
 from tests.harness.series.test_folder import SECOND, pristine
 from tests.harness.series.test_folder import folder as make_folder
 
@@ -73,3 +73,15 @@ def test_what_git_says_of_the_base_is_kept(tmp_path: Path) -> None:
     box.write_bytes(mail().replace(b"-- \n2.39.5", f"\n{trailers}-- \n2.39.5".encode()))
     series = bring.bring_in(str(box), tmp_path / "s").series
     assert (series.base_commit, series.prerequisite_patch_ids) == ("a" * 40, ("b" * 40, "c" * 40))
+
+
+def test_a_patch_is_left_out_above_the_prerequisites(tmp_path: Path, pristine: Path) -> None:
+    """Also where it is taken back from the whole level, since the patch behind it wants its line for context."""
+    head = DIFF[: DIFF.index("@@")]
+    first = mail(1, 2, diff=f"{head}@@ -1,2 +1,3 @@\n one\n+two\n three\n")
+    second = mail(2, 2, diff=f"{head}@@ -2,3 +2,3 @@\n two\n three\n-four\n+FOUR\n")
+    below = make_folder(tmp_path / "below", mail(diff=adding("dir/b.c", "below")))
+    series = opened(make_folder(tmp_path / "above", first, second), str(below))
+    for patch, how, text in ((1, How.TAKEN_BACK, b"one\nthree\nFOUR\n"), (2, How.LEFT_OUT, b"one\ntwo\nthree\nfour\n")):
+        variant = leaving_out.leave_out(series, pristine, 2, [patch])
+        assert (variant.how, variant.state) == (how, {"dir/a.c": text, "dir/b.c": b"below\n"})
