@@ -19,8 +19,9 @@ from harness.compare.reading import Said, Stance, Twin
 from harness.errors import InputError
 from harness.findings import WORDS, common, symptom_of, weight
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import HostVector, MsrVector, Vector, VectorError, parse
+from kvmodel.question.vector import HostVector, MsrVector, Vector, VectorError
 
 # What the bits of an answer's code are, by its kind.
 _CODES: Final = {

@@ -30,8 +30,9 @@ from harness.results import (
     outcome_json,
     outcome_of,
 )
+from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields, parse
+from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields
 
 TIMES: Final = 3
 PROVENANCE: Final = "confirmed"  # where a run's provenance keeps what was done, by the cause's hash

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.questions import core, parameters
-from kvmodel.question.vector import Vector, VectorError, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Vector, VectorError
 
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
 

@@ -16,7 +16,8 @@ from harness.report.facts import Report
 from harness.report.text import plain
 from harness.results import Cell, Journal, Mark, below, contract_of, outcome_of, stands
 from kvmodel.question.outcome import Kind, NotApplicable
-from kvmodel.question.vector import RWXU, UWX, AccessVector, Mbec, Paging, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import RWXU, UWX, AccessVector, Mbec, Paging
 
 DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOT_RUN: Final = -1

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from harness.report.facts import FindingView, Report
 from harness.results import Cell, Journal, Mark
+from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Vector, parse
+from kvmodel.question.vector import AccessVector, Vector
 
 FEW = 5  # examples a message carries
 SIZES = {1: "e4k", 2: "e2m", 3: "e1g"}  # a leaf's level as an id has it

@@ -23,7 +23,8 @@ from harness.results.answer import Answer, CellKey, Judged
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
 from kvmodel.question.outcome import Outcome
-from kvmodel.question.vector import Vector, VectorError, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Vector, VectorError
 
 USER_VERSION: Final = 1
 BUSY: Final = 60_000  # milliseconds to wait for another writer

@@ -14,11 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
+from kvmodel.question.sequence import PREFIX, SEPARATOR
 from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, Access, VectorError
-
-SEQUENCE: Final = "seq."
-TURN: Final = "+"
-
 
 _compiled = cache(re.compile)
 
@@ -162,9 +159,9 @@ def _form(words: list[str], forms: tuple[Form, ...]) -> Form:
 
 def _split(text: str) -> tuple[str, str, tuple[Form, ...], str]:
     """An id's prefix, its one access or question, the forms that this may have, and a sequence's further turns."""
-    if text.startswith(SEQUENCE):
-        first, plus, turns = text.removeprefix(SEQUENCE).partition(TURN)
-        return SEQUENCE, first, _FORMS[:3], plus + turns
+    if text.startswith(PREFIX):
+        first, plus, turns = text.removeprefix(PREFIX).partition(SEPARATOR)
+        return PREFIX, first, _FORMS[:3], plus + turns
     if text.startswith(NX_PREFIX):
         return NX_PREFIX, text.removeprefix(NX_PREFIX), _NX_FORMS, ""
     return "", text, _FORMS, ""
@@ -194,4 +191,4 @@ def short(name: str) -> str:
 def named_fields(name: str) -> list[tuple[str, str]]:
     """Each field of an id by its name, in the id's order, with those that are left out; then a sequence's turns."""
     _, rows, turns = _read(name)
-    return [(field.name, word) for field, word in rows] + [("turn", turn) for turn in turns.split(TURN)[1:]]
+    return [(field.name, word) for field, word in rows] + [("turn", turn) for turn in turns.split(SEPARATOR)[1:]]

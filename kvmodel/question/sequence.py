@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-from kvmodel.question.vector import Access, AccessVector, GuestPerm, Machine, Mbec, Perm, VectorError, parse_access
+from kvmodel.question.vector import Access, AccessVector, GuestPerm, Machine, Mbec, Perm, VectorError
 
 PREFIX: Final = "seq."
 SEPARATOR: Final = "+"
@@ -153,9 +153,3 @@ def sequence(first: AccessVector, *changes: str) -> SequenceVector:
     for text in changes:
         turns.append(_changed(turns[-1], text))
     return SequenceVector(tuple(turns))
-
-
-def parse_sequence(text: str) -> SequenceVector:
-    """The sequence of an id; VectorError where it is none."""
-    first, *changes = text.removeprefix(PREFIX).split(SEPARATOR)
-    return sequence(parse_access(first), *changes)

@@ -13,7 +13,8 @@ from kvmodel.mmu.mmu_internal import RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED, kv
 from kvmodel.mmu.mmu_role import kvm_calc_cpu_role
 from kvmodel.mmu.mmu_sync import shadow_walk
 from kvmodel.question.outcome import Kind, Place
-from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.series import Level
 from kvmodel.vmx import vmx

@@ -12,7 +12,7 @@ from harness.oracle import serve
 from harness.oracle.mutate.mutants import mutants
 from harness.oracle.mutate.mutation import Asked, Judge, Live
 from harness.results import outcome_json, outcome_of
-from kvmodel.question.vector import parse
+from kvmodel.question.reading import parse
 
 CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, which nobody may catch
 

@@ -15,7 +15,8 @@ from harness.questions import client as client_vectors
 from harness.questions.core import core, full
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserMsrVector, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserMsrVector
 
 SEQUENCE = ClientSequence("long", "s", "2m", ("read", "age", "log", "write"), "eptad0nx")
 

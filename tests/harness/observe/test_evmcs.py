@@ -14,7 +14,8 @@ from harness.process import programs
 from harness.questions import core
 from kvmodel.machine.answers import predict
 from kvmodel.question.outcome import Kind
-from kvmodel.question.vector import Evmcs, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Evmcs
 from tests.kvmodel.mirror import CPU
 
 # Every place of the table, printed: field encoding and byte offset.

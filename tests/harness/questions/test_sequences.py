@@ -34,8 +34,9 @@ from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.machine import l2
 from kvmodel.question.outcome import THEN, Allowed, Kind, Outcome, of_turns
+from kvmodel.question.reading import parse
 from kvmodel.question.sequence import sequence
-from kvmodel.question.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector, parse
+from kvmodel.question.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector
 from tests.harness.settings import UNSET
 
 C = protocol.CONSTANTS

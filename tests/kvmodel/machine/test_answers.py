@@ -10,7 +10,8 @@ from kvmodel import sdm
 from kvmodel.cpu import Cpu
 from kvmodel.machine import events, predict, virtual_cpu, warns
 from kvmodel.question.outcome import Kind, Outcome, Place
-from kvmodel.question.vector import Access, AccessVector, HostVector, Mbec, NxVector, Paging, Perm, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import Access, AccessVector, HostVector, Mbec, NxVector, Paging, Perm
 from kvmodel.sdm import errata
 from kvmodel.series import Level
 from tests.kvmodel.mirror import CPU

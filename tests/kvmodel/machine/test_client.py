@@ -7,7 +7,8 @@ from kvmodel.cpu import Cpu
 from kvmodel.machine import vcpu
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome
-from kvmodel.question.vector import ClientSequence, UserMsrVector, VectorError, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import ClientSequence, UserMsrVector, VectorError
 from kvmodel.series import Level
 from tests.kvmodel.mirror import CPU
 

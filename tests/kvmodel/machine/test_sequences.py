@@ -15,18 +15,9 @@ from kvmodel.mmu.mmu_page import kvm_mmu_get_shadow_page
 from kvmodel.mmu.mmu_sync import kvm_unsync_page
 from kvmodel.mmu.spte_h import get_spte
 from kvmodel.question.outcome import THEN, Kind, NotApplicable, Outcome, of_turns
+from kvmodel.question.reading import parse, parse_access
 from kvmodel.question.sequence import SequenceVector, Turn, sequence
-from kvmodel.question.vector import (
-    Access,
-    AccessVector,
-    GuestPerm,
-    Mbec,
-    Paging,
-    Perm,
-    VectorError,
-    parse,
-    parse_access,
-)
+from kvmodel.question.vector import Access, AccessVector, GuestPerm, Mbec, Paging, Perm, VectorError
 from kvmodel.vmx import nested
 from tests.kvmodel.mirror import CPU, GPA, PD, PT, l1_at, l2_at, map_gpa
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.questions import core
 from kvmodel.question.ids import expanded, named_fields, short
+from kvmodel.question.reading import parse
 from kvmodel.question.vector import (
     Access,
     AccessVector,
@@ -19,7 +20,6 @@ from kvmodel.question.vector import (
     NxVector,
     Perm,
     VectorError,
-    parse,
 )
 
 EVERY = [vector.id for vector in core.full()]

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.questions.core import core
+from kvmodel.question.reading import parse
 from kvmodel.question.vector import (
     Access,
     AccessVector,
@@ -16,7 +17,6 @@ from kvmodel.question.vector import (
     Perm,
     VectorError,
     changed_fields,
-    parse,
 )
 
 

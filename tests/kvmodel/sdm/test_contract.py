@@ -10,6 +10,7 @@ import pytest
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.reading import parse
 from kvmodel.question.vector import (
     Access,
     AccessVector,
@@ -24,7 +25,6 @@ from kvmodel.question.vector import (
     Paging,
     Perm,
     Vector,
-    parse,
 )
 from kvmodel.sdm import contract
 from kvmodel.sdm.after import Flags, flags

@@ -6,7 +6,8 @@ from kvmodel.include.asm.hyperv_tlfs import hv_enlightened_vmcs, hv_vp_assist_pa
 from kvmodel.include.asm.kvm_host import Vcpu
 from kvmodel.machine import predict
 from kvmodel.question.outcome import Kind
-from kvmodel.question.vector import AccessVector, EntryVector, Evmcs, Mbec, MsrVector, Perm, parse
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import AccessVector, EntryVector, Evmcs, Mbec, MsrVector, Perm
 from kvmodel.vmx import nested, vmx
 from kvmodel.vmx import nested_evmcs as e
 from kvmodel.vmx.nested_ctls import LEAST, MOST, nested_vmx_setup_ctls_msrs

@@ -22,7 +22,7 @@ from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.mmu import spte
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import parse
+from kvmodel.question.reading import parse
 from kvmodel.series import Level
 
 ID = "e4k.l1=rwxu.l2=rwxu.mt6.xb0.ub0.{}.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"

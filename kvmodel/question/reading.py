@@ -1,0 +1,149 @@
+"""From an id, in full or in short, to the vector that it names."""
+
+from __future__ import annotations
+
+import re
+
+from kvmodel.question.ids import expanded
+from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
+from kvmodel.question.vector import (
+    CLIENT_STEPS,
+    ENVIRONMENTS,
+    NX_PREFIX,
+    Access,
+    AccessVector,
+    ClientSequence,
+    ClientVector,
+    EntryVector,
+    Evmcs,
+    GuestPerm,
+    HostVector,
+    Mbec,
+    MmioVector,
+    MsrVector,
+    NxVector,
+    Paging,
+    Perm,
+    UserMsrVector,
+    Vector,
+    VectorError,
+)
+
+_PERM = r"[rwxu-]{4}"
+_TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
+_ACCESS_RE = re.compile(
+    rf"e(?P<size>4k|2m|1g)\.l(?P<ll>[123])=(?P<leaf>{_PERM})\.l(?P<ul>[234])=(?P<upper>{_PERM})"
+    r"\.mt(?P<mt>[0-7])\.xb(?P<xb>[0-9a-f]+)\.ub(?P<ub>[0-9a-f]+)\.(?P<access>\w+)"
+    r"\.gp(?P<gp>\w{3})\.gu(?P<gu>\w{3})\.pg(?P<pg>off|32|pae|64)\.cpl(?P<cpl>[03])\.wp(?P<wp>[01])"
+    r"\.smep(?P<smep>[01])\.smap(?P<smap>[01])\.nxe(?P<nxe>[01])\.ad(?P<ad>[01])\." + _TAIL
+)
+_ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
+_MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
+_MMIO_RE = re.compile(r"mmio\.(?P<access>\w+)\." + _TAIL)
+_CLIENT_RE = re.compile(r"cli\.(?P<mode>real|prot|long)\.(?P<access>\w+)\.pg(?P<page>[us])\.env=(?P<env>\w+)")
+_SEQUENCE_RE = re.compile(
+    r"cli\.(?P<mode>real|prot|long)\.pg(?P<page>[us])\.m(?P<memory>4k|2m)\.(?P<steps>[a-z+]+)\.env=(?P<env>\w+)"
+)
+_MSR_STEP = r"(?:[cs]\d\d?|kvm)"
+_USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
+_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed|reload)\.env=(?P<env>\w+)")
+_SIZES = {"4k": 1, "2m": 2, "1g": 3}
+
+
+def _access(text: str) -> Access:
+    try:
+        return Access(text)
+    except ValueError:
+        known = ", ".join(a.value for a in Access)
+        raise VectorError(f"access {text!r} is not known: use one of {known}") from None
+
+
+def _env(name: str) -> str:
+    if name not in ENVIRONMENTS:
+        raise VectorError(f"environment {name!r} is not known: use one of {', '.join(ENVIRONMENTS)}")
+    return name
+
+
+def _common(m: re.Match[str]) -> tuple[Mbec, bool, Evmcs, str]:
+    return Mbec(m["mbec"]), m["xo"] == "1", Evmcs(int(m["ev"])), _env(m["env"])
+
+
+def parse_access(text: str) -> AccessVector:
+    """The access vector that ``text`` names; VectorError where it names none."""
+    m = _ACCESS_RE.fullmatch(text)
+    if m is None:
+        raise VectorError(f"{text!r} is not an access of L2: every field is written, as in {AccessVector().id!r}")
+    leaf_level, upper_level = int(m["ll"]), int(m["ul"])
+    if _SIZES[m["size"]] != leaf_level or upper_level <= leaf_level:
+        raise VectorError(f"{text!r}: e4k goes with l1, e2m with l2, e1g with l3, and the second level is above")
+    return AccessVector(
+        *_common(m),
+        leaf_level=leaf_level,
+        leaf=Perm.parse(m["leaf"]),
+        upper_level=upper_level,
+        upper=Perm.parse(m["upper"]),
+        memtype=int(m["mt"]),
+        leaf_bits=int(m["xb"], 16),
+        upper_bits=int(m["ub"], 16),
+        access=_access(m["access"]),
+        gp=GuestPerm.parse(m["gp"]),
+        gu=GuestPerm.parse(m["gu"]),
+        paging=Paging(m["pg"]),
+        cpl=int(m["cpl"]),
+        wp=m["wp"] == "1",
+        smep=m["smep"] == "1",
+        smap=m["smap"] == "1",
+        nxe=m["nxe"] == "1",
+        ad=m["ad"] == "1",
+    )
+
+
+def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
+    steps = tuple(m["steps"].split("+"))
+    for step in steps:
+        if step not in CLIENT_STEPS:
+            raise VectorError(f"step {step!r} is not known: use {', '.join(CLIENT_STEPS)}, joined by '+'")
+    if m["mode"] != "long" and m["page"] == "s":
+        raise VectorError(f"mode {m['mode']} with pgs: without paging every page is a user page, write pgu")
+    if m["mode"] == "real" and {"mread", "mwrite"} & set(steps):
+        raise VectorError("real mode does not reach MMIO, which lies beyond 64 KiB: use prot or long")
+    return steps
+
+
+def parse(text: str) -> Vector:
+    """The vector that ``text`` names, in full or in short. VectorError with reason and mend where it is none."""
+    vector = _of_full(text) or _of_full(expanded(text))
+    if vector is None:
+        raise VectorError(f"{text!r} is no vector: two of its fields do not go together")
+    return vector
+
+
+def _of_full(text: str) -> Vector | None:
+    """The vector of a full id; None where a field is left out, or it is no id. VectorError as ``parse``."""
+    if text.startswith(PREFIX):
+        first, *turns = text.removeprefix(PREFIX).split(SEPARATOR)
+        return sequence(parse_access(first), *turns) if _ACCESS_RE.fullmatch(first) else None
+    if text.startswith(NX_PREFIX):
+        if not _ACCESS_RE.fullmatch(text.removeprefix(NX_PREFIX)):
+            return None
+        asked = parse_access(text.removeprefix(NX_PREFIX))
+        if not asked.machine.env.nx_huge_pages:
+            raise VectorError(f"{text!r}: {NX_PREFIX} goes before an access with env=hugenx, as in {NxVector().id!r}")
+        return NxVector(asked)
+    if _ACCESS_RE.fullmatch(text):
+        return parse_access(text)
+    if m := _ENTRY_RE.fullmatch(text):
+        return EntryVector(*_common(m), ept=m["ept"] == "1")
+    if m := _MSR_RE.fullmatch(text):
+        return MsrVector(*_common(m), msr=int(m["msr"], 16))
+    if m := _MMIO_RE.fullmatch(text):
+        return MmioVector(*_common(m), access=_access(m["access"]))
+    if m := _CLIENT_RE.fullmatch(text):
+        return ClientVector(m["mode"], _access(m["access"]), m["page"], _env(m["env"]))
+    if m := _SEQUENCE_RE.fullmatch(text):
+        return ClientSequence(m["mode"], m["page"], m["memory"], _client_steps(m), _env(m["env"]))
+    if m := _USER_MSR_RE.fullmatch(text):
+        return UserMsrVector(int(m["msr"], 16), tuple(m["steps"].split("+")), _env(m["env"]))
+    if m := _HOST_RE.fullmatch(text):
+        return HostVector(m["what"], _env(m["env"]))
+    return None
