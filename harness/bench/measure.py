@@ -24,7 +24,8 @@ from harness.findings import Departure, causes, group
 from harness.hosts import Host, ModuleFiles, Parameters
 from harness.observe import FIRST_FETCH, Observation, Session, livelock, qemu, qemu_facts
 from harness.process import PROGRESS, parallel
-from harness.results import KVM_HOST, cpus, param_text
+from harness.questions import Setting
+from harness.results import KVM_HOST, cpus
 from kvmodel import machine, sdm
 from kvmodel.machine import exits as exits_model
 from kvmodel.machine.exits import Exit, Hypervisor, Mix, StuckError, Vmcs
@@ -142,7 +143,7 @@ def finding(kernel: Kernel, vector: Vector) -> str:
     if not told.matches(seen):
         return ""
     legal = tuple(a.outcome for a in answers)
-    cell = (level, param_text(param))
+    cell = (level, str(Setting.own_value(param)))
     departure = Departure(vector, cell, KVM_HOST, seen, legal, answers[0].rule, answers[0].section, told)
     (found,) = group.group([departure], causes.find_cause)
     return f"{found.title}; {found.origin} [{found.cause}]"
@@ -174,7 +175,7 @@ class Measure:
 
     def _group(self, vmcs: Vmcs, variants: list[Variant]) -> None:
         shadow = vmcs is not Vmcs.PLAIN
-        self._host.load(self._modules, Parameters(self._kernel.param, shadow_vmcs=shadow))
+        self._host.load(self._modules, Parameters(Setting.own_value(self._kernel.param).words, shadow_vmcs=shadow))
         has = self._host.run(f"cat {SHADOW_FILE}", check=True).stdout.strip() == "Y"
         if vmcs is Vmcs.SHADOW and not has:
             self._miss(

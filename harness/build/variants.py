@@ -136,4 +136,4 @@ def _mentioned(patch: Patch) -> set[str]:
 
 def _inside(series: Series, path: str) -> str:
     """The file of the series that the compiler names by ``path``; empty where it is none of them."""
-    return next((known for known in series.touched if path == known or path.endswith(f"/{known}")), "")
+    return next((known for known in series.reached if path == known or path.endswith(f"/{known}")), "")

@@ -23,7 +23,7 @@ from harness.bench import (
     pictures,
     table,
 )
-from harness.cli.common import LAST_LEVEL, add_builds, add_command
+from harness.cli.common import LAST_LEVEL, add_builds, add_command, want_mirror
 from harness.errors import GuestError, InputError
 from harness.process import parallel, programs
 from harness.questions import selection
@@ -154,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
     _at_least_one("--jobs", args.jobs)
     programs.interruptible()
     bench = Bench.of(args)
+    want_mirror(bench.series, "bench exits", "it counts levels of that series, or with --linux another kernel")
     bench.build(levels)
     made = parallel.side_by_side(
         {"workload": lambda: images.workload(bench.cache), "counter": lambda: images.counter(bench.cache)}

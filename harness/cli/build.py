@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_command
+from harness.cli.common import add_builds, add_command
 from harness.process import programs
 from harness.questions import selection
 from harness.run import Bench
@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands, "build", "build what a run needs into the cache, and nothing else", "build", "build --levels 0,18"
     )
-    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--levels", default="all", help="as in 0,11,16-18 (default: all)")
     add_builds(parser)
     parser.set_defaults(run=run)
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Build; print where each part is."""
     programs.interruptible()
     bench = Bench.of(args)
-    bench.build(selection.levels(args.levels, LAST_LEVEL))
+    bench.build(selection.levels(args.levels, bench.series.last))
     for name, value in bench.provenance().items():
         print(f"{name:12} {value}")
     return 0

@@ -11,10 +11,10 @@ from harness.cli.common import add_command, add_journal
 from harness.cli.findings import explanation
 from harness.errors import InputError
 from harness.findings import Run
+from harness.posted import opened
 from harness.process import programs
 from harness.report import bundle
 from harness.results import Journal
-from harness.series import folder as series_io
 
 
 def add_parser(commands: Any) -> None:
@@ -39,13 +39,11 @@ def run(args: argparse.Namespace) -> int:
         run = Run.open(journal, args.run_number)
         finding = run.finding(args.name)
     if run.foreseen:
-        level, param = finding.smallest.cell
         raise InputError(
-            f"run {run.number} is foreseen: an archive shows again what was observed; "
-            f"'kvmirror run --level {level} --param {param} {finding.smallest.vector.id}' looks, 'kvmirror validate' "
-            "makes a run"
+            f"run {run.number} is foreseen: an archive shows again what was observed; '{finding.command}' looks, "
+            "'kvmirror validate' makes a run"
         )
-    series = series_io.read(args.series) if args.series else series_io.read()
+    series = opened(args.series)
     programs.interruptible()
     binaries = bundle.Binaries.built(Cache())
     files = bundle.contents(finding, explanation(finding, run.under), run.info.provenance, series, binaries)

@@ -89,6 +89,11 @@ def _same_kernel(asked: Run, bench: Bench) -> None:
     hashes = [row["sha256"] for row in provenance["patches"]], [row["sha256"] for row in bench.patches()]
     if hashes[0] != hashes[1]:
         raise InputError(f"run {asked.number} was of another series: name its folder with --series")
+    if asked.series.prerequisites != len(bench.series.on):
+        raise InputError(
+            f"run {asked.number} stood on {asked.series.prerequisites} prerequisites, not on {len(bench.series.on)}: "
+            f"'kvmirror causes{asked.series.options}' names the same"
+        )
 
 
 def differs(f: Finding) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache, kernel, sha256
-from harness.cli.common import add_linux
+from harness.cli.common import add_linux, want_mirror
 from harness.errors import InputError
 from harness.oracle import hands
 from harness.oracle.check import CASES, THOROUGH, reach
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     programs.interruptible()
     start = time.monotonic()
     series = folder.read(*([Path(args.series)] if args.series else []))
+    want_mirror(series, "check", "kvmirror validate --no-mirror asks the kernel itself")
     wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
     specs = chosen(args.functions)
     cache = Cache()

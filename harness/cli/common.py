@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import archive
-from harness.questions import selection
-from kvmodel.series import LAST
+from harness.errors import InputError
+from harness.questions import Setting, parameters, selection
+from harness.series import Series, pinned
+from kvmodel import series as model
 
-LAST_LEVEL = LAST  # of the series that is mirrored
+LAST_LEVEL = model.LAST  # of the mirrored series: of a command that asks the mirror alone
+PARAMS_HELP = (
+    "enable_pt_guest_exec_control: unset, 0, 1 or all; of another series MODULE.NAME=VALUE,..., several in all "
+    "combinations (default all)"
+)
+PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1; of another series MODULE.NAME=VALUE,... (default unset)"
+MIRROR_PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1 (default unset)"
 
 
 def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
@@ -25,17 +33,30 @@ def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse
     return parser
 
 
-def add_level(parser: argparse.ArgumentParser) -> None:
-    """``--level`` and ``--param`` for a command about one level."""
+def add_level(parser: argparse.ArgumentParser, param: str = PARAM_HELP) -> None:
+    """``--level`` and ``--param`` for a command about one level; ``param`` is the help of the latter."""
     parser.add_argument("--level", required=True, metavar="N", help="the base with patches 1..N")
-    parser.add_argument("--param", default="unset", help="enable_pt_guest_exec_control: unset, 0 or 1 (default unset)")
+    parser.add_argument("--param", default="unset", help=param)
 
 
-def one_level(args: argparse.Namespace) -> tuple[int, bool | None]:
-    """What ``add_level`` was given."""
-    (level,) = selection.levels(args.level, LAST_LEVEL)
-    (param,) = selection.params(args.param)
-    return level, param
+def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[int, Setting]:
+    """What ``add_level`` was given: a level and a setting of ``series`` (None: of the one that is mirrored)."""
+    last, known = (LAST_LEVEL, (parameters.OWN,)) if series is None else (series.last, series.parameters)
+    levels, settings = selection.levels(args.level, last), parameters.chosen(args.param, known)
+    if len(levels) > 1:
+        raise InputError(f"--level {args.level}: name one level, from 0 to {last}")
+    if len(settings) > 1:
+        raise InputError(f"--param {args.param}: name one value a parameter, as in {settings[-1]}")
+    if series is None and settings[0] != Setting.own_value(settings[0].own):
+        raise InputError(f"--param {args.param}: the mirror knows {parameters.OWN.name} alone: unset, 0 or 1")
+    return levels[0], settings[0]
+
+
+def want_mirror(series: Series, what: str, mend: str) -> None:
+    """InputError where the mirror is not of ``series``: what needs it, and what to do instead."""
+    if not series.mirrored or series.on:
+        has = "with prerequisites below it" if series.mirrored else f"not {series.name!r}"
+        raise InputError(f"{what}: the mirror mirrors the MBEC series on Linux {pinned.VERSION} only, {has}: {mend}")
 
 
 def add_journal(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +81,16 @@ def add_builds(parser: argparse.ArgumentParser) -> None:
     emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
     add_linux(parser)
     parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+    add_on(parser)
+
+
+def add_on(parser: argparse.ArgumentParser) -> None:
+    """``--on``: what the series stands on."""
+    parser.add_argument(
+        "--on",
+        metavar="DIR|RANGE",
+        help="what the series stands on: a series' folder, mails, or a range A..B of --linux",
+    )
 
 
 def add_linux(parser: argparse.ArgumentParser) -> None:

@@ -7,12 +7,11 @@ import json
 from typing import Any
 
 from harness.build import kernel
-from harness.cli.common import LAST_LEVEL, add_builds, add_command
+from harness.cli.common import PARAMS_HELP, add_builds, add_command
 from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs, table
-from harness.questions import PARAM_FROM, plan, selection
-from harness.results import param_text
+from harness.questions import parameters, plan, selection
 from harness.run import Bench, Options, Voices, huge_pages
 from harness.series import authors, base_state, states
 
@@ -32,10 +31,8 @@ def add_parser(commands: Any) -> None:
         "Builds the level's modules with gcc's counters, asks the vectors, and lists the lines of each patch that "
         "nothing reached. Exit code 1: there are some."
     )
-    parser.add_argument(
-        "--level", default=str(LAST_LEVEL), metavar="N", help=f"the base with patches 1..N (default {LAST_LEVEL})"
-    )
-    parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
+    parser.add_argument("--level", metavar="N", help="the base with patches 1..N (default: the last)")
+    parser.add_argument("--param", default="all", help=PARAMS_HELP)
     parser.add_argument(
         "--vectors",
         nargs="+",
@@ -50,15 +47,18 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, ask, print; 1 where a line was never reached."""
-    level = _level(args.level)
-    params = selection.params(args.param)
-    works = list(plan(selection.vector_list(args.vectors), [level], params))
-    programs.interruptible()
     bench = Bench.of(args)
+    level = _level(args.level, bench.series.last)
+    known = bench.series.parameters
+    settings = parameters.chosen(args.param, known)
+    works = list(plan(selection.vector_list(args.vectors), [level], settings, known))
+    programs.interruptible()
     bench.build([level])
+    bench.check_parameters(work.load for work in works)
     modules = build.modules(bench.cache, bench.series, level, linux=args.linux)
-    voices = Voices(bench.host_cpu)
-    named = frozenset((level, p) for p in params if p is not None and level >= PARAM_FROM)
+    voices = Voices(bench.host_cpu, bench.mirrored)
+    switches = parameters.switches(settings, known)
+    named = frozenset((level, w.load.setting) for w in works if w.load.setting in switches)
     options = Options(values_named=named, deadly=voices.deadly, offered=voices.offered, traced=huge_pages)
     with PROGRESS.task("vectors", total=sum(w.size for w in works)) as task:
         counted = collect(bench, works, options, modules, task.advance)
@@ -72,17 +72,17 @@ def run(args: argparse.Namespace) -> int:
         counters.lines(counted.setup, modules),
     )
     if args.json:
-        print(json.dumps(as_json(level, list(map(param_text, params)), counted, covered)))
+        print(json.dumps(as_json(level, list(map(str, settings)), counted, covered)))
     else:
         print("\n".join(text(counted, covered)))
     return int(any(patch.of(Reach.NEVER) for patch in covered))
 
 
-def _level(named: str) -> int:
+def _level(named: str | None, last: int) -> int:
     """The level; InputError where it is several, or has no patches whose lines there could be."""
-    levels = selection.levels(named, LAST_LEVEL)
+    levels = [last] if named is None else selection.levels(named, last)
     if len(levels) > 1 or not levels[0]:
-        raise InputError(f"--level {named}: name one level from 1 to {LAST_LEVEL}, whose patches have lines to reach")
+        raise InputError(f"--level {named}: name one level from 1 to {last}, whose patches have lines to reach")
     return levels[0]
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_host, add_journal, add_new
+from harness.cli.common import add_builds, add_command, add_host, add_journal, add_new
 from harness.errors import InputError
 from harness.findings import Finding, Run, finding_json, weight
 from harness.process import PROGRESS, programs
-from harness.questions import PARAM_VALUES, selection
+from harness.questions import Setting, selection
 from harness.report import facts
 from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, stands
 from harness.run import Bench, minimise_on_hosts
@@ -129,10 +129,9 @@ def run_explain(args: argparse.Namespace) -> int:
 def _live(run: Run, f: Finding, args: argparse.Namespace) -> None:
     """Make the finding smaller on a host, and keep what came of it with the run."""
     if run.foreseen:
-        level, param = f.smallest.cell
         raise InputError(
             f"--live: run {run.number} is foreseen, and only what was observed is made smaller on a host; "
-            f"'kvmirror run --level {level} --param {param} {f.smallest.vector.id}' looks"
+            f"'{f.command}' looks"
         )
     programs.interruptible()
     bench = Bench.of(args)
@@ -169,22 +168,20 @@ def explanation(f: Finding, under: Under) -> list[str]:
     lines += [f"  manual      {smallest.allowed}", f"  {word:11} {smallest.seen}{turn}"]
     if smallest.predicted is not None:
         cpu = under(smallest.vector.machine.env.cpu_mbec)
-        prediction = machine.predict(level, PARAM_VALUES[param_name], cpu, smallest.vector, steps=True)
+        prediction = machine.predict(level, Setting.parse(param_name).own, cpu, smallest.vector, steps=True)
         lines.append(f"  mirror      {prediction.outcome}")
         lines += [f"  {number:9}. {step}" for number, step in enumerate(prediction.steps, 1)]
     if f.left_out is not None:
         lines.append(f"  real        {f.left_out.trouble or f.left_out.cause}")
-    lines.append(f"  reproduce   kvmirror run --level {level} --param {param_name} {smallest.vector.id}")
+    lines.append(f"  reproduce   {f.command}")
     return lines
 
 
 def run_changes(args: argparse.Namespace) -> int:
     """Groups of vectors whose answer differs from the level below, with counts and the smallest of each."""
-    (patch,) = selection.levels(args.patch, LAST_LEVEL)
-    if patch == 0:
-        raise InputError("--patch 0: level 0 is the base; patches are 1 to 18")
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number)
+        patch = _patch(args.patch, run.series.last)
         here = sorted(c for c in run.present if c[0] == patch)
         if not here:
             raise InputError(
@@ -203,6 +200,14 @@ def run_changes(args: argparse.Namespace) -> int:
     if row and row.claim_text:
         print(f"The patch {row.claim_text}.")
     return 0
+
+
+def _patch(text: str, last: int) -> int:
+    """The patch of ``--patch``; InputError where it is none of the run's series, or several."""
+    numbers = selection.levels(text, last, "--patch")
+    if len(numbers) > 1 or not numbers[0]:
+        raise InputError(f"--patch {text}: level 0 is the base; patches are 1 to {last}, name one")
+    return numbers[0]
 
 
 def _print_changes(param: str, lower: int, changes: Iterable[tuple[Vector, Outcome, Outcome]]) -> None:

@@ -14,7 +14,7 @@ from harness.cli.common import LAST_LEVEL, add_command
 from harness.cli.findings import listed
 from harness.findings import Run
 from harness.process import PROGRESS, table
-from harness.questions import PARAM_FROM, PARAM_VALUES, plan, selection
+from harness.questions import parameters, plan, selection
 from harness.report import facts
 from harness.results import FORESEEN, Journal, Row, cpus
 from harness.run import Named, foresee
@@ -62,9 +62,9 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, record, print; 1 where a finding is foreseen."""
     levels = selection.levels(args.levels, LAST_LEVEL)
-    params = selection.params(args.param)
-    works = list(plan(selection.vector_list(args.vectors), levels, params))
-    named: Named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
+    settings = selection.settings(args.param)
+    works = list(plan(selection.vector_list(args.vectors), levels, settings))
+    named: Named = frozenset((w.load.level, w.load.setting) for w in works if w.load.param is not None)
     with Journal(args.journal) as journal:
         number = journal.begin(sys.argv, {FORESEEN: True})
         began, status = time.monotonic(), "interrupted"
@@ -110,7 +110,7 @@ def _table(counted: Iterable[Row]) -> list[str]:
 def _alike(counted: Iterable[Row]) -> list[list[Row]]:
     """Rows by parameter value, neighbouring levels that count alike together."""
     found: list[list[Row]] = []
-    for row in sorted(counted, key=lambda row: (list(PARAM_VALUES).index(row.param), row.level)):
+    for row in sorted(counted, key=lambda row: (parameters.order(row.param), row.level)):
         last = found[-1][-1] if found else None
         if last and (last.param, last.level + 1) == (row.param, row.level) and _counts(last) == _counts(row):
             found[-1].append(row)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
-from harness.cli.common import add_level, one_level
+from harness.cli.common import MIRROR_PARAM_HELP, add_level, one_level, want_mirror
+from harness.posted import opened
 from harness.questions import selection
-from harness.results import cpus, param_text, stands
+from harness.results import cpus, stands
 from kvmodel import machine, sdm
 from kvmodel.question.outcome import NotApplicable
 
@@ -28,16 +30,20 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_level(parser)
+    add_level(parser, MIRROR_PARAM_HELP)
     parser.add_argument("--steps", action="store_true", help="every step with its C function and patch")
     parser.add_argument("--json", action="store_true", help="one JSON object a vector, a line each")
+    parser.add_argument("--series", type=Path, metavar="DIR", help="the series' folder: it has to be the mirrored one")
     parser.add_argument("ids", nargs="+", metavar="ID", help="a vector's id")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one block, or one JSON line, a vector."""
-    level, param = one_level(args)
+    if args.series is not None:
+        want_mirror(opened(args.series), "predict", "kvmirror run --series asks its kernel and the manual")
+    level, setting = one_level(args)
+    param = setting.own
     for name in args.ids:
         vector = selection.vector(name)
         cpu = cpus.emulated(vector.machine.env.cpu_mbec)
@@ -53,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                     {
                         "vector": vector.id,
                         "level": level,
-                        "param": param_text(param),
+                        "param": str(setting),
                         "mirror": str(prediction.outcome),
                         "exits": prediction.exits,
                         "contract": allowed,

@@ -6,11 +6,11 @@ import argparse
 import json
 from typing import Any
 
-from harness.cli.common import add_builds, add_host, add_level, one_level
+from harness.cli.common import add_builds, add_host, add_level, one_level, want_mirror
 from harness.observe import Traced, tracepoints
 from harness.process import programs
 from harness.questions import Load, plan, selection
-from harness.results import Answer, Judged, Mark, param_text, stands
+from harness.results import Answer, Judged, Mark, stands
 from harness.run import Bench, Options, Voices, ask
 from kvmodel import machine
 from kvmodel.cpu import Cpu
@@ -78,19 +78,23 @@ def _all_of(_: Load, vectors: list[Vector]) -> list[Vector]:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print; 3 where a vector drifted, 1 where one is a finding."""
-    level, param = one_level(args)
-    vectors = selection.vector_list(args.ids)
-    programs.interruptible()
     bench = Bench.of(args)
+    level, setting = one_level(args, bench.series)
+    vectors = selection.vector_list(args.ids)
+    if args.trace:
+        want_mirror(bench.series, "--trace", "leave it out")
+    works = list(plan(vectors, [level], [setting], bench.series.parameters))
+    programs.interruptible()
     bench.build([level])
-    voices = Voices(bench.host_cpu)
+    bench.check_parameters(work.load for work in works)
+    voices = Voices(bench.host_cpu, bench.mirrored)
     options = Options(traced=_all_of) if args.trace else Options()
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:
             session = bench.open_session(host)
             for _ in range(args.times):
-                for work in plan(vectors, [level], [param]):
+                for work in works:
                     if work.load.env.cpu_mbec is not cpu_mbec:
                         continue
                     done = ask(session, work, options, collapsing=False)
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                         told = voices.judge_events(done.load, batch.seen)
                         for answer in voices.answers(done.load, batch.vectors, batch.seen, told):
                             marks |= answer.verdict.marks
-                            _show(answer, args.json, level, param_text(param))
+                            _show(answer, args.json, level, str(setting))
                         if not args.json:
                             for one, judged in zip(batch.seen.traced, told, strict=True):
                                 _show_trace(done.load, bench.host_cpu(cpu_mbec), one, judged)

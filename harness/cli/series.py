@@ -11,12 +11,13 @@ from typing import Any
 
 from harness.build import Cache, kernel
 from harness.build import modules as levels
-from harness.cli.common import add_command, add_linux
+from harness.cli.common import add_command, add_linux, add_on
 from harness.errors import InputError
+from harness.posted import opened
 from harness.process import PROGRESS, table
 from harness.questions import selection
 from harness.review import check as series_check
-from harness.series import folder, harmless
+from harness.series import Parameter, Series, folder, harmless
 from harness.series import folder as series_io
 
 
@@ -37,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
         else:
             add_linux(parser)
             parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
+            add_on(parser)
         return parser
 
     show = command("show", _show, "List the patches: number, claim, author, subject, files, what should be seen.",
@@ -71,8 +73,17 @@ def add_parser(subparsers: Any) -> None:
     bring.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
-def _series(args: argparse.Namespace) -> folder.Series:
-    return folder.read(args.series) if args.series is not None else folder.read()
+def _series(args: argparse.Namespace) -> Series:
+    return opened(args.series, args.on, args.linux)
+
+
+def _told(parameter: Parameter) -> str:
+    """A parameter in a line: its name, its type, the values that a run gives it, its levels."""
+    until = "" if parameter.last_level is None else f" to level {parameter.last_level}"
+    values = f", asked with {', '.join(parameter.values)}" if parameter.values else ", left unset (--param sets it)"
+    return (
+        f"parameter {parameter} ({parameter.type or 'type unknown'}) from level {parameter.first_level}{until}{values}"
+    )
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -90,11 +101,15 @@ def _show(args: argparse.Namespace) -> int:
             }
             for p in series.patches
         ]
-        print(json.dumps({"schema": 1, "title": series.title, "base": series.base_version, "patches": rows}, indent=1))
+        told = {"schema": 1, "title": series.title, "base": series.base_version, "patches": rows}
+        told |= {"parameters": [p.row for p in series.parameters]} if series.parameters else {}
+        print(json.dumps(told, indent=1))
         return 0
-    print(
-        f"{harmless(series.title)}\n{series.last} patches on Linux {series.base_version}, {len(series.touched)} files\n"
-    )
+    files = len(series.touched)
+    print(f"{harmless(series.title)}\n{series.last} patches on {harmless(series.told_base)}, {files} files")
+    for one in (*map(_told, series.parameters), *(f"on {harmless(patch.subject)}" for patch in series.on)):
+        print(one)
+    print()
     for p in series.patches:
         added = sum(f.added for f in p.mail.files)
         removed = sum(f.removed for f in p.mail.files)
@@ -200,6 +215,8 @@ def _import(args: argparse.Namespace) -> int:
         print(json.dumps(said, indent=1))
         return 0
     print(f"{args.target}: {series.last} patches, {len(series.touched)} files: {title}")
+    for parameter in series.parameters:
+        print(_told(parameter))
     if series.mirrored:
         print("these are the subjects and authors of the series that this tool mirrors: the mirror applies")
     else:

@@ -23,7 +23,6 @@ from harness.errors import InputError
 from harness.hosts import address
 from harness.questions import core, selection
 from harness.results import journal
-from kvmodel.series import LAST as LAST_LEVEL
 
 HERE: Final = Path("kvmirror.toml")
 
@@ -39,13 +38,14 @@ def _text(value: Any, _: Path) -> str:
 
 def _levels(value: Any, folder: Path) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
-    selection.levels(text, LAST_LEVEL)
+    selection.levels(text, None)  # which levels there are, the series says
     return text
 
 
 def _param(value: Any, folder: Path) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
-    selection.params(text)
+    if "=" not in text:  # what a name is worth, the series says
+        selection.params(text)
     return text
 
 
@@ -105,9 +105,9 @@ class Setting:
 
 SETTINGS: Final = (
     Setting("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
-            lambda: f"0-{LAST_LEVEL}"),
-    Setting("param", "param", "KVMIRROR_PARAM", _param, "parameter values of validate: unset, 0, 1 or all", '"all"',
             lambda: "all"),
+    Setting("param", "param", "KVMIRROR_PARAM", _param, "parameters of validate: unset, 0, 1, all, MODULE.NAME=VALUE",
+            '"all"', lambda: "all"),
     Setting("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
             '["core"]', lambda: "core"),
     Setting("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),

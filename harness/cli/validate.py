@@ -11,16 +11,16 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import LAST_LEVEL, add_builds, add_host, add_journal, add_new
+from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, add_new, want_mirror
 from harness.cli.findings import brought, listed
 from harness.errors import InputError
 from harness.findings import Run, finding_json, foresight
-from harness.observe import arguments, bare, parameters
+from harness.observe import arguments, bare, module_options
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
-from harness.questions import PARAM_FROM, Work, plan, selection, twins
+from harness.questions import Work, paired, parameters, plan, selection, twins
 from harness.report import facts
-from harness.results import Journal, param_text, rows
+from harness.results import Journal, RunSeries, of_series, rows
 from harness.run import (
     Bench,
     Done,
@@ -35,7 +35,6 @@ from harness.run import (
 )
 from harness.run import bare as silicon
 
-ASKED = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
 SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
 
@@ -57,8 +56,8 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
-    parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
+    parser.add_argument("--levels", default="all", help="as in 0,11,16-18 (default: all)")
+    parser.add_argument("--param", default="all", help=PARAMS_HELP)
     parser.add_argument(
         "--vectors",
         nargs="+",
@@ -102,9 +101,16 @@ def add_parser(commands: Any) -> None:
 def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one host is needed")
-    levels = selection.levels(args.levels, LAST_LEVEL)
-    params = selection.params(args.param)
-    works = list(plan(selection.vector_list(args.vectors), levels, params))
+    series = bench.series
+    levels = selection.levels(args.levels, series.last)
+    settings = parameters.chosen(args.param, series.parameters)
+    if args.param == parameters.ALL and parameters.too_many(series.parameters):
+        print(
+            f"the series adds {len(series.parameters)} parameters: all their combinations are more than "
+            f"{parameters.MOST} loads a level, so one parameter is set at a time; --param names combinations",
+            file=sys.stderr,
+        )
+    works = list(plan(selection.vector_list(args.vectors), levels, settings, series.parameters))
     jobs = args.jobs
     if bench.lab is not None:
         jobs = min(jobs, len(bench.lab.machines))
@@ -114,7 +120,8 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
                 f"{sum(w.size for w in left_out)} vectors want a CPU without MBEC: only the emulated host has one",
                 file=sys.stderr,
             )
-    named = frozenset((lv, p) for lv in levels for p in params if p is not None and lv >= PARAM_FROM)
+    switches = parameters.switches(settings, series.parameters)
+    named = frozenset((w.load.level, w.load.setting) for w in works if w.load.setting in switches)
     voices = Voices(bench.host_cpu, not args.no_mirror)
     options = Options(jobs=jobs, values_named=named, deadly=voices.deadly, offered=voices.offered)
     options.traced = voices.to_trace if args.trace else huge_pages
@@ -124,7 +131,7 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
 def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
     """The works that the run was interrupted before or in."""
     there = finished(journal.cells(run_number))
-    return [w for w in works if (w.load.level, param_text(w.load.param), w.load.env.name) not in there]
+    return [w for w in works if (w.load.level, str(w.load.setting), w.load.env.name) not in there]
 
 
 def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work]) -> dict[int, int]:
@@ -138,10 +145,20 @@ def _untouched(pairs: dict[int, int], everything: list[Work], works: list[Work])
 def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
     """The options of the latest run in place of those of this command line; InputError where it cannot go on."""
     info = journal.run_info(journal.latest())
-    asked = info.provenance.get(ASKED)
+    asked = info.provenance.get(of_series.ASKED)
     if asked is None:
         raise InputError(f"run {info.id} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew")
     return argparse.Namespace(**vars(args) | asked)
+
+
+def _same_series(named: RunSeries, journal: Journal) -> None:
+    """InputError where the run to go on with is of another series than the one that is named."""
+    run = journal.latest()
+    if (was := of_series.of_run(journal.provenance(run))) != named:
+        raise InputError(
+            f"run {run} is of another series ({was.last} patches): go on with "
+            f"'kvmirror validate{was.options} --resume', or start anew"
+        )
 
 
 def _dry(works: list[Work], bench: Bench) -> int:
@@ -154,7 +171,7 @@ def _dry(works: list[Work], bench: Bench) -> int:
         parts = [f"host {len(work.host)}"] if work.host else []
         parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
         print(f"{work.load}: {', '.join(parts)}")
-        words = parameters(work.load)
+        words = module_options(work.load)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
             argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
@@ -174,23 +191,24 @@ class Table:
         self._left: dict[tuple[int, str], int] = {}
         for work in works:
             if work.load.env.cpu_mbec:
-                key = (work.load.level, param_text(work.load.param))
+                key = (work.load.level, str(work.load.setting))
                 self._left[key] = self._left.get(key, 0) + 1
         self._journal, self._run = journal, run_number
         self._out = sys.stderr if quiet else sys.stdout
-        print(rows.table_head(), file=self._out, flush=True)
+        self._width = max([rows.PARAM_WIDTH, *(len(text) for _, text in self._left)])
+        print(rows.table_head(self._width), file=self._out, flush=True)
 
     def done(self, done: Done) -> None:
         """Take a load in."""
         if not done.load.env.cpu_mbec:
             return
-        key = (done.load.level, param_text(done.load.param))
+        key = (done.load.level, str(done.load.setting))
         self._left[key] -= 1
         while self._left and not self._left[key := next(iter(self._left))]:
             del self._left[key]
             row = rows.row(self._journal, self._run, *key, self._journal.cells(self._run))
             with PROGRESS.paused():
-                print(rows.table_line(row), file=self._out, flush=True)
+                print(rows.table_line(row, self._width), file=self._out, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -199,6 +217,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         with Journal(args.journal) as journal:
             args = resumed(args, journal)
+            _same_series(bench.run_series, journal)
+    if not (args.no_mirror or args.bare):
+        want_mirror(bench.series, "validate", "add --no-mirror, for contract and observation")
     works, options, voices = _works(args, bench)
     if args.dry_run:
         return _dry(works, bench)
@@ -208,15 +229,17 @@ def run(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         levels = sorted({w.load.level for w in works})
         bench.build(levels)
+        bench.check_parameters(w.load for w in works)
         everything = works
         if args.resume:
             run_number = journal.latest()
             works = unfinished(works, journal, run_number)
         else:
             asked = {name: getattr(args, name) for name in SELECTING}
-            run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform(), ASKED: asked})
+            made = bench.provenance() | {"host": platform.platform(), of_series.ASKED: asked}
+            run_number = journal.begin(sys.argv, made)
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
-            options.twins = _untouched(twins(levels, bench.same_code), everything, works)
+            options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
         table = Table(works, journal, run_number, args.json)
         began = time.monotonic()
         status = "interrupted"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError
-from harness.questions import PARAM_VALUES
+from harness.questions import Setting
 
 FORMS: Final = "write a run's number, JOURNAL:RUN, a journal's path, and behind each of these @LEVEL or @LEVEL/PARAM"
 
@@ -39,13 +39,22 @@ class Name:
         return f"{self.journal.name}{run}{level}" + ("" if self.param is None else f"/{self.param}")
 
 
+def _setting(text: str, param: str) -> str:
+    """The parameters of a name as a journal writes them; InputError where they are none."""
+    try:
+        return str(Setting.parse(param))
+    except InputError:
+        raise InputError(
+            f"{text!r}: the parameter {param!r} is not one of unset, 0, 1; of another series MODULE.NAME=VALUE"
+        ) from None
+
+
 def parse(text: str) -> Name:
     """The name that ``text`` is; InputError where it cannot be one. Whether the run is there shows when it is read."""
     level, param, rest = None, None, text
     if (at := _AT.fullmatch(text)) and not Path(text).is_file():
         rest, level, param = at["run"], int(at["level"]), at["param"]
-        if param is not None and param not in PARAM_VALUES:
-            raise InputError(f"{text!r}: the parameter {param!r} is not one of {', '.join(PARAM_VALUES)}")
+        param = None if param is None else _setting(text, param)
     elif not text:
         raise InputError(f"'' names no run: {FORMS}")
     if rest == "":

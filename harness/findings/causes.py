@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Final
 
 from harness.findings.departures import STALE, Departure, Symptom, symptom, symptom_of
-from harness.questions import PARAM_VALUES
+from harness.questions import Setting
 from harness.results import Under, cpus
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
@@ -105,7 +105,7 @@ def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
     if d.predicted is None or level > LAST:
         return NOT_ASKED
     asked = _Asked(under(d.vector.machine.env.cpu_mbec), d.vector, symptom(d), d.legal, d.turn)
-    return _find(asked, level, PARAM_VALUES[param_name])
+    return _find(asked, level, Setting.parse(param_name).own)
 
 
 def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
@@ -117,7 +117,7 @@ def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
     if not d.stale or d.predicted is None or level > LAST:
         return d
     under_kvm = under(d.access.machine.env.cpu_mbec)
-    seen = machine.predict(level, PARAM_VALUES[param_name], under_kvm, d.access).outcome
+    seen = machine.predict(level, Setting.parse(param_name).own, under_kvm, d.access).outcome
     return replace(d, stale=not seen.matches(d.seen))
 
 

@@ -39,8 +39,8 @@ def _told(f: Finding) -> str:
 
 
 def foresight(observed: Run) -> Foresight | None:
-    """The newest foreseen run of the journal beside ``observed``; None where there is none."""
-    if (info := observed.journal.foreseen()) is None:
+    """The newest foreseen run of the journal beside ``observed``; None: there is none, or it is another series'."""
+    if not observed.series.mirrored or (info := observed.journal.foreseen()) is None:
         return None
     foreseen = Run.open(observed.journal, info.id)
     seen = {f.cause: f for f in observed.findings}

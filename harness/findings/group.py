@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Departure, Symptom, symptom
-from harness.results import FORESEEN_HOST, KVM_HOST, Cell
+from harness.questions import Setting, parameters
+from harness.results import FORESEEN_HOST, KVM_HOST, Cell, RunSeries
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
 from kvmodel.series import LAST, Level
@@ -42,6 +43,7 @@ class Finding:
     confirmed: str = ""  # how often ``minimal`` showed it when it was asked alone
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
     left_out: LeavingOut | None = None  # what kernels without a patch each said of it
+    series: RunSeries = field(default_factory=RunSeries)  # of the run
 
     @cached_property
     def cells(self) -> frozenset[Cell]:
@@ -106,19 +108,36 @@ class Finding:
         """Where it begins and what is behind it."""
         return f"first at level {self.begins}, {self.depends_on_parameter()}; {self.origin}"
 
+    @property
+    def command(self) -> str:
+        """What asks the smallest vector again."""
+        level, param = self.smallest.cell
+        return f"kvmirror run{self.series.options} --level {level} --param {param} {self.smallest.vector.id}"
+
     def depends_on_parameter(self) -> str:
-        """With which of the parameter's effective values it shows."""
+        """With which of the parameter's effective values it shows; of another series' parameters, with which given."""
+        if not self.series.mirrored:
+            return in_words(param for _, param in self.cells)
         values = {effective(*cell) for cell in self.cells}
         if values == {"on"}:
             return "only with the parameter on"
         return "with the parameter off and on" if "on" in values else "with the parameter off"
 
 
+def in_words(params: Iterable[str]) -> str:
+    """``with kvm_intel.mbec=1`` and the like, of the texts of settings."""
+    texts = sorted(set(params), key=parameters.order)
+    return "with " + " or ".join("no parameter set" if text == parameters.UNSET else text for text in texts)
+
+
+@lru_cache(maxsize=1 << 10)
 def effective(level: int, param: str) -> str:
-    """``on`` or ``off``: the parameter's value at a level, its default where it is unset, off where it is not there."""
-    if param == "unset":
+    """``on`` or ``off``: the mirrored series' parameter at a level, its default where ``param`` leaves it unset, off
+    where it is not there."""
+    value = Setting.parse(param).own
+    if value is None:
         return "on" if level <= LAST and Level.of(level).default_parameter else "off"
-    return "on" if param == "1" else "off"
+    return "on" if value else "off"
 
 
 def weight(vector: Vector) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -25,8 +25,10 @@ from harness.results import (
     Recorded,
     Row,
     RunInfo,
+    RunSeries,
     Under,
     cpus,
+    of_series,
     rows,
 )
 from kvmodel.cpu import Cpu
@@ -100,13 +102,18 @@ class Run:
         return cpus.of_run(self.info.provenance)
 
     @cached_property
+    def series(self) -> RunSeries:
+        """The series that was asked."""
+        return of_series.of_run(self.info.provenance)
+
+    @cached_property
     def findings(self) -> list[Finding]:
         """Departures by cause; of a bare CPU, its errata."""
         if self.host == BARE_HOST:
             found = departures(self.journal.answers(self.number, having=Mark.FINDING, host=BARE_HOST))
             return group(found, partial(find_errata, cpu=self._bare_cpu()))
         known = kept.findings(self.journal, self.number, self.host, self.under)
-        known = attached(known, self.info.provenance.get(CONFIRMED, {}))
+        known = [replace(f, series=self.series) for f in attached(known, self.info.provenance.get(CONFIRMED, {}))]
         return left_out.attached(known, self.info.provenance.get(left_out.PROVENANCE, {}))
 
     def _bare_cpu(self) -> Cpu:

@@ -1,7 +1,7 @@
 """Machines that run KVM, the emulated one and those of a lab: switched on, reached, their modules loaded."""
 
 from harness.hosts import address, boot
-from harness.hosts.base import FILES, PARAM, PARAM_FILE, Host, ModuleFiles, Parameters, Remote, Result
+from harness.hosts.base import FILES, Host, ModuleFiles, Parameters, Remote, Result
 from harness.hosts.console import WARNING, Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, IPS, VGABIOS, EmulatedHost
@@ -13,8 +13,6 @@ __all__ = [
     "CPU_WITH_MBEC",
     "FILES",
     "IPS",
-    "PARAM",
-    "PARAM_FILE",
     "VGABIOS",
     "WARNING",
     "CpuInfo",

@@ -25,13 +25,10 @@ import paramiko
 
 from harness.errors import HostError, InputError
 from harness.hosts.console import Warn
-from kvmodel.series import PARAMETER
 
 SILENCE: Final = 30.0  # seconds in which a machine has to take a command
 PIECE: Final = 32768  # bytes of one read from a channel
 FILES: Final = "/tmp/kvmirror"  # folder on the host
-PARAM: Final = PARAMETER
-PARAM_FILE: Final = f"/sys/module/kvm/parameters/{PARAM}"  # Y or N, where kvm.ko has it
 # paramiko logs a connection that fails with a traceback of its own; the errors here say it in a sentence.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
@@ -49,9 +46,9 @@ class ModuleFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Module parameters. ``pt_guest_exec_control`` None leaves the parameter unset."""
+    """Module parameters. ``chosen`` are those of the series that is asked: module, name and value of each."""
 
-    pt_guest_exec_control: bool | None = None
+    chosen: tuple[tuple[str, str, str], ...] = ()
     ept: bool = True
     eptad: bool = True
     nx_huge_pages: bool = False
@@ -60,16 +57,17 @@ class Parameters:
     @property
     def kvm(self) -> str:
         """kvm.ko's."""
-        words = [f"nx_huge_pages={'force' if self.nx_huge_pages else 'off'}"]
-        if self.pt_guest_exec_control is not None:
-            words.append(f"{PARAM}={int(self.pt_guest_exec_control)}")
-        return " ".join(words)
+        return self._with("kvm", f"nx_huge_pages={'force' if self.nx_huge_pages else 'off'}")
 
     @property
     def kvm_intel(self) -> str:
         """kvm-intel.ko's. Without APICv: the emulator's VM entry wants a page-aligned posted-interrupt descriptor."""
         shadow = "" if self.shadow_vmcs else " enable_shadow_vmcs=0"
-        return f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}{shadow}"
+        return self._with("kvm_intel", f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}{shadow}")
+
+    def _with(self, module: str, words: str) -> str:
+        """``words`` and what was chosen for ``module``."""
+        return " ".join([words, *(f"{name}={value}" for at, name, value in self.chosen if at == module)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from harness.observe.batch import Observation, pack
 from harness.observe.l1 import Seen, qemu_facts, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
-from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, parameters, sampled, spared_outcome
+from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, module_options, sampled, spared_outcome
 from harness.observe.tracepoints import Traced
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     "cannot_run",
     "client",
     "livelock",
+    "module_options",
     "pack",
-    "parameters",
     "qemu",
     "qemu_facts",
     "sampled",

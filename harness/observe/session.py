@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import GuestError, HostError
-from harness.hosts import PARAM_FILE, Host, ModuleFiles, Parameters
+from harness.hosts import Host, ModuleFiles, Parameters
 from harness.observe import client, leftover_entries, tracepoints
 from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
-from harness.questions import PLAIN, Load
+from harness.questions import PLAIN, Load, parameters
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, parameter, parameter_lost, text_value
 from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
 
+PARAM_FILE: Final = f"/sys/module/{parameters.OWN.module}/parameters/{parameters.OWN.name}"  # Y or N, if it is there
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
 # What L1's firmware does first, under the small client instead of QEMU.
 FIRST_FETCH: Final = ClientVector("real", Access.FETCH, "u")
@@ -49,10 +50,10 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     return found
 
 
-def parameters(load: Load) -> Parameters:
+def module_options(load: Load) -> Parameters:
     """The module parameters of a load."""
     env = load.env
-    return Parameters(load.param, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
+    return Parameters(load.setting.words, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
 
 
 class Session:
@@ -69,7 +70,7 @@ class Session:
     def load(self, load: Load) -> None:
         """Load the level's modules as ``load`` says and ask KVM what it offers."""
         self._loaded = load
-        self._host.load(self._modules(load.level), parameters(load))
+        self._host.load(self._modules(load.level), module_options(load))
         line = self._host.run(f"{client.PATH} info", check=True).stdout
         self.info = json.loads(line)["info"]
 
@@ -82,6 +83,15 @@ class Session:
         """enable_pt_guest_exec_control as the loaded modules have it: None, Y or N."""
         value: str | None = self.info["parameter"]
         return value
+
+    def value(self, key: parameters.Key) -> str | None:
+        """A parameter as the loaded modules have it: 1 or 0 for Y or N, None where it cannot be read."""
+        module, name = key
+        if key == parameters.OWN.key:
+            text = self.parameter
+        else:
+            text = self._host.run(f"cat /sys/module/{module}/parameters/{name} 2>/dev/null").stdout.strip() or None
+        return {"Y": "1", "N": "0", None: None}.get(text, text)
 
     @property
     def mbec_offered(self) -> bool:
@@ -115,7 +125,7 @@ class Session:
     def _ask_reload(self) -> Outcome:
         """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
         assert self._loaded is not None
-        modules, wanted, before = self._modules(self._loaded.level), parameters(self._loaded), self.parameter
+        modules, wanted, before = self._modules(self._loaded.level), module_options(self._loaded), self.parameter
         self._host.load(modules, replace(wanted, ept=False))
         self._host.reload_intel(modules, wanted)
         after = self._host.run(f"cat {PARAM_FILE} 2>/dev/null").stdout.strip() or None

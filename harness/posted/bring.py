@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from harness.posted.choice import Chosen
 from harness.posted.letter import Letter
 from harness.posted.sources import Raw
 from harness.process import PROGRESS, side_by_side
-from harness.series import Mail, folder, harmless
+from harness.series import Mail, folder, harmless, parameter
 from harness.series import mail as mails
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -56,9 +56,15 @@ def bring_in(source: str, target: Path, *, linux: Path | None = None, version: i
     else:
         chosen = _of_mails(source, version)
         base = mail_base.of(linux)
-    base |= {key.replace("-", "_"): value for key, value in chosen.trailers if key == "base-commit"}
-    series = _written(target, chosen, base)
+    series = _written(target, chosen, base | _said(chosen))
     return Imported(series, (*chosen.notes, *_on_base(chosen, series)))
+
+
+def _said(chosen: Chosen) -> dict[str, object]:
+    """What series.toml keeps of the base as the mails say it: ``base_commit`` and ``prerequisite_patch_ids``."""
+    commit = dict(chosen.trailers).get("base-commit")
+    ids = [value for key, value in chosen.trailers if key == "prerequisite-patch-id"]
+    return ({"base_commit": commit} if commit else {}) | ({"prerequisite_patch_ids": ids} if ids else {})
 
 
 def _of_mails(source: str, version: int | None) -> Chosen:
@@ -121,7 +127,9 @@ def _on_base(chosen: Chosen, series: folder.Series) -> list[str]:
     if needed:
         shown = ", ".join(harmless(words, 80) for words in needed[: choice.FEW])
         more = f" and {len(needed) - choice.FEW} more" if len(needed) > choice.FEW else ""
-        notes.append(f"it says that it needs other patches first ({shown}{more}): they are not among these")
+        notes.append(
+            f"it says that it needs other patches first ({shown}{more}): they are not among these; --on names them"
+        )
     return notes
 
 
@@ -149,7 +157,7 @@ def file_name(number: int, subject: str) -> str:
     return f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', subject).strip('-')[:52].strip('-') or 'patch'}.patch"
 
 
-def _written(target: Path, chosen: Chosen, base: dict[str, str]) -> folder.Series:
+def _written(target: Path, chosen: Chosen, base: Mapping[str, object]) -> folder.Series:
     """The series folder at ``target``; whole, or not at all."""
     patches = chosen.patches
     mirrored = _is_mirrored(patches)
@@ -163,7 +171,8 @@ def _written(target: Path, chosen: Chosen, base: dict[str, str]) -> folder.Serie
         raise InputError(f"{target} cannot be made: {error.strerror}; name another folder") from error
     try:
         rows = [_row(work, number, mail, len(patches), mirrored) for number, mail in enumerate(patches, 1)]
-        folder.write(work, name=name, title=chosen.title or target.name, base=base, rows=rows)
+        added = parameter.found([mail.files for mail in patches])
+        folder.write(work, name=name, title=chosen.title or target.name, base=base, rows=rows, parameters=added)
         _as_posted(folder.read(work), patches)
         work.chmod(0o755)
         if target.exists():

@@ -1,8 +1,22 @@
 """What is asked: the space of vectors, and how they are sorted into module loads and starts of QEMU."""
 
-from harness.questions import core, selection
+from harness.questions import core, parameters, selection
 from harness.questions.core import SWX
-from harness.questions.loads import PARAM_FROM, PLAIN, RULES, SAME_CODE, Load, Work, collapse, plan, settled, twins
+from harness.questions.loads import (
+    PARAM_FROM,
+    PLAIN,
+    RULES,
+    SAME_CODE,
+    Load,
+    Work,
+    collapse,
+    given_otherwise,
+    paired,
+    plan,
+    settled,
+    twins,
+)
+from harness.questions.parameters import Setting
 from harness.questions.selection import PARAM_VALUES
 
 __all__ = [
@@ -13,9 +27,13 @@ __all__ = [
     "SAME_CODE",
     "SWX",
     "Load",
+    "Setting",
     "Work",
     "collapse",
     "core",
+    "given_otherwise",
+    "paired",
+    "parameters",
     "plan",
     "selection",
     "settled",

@@ -7,14 +7,15 @@ on the running host, has a name, and what it leaves out is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from harness.questions.parameters import OWN, Setting, open_switches
+from harness.series import Parameter
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
 
-PARAM_FROM = 3  # the patch that adds enable_pt_guest_exec_control
+PARAM_FROM = OWN.first_level  # of the mirrored series' levels
 
 PLAIN = "std"  # the environment without special settings
 SPREAD = 8  # of a level whose machine code is a lower level's, one vector of so many is asked
@@ -31,15 +32,19 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load of the modules; ``param`` None leaves enable_pt_guest_exec_control unset."""
+    """One load of the modules: a level, what its parameters are set to, and the vectors' environment."""
 
     level: int
-    param: bool | None
+    setting: Setting
     env: Environment
 
+    @property
+    def param(self) -> bool | None:
+        """enable_pt_guest_exec_control as the mirror takes it; None where it is left unset."""
+        return self.setting.own
+
     def __str__(self) -> str:
-        param = "unset" if self.param is None else int(self.param)
-        return f"level {self.level}, parameter {param}, {self.env.name}"
+        return f"level {self.level}, parameter {self.setting}, {self.env.name}"
 
 
 @dataclass(slots=True)
@@ -59,24 +64,24 @@ class Work:
 def plan(
     vectors: Iterable[Vector],
     levels: Iterable[int],
-    params: Iterable[bool | None],
-    param_from: int | None = PARAM_FROM,
+    settings: Iterable[Setting],
+    known: Collection[Parameter] = (OWN,),
 ) -> Iterator[Work]:
     """Every load with its vectors: by host CPU, then level by level.
 
-    ``param_from`` is the first level that has the parameter (None: no level has it); below it only unset runs.
+    ``known`` are the parameters that the series adds (those of the mirrored one): a level is loaded once for each
+    setting that its own parameters make of ``settings``.
     """
     by_env: dict[Environment, list[Vector]] = {}
     for vector in vectors:
         by_env.setdefault(vector.machine.env, []).append(vector)
-    levels, params = list(levels), list(params)
+    levels, settings = list(levels), list(settings)
     for cpu_mbec in (True, False):
         for level in levels:
-            has_param = param_from is not None and level >= param_from
-            for param in params if has_param else [None]:
+            for setting in dict.fromkeys(setting.at(level, known) for setting in settings):
                 for env, asked in by_env.items():
                     if env.cpu_mbec is cpu_mbec:
-                        yield _work(Load(level, param, env), asked)
+                        yield _work(Load(level, setting, env), asked)
 
 
 def _work(load: Load, vectors: list[Vector]) -> Work:
@@ -91,27 +96,45 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
     return work
 
 
-def twins(levels: Iterable[int], same: Callable[[int, int], bool]) -> dict[int, int]:
+def twins(levels: Iterable[int], code: Callable[[int], Hashable]) -> dict[int, int]:
     """The levels that are the machine code of a lower one of ``levels``, each with the lowest such.
 
-    ``same`` compares two levels; code that came back after it was gone is not looked for.
+    ``code`` is equal for two levels of the same machine code: one that a later patch brings back is known again.
     """
+    first: dict[Hashable, int] = {}
     found: dict[int, int] = {}
-    ordered = sorted(set(levels))
-    for below, level in pairwise(ordered):
-        if same(below, level):
-            found[level] = found.get(below, below)
+    for level in sorted(set(levels)):
+        lowest = first.setdefault(code(level), level)
+        if lowest != level:
+            found[level] = lowest
     return found
 
 
-def settled(work: Work, named: Collection[tuple[int, bool]], twins: Mapping[int, int]) -> tuple[Work, dict[str, int]]:
+def paired(twins: Mapping[int, int], works: Iterable[Work]) -> dict[int, int]:
+    """Those of ``twins`` whose every load the lower level has as well: what has none has no answers to take."""
+    loads = {work.load for work in works}
+    alone = {load.level for load in loads if replace(load, level=twins.get(load.level, load.level)) not in loads}
+    return {level: twin for level, twin in twins.items() if level not in alone}
+
+
+def given_otherwise(load: Load, named: Collection[tuple[int, Setting]]) -> bool:
+    """Whether other loads give by name both values of a parameter that ``load`` leaves unset: it is one of them.
+
+    ``named``: level and setting of the loads that give parameters which are 0 or 1.
+    """
+    return bool(open_switches(load.setting, {setting for level, setting in named if level == load.level}))
+
+
+def settled(
+    work: Work, named: Collection[tuple[int, Setting]], twins: Mapping[int, int]
+) -> tuple[Work, dict[str, int]]:
     """What is left to ask of ``work`` by the rules that need no host, and how many vectors each left out.
 
-    ``named``: (level, value) of the parameter that the run gives by name. ``twins``: as ``twins()`` has them.
+    ``named``: as ``given_otherwise`` has it. ``twins``: as ``twins()`` has them.
     """
     load = work.load
     plain = load.env.name == PLAIN
-    if load.param is None and not plain and {(load.level, False), (load.level, True)} <= set(named):
+    if not plain and given_otherwise(load, named):
         return Work(load), {"same-value": work.size}
     if load.level not in twins:
         return work, {}

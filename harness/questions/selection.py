@@ -7,37 +7,52 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.questions import core
+from harness.questions import core, parameters
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
 
 PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
 
 
-def levels(text: str, last: int) -> list[int]:
-    """``0,11,16-18`` as sorted levels, each once; InputError names the part that is none."""
+def levels(text: str, last: int | None, option: str = "--levels") -> list[int]:
+    """``0,11,16-18`` or ``all`` as sorted levels, each once; InputError names the part that is none.
+
+    ``last``: the highest level of the series that is asked; None where that is not known yet, and only the form counts.
+    ``option`` is what the user wrote it behind.
+    """
+    if text == parameters.ALL:
+        return list(range((last or 0) + 1))
     found: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match:
-            raise InputError(f"--levels {text!r}: {part!r} is no level; write numbers and ranges, as in 0,11,16-{last}")
+            raise InputError(
+                f"{option} {text!r}: {part!r} is no level; write numbers and ranges, as in {_example(last)}"
+            )
         low, high = int(match[1]), int(match[2] or match[1])
         if low > high:
-            raise InputError(f"--levels {text!r}: the range {part!r} runs backwards; write {high}-{low}")
-        if high > last:
-            raise InputError(f"--levels {text!r}: level {high} is unknown, this series has levels 0 to {last}")
+            raise InputError(f"{option} {text!r}: the range {part!r} runs backwards; write {high}-{low}")
+        if last is not None and high > last:
+            raise InputError(f"{option} {text!r}: level {high} is unknown, this series has levels 0 to {last}")
         found.update(range(low, high + 1))
     return sorted(found)
 
 
+def _example(last: int | None) -> str:
+    return "0,11,16-18" if last is None else f"0,11,16-{last}" if last > 16 else f"0-{last}"
+
+
+def settings(text: str) -> list[parameters.Setting]:
+    """``unset``, ``0``, ``1`` or ``all`` of the mirrored series' parameter; InputError for another one."""
+    found = parameters.chosen(text, (parameters.OWN,))
+    if any(setting != parameters.Setting.own_value(setting.own) for setting in found):
+        raise InputError(f"--param {text}: the mirror knows {parameters.OWN.name} alone: unset, 0 or 1")
+    return found
+
+
 def params(text: str) -> list[bool | None]:
-    """``unset``, ``0``, ``1`` or ``all``."""
-    if text == "all":
-        return list(PARAM_VALUES.values())
-    try:
-        return [PARAM_VALUES[part] for part in text.split(",")]
-    except KeyError as error:
-        raise InputError(f"--param {text!r}: {error.args[0]!r} is not one of unset, 0, 1, all") from None
+    """``settings`` as the mirror takes them."""
+    return [setting.own for setting in settings(text)]
 
 
 def vector_list(names: list[str]) -> list[Vector]:

@@ -24,11 +24,12 @@ from harness import protocol
 from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
 from harness.findings import Departure, Finding, finding_json
-from harness.hosts import PARAM, PARAM_FILE, Parameters
+from harness.hosts import Parameters
 from harness.observe import LIVELOCK_EXITS, client, qemu
 from harness.observe import batch as guest
-from harness.questions import PARAM_VALUES
-from harness.series import Patch, Series
+from harness.questions import Setting, parameters
+from harness.results import of_series
+from harness.series import Parameter, Patch, Series
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MsrVector, NxVector, UserMsrVector, Vector
@@ -113,23 +114,24 @@ def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
     return told
 
 
-def script(finding: Finding, *, release: str) -> str:
-    """``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown."""
+def script(finding: Finding, *, release: str, known: Sequence[Parameter] = (parameters.OWN,)) -> str:
+    """``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown; ``known`` are the parameters
+    that the series adds."""
     smallest = finding.smallest
     level, value = smallest.cell
     vector = smallest.vector
-    param = PARAM_VALUES[value]
+    setting = Setting.parse(value)
     env = vector.machine.env
-    parameters = Parameters(param, env.ept, env.eptad, env.nx_huge_pages)
+    options = Parameters(setting.words, env.ept, env.eptad, env.nx_huge_pages)
     return _render(
         "run.sh.j2",
         f=finding,
         vector=vector.id,
         level=level,
-        param=value,
-        parameters=parameters,
-        param_name=PARAM,
-        param_file=PARAM_FILE,
+        parameters=options,
+        given=setting.words,
+        left=[p.key for p in known if p.at(level) and p.key not in setting.values],
+        wanted={"0": "N | 0", "1": "Y | 1"},
         cpu_mbec=env.cpu_mbec,
         release=release,
         base=protocol.BATCH_BASE,
@@ -158,6 +160,10 @@ def _render(template: str, **values: object) -> str:
 
 def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[Patch, ...]:
     """Patches 1 to ``level``; InputError where they are not the ones of the run."""
+    if below := of_series.of_run(provenance).prerequisites:
+        raise InputError(
+            f"the run stood on {below} prerequisites (--on), which no bundle carries: make one series of both"
+        )
     chosen = series.patches[: max(series.numbers(level), default=0)]
     of_run = {row["number"]: row.get("sha256") for row in provenance.get("patches", ())}
     for patch in chosen:
@@ -190,7 +196,7 @@ def contents(
         "explanation.txt": "".join(f"{line}\n" for line in told).encode(),
         "config.fragment": fragment,
         **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
-        SCRIPT: script(finding, release=release).encode(),
+        SCRIPT: script(finding, release=release, known=series.parameters).encode(),
     }
     if how == "l1":
         files |= {"probe.elf": binaries.probe.read_bytes(), "memio": binaries.memio.read_bytes()}
@@ -202,7 +208,6 @@ def contents(
             files["case.txt"] = f"{client.request(vector)}\n".encode()
     fragment_of_run = provenance.get("config", {}).get("fragment")
     env = vector.machine.env
-    value = PARAM_VALUES[param]
     files["README.md"] = _render(
         "README.md.j2",
         f=finding,
@@ -215,7 +220,7 @@ def contents(
         files=sorted(files),
         other_fragment=bool(fragment_of_run) and fragment_of_run != hashlib.sha256(fragment).hexdigest(),
         other_probe=how == "l1" and provenance.get("probe", "") not in ("", sha256(binaries.probe)),
-        parameters=Parameters(value, env.ept, env.eptad, env.nx_huge_pages),
+        parameters=Parameters(Setting.parse(param).words, env.ept, env.eptad, env.nx_huge_pages),
         cpu_mbec=env.cpu_mbec,
         how=how,
     ).encode()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from harness.errors import InputError
 from harness.findings import Finding, Run
-from harness.questions import PARAM_VALUES
+from harness.questions import Setting
 from harness.report import baseline as known_findings
 from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
 from harness.results import (
@@ -26,6 +26,7 @@ from harness.results import (
     Under,
     below,
     cell_order,
+    of_series,
 )
 from kvmodel import machine
 
@@ -67,8 +68,7 @@ class FindingView:
     @property
     def command(self) -> str:
         """What reproduces it."""
-        level, param = self.finding.smallest.cell
-        return f"kvmirror run --level {level} --param {param} {self.finding.smallest.vector.id}"
+        return self.finding.command
 
 
 @dataclass(slots=True)
@@ -129,6 +129,16 @@ class Report:
         return None if ended is None else ended - self.begun
 
     @property
+    def run_again(self) -> str:
+        """The beginning of a command that asks the same series again."""
+        return f"kvmirror run{of_series.of_run(self.provenance).options}"
+
+    @property
+    def mirror_asked(self) -> bool:
+        """Whether a mirror spoke: it is of one series, and a run may leave it out."""
+        return of_series.mirror_asked(self.provenance)
+
+    @property
     def levels(self) -> list[int]:
         """The levels that ran."""
         return sorted({r.level for r in self.rows})
@@ -162,7 +172,9 @@ class Report:
         if self.status != "complete":
             words.append(f"the run is {self.status}")
         drift = self.totals.drift
-        if not self.foreseen:
+        if not self.mirror_asked:
+            words.append("no mirror was asked")
+        elif not self.foreseen:
             words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
         new, known = len(self.new_findings), len(self.findings) - len(self.new_findings)
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
@@ -323,7 +335,7 @@ def _view(finding: Finding, remarks: dict[str, str], under: Under) -> FindingVie
     level, param = smallest.cell
     cpu = under(smallest.vector.machine.env.cpu_mbec)
     try:
-        prediction = machine.predict(level, PARAM_VALUES[param], cpu, smallest.vector, steps=True)
+        prediction = machine.predict(level, Setting.parse(param).own, cpu, smallest.vector, steps=True)
     except ValueError:  # a level the mirror has not: another series
         return FindingView(finding, remarks.get(finding.cause), "no mirror for this series", [])
     return FindingView(finding, remarks.get(finding.cause), str(prediction.outcome), [str(s) for s in prediction.steps])

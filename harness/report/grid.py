@@ -152,6 +152,7 @@ def gather(journal: Journal, report: Report) -> Grid:
     numbers = [histories(tuple(run_length(per_vector[v]))) for v in ordered]
     lower = [below(*cell, set(report.cells)) for cell in report.cells]
     body = {
+        "run": plain(report.run_again),
         "cells": [list(c) for c in report.cells],
         "below": [NOT_RUN if b is None else columns[b] for b in lower],
         "observation": "foreseen" if report.foreseen else "observation",

@@ -114,8 +114,8 @@ def render(report: Report, grid: Grid) -> str:
         legend=[(k.value, pictures.LETTERS[k], pictures.MEANINGS[k]) for k in Kind if k.value in used],
         tiles=[
             ("vectors asked", f"{totals.vectors:,}"),
-            ("all three agree", f"{totals.agree:,}"),
-            ("drift", f"{totals.drift:,}"),
+            ("all three agree" if report.mirror_asked else "kernel and manual agree", f"{totals.agree:,}"),
+            ("drift", f"{totals.drift:,}" if report.mirror_asked else "no mirror asked"),
             ("findings", str(len(report.findings))),
             ("behaviour changes", f"{totals.changes:,}"),
             ("not applicable", f"{totals.not_applicable:,}"),

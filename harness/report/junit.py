@@ -95,7 +95,7 @@ def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: Group) 
         lines += some(group.findings[view.finding.name])
     if group.drift:
         message = f"drift: {len(group.drift)} of {group.vectors} answers differ from the mirror"
-        reproduce = f"kvmirror run --level {cell[0]} --param {cell[1]} {group.drift[0]}"
+        reproduce = f"{report.run_again} --level {cell[0]} --param {cell[1]} {group.drift[0]}"
         error = ElementTree.SubElement(case, "error", _attributes(type="drift", message=message))
         error.text = _text([*some(group.drift), reproduce, *lines])
     elif group.new:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from harness.errors import InputError
+from harness.questions import parameters
 from harness.report.facts import FindingView, Report, plural, ranges
 from harness.report.html import flat
 from harness.report.series import NOT_RECORDED, PatchRow
@@ -104,13 +105,14 @@ def _address(name: str, address: str) -> Address:
 
 
 def _body(report: Report, series: Series, tester: str) -> list[str]:
+    against = "a model of the patched KVM code and against the SDM" if report.mirror_asked else "the SDM"
     lines = wrapped(
         "This series was run level by level (the base kernel with patches 1 to k) with nested guests. Each answer"
-        " that an L1 got was held against a model of the patched KVM code and against the SDM."
+        f" that an L1 got was held against {against}."
     )
     lines += ["", "What was run:"]
     levels = ranges(report.levels)
-    params = ", ".join(sorted({p for _, p in report.cells}, key=["unset", "0", "1"].index))
+    params = ", ".join(sorted({p for _, p in report.cells}, key=parameters.order))
     took = "" if report.seconds is None else f"; {duration(report.seconds)}"
     lines += wrapped(f"{report.answered}: levels {levels}; parameter {params}{took}", "    ", "  - ")
     facts = {name: report.provenance[name] for name in _FACTS if name in report.provenance}
@@ -119,8 +121,9 @@ def _body(report: Report, series: Series, tester: str) -> list[str]:
     lines += ["", "What was seen:"]
     lines += wrapped(report.verdict, "    ", "  - ")
     total = report.totals
+    agree = "all three agree" if report.mirror_asked else "kernel and SDM agree"
     lines += wrapped(
-        f"all three agree on {total.agree}; {total.not_applicable} could not be decided; "
+        f"{agree} on {total.agree}; {total.not_applicable} could not be decided; "
         f"{total.entry_failures} VM entries refused",
         "    ",
         "  - ",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from markupsafe import Markup
 
+from harness.questions import parameters
 from harness.report.facts import Report, ranges
 from harness.report.grid import COLUMNS, PERMISSIONS, Grid
 from harness.report.text import duration
@@ -44,7 +46,8 @@ MEANINGS: Final = {
     Kind.BLOCKED: "never ran",
     Kind.SEQUENCE: "several turns of a sequence, each with an answer",
 }
-PARAMS: Final = ("unset", "0", "1")
+SHORT: Final = {"unset": "u", "0": "0", "1": "1"}
+LETTERED: Final = "abcdefghijklmnopqrstvwxyz"  # for other parameters' settings; u is taken
 _BY_NAME: Final = {kind.value: kind for kind in Kind}
 
 _PLOT = 170  # height of a plot, pixels
@@ -87,17 +90,28 @@ def _places(cells: list[Cell]) -> tuple[dict[Cell, float], int, int]:
     x = float(_LEFT + 6)
     places = {}
     for level in levels:
-        for param in PARAMS:
-            if (level, param) in cells:
-                places[level, param] = x
-                x += bar
+        for param in sorted((p for at, p in cells if at == level), key=parameters.order):
+            places[level, param] = x
+            x += bar
         x += 6
     return places, bar, max(int(x) + 4, 300)
 
 
+def _short(cells: Iterable[Cell]) -> dict[str, str]:
+    """A letter for each setting of ``cells``."""
+    others = sorted({param for _, param in cells} - SHORT.keys())
+    return SHORT | {text: LETTERED[n % len(LETTERED)] for n, text in enumerate(others)}
+
+
+def _legend(cells: Iterable[Cell]) -> str:
+    """What the letters stand for."""
+    others = [f"{letter} {text}" for text, letter in _short(cells).items() if text not in SHORT]
+    return ", ".join(["u unset", *(others or ["0", "1"])])
+
+
 def _labels(places: dict[Cell, float], bar: int) -> list[Markup]:
     parts = []
-    short = {"unset": "u", "0": "0", "1": "1"}
+    short = _short(places)
     for (_, param), x in places.items():
         parts.append(_text(x + bar / 2 - 1, _PLOT + 24, short[param], cls="t s"))
     for level in sorted({level for level, _ in places}):
@@ -110,7 +124,7 @@ def outcomes(report: Report, grid: Grid) -> Markup:
     """How many vectors got which kind of answer, a stacked bar a cell."""
     places, bar, width = _places(report.cells)
     top = max((sum(k.values()) for k in grid.kinds.values()), default=0) or 1
-    parts = _axis(width, top, "", "level, under it the bars of its parameter values: u unset, 0, 1")
+    parts = _axis(width, top, "", f"level, under it the bars of its parameter values: {_legend(report.cells)}")
     for cell, x in places.items():
         y = 12.0 + _PLOT
         for kind in Kind:
@@ -126,6 +140,11 @@ def outcomes(report: Report, grid: Grid) -> Markup:
     return _svg(width, _PLOT + 60, "Answers by kind, per level and parameter", [*parts, *_labels(places, bar)])
 
 
+def _tint(param: str) -> str:
+    """The class of a setting's bar."""
+    return f"p-{param if param in SHORT else param[-1] if param[-1] in '01' else 'unset'}"
+
+
 def _bars(report: Report, values: dict[Cell, float], unit: str, label: str, say: str) -> Markup:
     places, bar, width = _places(report.cells)
     top = max(values.values(), default=0) or 1
@@ -135,7 +154,7 @@ def _bars(report: Report, values: dict[Cell, float], unit: str, label: str, say:
         height = _PLOT * value / top
         shown = duration(value) if unit == "s" else f"{value:,.0f}"
         title = f"level {cell[0]}, parameter {cell[1]}: {shown}"
-        parts.append(_box(x, 12 + _PLOT - height, bar - 2, height, f"p-{cell[1]}", title))
+        parts.append(_box(x, 12 + _PLOT - height, bar - 2, height, _tint(cell[1]), title))
     return _svg(width, _PLOT + 60, label, [*parts, *_labels(places, bar)])
 
 

@@ -1,11 +1,12 @@
 """What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
-from harness.results import cpus, journal, rows
-from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, param_text
+from harness.results import cpus, journal, of_series, rows
+from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo
-from harness.results.rows import Row, below, cell_order
+from harness.results.of_series import RunSeries
+from harness.results.rows import Row, asked_at, below, cell_order
 from harness.results.said import Said
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
@@ -26,9 +27,11 @@ __all__ = [
     "Recorded",
     "Row",
     "RunInfo",
+    "RunSeries",
     "Said",
     "Under",
     "Verdict",
+    "asked_at",
     "below",
     "cell_order",
     "contract_json",
@@ -37,9 +40,9 @@ __all__ = [
     "departing",
     "journal",
     "judge",
+    "of_series",
     "outcome_json",
     "outcome_of",
-    "param_text",
     "rows",
     "stands",
 ]

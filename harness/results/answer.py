@@ -64,8 +64,3 @@ class Judged:
     def from_json(cls, body: Mapping[str, Any]) -> Judged:
         """The inverse of ``as_json``."""
         return cls(**{**body, "warns": tuple(body.get("warns", ()))})
-
-
-def param_text(param: bool | None) -> str:
-    """``unset``, ``0`` or ``1``: the module parameter as the command line writes it."""
-    return "unset" if param is None else str(int(param))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from harness.questions import RULES as COLLAPSE_RULES
-from harness.questions import SAME_CODE
+from harness.questions import SAME_CODE, Setting, parameters
 from harness.results.answer import KVM_HOST, Cell, CellKey, Judged
 from harness.results.coding import outcome_of
 from harness.results.journal import Journal, Recorded
@@ -17,8 +17,6 @@ from harness.results.verdict import Mark
 from kvmodel.sdm.rules import RULES as CONTRACT_RULES
 
 Cells = Mapping[CellKey, Recorded]
-
-_ORDER: Final = {"unset": 0, "0": 1, "1": 2}
 
 
 @dataclass(slots=True)
@@ -65,20 +63,26 @@ _COUNTED: Final = {
 COUNTS: Final = tuple(f.name for f in fields(Row) if f.name not in ("level", "param"))
 
 
-def cell_order(cell: Cell) -> tuple[int, int]:
+def cell_order(cell: Cell) -> tuple[int, tuple[int, str]]:
     """What (level, parameter)s are sorted by: the parameter left unset first."""
-    return cell[0], _ORDER[cell[1]]
+    return cell[0], parameters.order(cell[1])
 
 
 def below(level: int, param: str, present: set[Cell]) -> Cell | None:
-    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter value,
-    or, below the patch that adds the parameter, unset; None where the run has none."""
+    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter values,
+    or, below the patch that adds a parameter, without that one; None where the run has none."""
     for lower in range(level - 1, -1, -1):
-        if (lower, param) in present:
-            return lower, param
-        if (lower, "unset") in present and not {(lower, "0"), (lower, "1")} & present:
-            return lower, "unset"
+        if (text := asked_at(lower, param, present)) is not None:
+            return lower, text
     return None
+
+
+def asked_at(level: int, param: str, present: Collection[Cell]) -> str | None:
+    """The text of the parameter values with which ``level`` was asked where others were asked with ``param``: the same,
+    or only what the level was given of it; None where it was not."""
+    there = {text for at, text in present if at == level}
+    given = {key for text in there for key in Setting.parse(text).values}
+    return next((text for text in (param, str(Setting.parse(param).only(given))) if text in there), None)
 
 
 def row(journal: Journal, run: int, level: int, param: str, cells: Cells, host: str = KVM_HOST) -> Row:
@@ -193,11 +197,19 @@ COLUMNS: Final = (
 )
 
 
-def table_head() -> str:
-    """The live table's first line."""
-    return " ".join(f"{c.title:>{c.width}}" for c in COLUMNS)
+PARAM_WIDTH: Final = next(c.width for c in COLUMNS if c.name == "param")  # where no setting's text is longer
 
 
-def table_line(r: Row) -> str:
+def _columns(param: int) -> list[Column]:
+    """The columns, that of the parameter ``param`` wide."""
+    return [replace(c, width=param) if c.name == "param" else c for c in COLUMNS]
+
+
+def table_head(param: int = PARAM_WIDTH) -> str:
+    """The live table's first line; ``param`` is the width of the parameter's column."""
+    return " ".join(f"{c.title:>{c.width}}" for c in _columns(param))
+
+
+def table_line(r: Row, param: int = PARAM_WIDTH) -> str:
     """One line of the live table."""
-    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in COLUMNS)
+    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in _columns(param))

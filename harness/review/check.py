@@ -34,6 +34,7 @@ class Row:
     checkpatch: tuple[str, ...]
     difference: Difference
     image_differs: tuple[str, ...]
+    back: int | None = None  # the lowest level whose machine code this one has again, though not the level below
 
     @property
     def number(self) -> int:
@@ -64,6 +65,8 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.
     applied = series_io.states(series, base.pristine)
     needed = sorted({n for w in wanted for n in (w - 1, w)})
     made = levels.build(cache, series, needed, linux=linux, need_image=False)
+    first: dict[str, int] = {}
+    lowest = {n: first.setdefault(identity.fingerprint(cache, files(made[n])), n) for n in needed}
     rows = []
     for number in wanted:
         old, new = made[number - 1], made[number]
@@ -76,6 +79,7 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.
                 checkpatch(cache, base.pristine, series.patches[number - 1]),
                 identity.compare(cache, files(old), files(new)),
                 new.image_differs,
+                lowest[number] if lowest[number] not in (number, lowest[number - 1]) else None,
             )
         )
     return rows
@@ -104,7 +108,8 @@ def glance(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path |
     try:
         applied = series_io.states(series, pristine)
     except SeriesError as error:
-        raise SeriesError(f"{error}{_out_of_order(series, pristine)}") from error
+        order = _out_of_order(series, pristine)  # where that is the reason, the base that was tried is none
+        raise SeriesError(f"{str(error).splitlines()[0]}{order}" if order else str(error)) from error
     with cache.progress.task("checkpatch", total=len(wanted)) as task:
 
         def some(first: int) -> list[tuple[str, ...]]:
@@ -212,6 +217,8 @@ def others(row: Row) -> list[str]:
     found = [f"{what}: {', '.join(names)}" for what, names in parts if names]
     if d.warns:
         found.append(f"WARNs without a change of code: {d.warns}")
+    if row.back is not None:
+        found.append(f"the machine code of level {row.back} again")
     if d.moved_lines:
         found.append(f"lines of WARNs moved: {d.moved_lines}")
     if row.image_differs:
@@ -325,6 +332,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "tracepoints": list(row.difference.formats),
             "moved_warn_lines": row.difference.moved_lines,
             "image_differs": list(row.image_differs),
+            **({} if row.back is None else {"same_code_as_level": row.back}),
         }
         for row in rows
     ]

@@ -402,11 +402,6 @@ def fingerprint(cache: Cache, modules: Mapping[str, Path]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def same(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> bool:
-    """Whether two levels' modules have the same fingerprint: ``compare(...).nothing``, without taking them apart."""
-    return fingerprint(cache, old) == fingerprint(cache, new)
-
-
 _EVENT_DATA: Final = ("print_fmt_", "trace_event_fields_", "event_")
 
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.observe import FIRST_FETCH, cannot_run, sampled, spared_outcome
-from harness.questions import Load, Work, collapse, settled
-from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge, param_text
+from harness.questions import Load, Setting, Work, collapse, settled
+from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge
 from harness.run.judge import death
 from harness.run.workers import HOST_CELL, SEAL, machine_name
 from kvmodel import machine, sdm
@@ -23,7 +23,7 @@ from kvmodel.question import msr
 from kvmodel.question.outcome import Outcome, parameter
 from kvmodel.question.vector import HostVector, Machine, Vector
 
-Named = frozenset[tuple[int, bool]]  # (level, value) of the parameter that the run gives by name
+Named = frozenset[tuple[int, Setting]]  # levels with the parameter's values that the run gives by name
 
 
 class Foresight:
@@ -61,7 +61,8 @@ class Foresight:
     def _collapse(self, work: Work, named: Named) -> dict[str, int]:
         load, env = work.load, work.load.env.name
         value = self._predict(load, HostVector("param", env))
-        same = load.param is None and any(value == parameter(on) for on in (False, True) if (load.level, on) in named)
+        by_name = [on for on in (False, True) if (load.level, Setting.own_value(on)) in named]
+        same = load.param is None and any(value == parameter(on) for on in by_name)
         controls = msr.allowed(self._predict(load, HostVector("m48b", env)).code)
         return collapse(work, same_value=same, offered=bool(controls & msr.MBEC))
 
@@ -124,7 +125,7 @@ def foresee(
         load = work.load
 
         def record(name: str, answers: list[Answer], took: float, facts: dict[str, Any], load: Load = load) -> None:
-            journal.record(run, CellKey(load.level, param_text(load.param), FORESEEN_HOST, name), answers, took, facts)
+            journal.record(run, CellKey(load.level, str(load.setting), FORESEEN_HOST, name), answers, took, facts)
 
         total = sum(map(len, cells.values()))
         for name, answers in cells.items():

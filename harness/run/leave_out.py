@@ -19,8 +19,8 @@ from harness.errors import HostError
 from harness.findings import Became, Departure, Finding, LeavingOut, Part, Run, Without, left_out, symptom, symptom_of
 from harness.observe import Session
 from harness.process import PROGRESS
-from harness.questions import PARAM_VALUES, plan
-from harness.results import UNHEARD, Cell
+from harness.questions import Setting, parameters, plan
+from harness.results import UNHEARD, Cell, asked_at
 from harness.review import check, identity
 from harness.run.setup import Bench
 from harness.run.workers import Options, ask
@@ -46,9 +46,9 @@ class Question:
         return self.departure.cell[0]
 
     @property
-    def param(self) -> bool | None:
-        """The parameter as the modules are loaded with it."""
-        return PARAM_VALUES[self.departure.cell[1]]
+    def setting(self) -> Setting:
+        """The parameters as the modules are loaded with them."""
+        return Setting.parse(self.departure.cell[1])
 
     @property
     def vector(self) -> Vector:
@@ -69,10 +69,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer, and what the kernel that gave it offers: the parameter's value, L1's CPU, the control."""
+    """One answer, and what the kernel that gave it offers: its parameters' values, L1's CPU, the control."""
 
     outcome: Outcome
-    parameter: str | None
+    values: tuple[str | None, ...]
     cpu: Cpu | None
     mbec_offered: bool
     seconds: float
@@ -159,7 +159,7 @@ def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Be
     open_: dict[Question, tuple[int, int]] = {}
     for question in asked:
         first, param = question.first, question.departure.cell[1]
-        low = max((level for level in range(first) if _was_asked(present, level, param)), default=-1)
+        low = max((level for level in range(first) if asked_at(level, param, present) is not None), default=-1)
         found[question.name] = first
         if first - low > 1:
             open_[question] = (low, first)
@@ -173,19 +173,13 @@ def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Be
         said(f"{question.name}: level {middle}: {words}")
 
     while left := {q: span for q, span in open_.items() if span[1] - span[0] > 1}:
-        jobs: dict[tuple[int, bool | None, bool], list[Question]] = defaultdict(list)
+        jobs: dict[tuple[int, Setting, bool], list[Question]] = defaultdict(list)
         for question, (low, high) in left.items():
-            jobs[(low + high) // 2, question.param, question.cpu_mbec].append(question)
+            jobs[(low + high) // 2, question.setting, question.cpu_mbec].append(question)
         modules = [bench.level(level) for level, _, _ in jobs]
         bench.carry(modules)
         _ask_hosts([Job(n, tuple(qs), take) for n, qs in enumerate(jobs.values())], modules, bench)
     return found | {question.name: high for question, (_, high) in open_.items()}
-
-
-def _was_asked(present: Collection[Cell], level: int, param: str) -> bool:
-    """Whether the run asked a level with this value of the parameter, or has only that of a level without one."""
-    params = {p for at, p in present if at == level}
-    return param in params or params == {"unset"}
 
 
 def _trees(bench: Bench, level: int, said: Say) -> list[Tree]:
@@ -220,9 +214,9 @@ def _ask_trees(trees: Sequence[Tree], asked: Sequence[Question], bench: Bench) -
     bench.carry(modules)
     jobs = []
     for number, tree in enumerate(there):
-        loads: dict[tuple[bool | None, bool], list[Question]] = defaultdict(list)
+        loads: dict[tuple[Setting, bool], list[Question]] = defaultdict(list)
         for question in asked:
-            loads[question.param, question.cpu_mbec].append(question)
+            loads[question.setting, question.cpu_mbec].append(question)
         jobs += [Job(number, tuple(questions), tree.answers.__setitem__) for questions in loads.values()]
 
     def open_(question: Question) -> bool:
@@ -266,13 +260,15 @@ def _ask(session: Session, job: Job) -> None:
     """One load's questions; all of them are taken, or none where the host dies."""
     vectors = {q.vector.id: q.vector for q in job.questions}
     told: dict[str, Answered] = {}
-    for work in plan(vectors.values(), [job.number], [job.questions[0].param], 0):
+    for work in plan(vectors.values(), [job.number], [job.questions[0].setting], ()):
         begun = time.monotonic()
         done = ask(session, work, Options(), collapsing=False)
         share = (time.monotonic() - begun) / work.size
+        keys = dict.fromkeys((parameters.OWN.key, *work.load.setting.values))
+        values = tuple(map(session.value, keys))
         for batch in done.batches.values():
             for vector, outcome in zip(batch.vectors, batch.seen.outcomes, strict=True):
-                told[vector.id] = Answered(outcome, session.parameter, batch.seen.cpu, session.mbec_offered, share)
+                told[vector.id] = Answered(outcome, values, batch.seen.cpu, session.mbec_offered, share)
     for question in job.questions:
         job.take(question, told[question.vector.id])
 
@@ -313,7 +309,7 @@ def _without(question: Question, tree: Tree, whole: Answered) -> Without:
         return replace(told, became=Became.SILENT)
     if question.shown_by(answer.outcome):
         return replace(told, became=Became.SHOWS)
-    if answer.parameter != whole.parameter:
+    if answer.values != whole.values:
         return replace(told, became=Became.GONE, part=Part.SWITCH)
     offer = (answer.cpu, answer.mbec_offered) != (whole.cpu, whole.mbec_offered)
     return replace(told, became=Became.GONE, part=Part.OFFER if offer else Part.RULE)

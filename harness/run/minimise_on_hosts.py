@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from harness.errors import HostError
 from harness.findings import Finding, minimise
 from harness.observe import Session
-from harness.questions import PARAM_VALUES, plan
+from harness.questions import Setting, plan
 from harness.results import Answer, Journal
 from harness.run.judge import Voices
 from harness.run.setup import Bench
@@ -22,13 +22,14 @@ def _cpu_mbec(finding: Finding) -> bool:
     return finding.smallest.vector.machine.env.cpu_mbec
 
 
-def _asking(session: Session, finding: Finding, voices: Voices) -> minimise.Ask:
+def _asking(session: Session, finding: Finding, voices: Voices, bench: Bench) -> minimise.Ask:
     """Asks vectors at the finding's level and parameter value, the modules loaded anew each time."""
     level, param_name = finding.smallest.cell
+    settings = [Setting.parse(param_name)]
 
     def answers(vectors: Sequence[Vector]) -> list[Answer]:
         found: dict[str, Answer] = {}
-        for work in plan(vectors, [level], [PARAM_VALUES[param_name]]):
+        for work in plan(vectors, [level], settings, bench.series.parameters):
             done = ask(session, work, Options(), collapsing=False)
             for batch in done.batches.values():
                 found |= {a.vector.id: a for a in voices.answers(done.load, batch.vectors, batch.seen)}
@@ -58,7 +59,7 @@ def minimise_all(journal: Journal, run: int, found: Sequence[Finding], bench: Be
 def _one(journal: Journal, run: int, finding: Finding, session: Session, bench: Bench, said: Say) -> None:
     voices = Voices(bench.host_cpu, finding.origin.asked)
     minimal = minimise.minimise(
-        finding, _asking(session, finding, voices), lambda text: said(f"{finding.name}: {text}"), bench.host_cpu
+        finding, _asking(session, finding, voices, bench), lambda text: said(f"{finding.name}: {text}"), bench.host_cpu
     )
     kept = journal.provenance(run).get(minimise.PROVENANCE, {})
     journal.amend(run, {minimise.PROVENANCE: kept | {finding.cause: minimal.as_json()}})

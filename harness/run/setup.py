@@ -13,11 +13,13 @@ from harness.build import modules as levels
 from harness.errors import SeriesError
 from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, ModuleFiles, boot
 from harness.observe import Session
+from harness.posted import opened
 from harness.process import parallel, programs
-from harness.results import Said, cpus
+from harness.questions import Load
+from harness.results import RunSeries, Said, cpus, of_series
 from harness.review import check as series_check
 from harness.review import identity
-from harness.run import emulator
+from harness.run import emulator, having
 from harness.series import folder
 from harness.series import folder as series_io
 from kvmodel.cpu import Cpu
@@ -35,11 +37,14 @@ class Bench:
         linux: kernel.Linux | None,
         series: Path | None,
         lab: Lab | None = None,
+        on: str | None = None,
     ) -> None:
         self.cache = cache
         self._emulator, self._mended, self._linux = emulator, mended, linux
-        self.series = folder.read(series) if series is not None else folder.read()
+        self.series = opened(series, on, linux)
+        self._named = of_series.options(None if series is None else str(series.expanduser().absolute()), on)
         self._modules: dict[int, levels.Modules] = {}
+        self._codes: dict[int, str] = {}
         self._kernel: kernel.BaseKernel | None = None
         self.bochs = Path()
         self.probe = Path()
@@ -61,7 +66,18 @@ class Bench:
             linux=args.linux,
             series=args.series,
             lab=lab,
+            on=getattr(args, "on", None),
         )
+
+    @property
+    def run_series(self) -> RunSeries:
+        """The series as a run's provenance has it."""
+        return RunSeries(self.series.last, self.mirrored, self._named, len(self.series.on))
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the mirror is of this series, on nothing but the base."""
+        return self.series.mirrored and not self.series.on
 
     def host_cpu(self, mbec: bool = True) -> Cpu:
         """The CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
@@ -133,11 +149,12 @@ class Bench:
         there = not levels.missing(self.cache, self.series, [patch - 1, patch], linux=self._linux)
         if there:
             self.level(patch - 1), self.level(patch)
-        return there and self.same_code(patch - 1, patch)
+        return there and self.code(patch - 1) == self.code(patch)
 
     def provenance(self) -> dict[str, Any]:
         """What the run is made of, as far as it is known before a host runs."""
         made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}
+        made[of_series.PROVENANCE] = self.run_series.as_json()
         if self.lab is None:
             made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
         else:
@@ -190,7 +207,8 @@ class Bench:
                 new = [w for w in here.warnings if below is None or w not in below.warnings]
                 row["builds"] = Said.of(True, f"{here.seconds:.0f} s" + (f", {len(new)} warnings" if new else "")).text
             if compared and patch.number in self._modules and here is not None and below is not None:
-                row["identity"] = series_check.told(self.cache, below, here)
+                words = series_check.told(self.cache, below, here)
+                row["identity"] = words + (self._brought_back(patch.number) if words != "identical" else "")
             rows.append(row)
         return rows
 
@@ -201,10 +219,22 @@ class Bench:
         except SeriesError:
             return series_io.states(self.series, pristine, max(self._modules, default=0))
 
-    def same_code(self, below: int, level: int) -> bool:
-        """Whether the modules of two levels of the run are the same machine code and data."""
-        old, new = (series_check.files(self._modules[n]) for n in (below, level))
-        return identity.same(self.cache, old, new)
+    def _brought_back(self, level: int) -> str:
+        """Words for a level whose machine code is that of a lower one of the run."""
+        first = min(n for n in self._modules if n <= level and self.code(n) == self.code(level))
+        return f"; the machine code of level {first}" if first < level else ""
+
+    def code(self, level: int) -> str:
+        """The same for two levels of the run whose modules are the same machine code and data."""
+        if level not in self._codes:
+            self._codes[level] = identity.fingerprint(self.cache, series_check.files(self._modules[level]))
+        return self._codes[level]
+
+    def check_parameters(self, loads: Iterable[Load]) -> None:
+        """InputError where a load gives a parameter that the level's modules, as built, do not have or do not take."""
+        for load in loads:
+            if load.setting.words:
+                having.check(load.setting, self._modules[load.level], f"level {load.level}")
 
     def modules(self, level: int) -> levels.Modules:
         """The modules of a level of the run."""

@@ -18,8 +18,8 @@ from harness.errors import HostError, KvmirrorError
 from harness.hosts import Host
 from harness.observe import Deadly, Seen, Session
 from harness.process import programs as proc
-from harness.questions import SAME_CODE, Load, Work, collapse, settled
-from harness.results import KVM_HOST, CellKey, Journal, Mark, param_text
+from harness.questions import SAME_CODE, Load, Setting, Work, collapse, given_otherwise, parameters, settled
+from harness.results import KVM_HOST, CellKey, Journal, Mark
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from kvmodel.question.outcome import Kind, Outcome
@@ -64,7 +64,7 @@ class Options:
     """How a run is made."""
 
     jobs: int = 2
-    values_named: frozenset[tuple[int, bool]] = frozenset()  # (level, value) that the run gives by name
+    values_named: frozenset[tuple[int, Setting]] = frozenset()  # levels with the switches that the run gives by name
     twins: Mapping[int, int] = field(default_factory=dict)  # levels that are the machine code of a lower one
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
@@ -72,18 +72,20 @@ class Options:
 
 
 def _same_value(load: Load, session: Session, options: Options) -> bool:
-    """Whether a load that leaves the parameter unset has a value that another load of its level names."""
-    if load.param is not None or session.parameter is None:
-        return False
-    return (load.level, session.parameter == "Y") in options.values_named
+    """Whether a load that leaves a parameter unset has a value that another load of its level names."""
+    named = {setting for level, setting in options.values_named if level == load.level}
+    for key in dict.fromkeys(key for one in named for key in one.values if key not in load.setting.values):
+        value = session.value(key)
+        if value is not None and value in parameters.SWITCH and load.setting.plus(key, value) in named:
+            return True
+    return False
 
 
 def _expected(work: Work, options: Options) -> int:
     """How long a load is expected to take, in vectors: a guess for order and progress, nothing is left out by it."""
     load = work.load
     left = Work(load, work.host, dict(work.batches))
-    named = {value for level, value in options.values_named if level == load.level}
-    collapse(left, same_value=load.param is None and len(named) == 2, offered=options.offered(load))
+    collapse(left, same_value=given_otherwise(load, options.values_named), offered=options.offered(load))
     return left.size + START * len(left.batches)
 
 
@@ -106,7 +108,7 @@ def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
             load = work.load
             mbec = load.env.cpu_mbec
             level = load.level if mbec else -1
-            key = (mbec, level, load.param if mbec or depth > 3 else None, load.env.name)[:depth]
+            key = (mbec, level, load.setting if mbec or depth > 3 else None, load.env.name)[:depth]
             parts.setdefault(key, []).append(work)
         if len(parts) >= 2 * options.jobs:
             break
@@ -331,7 +333,7 @@ def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[
     nothing = Part([], Seen([]), 0.0)
 
     def key(machine: str) -> CellKey:
-        return CellKey(load.level, param_text(load.param), KVM_HOST, machine)
+        return CellKey(load.level, str(load.setting), KVM_HOST, machine)
 
     for name in done.batches | taken:
         batch = done.batches.get(name, nothing)

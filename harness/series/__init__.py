@@ -1,11 +1,12 @@
 """A patch series: a folder of patches, read, checked and applied; and the plain form of a mail that it keeps."""
 
-from harness.series import diff, folder, git, leaving_out, mail, pinned
+from harness.series import diff, folder, git, leaving_out, mail, parameter, pinned
 from harness.series.authors import authors
 from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.git import Tree
 from harness.series.leaving_out import How, Variant
 from harness.series.mail import Hunk, Mail, parse_diff
+from harness.series.parameter import Parameter
 from harness.series.words import flattened, harmless
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Hunk",
     "Mail",
     "Offset",
+    "Parameter",
     "Patch",
     "Series",
     "State",
@@ -28,6 +30,7 @@ __all__ = [
     "leaving_out",
     "level_state",
     "mail",
+    "parameter",
     "parse_diff",
     "pinned",
     "states",

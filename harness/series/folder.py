@@ -13,7 +13,7 @@ import tempfile
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +21,13 @@ from typing import Any, Final
 import tomli_w
 
 from harness import places
-from harness.errors import SeriesError
+from harness.errors import InputError, SeriesError
 from harness.process import programs
 from harness.series import git as mail_git
 from harness.series import mail as mails
+from harness.series import parameter as parameters
+from harness.series import pinned
+from harness.series.parameter import Parameter
 from kvmodel import series as model
 from kvmodel.series import Claim
 
@@ -78,7 +81,11 @@ class Offset:
 
 @dataclass(frozen=True)
 class Series:
-    """A series folder that was read and found sound."""
+    """A series folder that was read and found sound.
+
+    ``base_commit`` and ``prerequisite_patch_ids`` are what git format-patch --base says below a mail. ``on`` are the
+    patches that level 0 has above the base: prerequisites, no part of the series.
+    """
 
     folder: Path
     name: str
@@ -86,6 +93,10 @@ class Series:
     base_version: str
     base_sha256: str | None
     patches: tuple[Patch, ...]
+    parameters: tuple[Parameter, ...] = ()
+    base_commit: str = ""
+    prerequisite_patch_ids: tuple[str, ...] = ()
+    on: tuple[Patch, ...] = ()
 
     @property
     def last(self) -> int:
@@ -101,6 +112,20 @@ class Series:
     def touched(self) -> tuple[str, ...]:
         """Every file that some patch changes, sorted."""
         return tuple(sorted({path for patch in self.patches for path in patch.files}))
+
+    @cached_property
+    def reached(self) -> tuple[str, ...]:
+        """Every file that some patch or some prerequisite changes, sorted."""
+        return tuple(sorted({*self.touched, *(path for patch in self.on for path in patch.files)}))
+
+    @property
+    def told_base(self) -> str:
+        """What the series says of its base, for messages."""
+        words = [f"Linux {self.base_version}"]
+        words += [f"base-commit {self.base_commit[:12]}"] if self.base_commit else []
+        count = len(self.prerequisite_patch_ids)
+        words += [f"{count} prerequisite patch{'' if count == 1 else 'es'}"] if count else []
+        return ", ".join(words)
 
     def numbers(self, level: int | Collection[int]) -> tuple[int, ...]:
         """The patches of a level: 1 to ``level``, or exactly those given. SeriesError for an unknown one."""
@@ -127,8 +152,17 @@ def read(folder: Path = FOLDER) -> Series:
         if data["schema"] != SCHEMA:
             raise SeriesError(f"{index}: schema {data['schema']} is unknown; this version reads schema {SCHEMA}")
         patches = tuple(_patch(folder, row) for row in data["patch"])
+        base = data["base"]
         series = Series(
-            folder, data["name"], data["title"], data["base"]["version"], data["base"].get("sha256"), patches
+            folder,
+            data["name"],
+            data["title"],
+            base["version"],
+            base.get("sha256"),
+            patches,
+            _parameters(data.get("parameter"), patches),
+            base.get("base_commit", ""),
+            tuple(base.get("prerequisite_patch_ids", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SeriesError(f"{index}: {_what(error)}; compare it with {FOLDER / INDEX}") from error
@@ -136,6 +170,13 @@ def read(folder: Path = FOLDER) -> Series:
     if series.mirrored:
         _as_mirrored(series, index)
     return series
+
+
+def _parameters(rows: Iterable[Mapping[str, Any]] | None, patches: Sequence[Patch]) -> tuple[Parameter, ...]:
+    """Those of the tables; where series.toml has none (one made before there were any), those of the diffs."""
+    if rows is None:
+        return tuple(parameters.found([patch.mail.files for patch in patches]))
+    return tuple(parameters.of_row(row, len(patches)) for row in rows)
 
 
 def _what(error: Exception) -> str:
@@ -184,6 +225,9 @@ def _in_order(series: Series, index: Path) -> None:
             )
     if not series.patches:
         raise SeriesError(f"{index}: it names no patch")
+    keys = [parameter.key for parameter in series.parameters]
+    if twice := next((p for p in series.parameters if keys.count(p.key) > 1), None):
+        raise SeriesError(f"{index}: the parameter {twice} is there twice: give it one table")
 
 
 def _as_mirrored(series: Series, index: Path) -> None:
@@ -218,7 +262,7 @@ def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False
         check=False,
     )
     if done.returncode:
-        raise SeriesError(_why_not(patch, level, done.stderr))
+        raise SeriesError(_why_not(folder, patch, level, done.stderr))
     offsets = []
     current = ""
     for line in done.stderr.splitlines():
@@ -229,8 +273,12 @@ def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False
     return offsets
 
 
-def _why_not(patch: Patch, level: str, text: str) -> str:
-    """One sentence from git's answer: which file and which hunk."""
+def _why_not(folder: Path, patch: Patch, level: str, text: str) -> str:
+    """One sentence from git's answer: which file and which hunk, or that it is there already."""
+    backwards = ["git", "apply", "--reverse", "--check", "-"]
+    done = programs.run(backwards, cwd=folder, env=mail_git.environment(folder), input=patch.mail.diff, check=False)
+    if done.returncode == 0:
+        return f"{patch.name} does not apply at level {level}: what it does is there already"
     file, line = "", 0
     for row in text.splitlines():
         if found := re.match(r"error: patch failed: (.*):(\d+)$", row):
@@ -259,30 +307,49 @@ class Applied:
 
 
 def base_state(series: Series, pristine: Path) -> State:
-    """The touched files as the base has them."""
+    """The touched files as level 0 has them: the base's, with the prerequisites applied."""
+    applied = _applied(series, pristine, series.on)
+    return applied[-1].state if applied else _untouched(series, pristine)
+
+
+def _untouched(series: Series, pristine: Path) -> State:
     state: State = {}
-    for path in series.touched:
+    for path in series.reached:
         file = pristine / path
         state[path] = file.read_bytes() if file.is_file() else None
     return state
 
 
+def standing_on(series: Series, below: Series) -> Series:
+    """``series`` with the patches of ``below`` as its prerequisites."""
+    return replace(series, on=(*below.on, *below.patches))
+
+
 def states(series: Series, pristine: Path, level: int | Collection[int] | None = None) -> list[Applied]:
     """Apply the patches of ``level`` (default: all) one after the other to the touched files of ``pristine``.
 
-    One item a patch, in order; the base is not among them. SeriesError where a patch does not apply.
+    One item a patch, in order; the base and what the series stands on are not among them. SeriesError where a patch
+    does not apply: it names the base that was tried.
     """
     return in_order(series, pristine, series.numbers(series.last if level is None else level))
 
 
 def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Applied]:
     """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
-    state = base_state(series, pristine)
+    patches = (*series.on, *(series.patches[number - 1] for number in order))
+    return _applied(series, pristine, patches)[len(series.on) :]
+
+
+def _applied(series: Series, pristine: Path, patches: Iterable[Patch]) -> list[Applied]:
+    state = _untouched(series, pristine)
     made: list[Applied] = []
     with laid_out(state) as folder:
-        for number in order:
-            patch = series.patches[number - 1]
-            offsets = apply_patch(folder, patch, str(number))
+        for patch in patches:
+            below = any(patch is one for one in series.on)
+            try:
+                offsets = apply_patch(folder, patch, "0 (prerequisites)" if below else str(patch.number))
+            except SeriesError as error:
+                raise SeriesError(f"{error}\n{_tried(series, pristine, made)}") from error
             state = state | read_back(folder, patch.files)
             made.append(Applied(patch, state, tuple(offsets)))
     return made
@@ -305,6 +372,20 @@ def laid_out(state: State) -> Iterator[Path]:
 def read_back(folder: Path, paths: Iterable[str]) -> State:
     """Those files of ``folder`` as a state."""
     return {path: (folder / path).read_bytes() if (folder / path).is_file() else None for path in paths}
+
+
+def _tried(series: Series, pristine: Path, made: Sequence[Applied]) -> str:
+    """What was tried, what the series says of its base, and the mend."""
+    try:
+        words = f"Linux {pinned.of_tree(pristine, str(pristine))}"
+    except InputError:
+        words = str(pristine)
+    if below := sum(any(done.patch is one for one in series.on) for done in made):
+        words += f" with {below} of {len(series.on)} prerequisites"
+    return (
+        f"tried on {words}, where {len(made) - below} of {series.last} patches applied; the series names "
+        f"{series.told_base}: name the kernel that it is for with --linux, or what it stands on with --on"
+    )
 
 
 def level_state(series: Series, pristine: Path, level: int | Collection[int]) -> State:
@@ -355,8 +436,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
         git("init", "-q", "-b", "main")
         git("add", "-A", "-f")
         git("commit", "-q", "-m", f"Linux {series.base_version}")
-        for number in numbers:
-            patch = series.patches[number - 1]
+        for patch in (*series.on, *(series.patches[number - 1] for number in numbers)):
             git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
             message = f"{patch.subject}\n\n{patch.mail.message}\n"
             git("commit", "-q", "--allow-empty-message", "-F", "-", text=message, **_authored(patch))
@@ -371,7 +451,17 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
     return head
 
 
-def write(folder: Path, *, name: str, title: str, base: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write(
+    folder: Path,
+    *,
+    name: str,
+    title: str,
+    base: Mapping[str, object],
+    rows: Iterable[Mapping[str, Any]],
+    parameters: Iterable[Parameter] = (),
+) -> None:
     """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
-    body = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base), "patch": list(rows)}
-    (folder / INDEX).write_text(tomli_w.dumps(body), encoding="utf-8")
+    body: dict[str, Any] = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base)}
+    if known := [parameter.row for parameter in parameters]:
+        body["parameter"] = known
+    (folder / INDEX).write_text(tomli_w.dumps(body | {"patch": list(rows)}), encoding="utf-8")

@@ -79,7 +79,7 @@ def _taken_back(series: Series, pristine: Path, level: int, gone: Collection[int
                 apply_patch(folder, series.patches[number - 1], str(level), reverse=True)
         except SeriesError:
             return None
-        return read_back(folder, series.touched)
+        return read_back(folder, series.reached)
 
 
 def writers(series: Series, pristine: Path, variant: Variant, lines: Iterable[tuple[str, int]]) -> set[int]:

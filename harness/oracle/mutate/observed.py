@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.errors import InputError
 from harness.oracle.mutate.mutation import Asked
-from harness.questions import PARAM_VALUES
-from harness.results import KVM_HOST, Journal, Mark, cpus, judge
+from harness.questions import Setting
+from harness.results import KVM_HOST, Journal, Mark, cpus, judge, of_series
 from kvmodel import machine
 
 EACH: Final = 4  # vectors kept of one way
@@ -42,6 +43,8 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
     for path in journals:
         with Journal(path) as journal:
             runs.append(journal.latest(KVM_HOST))
+            if not of_series.of_run(journal.provenance(runs[-1])).mirrored:
+                raise InputError(f"{path}: run {runs[-1]} is of another series than the one that is mirrored")
             for one in _asked(journal, runs[-1], levels):
                 rows += 1
                 said = machine.predict(one.level, one.param, cpus.emulated(one.mbec), one.vector, steps=True)
@@ -62,4 +65,4 @@ def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Aske
     for level in sorted(levels):
         for key, answer in journal.answers(run, level=level, host=KVM_HOST):
             cpu_mbec = answer.vector.machine.env.cpu_mbec
-            yield Asked(level, PARAM_VALUES[key.param], cpu_mbec, answer.vector, answer.seen)
+            yield Asked(level, Setting.parse(key.param).own, cpu_mbec, answer.vector, answer.seen)

@@ -163,7 +163,7 @@
     if (group.length > MOST) list.append(make("li", {}, `and ${group.length - MOST} more: narrow the filters`));
     const [level, param] = D.cells[at];
     block.append(make("details", group.length <= 4 ? { open: "" } : {}, make("summary", {}, "the vectors"), list),
-      make("pre", {}, `kvmirror run --level ${level} --param ${param} ${idOf(first)}`));
+      make("pre", {}, `${D.run} --level ${level} --param ${param} ${idOf(first)}`));
     return block;
   };
 

@@ -13,6 +13,8 @@ from harness.cli import main as cli
 from harness.cli.bench import code, kernels, require_named
 from harness.errors import GuestError, InputError
 from kvmodel.machine.exits import Exit
+from tests.harness.series.mail_samples import mail
+from tests.harness.series.test_folder import folder
 
 READ = Exit("L1", "VMREAD")
 
@@ -85,3 +87,10 @@ def test_bad_input_is_one_sentence_before_anything_is_built(
     assert cli.main(["bench", "exits", *words.split()]) == 2
     seen = capsys.readouterr()
     assert told in seen.err and seen.err.count("\n") == 1 and not seen.out
+
+
+def test_a_series_that_is_not_mirrored_is_refused_before_anything_is_built(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["bench", "exits", "--levels", "0", "--series", str(folder(tmp_path / "own", mail()))]) == 2
+    assert "bench exits: the mirror mirrors the MBEC series" in capsys.readouterr().err

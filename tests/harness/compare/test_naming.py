@@ -17,6 +17,7 @@ FILE = Path("j.sqlite")
         ("7@18", (None, 7, 18, None)),
         ("7@18/1", (None, 7, 18, "1")),
         ("@0/unset", (None, None, 0, "unset")),
+        ("7@45/kvm_intel.mbec=0,kvm.mode=safe", (None, 7, 45, "kvm.mode=safe,kvm_intel.mbec=0")),
         ("j.sqlite", (FILE, None, None, None)),
         ("j.sqlite:3", (FILE, 3, None, None)),
         ("j.sqlite:3@18/0", (FILE, 3, 18, "0")),
@@ -43,7 +44,7 @@ def test_what_others_read_has_no_folder() -> None:
     assert parse("3@18").short == "3@18"
 
 
-@pytest.mark.parametrize("text", ["", "1@18/2", "1@18/"])
+@pytest.mark.parametrize("text", ["", "1@18/2", "1@18/", "1@18/mbec=1"])
 def test_what_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"JOURNAL:RUN|not one of unset, 0, 1"):
         parse(text)

@@ -12,6 +12,7 @@ from harness.hosts.base import Result
 from harness.questions.loads import Load
 from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream
+from tests.harness.settings import ON
 
 INFO = {"info": {"parameter": "Y", "msrs": {}}}
 
@@ -63,7 +64,7 @@ def test_loading_and_removing_are_set_up_and_the_rest_is_the_vectors() -> None:
     modules = Instrumented(Path("/entry"), "/src", "/build")
     session = CountingSession(host, modules, Path("client"), Path("probe"), setup, vectors)  # type: ignore[arg-type]
     assert host.done[-1] == "insmod kvmirror_coverage.ko"  # before KVM's own, which link to it
-    load = Load(18, True, ENVIRONMENTS["std"])
+    load = Load(18, ON, ENVIRONMENTS["std"])
     session.load(load)
     host.work(3)
     session.load(load)  # as where the client asks for fresh modules: the first load's counters are not lost

@@ -106,7 +106,7 @@ def test_addresses() -> None:
 
 def test_parameters() -> None:
     assert "enable_pt_guest_exec_control" not in Parameters().kvm
-    assert "enable_pt_guest_exec_control=0" in Parameters(pt_guest_exec_control=False).kvm
+    assert "enable_pt_guest_exec_control=0" in Parameters((("kvm", "enable_pt_guest_exec_control", "0"),)).kvm
     assert "nx_huge_pages=force" in Parameters(nx_huge_pages=True).kvm
     assert "nested=1" in Parameters().kvm_intel and "enable_apicv=0" in Parameters().kvm_intel
     assert "eptad=0" in Parameters(eptad=False).kvm_intel and "ept=0" in Parameters(ept=False).kvm_intel

@@ -14,8 +14,9 @@ from harness.observe.session import PARAM_FILE, Session
 from harness.questions.loads import Load
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import ENVIRONMENTS, HostVector
+from tests.harness.settings import ON
 
-LOAD = Load(18, True, ENVIRONMENTS["std"])
+LOAD = Load(18, ON, ENVIRONMENTS["std"])
 
 
 class FakeHost:
@@ -30,7 +31,7 @@ class FakeHost:
         return str(path)
 
     def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
-        self.asked = "Y" if parameters.pt_guest_exec_control else "N"
+        self.asked = "Y" if parameters.chosen == ON.words else "N"
         self.value = self.asked if parameters.ept else "N"
         self.loads.append(parameters.kvm_intel)
 
@@ -52,8 +53,8 @@ def test_the_parameter_is_looked_at_over_a_kvm_intel_without_ept(keeps: bool) ->
     session.load(LOAD)
     (seen,) = session.ask_host([HostVector("reload")])
     assert (seen.kind, seen.note) == ((Kind.DONE, "") if keeps else (Kind.VALUE, "Y before, N behind"))
-    plain = Parameters(True).kvm_intel
-    assert host.loads == [plain, replace(Parameters(True), ept=False).kvm_intel, "again " + plain, plain]
+    plain = Parameters(ON.words).kvm_intel
+    assert host.loads == [plain, replace(Parameters(ON.words), ept=False).kvm_intel, "again " + plain, plain]
     assert session.parameter == "Y"  # what comes next finds the load as it was
 
 
@@ -86,7 +87,7 @@ def test_a_question_that_a_host_cannot_be_asked_blocks_itself_alone() -> None:
     assert (reload.kind, reload.note) == (Kind.BLOCKED, "rmmod: not there")
     assert (layout.kind, layout.note) == (Kind.BLOCKED, "no such event")
     assert (parameter.kind, parameter.note) == (Kind.VALUE, "Y")
-    assert host.loads[-1] == Parameters(True).kvm_intel  # what comes next finds the load as it was
+    assert host.loads[-1] == Parameters(ON.words).kvm_intel  # what comes next finds the load as it was
 
 
 def test_a_host_that_is_gone_is_no_question_that_cannot_be_asked() -> None:

@@ -37,6 +37,7 @@ from kvmodel.question.outcome import THEN, Allowed, Kind, Outcome, of_turns
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import sequence
 from kvmodel.question.vector import ENVIRONMENTS, RWXU, Access, AccessVector, Mbec, MsrVector, Perm, Vector
+from tests.harness.settings import UNSET
 
 C = protocol.CONSTANTS
 READ = AccessVector(mbec=Mbec.OFF)
@@ -80,7 +81,7 @@ def test_a_predicted_space_is_diverse() -> None:
 def test_what_l1_was_never_offered_collapses() -> None:
     mixed, off = sequence(READ, "mbec=on"), sequence(READ, "same")
     unadvertised = sequence(replace(READ, mbec=Mbec.NA), "same")
-    works = list(plan([mixed, off, unadvertised], [16], [None]))
+    works = list(plan([mixed, off, unadvertised], [16], [UNSET]))
     counts: dict[str, int] = {}
     for work in works:
         for rule, n in collapse(work, same_value=False, offered=False).items():
@@ -225,7 +226,7 @@ def test_a_sequence_that_was_spared_is_no_drift() -> None:
 
 
 def test_the_class_of_a_sequence_that_kills_l1() -> None:
-    name = Voices(lambda _: Cpu(maxphyaddr=40)).deadly(Load(11, None, ENVIRONMENTS["std"]))
+    name = Voices(lambda _: Cpu(maxphyaddr=40)).deadly(Load(11, UNSET, ENVIRONMENTS["std"]))
     assert name is not None
     assert name(sequence(WRITE, "l1=r--u")) == "a sequence's write, MBEC off"
     assert name(sequence(WRITE, "l1=r---")) is None

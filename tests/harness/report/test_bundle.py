@@ -39,6 +39,7 @@ from kvmodel.question.vector import (
     UserMsrVector,
     Vector,
 )
+from tests.harness.settings import OFF, ON, UNSET
 
 C = protocol.CONSTANTS
 LOOP, DONE = Outcome(Kind.LIVELOCK), Outcome(Kind.DONE)
@@ -231,14 +232,14 @@ def test_two_findings_are_shown_again_by_their_archives_and_only_where_they_are(
             host.put(data, f"/tmp/{name}.tar.gz")
             host.run(f"cd /tmp && gunzip {name}.tar.gz && tar xf {name}.tar", check=True)
         session = bench.open_session(host)
-        for level, param, status in ((18, True, 0), (18, False, 1), (0, None, 1)):
+        for level, param, status in ((18, ON, 0), (18, OFF, 1), (0, UNSET, 1)):
             session.load(Load(level, param, ENVIRONMENTS["std"]))
             for vector, f in found.items():
                 name = f.name
                 done = host.run(f"sh /tmp/kvmirror-{name}/run.sh", timeout=90)
                 assert done.status == status, (level, param, name, done.stdout, done.stderr)
                 # Another departure of the same vector (L2 livelocks there with the parameter off) is not the finding.
-                other = "neither" if (vector, level, param) == (ALONE.id, 18, False) else "the manual allows this"
+                other = "neither" if (vector, level, param) == (ALONE.id, 18, OFF) else "the manual allows this"
                 assert (other if status else "shown again") in done.stdout
                 assert ("not as in the finding" in done.stderr) is (status == 1)
         host.unload()

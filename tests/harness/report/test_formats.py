@@ -269,7 +269,7 @@ def test_a_run_names_explain_where_there_is_a_finding(
 ) -> None:
     with Journal(tmp_path / "j") as journal:
         run = synthetic.record(journal, synthetic.sample(), [(14, "1")], plant)
-        args = argparse.Namespace(json=False, no_mirror=False, new=False)
+        args = argparse.Namespace(json=False, new=False)
         assert (validate._close(Run.open(journal, run), args, 1.0) == 0) is not hinted
     assert ("kvmirror explain F1" in capsys.readouterr().out) is hinted
 

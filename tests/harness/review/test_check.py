@@ -76,6 +76,13 @@ def test_tables_name_what_changed() -> None:
     }
 
 
+def test_code_that_comes_back_is_said() -> None:
+    undone = replace(row(11, CODE), back=9)
+    assert "the machine code of level 9 again" in check.text([undone])
+    assert check.as_json([undone, row(6, CODE)])[0]["same_code_as_level"] == 9
+    assert "same_code_as_level" not in check.as_json([row(6, CODE)])[0]
+
+
 def test_checkpatch_is_the_trees_own(tmp_path: Path) -> None:
     patch = folder.read().patches[0]
     cache = Cache(tmp_path / "cache", Progress())

@@ -10,7 +10,7 @@ import pytest
 from harness.build.cache import Cache
 from harness.errors import BuildError
 from harness.process.progress import Progress
-from harness.review.identity import Module, compare, excerpt, why
+from harness.review.identity import Module, compare, excerpt, fingerprint, why
 
 SOURCE = """
 struct s {{ long a; {field} long b; }};
@@ -46,7 +46,10 @@ def differs(tmp_path: Path):  # type: ignore[no-untyped-def]
 
     def run(**changes: str):  # type: ignore[no-untyped-def]
         new = module(tmp_path / "new", **changes)
-        return compare(cache, {"m.ko": old}, {"m.ko": new})
+        found = compare(cache, {"m.ko": old}, {"m.ko": new})
+        prints = [fingerprint(cache, {"m.ko": path}) for path in (old, new)]
+        assert (prints[0] == prints[1]) is found.nothing  # whatever the test is about
+        return found
 
     return run
 

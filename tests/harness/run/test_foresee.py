@@ -21,6 +21,7 @@ from kvmodel import machine, sdm
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 from tests.golden import core_run, doors
+from tests.harness.settings import OFF, ON, UNSET
 
 FETCH = AccessVector(Mbec.OFF, leaf=Perm(True, True, True, False), access=Access.FETCH, cpl=3)
 READ = AccessVector(Mbec.OFF, leaf=Perm(False, False, True, True))
@@ -30,10 +31,9 @@ PLAIN = AccessVector(Mbec.OFF)
 def foreseen(journal: Journal, vectors: Iterable[Vector], levels: Iterable[int] = (18,)) -> int:
     """A foreseen run."""
     number = journal.begin(["kvmirror", "foresee"], {FORESEEN: True})
-    params = [None, False, True]
     levels = list(levels)
-    named = frozenset((level, p) for level in levels for p in params if p is not None and level >= 3)
-    foresee(plan(vectors, levels, params), journal, number, named, cpus.emulated, lambda _: None)
+    named = frozenset((level, p) for level in levels for p in (OFF, ON) if level >= 3)
+    foresee(plan(vectors, levels, [UNSET, OFF, ON]), journal, number, named, cpus.emulated, lambda _: None)
     journal.end(number, "complete")
     return number
 

@@ -70,6 +70,9 @@ class MirrorSession:
         value = self._level.default_parameter if self._param is None else self._param
         return None if value is None else "NY"[value]
 
+    def value(self, _: object) -> str | None:
+        return {None: None, "N": "0", "Y": "1"}[self.parameter]
+
     mbec_offered = False
 
     def l1_can_run(self) -> Outcome | None:

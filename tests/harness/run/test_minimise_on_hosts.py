@@ -20,6 +20,7 @@ from harness.results.journal import Answer, CellKey, Journal
 from harness.results.verdict import judge
 from harness.run import minimise_on_hosts
 from harness.run.setup import Bench
+from harness.series import folder
 from kvmodel import machine, sdm
 from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 
@@ -63,6 +64,7 @@ class FakeBench:
     """Hosts that are counted, a session that answers as the mirror does."""
 
     host_cpu = staticmethod(cpus.emulated)
+    series = folder.read()
 
     def __init__(self) -> None:
         self.opened = 0

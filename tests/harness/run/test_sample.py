@@ -13,10 +13,11 @@ from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import ENVIRONMENTS, Access, AccessVector, Mbec, MsrVector, NxVector, Perm
+from tests.harness.settings import ON, UNSET
 
 CPU = Cpu()
-BASE = Load(0, None, ENVIRONMENTS["std"])
-LAST = Load(18, True, ENVIRONMENTS["std"])
+BASE = Load(0, UNSET, ENVIRONMENTS["std"])
+LAST = Load(18, ON, ENVIRONMENTS["std"])
 
 
 def as_told(load: Load, vector: AccessVector, warns: tuple[str, ...] = ()) -> Traced:
@@ -43,7 +44,7 @@ def test_livelocks_are_few_and_what_kills_l1_is_left_out() -> None:
 
 def test_every_question_about_huge_pages_is_traced_unless_l1_dies_of_it() -> None:
     asked = list(core.nx_huge_pages())
-    load = Load(0, None, ENVIRONMENTS["hugenx"])
+    load = Load(0, UNSET, ENVIRONMENTS["hugenx"])
     off = [v for v in asked if isinstance(v, NxVector) and v.asked.mbec is Mbec.OFF]
     assert sample.select(load, CPU, off) == off
 

@@ -10,19 +10,21 @@ from typing import Any
 
 import pytest
 
-from harness.cli.validate import ASKED, _untouched, resumed, unfinished
+from harness.cli.validate import _untouched, resumed, unfinished
 from harness.errors import HostError, InputError
 from harness.findings import Run
 from harness.observe.l1 import Seen
 from harness.questions.core import CORE, core, thin
 from harness.questions.loads import Load, Work, plan, settled
 from harness.results import Journal, Mark, cpus, rows
+from harness.results.of_series import ASKED
 from harness.run.judge import Voices
 from harness.run.workers import Done, Options, ask, costs, execute, shares
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import AccessVector, NxVector, Vector
+from tests.harness.settings import OFF, ON, UNSET
 
-NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (False, True)))
+NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (OFF, ON)))
 
 
 class FakeHost:
@@ -54,6 +56,9 @@ class FakeSession:
             raise HostError("fake host panicked\nits console")
         self.parameter = None if load.level < 3 else "Y" if load.param else "N"
         self.mbec_offered = load.level >= 16 and bool(load.param)
+
+    def value(self, key: object) -> str | None:
+        return None if self.parameter is None else str(int(self.parameter == "Y"))
 
     def l1_can_run(self) -> None:
         pass
@@ -90,7 +95,7 @@ def run(
 def planned() -> list[Work]:
     """A few loads on both CPUs."""
     vectors = {v.id: v for v in (*thin(), *CORE["controls"](), *CORE["host_itself"]())}
-    return list(plan(vectors.values(), [0, 16, 18], [None, False, True]))
+    return list(plan(vectors.values(), [0, 16, 18], [UNSET, OFF, ON]))
 
 
 def totals(journal: Journal, number: int) -> dict[str, Any]:
@@ -101,8 +106,8 @@ def totals(journal: Journal, number: int) -> dict[str, Any]:
 
 
 def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
-    works = list(plan(core(), range(19), [None, False, True]))
-    named = frozenset((level, value) for level in range(3, 19) for value in (False, True))
+    works = list(plan(core(), range(19), [UNSET, OFF, ON]))
+    named = frozenset((level, value) for level in range(3, 19) for value in (OFF, ON))
     offered = Voices(cpus.emulated).offered
     found = shares(works, Options(values_named=named, offered=offered))
     assert Counter(id(w) for share in found for w in share) == Counter(map(id, works))
@@ -114,7 +119,7 @@ def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
 
 
 def test_few_levels_go_to_all_hosts() -> None:
-    works = list(plan(core(), [18], [None, False, True]))
+    works = list(plan(core(), [18], [UNSET, OFF, ON]))
     assert len(shares(works, NAMED)) >= 2 * NAMED.jobs
     (only,) = shares(works[:1], NAMED)
     assert only == works[:1]
@@ -139,7 +144,7 @@ def test_an_interrupted_run_goes_on_and_counts_as_one_that_was_not(tmp_path: Pat
 
 
 def test_a_load_without_its_last_cell_is_asked_again(tmp_path: Path) -> None:
-    works = list(plan(core(), [0], [None]))
+    works = list(plan(core(), [0], [UNSET]))
     with Journal(tmp_path / "j.sqlite") as journal:
         number = journal.begin(["kvmirror", "validate"], {})
 
@@ -167,7 +172,7 @@ def test_a_load_without_its_last_cell_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_a_host_that_dies_of_a_load_blocks_it_and_the_others_go_on(tmp_path: Path) -> None:
-    works = list(plan(thin(), [0, 16], [True]))
+    works = list(plan(thin(), [0, 16], [ON]))
     before = [dict(work.batches) for work in works]
     with Journal(tmp_path / "j.sqlite") as journal:
         number = journal.begin(["kvmirror", "validate"], {})
@@ -196,7 +201,7 @@ def test_a_resumed_run_is_the_one_that_was_asked(tmp_path: Path) -> None:
 
 
 def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) -> None:
-    works = list(plan(core(), [0, 1, 2], [None]))
+    works = list(plan(core(), [0, 1, 2], [UNSET]))
     with Journal(tmp_path / "journal.sqlite") as journal:
         whole, thinned = journal.begin([], {}), journal.begin([], {})
         run(works, journal, whole, FakeSession())
@@ -214,14 +219,14 @@ def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) 
 
 
 def test_a_resumed_run_takes_over_from_no_level_that_was_begun_before() -> None:
-    works = list(plan(core(), [0, 1, 3, 4], [None]))
-    left = [w for w in works if w.load != Load(3, None, w.load.env)]
+    works = list(plan(core(), [0, 1, 3, 4], [UNSET]))
+    left = [w for w in works if w.load != Load(3, UNSET, w.load.env)]
     assert _untouched({1: 0, 4: 3}, works, left) == {1: 0}
 
 
 def test_what_rules_leave_out_takes_no_time() -> None:
-    works = list(plan(core(), [0, 1, 3], [None, False, True]))
-    options = Options(values_named=frozenset({(3, False), (3, True)}), twins={1: 0})
+    works = list(plan(core(), [0, 1, 3], [UNSET, OFF, ON]))
+    options = Options(values_named=frozenset({(3, OFF), (3, ON)}), twins={1: 0})
     found = costs(works, options)
     assert set(found) == {w.load for w in works}
     by_level = {level: sum(c for load, c in found.items() if load.level == level) for level in (0, 1)}
@@ -232,6 +237,6 @@ def test_what_rules_leave_out_takes_no_time() -> None:
 def test_what_only_a_trace_answers_is_traced_without_being_told() -> None:
     session = FakeSession()
     nx, plain = NxVector(), AccessVector(env="hugenx")
-    (work,) = plan([nx, plain], [18], [True])
+    (work,) = plan([nx, plain], [18], [ON])
     ask(session, work, Options())  # type: ignore[arg-type]
     assert session.traced == [nx.id]

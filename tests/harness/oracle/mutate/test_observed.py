@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.oracle.mutate import observed
-from harness.results import KVM_HOST, Answer, CellKey, Journal, cpus, judge
+from harness.results import KVM_HOST, Answer, CellKey, Journal, RunSeries, cpus, judge, of_series
 from kvmodel import machine
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector
@@ -60,3 +60,10 @@ def test_a_journal_without_a_run_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError):
         observed.read([tmp_path / "empty"], {0})
+
+
+def test_a_run_of_another_series_is_refused(tmp_path: Path) -> None:
+    with Journal(run_of(tmp_path / "one", 0, [SIMPLE])) as journal:
+        journal.amend(1, {of_series.PROVENANCE: RunSeries(60, False).as_json()})
+    with pytest.raises(InputError, match="another series"):
+        observed.read([tmp_path / "one"], {0})
