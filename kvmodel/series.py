@@ -22,7 +22,7 @@ class Claim(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class MirroredPatch:
     """One patch: its number from 1, subject without the [PATCH] tag, the original's author, its claim."""
 
     number: int
@@ -41,25 +41,27 @@ _CHRISTOPHERSON: Final = "Sean Christopherson <seanjc@google.com>"
 _KOHLER: Final = "Jon Kohler <jon@nutanix.com>"
 _SALAUN: Final = "Mickaël Salaün <mic@digikod.net>"
 
-PATCHES: Final[tuple[Patch, ...]] = (
-    Patch(1, "KVM: VMX: Remove EPT_VIOLATIONS_ACC_*_BIT defines", _BORISOV, Claim.STATED),
-    Patch(2, "KVM: nVMX: Decouple EPT RWX bits from EPT Violation protection bits", _CHRISTOPHERSON, Claim.STATED),
-    Patch(3, "KVM: x86: Add module parameter for Intel MBEC", _KOHLER),
-    Patch(4, "KVM: VMX: add cpu_has_vmx_mbec helper", _SALAUN),
-    Patch(5, "KVM: x86: Add pt_guest_exec_control to kvm_vcpu_arch", _KOHLER),
-    Patch(6, "KVM: VMX: Wire up Intel MBEC enable/disable logic", _KOHLER),
-    Patch(7, "KVM: VMX: Define VMX_EPT_USER_EXECUTABLE_MASK", _SALAUN),
-    Patch(8, "KVM: x86/mmu: Remove SPTE_PERM_MASK", _KOHLER, Claim.IMPLIED),
-    Patch(9, "KVM: x86/mmu: Extend access bitfield in kvm_mmu_page_role", _SALAUN),
-    Patch(10, "KVM: VMX: Extend EPT Violation protection bits", _KOHLER, Claim.STATED),
-    Patch(11, "KVM: VMX: Enhance EPT violation handler for PROT_USER_EXEC", _SALAUN),
-    Patch(12, "KVM: x86/mmu: Introduce shadow_ux_mask", _KOHLER),
-    Patch(13, "KVM: x86/mmu: Adjust SPTE_MMIO_ALLOWED_MASK to understand MBEC", _KOHLER),
-    Patch(14, "KVM: x86/mmu: Extend is_executable_pte to understand MBEC", _SALAUN),
-    Patch(15, "KVM: x86/mmu: Extend make_spte to understand MBEC", _KOHLER),
-    Patch(16, "KVM: nVMX: Setup Intel MBEC in nested secondary controls", _KOHLER),
-    Patch(17, "KVM: VMX: Allow MBEC with EVMCS", _KOHLER),
-    Patch(18, "KVM: x86: Enable module parameter for MBEC", _KOHLER),
+PATCHES: Final[tuple[MirroredPatch, ...]] = (
+    MirroredPatch(1, "KVM: VMX: Remove EPT_VIOLATIONS_ACC_*_BIT defines", _BORISOV, Claim.STATED),
+    MirroredPatch(
+        2, "KVM: nVMX: Decouple EPT RWX bits from EPT Violation protection bits", _CHRISTOPHERSON, Claim.STATED
+    ),
+    MirroredPatch(3, "KVM: x86: Add module parameter for Intel MBEC", _KOHLER),
+    MirroredPatch(4, "KVM: VMX: add cpu_has_vmx_mbec helper", _SALAUN),
+    MirroredPatch(5, "KVM: x86: Add pt_guest_exec_control to kvm_vcpu_arch", _KOHLER),
+    MirroredPatch(6, "KVM: VMX: Wire up Intel MBEC enable/disable logic", _KOHLER),
+    MirroredPatch(7, "KVM: VMX: Define VMX_EPT_USER_EXECUTABLE_MASK", _SALAUN),
+    MirroredPatch(8, "KVM: x86/mmu: Remove SPTE_PERM_MASK", _KOHLER, Claim.IMPLIED),
+    MirroredPatch(9, "KVM: x86/mmu: Extend access bitfield in kvm_mmu_page_role", _SALAUN),
+    MirroredPatch(10, "KVM: VMX: Extend EPT Violation protection bits", _KOHLER, Claim.STATED),
+    MirroredPatch(11, "KVM: VMX: Enhance EPT violation handler for PROT_USER_EXEC", _SALAUN),
+    MirroredPatch(12, "KVM: x86/mmu: Introduce shadow_ux_mask", _KOHLER),
+    MirroredPatch(13, "KVM: x86/mmu: Adjust SPTE_MMIO_ALLOWED_MASK to understand MBEC", _KOHLER),
+    MirroredPatch(14, "KVM: x86/mmu: Extend is_executable_pte to understand MBEC", _SALAUN),
+    MirroredPatch(15, "KVM: x86/mmu: Extend make_spte to understand MBEC", _KOHLER),
+    MirroredPatch(16, "KVM: nVMX: Setup Intel MBEC in nested secondary controls", _KOHLER),
+    MirroredPatch(17, "KVM: VMX: Allow MBEC with EVMCS", _KOHLER),
+    MirroredPatch(18, "KVM: x86: Enable module parameter for MBEC", _KOHLER),
 )
 
 LAST: Final = len(PATCHES)
@@ -140,7 +142,7 @@ def _level(level: int) -> Level:
     return Level(level)
 
 
-def patch(number: int) -> Patch:
+def patch(number: int) -> MirroredPatch:
     """Patch ``number``; ValueError outside 1 to 18."""
     if not 1 <= number <= LAST:
         raise ValueError(f"patch {number} is unknown: this series has patches 1 to {LAST}")

@@ -75,3 +75,12 @@ def test_a_door_gives_what_somebody_takes(package: str) -> None:
 def test_the_design_shows_the_layers() -> None:
     text = layers.DESIGN.read_text(encoding="utf-8")
     assert layers.listed() in text, "docs/design.md is behind pyproject.toml: run python -m tests.layers"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for file in (*(ROOT / "harness").rglob("*.py"), *(ROOT / "kvmodel").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

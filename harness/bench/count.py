@@ -71,7 +71,7 @@ def exits_of(counts: Sequence[int]) -> Counter[Exit]:
 
 
 @dataclass(slots=True)
-class Counted:
+class CountedExits:
     """One window as it was counted. Not ``through``: L1 did not come to its end, and the counts are of the wait."""
 
     window: Window
@@ -144,7 +144,7 @@ def _watched(guest: qemu.Qemu, counter: Remote, pid: int, patience: float) -> It
 
 def count(
     guest: qemu.Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, patience: float = PATIENCE
-) -> list[Counted]:
+) -> list[CountedExits]:
     """One run of L1 through the windows ``asked``; ``traced``: the one during which tracing is on, -1 for none.
 
     ``program`` is the counter's path on the host, ``patience`` what L1 has for a window in seconds of wall time. A
@@ -162,7 +162,7 @@ def count(
     finally:
         remote.stop()
     seen = batch.unpack(run.memory) if run.memory else ()
-    found: list[Counted] = []
+    found: list[CountedExits] = []
     for i, window in enumerate(asked):
         observation = seen[i] if i < len(seen) and seen[i].verdict else None
         row = next((r for r in told if r["window"] == i), None)
@@ -171,9 +171,9 @@ def count(
                 raise GuestError(f"L1 did not come to its first window: {run.end.value} {run.detail}")
             break
         if row is None or row.get("absent"):
-            found.append(Counted(window, observation=observation))
+            found.append(CountedExits(window, observation=observation))
             break
-        found.append(Counted(window, row["through"], exits_of(row["counts"]), row["statistics"], observation))
+        found.append(CountedExits(window, row["through"], exits_of(row["counts"]), row["statistics"], observation))
         if not row["through"]:
             break
     return found

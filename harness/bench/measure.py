@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from harness.bench import count
 from harness.bench.batch import Window
-from harness.bench.count import Counted
+from harness.bench.count import CountedExits
 from harness.bench.result import Measured, Point, Result, caused, difference
-from harness.bench.variants import Kernel, Variant
+from harness.bench.variants import ExitVariant, Kernel
 from harness.errors import GuestError
 from harness.findings import Departure, causes, group
 from harness.hosts import Host, ModuleFiles, Parameters
@@ -60,7 +60,7 @@ REFUSED_EVMCS: Final = 0x1003
 class Plan:
     """What is asked of each kernel."""
 
-    variants: Sequence[Variant]
+    variants: Sequence[ExitVariant]
     mix: Mix
     runs: int
     curve: bool
@@ -98,7 +98,7 @@ def whole(mix: Mix) -> Mix:
     return replace(mix, calls=mix.calls + FRAME_CALLS)
 
 
-def _window(variant: Variant, mix: Mix) -> Window:
+def _window(variant: ExitVariant, mix: Mix) -> Window:
     l1 = variant.l1
     return Window(mix, mbec=l1.mbec, evmcs=l1.vmcs is Vmcs.EVMCS, bit10=l1.bit10)
 
@@ -117,7 +117,7 @@ def predicted(kernel: Kernel, l1: Hypervisor, mix: Mix) -> Counter[Exit] | None:
     return difference(both, frame)
 
 
-def _foreseen(kernel: Kernel, variant: Variant) -> list[Exit] | None:
+def _foreseen(kernel: Kernel, variant: ExitVariant) -> list[Exit] | None:
     if kernel.foreign:
         return None
     try:
@@ -173,7 +173,7 @@ class Measure:
         curve = [Point(axis, value, *found) for (axis, value), found in sorted(self._points.items(), key=_axis_order)]
         return Result(self._kernel, list(self._rows.values()), curve, self._facts)
 
-    def _group(self, vmcs: Vmcs, variants: list[Variant]) -> None:
+    def _group(self, vmcs: Vmcs, variants: list[ExitVariant]) -> None:
         shadow = vmcs is not Vmcs.PLAIN
         self._host.load(self._modules, Parameters(Setting.own_value(self._kernel.param).words, shadow_vmcs=shadow))
         has = self._host.run(f"cat {SHADOW_FILE}", check=True).stdout.strip() == "Y"
@@ -200,12 +200,12 @@ class Measure:
             if self._plan.curve and offered:
                 self._curve(guest, going)
 
-    def _miss(self, variants: Iterable[Variant], why: str, because: str = "") -> None:
+    def _miss(self, variants: Iterable[ExitVariant], why: str, because: str = "") -> None:
         for variant in variants:
             self._rows[variant.name].missing = why
             self._rows[variant.name].finding = because
 
-    def _try(self, guest: qemu.Qemu, variant: Variant) -> Variant | None:
+    def _try(self, guest: qemu.Qemu, variant: ExitVariant) -> ExitVariant | None:
         """The variant as it can be counted, None where it cannot: a few system calls with the trace on."""
         row = self._rows[variant.name]
         for one in (variant, variant.avoiding()) if not variant.l1.mbec else (variant,):
@@ -225,7 +225,7 @@ class Measure:
             row.finding = finding(self._kernel, USER_FETCH)
         return None
 
-    def _short(self, guest: qemu.Qemu, variant: Variant) -> tuple[Counted, list[livelock.TraceEvent]]:
+    def _short(self, guest: qemu.Qemu, variant: ExitVariant) -> tuple[CountedExits, list[livelock.TraceEvent]]:
         livelock.arm(self._host, EVENTS, TRACE_KILOBYTES, exits="0", on=False)
         try:
             (seen,) = count.count(guest, self._counter, [_window(variant, SHORT)], traced=0, patience=SHORT_PATIENCE)
@@ -233,7 +233,7 @@ class Measure:
             text = livelock.disarm(self._host)
         return seen, list(livelock.parse(text))
 
-    def _counted(self, guest: qemu.Qemu, windows: Sequence[Window]) -> list[Counted]:
+    def _counted(self, guest: qemu.Qemu, windows: Sequence[Window]) -> list[CountedExits]:
         found = count.count(guest, self._counter, windows)
         last = found[-1]
         if len(found) < len(windows) or not last.through:
@@ -243,7 +243,7 @@ class Measure:
                 raise GuestError(f"a window that began well did not end so: {one.observation}")
         return found
 
-    def _count(self, guest: qemu.Qemu, variants: list[Variant]) -> None:
+    def _count(self, guest: qemu.Qemu, variants: list[ExitVariant]) -> None:
         """One run of each: its frame, then the mix."""
         if not variants:
             return
@@ -257,7 +257,7 @@ class Measure:
             row.totals.append((all_of_it.total, all_of_it.statistics.get("exits")))
             row.predicted = predicted(self._kernel, variant.l1, self._plan.mix)
 
-    def _curve(self, guest: qemu.Qemu, variants: list[Variant]) -> None:
+    def _curve(self, guest: qemu.Qemu, variants: list[ExitVariant]) -> None:
         looks = self._plan.mix.looks
         asked = [(axis, value) for axis, values in AXES.items() for value in values]
         for variant in variants:
@@ -277,7 +277,7 @@ def _axis_order(item: tuple[tuple[str, float], object]) -> tuple[int, float]:
     return list(AXES).index(axis), value
 
 
-def _why(seen: Counted, events: list[livelock.TraceEvent]) -> str:
+def _why(seen: CountedExits, events: list[livelock.TraceEvent]) -> str:
     """Why a short window did not end well."""
     row = livelock.livelock(events)
     if row.confirmed:

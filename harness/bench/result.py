@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness.bench.count import HOSTS_OWN
-from harness.bench.variants import COVER_RATIO, VARIANTS, Kernel, Variant
+from harness.bench.variants import COVER_RATIO, VARIANTS, ExitVariant, Kernel
 from kvmodel.machine.exits import Exit, Mix
 
 Exits = Mapping[Exit, int]
@@ -34,7 +34,7 @@ def caused(exits: Exits) -> Counter[Exit]:
 class Measured:
     """One variant on one kernel. ``runs``: exits of each run for ``calls`` system calls; empty where ``missing``."""
 
-    variant: Variant
+    variant: ExitVariant
     calls: int
     runs: list[Counter[Exit]] = field(default_factory=list)
     totals: list[tuple[int, int | None]] = field(default_factory=list)  # a run: by tracepoint, by KVM's own counter

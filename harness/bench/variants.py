@@ -11,7 +11,7 @@ from kvmodel.machine.exits import Hypervisor, Vmcs
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class ExitVariant:
     """One kind of L1. ``cover``: the exits a second that the series' cover letter gives for its like."""
 
     name: str
@@ -19,25 +19,25 @@ class Variant:
     l1: Hypervisor
     cover: int | None = None
 
-    def avoiding(self) -> Variant:
+    def avoiding(self) -> ExitVariant:
         """The same L1, which sets bit 10 beside X although it has no MBEC."""
         return replace(self, l1=replace(self.l1, bit10=True))
 
 
 VARIANTS: Final = (
-    Variant("software", "two views, no VMCS shadowing", Hypervisor(False, Vmcs.PLAIN), 1_200_000),
-    Variant("software-shadow", "two views, VMCS shadowing", Hypervisor(False, Vmcs.SHADOW)),
-    Variant("software-evmcs", "two views, enlightened VMCS", Hypervisor(False, Vmcs.EVMCS), 200_000),
-    Variant("mbec", "MBEC, no VMCS shadowing", Hypervisor(True, Vmcs.PLAIN)),
-    Variant("mbec-shadow", "MBEC, VMCS shadowing", Hypervisor(True, Vmcs.SHADOW)),
-    Variant("mbec-evmcs", "MBEC, enlightened VMCS", Hypervisor(True, Vmcs.EVMCS), 50_000),
+    ExitVariant("software", "two views, no VMCS shadowing", Hypervisor(False, Vmcs.PLAIN), 1_200_000),
+    ExitVariant("software-shadow", "two views, VMCS shadowing", Hypervisor(False, Vmcs.SHADOW)),
+    ExitVariant("software-evmcs", "two views, enlightened VMCS", Hypervisor(False, Vmcs.EVMCS), 200_000),
+    ExitVariant("mbec", "MBEC, no VMCS shadowing", Hypervisor(True, Vmcs.PLAIN)),
+    ExitVariant("mbec-shadow", "MBEC, VMCS shadowing", Hypervisor(True, Vmcs.SHADOW)),
+    ExitVariant("mbec-evmcs", "MBEC, enlightened VMCS", Hypervisor(True, Vmcs.EVMCS), 50_000),
 )
 """The first is what the others are compared with; the cover's 1.2 million is of an L1 without eVMCS and MBEC."""
 
 COVER_RATIO: Final = 24
 
 
-def named(names: Iterable[str]) -> tuple[Variant, ...]:
+def named(names: Iterable[str]) -> tuple[ExitVariant, ...]:
     """The variants of these names, in the table's order. InputError for one that is none."""
     wanted = list(names)
     known = {variant.name for variant in VARIANTS}

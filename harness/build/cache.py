@@ -58,7 +58,7 @@ def sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class BuildRecord:
     """What the last build of a kind took: seconds of wall time, and lines of its log. Zero: never built."""
 
     seconds: float = 0
@@ -147,13 +147,13 @@ class Cache:
             yield task
         _write_json(self.root / "records" / f"{kind}.json", {"seconds": round(task.elapsed, 1), "lines": task.logged()})
 
-    def record(self, kind: str) -> Record:
+    def record(self, kind: str) -> BuildRecord:
         """What the last build of ``kind`` took."""
         try:
             data = json.loads((self.root / "records" / f"{kind}.json").read_text(encoding="utf-8"))
-            return Record(float(data["seconds"]), int(data["lines"]))
+            return BuildRecord(float(data["seconds"]), int(data["lines"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return Record()
+            return BuildRecord()
 
     @contextlib.contextmanager
     def tree(self, name: str) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.oracle import hands
 from harness.oracle.check import CASES, THOROUGH, reach
 from harness.oracle.check import constants as constants_check
-from harness.oracle.image import Image, Worker
+from harness.oracle.image import Image, ImageWorker
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import mutation, sharp
 from harness.oracle.specs import SPECS, Spec
@@ -199,7 +199,7 @@ def show(report: dict[str, Any]) -> None:
 def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[Spec], args: argparse.Namespace) -> int:
     """For each patch: who notices when it is left out, what its own level changed, and what is only text."""
     rows = []
-    with cache.progress.task("patches", total=series.last) as task, Worker(Image(found[series.last])) as worker:
+    with cache.progress.task("patches", total=series.last) as task, ImageWorker(Image(found[series.last])) as worker:
         for row in sharp.account(cache, series, found, specs, worker, args.seed):
             rows.append(row)
             task.advance()

@@ -27,7 +27,7 @@ examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Examined:
     """One thing looked at: ``ok`` None where it does not matter for the emulated host."""
 
     what: str
@@ -57,10 +57,10 @@ def _read(path: str) -> str:
         return ""
 
 
-def _cpu() -> Iterator[Line]:
+def _cpu() -> Iterator[Examined]:
     flags = _read("/proc/cpuinfo")
     vmx = " vmx " in flags.replace("\n", " ")
-    yield Line(
+    yield Examined(
         "Intel VMX", None, "present" if vmx else "absent", "" if vmx else "not needed: the emulated host brings its own"
     )
     if not vmx:
@@ -70,37 +70,39 @@ def _cpu() -> Iterator[Line]:
             file.seek(msr.PROCBASED_CTLS2)
             (value,) = struct.unpack("<Q", file.read(8))
         mbec = bool(msr.allowed(value) & msr.MBEC)
-        yield Line("MBEC", None, "present" if mbec else "absent", "" if mbec else "a lab host for the series needs it")
+        yield Examined(
+            "MBEC", None, "present" if mbec else "absent", "" if mbec else "a lab host for the series needs it"
+        )
     except OSError as error:
-        yield Line("MBEC", None, f"unknown ({error.strerror})", "modprobe msr, and run as root")
+        yield Examined("MBEC", None, f"unknown ({error.strerror})", "modprobe msr, and run as root")
     nested = _read("/sys/module/kvm_intel/parameters/nested") in ("Y", "1")
-    yield Line("kvm_intel.nested", None, "on" if nested else "off", "" if nested else "modprobe kvm_intel nested=1")
+    yield Examined("kvm_intel.nested", None, "on" if nested else "off", "" if nested else "modprobe kvm_intel nested=1")
 
 
-def _qemu() -> Line:
+def _qemu() -> Examined:
     """Whether this machine's own QEMU could be used on it as a lab machine."""
     if (program := shutil.which("qemu-system-x86_64")) is None:
-        return Line("QEMU", None, "not installed", "not needed: the emulated host brings its own")
+        return Examined("QEMU", None, "not installed", "not needed: the emulated host brings its own")
     told = programs.run([program, "-cpu", "help"], check=False).stdout
     version = programs.run([program, "--version"], check=False).stdout.split("\n", 1)[0]
     mend = "" if "vmx-mbec" in told else "a lab machine for the series needs a newer one"
-    return Line("QEMU", None, f"{version}, {'knows' if 'vmx-mbec' in told else 'lacks'} vmx-mbec", mend)
+    return Examined("QEMU", None, f"{version}, {'knows' if 'vmx-mbec' in told else 'lacks'} vmx-mbec", mend)
 
 
-def _lab(lab: Lab, release: str | None) -> Iterator[Line]:
+def _lab(lab: Lab, release: str | None) -> Iterator[Examined]:
     """What each lab machine has, as far as it lets us look."""
     for address in lab.machines:
         host = lab.machine(address, release)
         try:
             host.connect_only()
         except HostError as error:
-            yield Line(str(address), False, "no connection", str(error))
+            yield Examined(str(address), False, "no connection", str(error))
             continue
         try:
             for found in host.examine():
-                yield Line(f"{address}: {found.what}", found.ok, found.found, "" if found.ok else found.mend)
+                yield Examined(f"{address}: {found.what}", found.ok, found.found, "" if found.ok else found.mend)
         except HostError as error:
-            yield Line(str(address), False, "stopped answering", str(error))
+            yield Examined(str(address), False, "stopped answering", str(error))
         finally:
             host.disconnect()
 
@@ -111,10 +113,10 @@ def _release(root: Path, linux: kernel.Linux | None) -> str | None:
     return base.release if base else None
 
 
-def _compared(root: Path, lab: Lab, linux: kernel.Linux | None) -> Iterator[Line]:
+def _compared(root: Path, lab: Lab, linux: kernel.Linux | None) -> Iterator[Examined]:
     """The lab machines, and what their kernel is compared with."""
     release = _release(root, linux)
-    yield Line(
+    yield Examined(
         "kernel of the modules",
         None,
         f"Linux {release}" if release else f"{linux or f'Linux {pinned.VERSION}'} is not built: compared with nothing",
@@ -123,12 +125,12 @@ def _compared(root: Path, lab: Lab, linux: kernel.Linux | None) -> Iterator[Line
     yield from _lab(lab, release)
 
 
-def lines() -> Iterator[Line]:
+def lines() -> Iterator[Examined]:
     """Everything that is looked at."""
     yield from _cpu()
     yield _qemu()
     missing = [p.name for p in packages.packages() if not p.present]
-    yield Line(
+    yield Examined(
         "system packages",
         not missing,
         "all there" if not missing else f"missing: {' '.join(missing)}",
@@ -137,16 +139,16 @@ def lines() -> Iterator[Line]:
     root = cache.default_root()
     at = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(at).free
-    yield Line(
+    yield Examined(
         "disk for the cache",
         free >= kernel.BUILD_ROOM,
         f"{free / 1e9:.1f} GB free at {root}, {kernel.BUILD_ROOM / 1e9:.0f} GB needed when empty",
         "" if free >= kernel.BUILD_ROOM else "free some, or set KVMIRROR_CACHE to a larger disk",
     )
     built = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
-    yield Line("cache", None, f"{root}: {', '.join(built) or 'empty'}", "" if built else "kvmirror build fills it")
+    yield Examined("cache", None, f"{root}: {', '.join(built) or 'empty'}", "" if built else "kvmirror build fills it")
     for path in settings.files(None):
-        yield Line("settings", None, str(path), "'kvmirror config' shows what is in effect")
+        yield Examined("settings", None, str(path), "'kvmirror config' shows what is in effect")
 
 
 def run(args: argparse.Namespace) -> int:

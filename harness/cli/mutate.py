@@ -23,8 +23,8 @@ from harness.oracle.mutate import (
     Kept,
     Live,
     Mutant,
+    MutantVerdict,
     PatchVerdict,
-    Verdict,
     hand,
     mutants,
     mutation,
@@ -169,9 +169,9 @@ def _drawn(found: Sequence[T], count: int, seed: int) -> list[T]:
 
 def _mirror(
     cache: Cache, made: Sequence[Mutant], told: dict[str, Any], jobs: int, kept: Kept, task: Task
-) -> list[Verdict]:
+) -> list[MutantVerdict]:
     """The verdicts on mutants of the mirror, which ``jobs`` children share."""
-    verdicts = {m.identity: Verdict(m, *known) for m in made if (known := kept.known(m.identity))}
+    verdicts = {m.identity: MutantVerdict(m, *known) for m in made if (known := kept.known(m.identity))}
     task.advance(len(verdicts))
     waiting = {m.identity: m for m in made if m.identity not in verdicts}
     names = [hand.CONTROL, *waiting] if waiting else []
@@ -181,7 +181,7 @@ def _mirror(
             control(by, caught)
             continue
         mutant = waiting[names[number]]
-        verdicts[mutant.identity] = Verdict(mutant, by, caught)
+        verdicts[mutant.identity] = MutantVerdict(mutant, by, caught)
         kept.keep(mutant.identity, by, caught)
         task.note = str(mutant).split(": ")[0]
         task.advance()
@@ -189,7 +189,7 @@ def _mirror(
 
 
 def summary(
-    mirror: Sequence[Verdict],
+    mirror: Sequence[MutantVerdict],
     patches: Sequence[PatchVerdict],
     seen: observed.Observed | None,
     args: argparse.Namespace,

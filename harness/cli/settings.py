@@ -91,7 +91,7 @@ def _hosts(value: Any, folder: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class UserDefault:
     """One key: the option it is the default of (``dest`` as argparse has it; none: the variable alone)."""
 
     key: str
@@ -104,31 +104,31 @@ class Setting:
 
 
 SETTINGS: Final = (
-    Setting("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
+    UserDefault("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
             lambda: "all"),
-    Setting("param", "param", "KVMIRROR_PARAM", _param, "parameters of validate: unset, 0, 1, all, MODULE.NAME=VALUE",
+    UserDefault("param", "param", "KVMIRROR_PARAM", _param, "parameters of validate: unset, 0, 1, all, MODULE.NAME=VALUE",
             '"all"', lambda: "all"),
-    Setting("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
+    UserDefault("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
             '["core"]', lambda: "core"),
-    Setting("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
-    Setting("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
-    Setting("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
+    UserDefault("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
+    UserDefault("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
+    UserDefault("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
             '"~/src/linux-6.12.8.tar.xz"', lambda: "Linux 6.12.8, fetched"),
-    Setting("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
+    UserDefault("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
             lambda: "patches/"),
-    Setting("bochs", "bochs", "KVMIRROR_BOCHS", _present, "your own emulator", '"/opt/bochs/bin/bochs"',
+    UserDefault("bochs", "bochs", "KVMIRROR_BOCHS", _present, "your own emulator", '"/opt/bochs/bin/bochs"',
             lambda: "built here"),
-    Setting("journal", "journal", "KVMIRROR_JOURNAL", _path, "where runs are kept", '"~/kvmirror.sqlite"',
+    UserDefault("journal", "journal", "KVMIRROR_JOURNAL", _path, "where runs are kept", '"~/kvmirror.sqlite"',
             lambda: str(journal.default_path())),
-    Setting("cache", "", cache.ENVIRONMENT, _path, "where builds are kept", '"/var/cache/kvmirror"',
+    UserDefault("cache", "", cache.ENVIRONMENT, _path, "where builds are kept", '"/var/cache/kvmirror"',
             lambda: str(cache.default_root())),
-    Setting("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
+    UserDefault("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
             '["ssh://root@lab1", "ssh://root@lab2:2222"]', lambda: "emulated hosts"),
-    Setting("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
+    UserDefault("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
             '"~/.ssh/id_ed25519"', lambda: "the user's own keys and agent"),
-    Setting("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",
+    UserDefault("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",
             '"~/.ssh/known_hosts"', lambda: "~/.ssh/known_hosts"),
-    Setting("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
+    UserDefault("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
             '"/opt/qemu/bin/qemu-system-x86_64"', lambda: "qemu-system-x86_64"),
 )  # fmt: skip
 BY_KEY: Final = {s.key: s for s in SETTINGS}
@@ -185,7 +185,7 @@ def _flat(body: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _read(setting: Setting, value: Any, folder: Path, where: str) -> Any:
+def _read(setting: UserDefault, value: Any, folder: Path, where: str) -> Any:
     try:
         return setting.read(value, folder)
     except (ValueError, InputError) as error:

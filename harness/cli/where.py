@@ -22,7 +22,7 @@ NO_SOURCE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Located:
     """One answer: a C function with its place in C, in the mirror (None: not mirrored), and the patches."""
 
     c_file: str
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     tree = Cache().lookup("linux-source", {"tarball": pinned.SHA256})
     found = [place for what in args.what for place in places_of(what, tree)]
     if args.json:
-        rows = [{name: getattr(place, name) for name in Place.__dataclass_fields__} for place in found]
+        rows = [{name: getattr(place, name) for name in Located.__dataclass_fields__} for place in found]
         print(json.dumps({"schema": 1, "source": tree is not None, "places": rows}, indent=1))
         return 0
     for place in found:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def places_of(what: str, tree: Path | None) -> list[Place]:
+def places_of(what: str, tree: Path | None) -> list[Located]:
     """The answers to one question. ``tree`` is the kernel's source, None where it is not there.
 
     Raises InputError for what neither the kernel's mirrored files, the mirror nor a patch has.
@@ -88,13 +88,13 @@ def places_of(what: str, tree: Path | None) -> list[Place]:
     return _of_c(what, file, line, tree)
 
 
-def _place(mirror: Mirror, tree: Path | None) -> Place:
+def _place(mirror: Mirror, tree: Path | None) -> Located:
     path = kernel_path(mirror.file)
     line = None if tree is None else places.c_line(tree, path, mirror.function)
-    return Place(path, line, mirror.function, places.python_file(mirror), places.python_line(mirror), mirror.patches)
+    return Located(path, line, mirror.function, places.python_file(mirror), places.python_line(mirror), mirror.patches)
 
 
-def _of_function(name: str, tree: Path | None) -> list[Place]:
+def _of_function(name: str, tree: Path | None) -> list[Located]:
     found = places.of_function(name)
     if not found:
         known = places.known_names()
@@ -104,17 +104,17 @@ def _of_function(name: str, tree: Path | None) -> list[Place]:
     return [_place(mirror, tree) for mirror in found]
 
 
-def _within(path: str, function: str, tree: Path | None) -> list[Place]:
+def _within(path: str, function: str, tree: Path | None) -> list[Located]:
     """The mirrors of a C function of this very file; what is not mirrored is said so."""
     found = [m for m in places.of_file(path) if any(c.partition(" ")[2] == function for c in m.origins)]
     if found:
         return [_place(mirror, tree) for mirror in found]
     line = places.c_line(tree, path, function) if tree is not None and function else None
     patches = places.touched(places.changes(folder.read())).get((path, function), set())
-    return [Place(path, line, function or "(outside any function)", None, None, tuple(sorted(patches)))]
+    return [Located(path, line, function or "(outside any function)", None, None, tuple(sorted(patches)))]
 
 
-def _of_c(what: str, file: str, line: int, tree: Path | None) -> list[Place]:
+def _of_c(what: str, file: str, line: int, tree: Path | None) -> list[Located]:
     known = places.known_files()
     path = known.get(file)
     if path is None:
@@ -129,7 +129,7 @@ def _of_c(what: str, file: str, line: int, tree: Path | None) -> list[Place]:
     return _within(path, places.c_function(tree, path, line), tree)
 
 
-def _of_python(what: str, file: str, line: int, tree: Path | None) -> list[Place]:
+def _of_python(what: str, file: str, line: int, tree: Path | None) -> list[Located]:
     own = places.KVMODEL / file.rpartition("kvmodel/")[2]
     if not own.is_file():
         raise InputError(f"where {what}: there is no kvmodel/{file.rpartition('kvmodel/')[2]} in the mirror")
@@ -141,7 +141,7 @@ def _of_python(what: str, file: str, line: int, tree: Path | None) -> list[Place
     return [_place(mirror, tree) for mirror in found]
 
 
-def _of_patch(what: str, file: str, line: int, tree: Path | None) -> list[Place]:
+def _of_patch(what: str, file: str, line: int, tree: Path | None) -> list[Located]:
     series = folder.read()
     name = Path(file).name
     number = next((patch.number for patch in series.patches if patch.path.name == name), None)

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.compare.msrs import apart
 from harness.compare.pairing import Pair
-from harness.compare.reading import Said, Stance, Twin
+from harness.compare.reading import SideSaid, Stance, Twin
 from harness.errors import InputError
 from harness.findings import WORDS, common, symptom_of, weight
 from kvmodel.question.outcome import Kind, Outcome
@@ -53,7 +53,7 @@ def alike(before: Outcome, after: Outcome) -> bool:
     return before.matches(after) and after.matches(before)
 
 
-def sort_of(before: Said, after: Said) -> Sort:
+def sort_of(before: SideSaid, after: SideSaid) -> Sort:
     """What a pair of answers shows."""
     if not before.heard and not after.heard:
         return Sort.SILENT
@@ -73,8 +73,8 @@ class Meeting:
 
     vector: Vector
     pair: Pair
-    before: Said | None
-    after: Said | None
+    before: SideSaid | None
+    after: SideSaid | None
 
     @property
     def first_apart(self) -> tuple[int, Outcome, Outcome]:
@@ -93,7 +93,7 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Group:
+class AnswerGroup:
     """Pairs of answers that look the same beside one another."""
 
     sort: Sort
@@ -131,7 +131,7 @@ def vector_of(name: str) -> Vector:
         raise InputError(f"{error}; a journal of another kvmirror has it, and it cannot be compared here") from error
 
 
-def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[Group]:
+def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[AnswerGroup]:
     """The pairs of answers that say something, by sort, the largest group of each first."""
     found: dict[tuple[Sort, str], list[Meeting]] = defaultdict(list)
     for twin in twins:
@@ -147,7 +147,7 @@ def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[Group]:
     for (sort, title), members in found.items():
         members.sort(key=lambda m: place[m.pair])
         words = "" if sort is Sort.BLOCKED else common(m.access for m in members)
-        made.append(Group(sort, title + words, tuple(members)))
+        made.append(AnswerGroup(sort, title + words, tuple(members)))
     return sorted(made, key=lambda g: (sorts.index(g.sort), -len(g.members), g.title))
 
 
@@ -187,11 +187,11 @@ def _word(outcome: Outcome) -> str:
     return WORDS.get(outcome.kind.value, outcome.kind.value)
 
 
-def _stance(said: Said) -> str:
+def _stance(said: SideSaid) -> str:
     return {Stance.ALLOWED: "allowed", Stance.DEPARTS: "departs", Stance.UNDECIDED: "not decided"}[said.stance]
 
 
-def _tail(sort: Sort, before: Said, after: Said) -> str:
+def _tail(sort: Sort, before: SideSaid, after: SideSaid) -> str:
     if sort is Sort.ALLOWED:
         return ""
     if before.stance is after.stance:

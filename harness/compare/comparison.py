@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.compare import answers, fates, msrs, reading
-from harness.compare.answers import Group, Meeting, Sort
+from harness.compare.answers import AnswerGroup, Meeting, Sort
 from harness.compare.fates import Fate, Lot
 from harness.compare.msrs import Register
 from harness.compare.pairing import Pair, cell_text, pairs
-from harness.compare.reading import SIDES, Alone, Joint, Said, Side, Twin
+from harness.compare.reading import SIDES, Alone, Joint, RunSide, SideSaid, Twin
 from harness.errors import InputError
 from harness.findings import Finding
 from harness.report import facts
@@ -43,7 +43,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ComparedAnswer:
     """An answer as it is laid out: what was seen, and what the manual says of it."""
 
     seen: str
@@ -60,13 +60,13 @@ class Entry:
     facts: tuple[str, ...] = ()
     vector: str = ""
     at: str = ""  # the pair of cells in which the question has these answers
-    before: Answered | None = None
-    after: Answered | None = None
+    before: ComparedAnswer | None = None
+    after: ComparedAnswer | None = None
     data: tuple[tuple[str, Any], ...] = ()  # what JSON has beside these
     again: bool = False  # its questions are all shown by findings of other sections
 
     @property
-    def sides(self) -> list[tuple[str, Answered]]:
+    def sides(self) -> list[tuple[str, ComparedAnswer]]:
         """The answers with whose they are, one where both are the same."""
         both = [(letter, x) for letter, x in zip(SIDES, (self.before, self.after), strict=True) if x is not None]
         return [("A, B", both[0][1])] if len(both) == 2 and self.before == self.after else both
@@ -134,7 +134,7 @@ class Comparison:
 _FATES: Final = {Fate.UNKNOWN: "not comparable"} | {f: f.value for f in Fate if f is not Fate.UNKNOWN}
 
 
-def gather(a: Side, b: Side) -> Comparison:
+def gather(a: RunSide, b: RunSide) -> Comparison:
     """Compare two open runs; InputError where they have nothing in common."""
     chosen = pairs(a.name, b.name, a.cells, b.cells)
     joint = reading.joined(a, b, chosen)
@@ -196,7 +196,7 @@ def _fate_sections(found: Sequence[Lot]) -> list[Section]:
     ]
 
 
-def _answer_sections(grouped: Sequence[Group], found: Sequence[Lot]) -> list[Section]:
+def _answer_sections(grouped: Sequence[AnswerGroup], found: Sequence[Lot]) -> list[Section]:
     names = _names(found)
     told = {asked for lot in found if lot.fate in (Fate.NEW, Fate.GONE) for asked in lot.shown}
     return [
@@ -228,10 +228,10 @@ def where(found: Iterable[Pair]) -> str:
     return ", ".join([*([text] if text else []), *(str(p) for p in chosen if not p.same)])
 
 
-def _answered(said: Said | None) -> Answered:
+def _answered(said: SideSaid | None) -> ComparedAnswer:
     if said is None:
-        return Answered("not asked", "")
-    return Answered(str(said.seen), said.manual if said.heard else "")
+        return ComparedAnswer("not asked", "")
+    return ComparedAnswer(str(said.seen), said.manual if said.heard else "")
 
 
 def _example(meeting: Meeting) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, names: dict[fates.Asked, list[str]], told_before: set[fates.Asked]) -> Entry:
+def _group(group: AnswerGroup, names: dict[fates.Asked, list[str]], told_before: set[fates.Asked]) -> Entry:
     met = Counter(name for m in group.members for name in names.get((m.pair, m.vector.id), ()))
     told = ", ".join(f"{name} ({count:,})" for name, count in met.most_common())
     return Entry(
@@ -318,13 +318,13 @@ def _register(register: Register) -> Entry:
         many(len(register.machines), "machine"),
         where(register.pairs),
         (f"machines: {', '.join(register.machines)}",),
-        before=Answered(f"{register.before:#018x}", ""),
-        after=Answered(f"{register.after:#018x}", ""),
+        before=ComparedAnswer(f"{register.before:#018x}", ""),
+        after=ComparedAnswer(f"{register.after:#018x}", ""),
         data=(("msr", register.number), ("machines", list(register.machines))),
     )
 
 
-def _alone(found: Sequence[Alone], sides: tuple[Side, Side], chosen: Sequence[Pair]) -> list[Entry]:
+def _alone(found: Sequence[Alone], sides: tuple[RunSide, RunSide], chosen: Sequence[Pair]) -> list[Entry]:
     """An entry a side: what it alone was asked, by how the ids begin."""
     made = []
     for side, other in (sides, sides[::-1]):
@@ -353,7 +353,7 @@ def _only(found: Iterable[Alone], side: str) -> int:
     return sum(one.vectors for one in found if one.side == side)
 
 
-def _count(pair: Pair, joint: Joint, sides: tuple[Side, Side]) -> Count:
+def _count(pair: Pair, joint: Joint, sides: tuple[RunSide, RunSide]) -> Count:
     here: list[Twin] = [t for t in joint.twins if t.pair == pair]
     sorts: Counter[Sort] = Counter()
     for twin in here:

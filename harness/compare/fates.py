@@ -14,7 +14,7 @@ from functools import cached_property
 
 from harness.compare.answers import Meeting
 from harness.compare.pairing import Pair
-from harness.compare.reading import Said, Side, Twin
+from harness.compare.reading import RunSide, SideSaid, Twin
 from harness.findings import Departure, Finding, Symptom, weight
 from harness.results import Mark
 from kvmodel.question.outcome import Allowed
@@ -94,7 +94,7 @@ class Lot:
         return len(answered & (self.in_a - self.in_b)), len(answered & (self.in_b - self.in_a))
 
 
-def lots(a: Side, b: Side, pairs: Sequence[Pair], twins: Iterable[Twin]) -> list[Lot]:
+def lots(a: RunSide, b: RunSide, pairs: Sequence[Pair], twins: Iterable[Twin]) -> list[Lot]:
     """Every finding of either side in ``pairs``, each with its equals, by fate and then by the smallest question."""
     before = [(f, _shown(f, pairs, "before")) for f in a.run.findings]
     after = [(f, _shown(f, pairs, "after")) for f in b.run.findings]
@@ -142,7 +142,7 @@ def _meeting(asked: Asked, d: Departure, twin: Twin | None, in_a: bool) -> Meeti
     pair, _ = asked
     if twin is not None:
         return Meeting(d.vector, pair, twin.before, twin.after)
-    own = Said(d.seen, tuple(Allowed(legal, d.rule, d.section) for legal in d.legal), Mark.FINDING)
+    own = SideSaid(d.seen, tuple(Allowed(legal, d.rule, d.section) for legal in d.legal), Mark.FINDING)
     return Meeting(d.vector, pair, own if in_a else None, None if in_a else own)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.compare.pairing import Pair
-from harness.compare.reading import Side
+from harness.compare.reading import RunSide
 from kvmodel.question import msr
 
 # Controls by MSR number (SDM A.3 to A.5): bits 31:0 must be 1, bits 63:32 may be 1.
@@ -64,7 +64,7 @@ def _bit(number: int, bit: int) -> str:
     return f"{control} {bit % 32}{told} {'may' if bit >= 32 else 'must'} be 1"
 
 
-def registers(a: Side, b: Side, pairs: Sequence[Pair]) -> list[Register]:
+def registers(a: RunSide, b: RunSide, pairs: Sequence[Pair]) -> list[Register]:
     """The MSRs that differ on a machine that both sides have, by number."""
     found: dict[tuple[int, str], list[tuple[int, int, str, Pair]]] = defaultdict(list)
     for pair in pairs:

@@ -34,7 +34,7 @@ class Stance(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SideSaid:
     """What one side saw of a question, and what the manual says of it there."""
 
     seen: Outcome
@@ -74,8 +74,8 @@ class Twin:
     """One pair of answers to the same questions: in which pair of cells, by which vectors."""
 
     pair: Pair
-    before: Said
-    after: Said
+    before: SideSaid
+    after: SideSaid
     names: tuple[str, ...]
 
 
@@ -97,7 +97,7 @@ class Joint:
     alone: list[Alone]
 
 
-class Side:
+class RunSide:
     """One of the two runs, open."""
 
     def __init__(self, letter: str, name: Name, run: Run) -> None:
@@ -151,11 +151,11 @@ class Side:
 
 
 @contextmanager
-def opened(a: Name, b: Name, own: Path | None = None, *, bare: bool = False) -> Iterator[tuple[Side, Side]]:
+def opened(a: Name, b: Name, own: Path | None = None, *, bare: bool = False) -> Iterator[tuple[RunSide, RunSide]]:
     """The two runs that are named; ``own`` is the user's journal. InputError where one is not there, with what is."""
     with ExitStack() as stack:
         before, after = (
-            Side(letter, name, _run(stack.enter_context(_journal(name, own)), name, bare))
+            RunSide(letter, name, _run(stack.enter_context(_journal(name, own)), name, bare))
             for letter, name in zip(SIDES, (a, b), strict=True)
         )
         yield before, after
@@ -208,7 +208,7 @@ FROM asked_A a JOIN asked_B b ON b.pair=a.pair AND b.vector=a.vector GROUP BY 1,
 """
 
 
-def joined(a: Side, b: Side, pairs: Sequence[Pair]) -> Joint:
+def joined(a: RunSide, b: RunSide, pairs: Sequence[Pair]) -> Joint:
     """What both sides were asked in ``pairs``, by how both answered, and what only one was."""
     with closing(sqlite3.connect(":memory:", uri=True)) as db:
         db.executescript(_TABLES)
@@ -236,7 +236,7 @@ def _alone(letter: str, other: str) -> str:
     )
 
 
-def _attach(db: sqlite3.Connection, side: Side, cells: Sequence[Cell]) -> None:
+def _attach(db: sqlite3.Connection, side: RunSide, cells: Sequence[Cell]) -> None:
     """Copy what a run answered in ``cells``, one a pair, with the vectors' numbers that both files share."""
     letter = side.letter
     db.execute(f"ATTACH ? AS {letter}", (f"{side.path.resolve().as_uri()}?mode=ro",))
@@ -255,14 +255,14 @@ def _attach(db: sqlite3.Connection, side: Side, cells: Sequence[Cell]) -> None:
 class _Texts:
     """A journal's outcomes and contracts by number, each decoded once."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: RunSide) -> None:
         self._outcomes = side.run.journal.texts("outcome")
         self._contracts = side.run.journal.texts("contract")
-        self._said: dict[tuple[Any, ...], Said] = {}
+        self._said: dict[tuple[Any, ...], SideSaid] = {}
 
-    def said(self, seen: int, contract: int, marks: int) -> Said:
+    def said(self, seen: int, contract: int, marks: int) -> SideSaid:
         key = (seen, contract, marks)
         if key not in self._said:
             manual = contract_of(self._contracts[contract]) if contract else None
-            self._said[key] = Said(outcome_of(self._outcomes[seen]), manual, Mark(marks))
+            self._said[key] = SideSaid(outcome_of(self._outcomes[seen]), manual, Mark(marks))
         return self._said[key]

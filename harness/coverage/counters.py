@@ -104,14 +104,14 @@ def add(total: Counters, more: Mapping[str, Object], sign: int = 1) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CountedLine:
     """A line that has code: how often it ran, and of how many ways out of its conditions each how often."""
 
     count: int
     ways: tuple[int, ...] = ()
 
 
-Lines = dict[tuple[str, int], list[Line]]
+Lines = dict[tuple[str, int], list[CountedLine]]
 """By file and number (from 1); one item a copy, since an inline function is in many objects."""
 
 
@@ -149,5 +149,5 @@ def _lines(documents: Iterable[dict[str, Any]], source: Callable[[str], str]) ->
             path = source(file["file"])
             for line in file["lines"]:
                 ways = tuple(branch["count"] for branch in line["branches"])
-                found.setdefault((path, line["line_number"]), []).append(Line(line["count"], ways))
+                found.setdefault((path, line["line_number"]), []).append(CountedLine(line["count"], ways))
     return found

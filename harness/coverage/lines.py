@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from harness.coverage.counters import Line, Lines
+from harness.coverage.counters import CountedLine, Lines
 from harness.series import Patch, State
 
 
@@ -63,13 +63,13 @@ def judge(
     return [Covered(patch, tuple(found[patch.number])) for patch in patches]
 
 
-def _reach(vectors: Collection[Line], setup: Collection[Line]) -> Reach:
+def _reach(vectors: Collection[CountedLine], setup: Collection[CountedLine]) -> Reach:
     if any(line.count for line in vectors):
         return Reach.VECTORS
     return Reach.SETUP if any(line.count for line in setup) else Reach.NEVER
 
 
-def _ways(copies: Collection[Line]) -> tuple[int, int]:
+def _ways(copies: Collection[CountedLine]) -> tuple[int, int]:
     """Taken and there. Copies of an inline function may be compiled differently: the best of each kind counts."""
     sums: dict[int, list[int]] = {}
     for line in copies:

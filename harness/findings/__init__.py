@@ -4,7 +4,7 @@ from harness.findings import causes, group, left_out, minimise
 from harness.findings.departures import WORDS, Departure, Symptom, symptom, symptom_of
 from harness.findings.foreseen import foresight
 from harness.findings.group import Finding, common, weight
-from harness.findings.left_out import Became, LeavingOut, Part, Without
+from harness.findings.left_out import Became, LeavingOut, LeftOut, LeftOutPart
 from harness.findings.minimise import PROVENANCE
 from harness.findings.run import Run, finding_json
 
@@ -15,10 +15,10 @@ __all__ = [
     "Departure",
     "Finding",
     "LeavingOut",
-    "Part",
+    "LeftOut",
+    "LeftOutPart",
     "Run",
     "Symptom",
-    "Without",
     "causes",
     "common",
     "finding_json",

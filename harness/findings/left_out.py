@@ -35,7 +35,7 @@ class Became(Enum):
     NO_CODE = "not asked: it changes no machine code where it stands"
 
 
-class Part(Enum):
+class LeftOutPart(Enum):
     """What the tree without the patch lacks, where it can be seen without the finding."""
 
     RULE = "rule"
@@ -44,7 +44,7 @@ class Part(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Without:
+class LeftOut:
     """One patch, what stayed out with it (``left_out``, with ``how`` and ``why``), and the answer of that tree.
 
     ``same_as``: the tree of the same machine code whose answer it is; empty where it was asked itself.
@@ -55,7 +55,7 @@ class Without:
     how: str
     why: str
     became: Became
-    part: Part = Part.RULE
+    part: LeftOutPart = LeftOutPart.RULE
     answer: str = ""
     same_as: str = ""
 
@@ -73,15 +73,15 @@ class LeavingOut:
     param: str
     kernel: str
     first: int
-    without: tuple[Without, ...] = ()
+    without: tuple[LeftOut, ...] = ()
     trouble: str = ""
     seconds: float = 0.0
 
     @property
-    def _gone(self) -> dict[tuple[int, ...], Part]:
+    def _gone(self) -> dict[tuple[int, ...], LeftOutPart]:
         """The smallest sets of patches without which it is gone, with what the tree lacks."""
         innocent = {w.left_out for w in self.without if w.became is Became.SHOWS}
-        gone: dict[tuple[int, ...], Part] = {}
+        gone: dict[tuple[int, ...], LeftOutPart] = {}
         for w in self.without:
             if w.became is Became.GONE:
                 left = tuple(n for n in w.left_out if (n,) not in innocent) or w.left_out
@@ -92,7 +92,7 @@ class LeavingOut:
     def _chosen(self) -> list[tuple[int, ...]]:
         """Those among which the cause is."""
         gone = self._gone
-        by_part = [[patches for patches, part in gone.items() if part is wanted] for wanted in Part]
+        by_part = [[patches for patches, part in gone.items() if part is wanted] for wanted in LeftOutPart]
         return next((found for found in by_part if found), [])
 
     @property
@@ -103,7 +103,7 @@ class LeavingOut:
     @property
     def needs(self) -> tuple[int, ...]:
         """What the cause needs so that the finding shows."""
-        others = (set(p) for p, part in self._gone.items() if p in self._chosen or part is Part.OFFER)
+        others = (set(p) for p, part in self._gone.items() if p in self._chosen or part is LeftOutPart.OFFER)
         return tuple(sorted(set().union(*others) - set(self.patches)))
 
     @property
@@ -144,7 +144,7 @@ class LeavingOut:
 def from_json(body: dict[str, Any]) -> LeavingOut:
     """The inverse of ``LeavingOut.as_json``."""
     without = tuple(
-        Without(**w | {"became": Became(w["became"]), "part": Part(w["part"]), "left_out": tuple(w["left_out"])})
+        LeftOut(**w | {"became": Became(w["became"]), "part": LeftOutPart(w["part"]), "left_out": tuple(w["left_out"])})
         for w in body["without"]
     )
     return LeavingOut(**body | {"without": without})

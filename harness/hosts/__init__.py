@@ -1,7 +1,7 @@
 """Machines that run KVM, the emulated one and those of a lab: switched on, reached, their modules loaded."""
 
 from harness.hosts import address, boot
-from harness.hosts.base import FILES, Host, ModuleFiles, Parameters, Remote, Result
+from harness.hosts.base import FILES, CommandResult, Host, ModuleFiles, Parameters, Remote
 from harness.hosts.console import WARNING, Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, IPS, VGABIOS, EmulatedHost
@@ -15,6 +15,7 @@ __all__ = [
     "IPS",
     "VGABIOS",
     "WARNING",
+    "CommandResult",
     "CpuInfo",
     "EmulatedHost",
     "Host",
@@ -22,7 +23,6 @@ __all__ = [
     "ModuleFiles",
     "Parameters",
     "Remote",
-    "Result",
     "Warn",
     "address",
     "boot",

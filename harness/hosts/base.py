@@ -71,7 +71,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CommandResult:
     """A command that ended: exit status (minus one: it ended without one) and what it wrote."""
 
     status: int
@@ -224,7 +224,9 @@ class Host(ABC):
             raise HostError(f"{self.name} did not take the command {command[:80]!r}: {error}") from error
         return channel
 
-    def run(self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False) -> Result:
+    def run(
+        self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False
+    ) -> CommandResult:
         """Run a shell command to its end.
 
         With ``check`` a status other than 0 is a HostError. HostError too when it does not end within ``timeout``
@@ -261,7 +263,7 @@ class Host(ABC):
             raise HostError(f"{self.name}: the connection broke during {command[:120]!r}: {error}") from error
         finally:
             channel.close()
-        result = Result(channel.recv_exit_status() if channel.exit_status_ready() else -1, bytes(out),
+        result = CommandResult(channel.recv_exit_status() if channel.exit_status_ready() else -1, bytes(out),
                         err.decode("utf-8", "replace"))  # fmt: skip
         if check and result.status:
             self.check()

@@ -29,7 +29,7 @@ MODULES: Final = ("kvm_intel", "kvm", "irqbypass")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Shortcoming:
     """One thing that a lab machine must have, whether it has it, and what to do about it where not."""
 
     what: str
@@ -92,50 +92,50 @@ class SshHost(Host):
         """Leave a machine that was only looked at."""
         self._disconnect()
 
-    def examine(self) -> Iterator[Finding]:
+    def examine(self) -> Iterator[Shortcoming]:
         """What a run needs of the machine, one thing after the other; nothing is changed there."""
         user = self.run("id -u", check=True).stdout.strip()
-        yield Finding("root", user == "0", f"user {self.user} has id {user}", "log in as root: modules are loaded")
+        yield Shortcoming("root", user == "0", f"user {self.user} has id {user}", "log in as root: modules are loaded")
         self.cpuinfo = CpuInfo.parse(self.run("cat /proc/cpuinfo", check=True).stdout)
         vendor = self.cpuinfo.vendor
-        yield Finding(
+        yield Shortcoming(
             "CPU", vendor == "GenuineIntel", f"{vendor}, {self.cpuinfo.lines.get('model name', 'no name')}",
             "mode-based execute control is Intel's: take an Intel machine, or the emulated host",
         )  # fmt: skip
-        yield Finding(
+        yield Shortcoming(
             "VMX", self.cpuinfo.vmx, "present" if self.cpuinfo.vmx else "absent",
             "enable it in the firmware, or nesting where it is a virtual machine",
         )  # fmt: skip
         cpu = self.cpu()
-        yield Finding(
+        yield Shortcoming(
             "MBEC", cpu.mbec, "present" if cpu.mbec else "absent, or MSR 0x48B cannot be read",
             "take a CPU of 2017 or later, and `modprobe msr` there",
         )  # fmt: skip
         release = self.run("uname -r", check=True).stdout.strip()
         right = self.release in (None, release)
-        yield Finding(
+        yield Shortcoming(
             "kernel", right, f"Linux {release}" + ("" if right else f", and the modules are built for {self.release}"),
             "boot the kernel of 'kvmirror build' there with your drivers, or build for its own with --linux",
         )  # fmt: skip
         inside = self.run("[ ! -d /sys/module/kvm ] || [ -e /sys/module/kvm/initstate ]").status
-        yield Finding(
+        yield Shortcoming(
             "KVM", not inside, "built into the kernel" if inside else "a module, or not there",
             "build the kernel with CONFIG_KVM=m and CONFIG_KVM_INTEL=m",
         )  # fmt: skip
         used = self.run("cat /sys/module/kvm_intel/refcnt 2>/dev/null").stdout.strip() or "0"
-        yield Finding("KVM's users", used == "0", used, "end the virtual machines that run there")
+        yield Shortcoming("KVM's users", used == "0", used, "end the virtual machines that run there")
         forced = self.run("cat /sys/module/module/parameters/sig_enforce 2>/dev/null").stdout.strip() == "Y"
-        yield Finding(
+        yield Shortcoming(
             "unsigned modules", not forced, "refused" if forced else "taken",
             "switch off module signature enforcement and lockdown (Secure Boot) there",
         )  # fmt: skip
         missing = [t for t in TOOLS if self.run(f"command -v {t}").status]
-        yield Finding(
+        yield Shortcoming(
             "tools", not missing, f"missing: {', '.join(missing)}" if missing else "all there", "install them there"
         )
         listed = self.run(f"{shlex.quote(self.qemu)} -cpu help", timeout=60)
         known = "vmx-mbec" in listed.stdout
-        yield Finding(
+        yield Shortcoming(
             "QEMU", listed.status == 0 and known,
             f"{self.qemu} knows vmx-mbec" if known else f"{self.qemu} does not know vmx-mbec" if not listed.status
             else f"{self.qemu} does not run: {(listed.stderr or listed.stdout).strip()[-120:]}",
@@ -143,18 +143,18 @@ class SshHost(Host):
         )  # fmt: skip
         offers = self.run(f"{shlex.quote(self.qemu)} -machine help; {shlex.quote(self.qemu)} -device help", timeout=60)
         lacks = [name for name in BOARD if name not in offers.stdout] if known else []
-        yield Finding(
+        yield Shortcoming(
             "QEMU's machine", not lacks, f"lacks {', '.join(lacks)}" if lacks else "all there",
             "install a QEMU as upstream or Debian build it: some distributions leave out what L1 runs on",
         )  # fmt: skip
         words = self.run("df -k /dev/shm | tail -n 1").stdout.split()
         room = int(words[3]) >> 10 if len(words) > 3 and words[3].isdigit() else 0  # MiB
-        yield Finding(
+        yield Shortcoming(
             "/dev/shm", room << 20 >= protocol.L1_MEMORY, f"{room} MiB free",
             f"{protocol.L1_MEMORY >> 20} MiB are needed for L1's memory: remount it with a larger size",
         )  # fmt: skip
         traced = self.run("[ -w /sys/kernel/tracing/tracing_on ]").status == 0
-        yield Finding(
+        yield Shortcoming(
             "tracepoints", traced, "there" if traced else "not there",
             "mount -t tracefs tracefs /sys/kernel/tracing (CONFIG_FTRACE): livelocks are confirmed by them",
         )  # fmt: skip

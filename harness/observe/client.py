@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from harness.errors import HostError
-from harness.hosts import Host, Result
+from harness.hosts import CommandResult, Host
 from harness.observe.livelock import LIVELOCK_EXITS
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome, warning
@@ -86,7 +86,7 @@ def ask(host: Host, vectors: Iterable[ClientQuestion], reload: Callable[[], None
     return found
 
 
-def _refused(host: Host, words: str, said: Result) -> Outcome:
+def _refused(host: Host, words: str, said: CommandResult) -> Outcome:
     """A request that the client could not make: why, by its last line. HostError where it does not know the words."""
     why = (said.stderr.strip().splitlines() or [f"no word, exit status {said.status}"])[-1]
     if said.status == BAD_USAGE:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError
-from harness.posted.sources import Line
-from harness.series import Tree, pinned
+from harness.posted.sources import CommitLine
+from harness.series import GitTree, pinned
 
 MAKEFILE: Final = re.compile(r"[^/]+/(Makefile|Kconfig)")
 UNKNOWN: Final = "unknown"
@@ -28,13 +28,13 @@ def of(linux: Path | None) -> dict[str, str]:
     if not linux.is_dir():
         raise InputError(f"{name}: there is no such file or folder; name a kernel's tarball or source tree")
     if (linux / ".git").exists():
-        tree = Tree(linux)
+        tree = GitTree(linux)
         commit = tree.git("rev-parse", "HEAD").decode().strip()
         return {"version": pinned.version(_in_commit(tree, commit), name), "commit": commit}
     return {"version": pinned.of_tree(linux, name)}
 
 
-def of_line(line: Line) -> dict[str, str]:
+def of_line(line: CommitLine) -> dict[str, str]:
     """Version and commit on which a range of commits stands, whatever is checked out; the version is ``unknown`` where
     that commit is no kernel."""
     try:
@@ -43,7 +43,7 @@ def of_line(line: Line) -> dict[str, str]:
         return {"version": UNKNOWN, "commit": line.base}
 
 
-def _in_commit(tree: Tree, commit: str) -> str:
+def _in_commit(tree: GitTree, commit: str) -> str:
     try:
         return tree.git("show", f"{commit}:Makefile").decode("utf-8", "replace")
     except InputError:

@@ -146,7 +146,7 @@ def _like_mirrored(patches: Sequence[Mail]) -> bool:
     return [(p.subject, p.author) for p in patches] == [(p.subject, p.author) for p in model.PATCHES]
 
 
-def _claim(mail: Mail, known: model.Patch | None) -> Claim:
+def _claim(mail: Mail, known: model.MirroredPatch | None) -> Claim:
     """What the mail claims; of the mirrored series also what is not said in it, but known."""
     implied = known is not None and mail.claim is Claim.NONE and known.claim is Claim.IMPLIED
     return Claim.IMPLIED if implied else mail.claim

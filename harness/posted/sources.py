@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from harness.errors import InputError, SeriesError
-from harness.series import Mail, Tree, flattened, git, harmless
+from harness.series import GitTree, Mail, flattened, git, harmless
 
 MAX_MAILS: Final = 500
 MAX_BYTES: Final = 64 << 20
@@ -48,7 +48,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CommitLine:
     """A line of commits: the commit it stands on, with the kernel's Makefile there, and its patches in order; the title
     is that of an empty first commit, in which b4 keeps the cover."""
 
@@ -226,7 +226,7 @@ def _is_mail(path: Path) -> bool:
     return not path.is_dir() and (path.name.lower().endswith(SUFFIXES) or path.name.isdigit())
 
 
-def commits(span: str, linux: Path) -> Line:
+def commits(span: str, linux: Path) -> CommitLine:
     """The commits ``A..B`` of the git tree ``linux``, read from git's objects: no mail is made of them.
 
     InputError for what is no range there; SeriesError for a merge, or no commit.
@@ -238,7 +238,7 @@ def commits(span: str, linux: Path) -> Line:
     first, dots, last = span.partition("..")
     if span.startswith("-") or not dots or last.startswith((".", "-")) or ".." in last:
         raise InputError(f"{harmless(span)!r} is no range A..B of commits")
-    tree = Tree(linux)
+    tree = GitTree(linux)
     try:
         tree.git("rev-parse", "--git-dir")
     except InputError:
@@ -257,14 +257,14 @@ def commits(span: str, linux: Path) -> Line:
     return _line(tree, span, base, [row[0] for row in rows])
 
 
-def _commit(tree: Tree, name: str, span: str) -> str:
+def _commit(tree: GitTree, name: str, span: str) -> str:
     try:
         return tree.git("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     except InputError:
         raise InputError(f"{harmless(span)}: {tree.folder} has no commit {harmless(name)!r}") from None
 
 
-def _line(tree: Tree, span: str, base: str, ids: Sequence[str]) -> Line:
+def _line(tree: GitTree, span: str, base: str, ids: Sequence[str]) -> CommitLine:
     told = tree.git("log", "--no-walk=unsorted", "--no-show-signature", "--no-color", "--no-notes", "--encoding=UTF-8",
                     f"--format={_FORMAT}", "--stdin", data="\n".join(ids).encode())  # fmt: skip
     words = told.decode("utf-8", "replace").split("\0")
@@ -297,10 +297,10 @@ def _line(tree: Tree, span: str, base: str, ids: Sequence[str]) -> Line:
         makefile = tree.git("show", f"{base}:Makefile").decode("utf-8", "replace") if base else ""
     except InputError:
         makefile = ""
-    return Line(base, makefile, title, tuple(patches), tuple(left))
+    return CommitLine(base, makefile, title, tuple(patches), tuple(left))
 
 
-def _diffs(tree: Tree, ids: Sequence[str]) -> dict[str, str]:
+def _diffs(tree: GitTree, ids: Sequence[str]) -> dict[str, str]:
     """The diff of each commit, in git's plain form whatever is configured."""
     data = tree.git(
         "diff-tree", "--stdin", "-p", "-r", "--root", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv",

@@ -35,7 +35,7 @@ Told = list[tuple[Cell, dict[str, Any]]]  # what the hosts of a cell said of the
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RuleRow:
     """A named rule that put vectors aside: where it comes from, what it says, how many it met."""
 
     name: str
@@ -83,8 +83,8 @@ class Report:
     findings: list[FindingView]
     errata: list[Finding]
     patches: list[PatchRow]
-    rules: list[Rule]
-    collapsed: list[Rule]
+    rules: list[RuleRow]
+    collapsed: list[RuleRow]
     blocked: list[tuple[str, int]]  # reasons why vectors did not run, most frequent first
     counters: dict[str, dict[Cell, int]]  # KVM's own, by name, where the run read them
     warnings: list[tuple[str, list[Cell]]]  # of the host's kernel, with the cells that met them
@@ -272,8 +272,8 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         findings=views,
         errata=_errata(run),
         patches=patches(run),
-        rules=[Rule(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
-        collapsed=[Rule(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
+        rules=[RuleRow(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
+        collapsed=[RuleRow(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
         blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
         counters=_counters(told),
         warnings=_warnings(told),

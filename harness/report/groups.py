@@ -20,7 +20,7 @@ SIZES = {1: "e4k", 2: "e2m", 3: "e1g"}  # a leaf's level as an id has it
 
 
 @dataclass(slots=True)
-class Group:
+class CaseGroup:
     """One test case of a cell."""
 
     vectors: int = 0
@@ -50,7 +50,7 @@ def name_of(vector: Vector) -> str:
             return vector.id.partition(".")[0]
 
 
-def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, Group]]:
+def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, CaseGroup]]:
     """Every cell's groups, sorted by name."""
     cells = {
         recorded.number: key.cell for key, recorded in journal.cells(report.number).items() if key.host == report.host
@@ -61,14 +61,14 @@ def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, Group]]:
     for view in report.findings:
         for departure in view.finding.departures:
             meets[departure.cell, departure.vector.id].append(view)
-    out: dict[Cell, dict[str, Group]] = {cell: {} for cell in report.cells}
+    out: dict[Cell, dict[str, CaseGroup]] = {cell: {} for cell in report.cells}
     for number, vector, _, _, _, bits, _ in journal.numbers(report.number, report.host):
         cell, marks = cells[number], Mark(bits)
         groups = out[cell]
         if (name := group_names.get(vector)) is None:
             name = group_names[vector] = name_of(parse(names[vector]))
         if name not in groups:
-            groups[name] = Group()
+            groups[name] = CaseGroup()
         group = groups[name]
         group.vectors += 1
         group.agree += Mark.AGREE in marks

@@ -10,7 +10,7 @@ import time
 from xml.etree import ElementTree
 
 from harness.report.facts import Report
-from harness.report.groups import Group, some
+from harness.report.groups import CaseGroup, some
 from harness.report.text import NAME_MAX, plain
 from harness.results import Cell
 
@@ -23,7 +23,7 @@ def _text(lines: list[str]) -> str:
     return "\n".join(plain(line) for line in lines)
 
 
-def render(report: Report, groups: dict[Cell, dict[str, Group]]) -> str:
+def render(report: Report, groups: dict[Cell, dict[str, CaseGroup]]) -> str:
     """The document."""
     root = ElementTree.Element("testsuites")
     suites = [_series(report)] if report.patches else []
@@ -74,7 +74,7 @@ def _series(report: Report) -> ElementTree.Element:
     return _finish(suite, "series", 0.0, report.begun)
 
 
-def _suite(report: Report, cell: Cell, groups: dict[str, Group]) -> ElementTree.Element:
+def _suite(report: Report, cell: Cell, groups: dict[str, CaseGroup]) -> ElementTree.Element:
     level, param = cell
     suite = ElementTree.Element("testsuite")
     for name, group in groups.items():
@@ -84,7 +84,7 @@ def _suite(report: Report, cell: Cell, groups: dict[str, Group]) -> ElementTree.
     return _finish(suite, f"level {level}, parameter {param}", seconds, report.begun)
 
 
-def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: Group) -> None:
+def _judge(report: Report, cell: Cell, case: ElementTree.Element, group: CaseGroup) -> None:
     found = [v for v in report.findings if v.finding.name in group.findings]
     lines = []
     for view in found:

@@ -6,13 +6,13 @@ A line is a patch that says of itself that it changes nothing, or a group of vec
 from __future__ import annotations
 
 from harness.report.facts import Report
-from harness.report.groups import Group
+from harness.report.groups import CaseGroup
 from harness.report.series import PatchRow
 from harness.report.text import ktap
 from harness.results import Cell
 
 
-def render(report: Report, groups: dict[Cell, dict[str, Group]]) -> str:
+def render(report: Report, groups: dict[Cell, dict[str, CaseGroup]]) -> str:
     """The document."""
     claims = [p for p in report.patches if p.claims_no_change]
     lines = ["KTAP version 1", f"1..{len(groups) + bool(claims)}"]
@@ -45,7 +45,7 @@ def _claims(claims: list[PatchRow]) -> list[str]:
     return lines
 
 
-def _diagnostics(report: Report, group: Group) -> list[str]:
+def _diagnostics(report: Report, group: CaseGroup) -> list[str]:
     lines = []
     for view in report.findings:
         if vectors := group.findings.get(view.finding.name):

@@ -24,7 +24,7 @@ CHECKERS: Final = 2  # of checkpatch at once
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckedPatch:
     """One patch as checked. ``verdict``: what becomes of its claim; ``finding`` where it does not hold."""
 
     patch: Patch
@@ -59,7 +59,9 @@ class Row:
         return "" if self.effect else "no effect alone"
 
 
-def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.Linux | None = None) -> list[Row]:
+def check(
+    cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.Linux | None = None
+) -> list[CheckedPatch]:
     """Check the patches with the numbers ``wanted``. Exceptions as ``levels.build``."""
     base = kernel.base(cache, linux)
     applied = series_io.states(series, base.pristine)
@@ -71,7 +73,7 @@ def check(cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.
     for number in wanted:
         old, new = made[number - 1], made[number]
         rows.append(
-            Row(
+            CheckedPatch(
                 series.patches[number - 1],
                 applied[number - 1].offsets,
                 new.seconds,
@@ -176,7 +178,7 @@ def checkpatch(cache: Cache, pristine: Path, patch: Patch) -> tuple[str, ...]:
     return tuple(found)
 
 
-def functions(row: Row) -> str:
+def functions(row: CheckedPatch) -> str:
     """The changed functions by name, with why where it is not plain code."""
     words = []
     for change in row.difference.functions:
@@ -210,7 +212,7 @@ def told(cache: Cache, old: Modules, new: Modules) -> str:
     return (cache.entry("identity-words", key, look, title="machine code") / "words.txt").read_text(encoding="utf-8")
 
 
-def others(row: Row) -> list[str]:
+def others(row: CheckedPatch) -> list[str]:
     """What else changed: data, parameters, tracepoint formats, WARNs, lines of WARNs, the image."""
     d = row.difference
     parts = [("parameters", d.parameters), ("tracepoint formats", d.formats), ("data", d.data)]
@@ -230,7 +232,7 @@ GLANCED = ("patch", "applies", "checkpatch", "claim", "subject")
 HEAD = ("patch", "applies", "builds", "warnings", "checkpatch", "functions", "claim", "subject")
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: CheckedPatch) -> tuple[str, ...]:
     """The row's columns, in the order of HEAD."""
     return (
         str(row.number),
@@ -271,7 +273,7 @@ def glanced(rows: Sequence[Glance]) -> str:
     return "\n".join(shown)
 
 
-def text(rows: Sequence[Row], verbose: bool = False) -> str:
+def text(rows: Sequence[CheckedPatch], verbose: bool = False) -> str:
     """The table for a terminal: a row a patch, and under it, indented, what changed by name."""
     head, *shown = table.lines([HEAD, *map(cells, rows)])
     lines = [head]
@@ -286,7 +288,7 @@ def text(rows: Sequence[Row], verbose: bool = False) -> str:
     return "\n".join(lines)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[CheckedPatch]) -> str:
     """The table for a README."""
     lines = ["| " + " | ".join((*HEAD[:-1], "what changed")) + " |", "|" + " --- |" * len(HEAD)]
     for row in rows:
@@ -310,7 +312,7 @@ def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
     ]
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def as_json(rows: Sequence[CheckedPatch]) -> list[dict[str, Any]]:
     """The rows as plain values."""
     return [
         {

@@ -36,7 +36,7 @@ _RELA: Final = struct.Struct("<QQq")
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ElfSection:
     """One section; ``type`` by its name in the ELF specification (SHT_...), ``address`` and ``size`` in bytes,
     ``data`` empty where the file holds none (.bss)."""
 
@@ -76,7 +76,7 @@ class Elf:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.sections: tuple[Section, ...] = ()
+        self.sections: tuple[ElfSection, ...] = ()
         self.symbols: tuple[Symbol, ...] = ()
         self._rela: dict[int, bytes] = {}  # by the index of the section they apply to
         try:
@@ -135,8 +135,8 @@ class Elf:
         raise BuildError(f"{self.path}: nothing lies at {address:#x}")
 
 
-def _section(index: int, part: sections.Section) -> Section:
+def _section(index: int, part: sections.Section) -> ElfSection:
     data = b"" if part["sh_type"] == SHT_NOBITS else part.data()
     if len(data) != part["sh_size"] and data:
         raise ELFError(f"its section {part.name} ends behind the file")
-    return Section(index, part.name, part["sh_type"], part["sh_flags"], part["sh_addr"], part["sh_size"], data)
+    return ElfSection(index, part.name, part["sh_type"], part["sh_flags"], part["sh_addr"], part["sh_size"], data)

@@ -24,7 +24,7 @@ from typing import Any, Final
 from harness.build import Cache, sha256
 from harness.errors import BuildError
 from harness.process import programs
-from harness.review.elf import SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, STT_FUNC, Elf, Relocation, Section, Symbol
+from harness.review.elf import SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, STT_FUNC, Elf, ElfSection, Relocation, Symbol
 
 RECIPE: Final = 1  # counts changes of what is compared
 SHF_STRINGS: Final = 0x20
@@ -63,7 +63,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CodeChange:
     """A function that differs. ``why``: code, constants, layout, added or removed."""
 
     module: str
@@ -76,7 +76,7 @@ class Change:
 class Difference:
     """All that differs between two levels' modules."""
 
-    functions: tuple[Change, ...]
+    functions: tuple[CodeChange, ...]
     data: tuple[str, ...]
     moved_lines: int
     warns: int
@@ -111,7 +111,7 @@ class Module:
         self._referenced: dict[int, set[int]] = defaultdict(set)
         self._contents: dict[tuple[int, int], str] = {}
 
-    def _text(self, section: Section) -> bool:
+    def _text(self, section: ElfSection) -> bool:
         return bool(section.flags & SHF_EXECINSTR) and section.name not in NOT_TEXT
 
     def _covering(self, section: int, offset: int) -> Symbol | None:
@@ -125,7 +125,7 @@ class Module:
             at -= 1
         return None
 
-    def _place(self, section: Section, offset: int) -> str:
+    def _place(self, section: ElfSection, offset: int) -> str:
         """What lies at ``offset`` of ``section``, told without an address."""
         if section.flags & SHF_STRINGS and 0 <= offset < len(section.data):
             return json.dumps(section.data[offset : section.data.index(b"\0", offset)].decode("latin-1"))
@@ -142,13 +142,13 @@ class Module:
             return f"{section.name}"
         return f"{section.name}={self._content(section, offset, self._end(section, offset))[:16]}"
 
-    def _end(self, section: Section, offset: int) -> int:
+    def _end(self, section: ElfSection, offset: int) -> int:
         """Where the nameless thing at ``offset`` ends: at the next one that is referred to or has a name."""
         later = [o for o in self._referenced[section.index] if o > offset]
         later += [o for o in self._starts.get(section.index, []) if o > offset]
         return min([*later, section.size])
 
-    def _content(self, section: Section, start: int, end: int) -> str:
+    def _content(self, section: ElfSection, start: int, end: int) -> str:
         known = self._contents.get((section.index, start))
         if known is not None:
             return known
@@ -204,7 +204,7 @@ class Module:
 
     def _instructions(self, listing: str) -> dict[str, tuple[str, list[tuple[int, str, list[Relocation]]]]]:
         """objdump's listing as functions: for each instruction where it ends, its text, its relocations."""
-        section: Section | None = None
+        section: ElfSection | None = None
         found: dict[str, tuple[str, list[tuple[int, str, list[Relocation]]]]] = {}
         starts: list[tuple[int, str]] = []
         name = ""
@@ -264,7 +264,7 @@ class Module:
                 found[_NUMBERED.sub(".*", symbol.name)].append(f"{symbol.size}:{content}")
         return {name: hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest() for name, rows in found.items()}
 
-    def _holds(self, section: Section, symbol: Symbol) -> str:
+    def _holds(self, section: ElfSection, symbol: Symbol) -> str:
         data = section.data[symbol.value : symbol.value + symbol.size]
         if not any(data) and not self._within(section.index, symbol.value, symbol.value + symbol.size):
             return "zero"  # as in .bss: a variable that moves there holds the same
@@ -370,14 +370,14 @@ def excerpt(old: tuple[str, ...], new: tuple[str, ...], limit: int = 12) -> tupl
 
 def compare(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> Difference:
     """What differs between the modules of two levels, given by name (kvm.ko, kvm-intel.ko, ...)."""
-    functions: list[Change] = []
+    functions: list[CodeChange] = []
     data: list[str] = []
     formats: list[str] = []
     parameters: list[str] = []
     moved = warns = 0
     for name in sorted(old.keys() | new.keys()):
         if name not in old or name not in new:
-            functions.append(Change(name, name, "added" if name in new else "removed"))
+            functions.append(CodeChange(name, name, "added" if name in new else "removed"))
             continue
         a, b = snapshot(cache, old[name]), snapshot(cache, new[name])
         changed = _differing(a.functions, b.functions)
@@ -409,7 +409,9 @@ def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
-def _change(module: str, name: str, old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> Change:
+def _change(
+    module: str, name: str, old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]
+) -> CodeChange:
     if name not in old or name not in new:
-        return Change(module, name, "added" if name in new else "removed")
-    return Change(module, name, why(old[name], new[name]), excerpt(old[name], new[name]))
+        return CodeChange(module, name, "added" if name in new else "removed")
+    return CodeChange(module, name, why(old[name], new[name]), excerpt(old[name], new[name]))

@@ -13,7 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from harness.review.elf import SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, STB_LOCAL, Elf, Relocation, Section, Symbol
+from harness.review.elf import (
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHN_ABS,
+    SHN_UNDEF,
+    STB_LOCAL,
+    Elf,
+    ElfSection,
+    Relocation,
+    Symbol,
+)
 
 SHF_MERGE: Final = 0x10
 SHF_STRINGS: Final = 0x20
@@ -103,7 +113,7 @@ class Versions:
         return f"{kind} {seen[place]}+{at}"
 
     @staticmethod
-    def _merged(section: Section, at: int) -> bytes:
+    def _merged(section: ElfSection, at: int) -> bytes:
         if section.flags & SHF_STRINGS:
             return section.data[at : section.data.index(b"\0", at)] if 0 <= at < section.size else b"?"
         return section.data[at : at + CONSTANT]

@@ -26,7 +26,7 @@ from kvmodel.question.vector import HostVector, Machine, Vector
 Named = frozenset[tuple[int, Setting]]  # levels with the parameter's values that the run gives by name
 
 
-class Foresight:
+class ForeseenCells:
     """Mirror and contract of one CPU under KVM, asked load by load."""
 
     def __init__(self, under: Under) -> None:
@@ -117,7 +117,7 @@ def foresee(
     works: Iterable[Work], journal: Journal, run: int, named: Named, under: Under, progress: Callable[[Work], None]
 ) -> None:
     """Ask mirror and contract every work, and record it as foreseen."""
-    foresight = Foresight(under)
+    foresight = ForeseenCells(under)
     for work in works:
         began = time.monotonic()
         cells, left_out = foresight.answers(work, named)

@@ -16,7 +16,18 @@ from typing import Final
 
 from harness.build import Modules, variants
 from harness.errors import HostError
-from harness.findings import Became, Departure, Finding, LeavingOut, Part, Run, Without, left_out, symptom, symptom_of
+from harness.findings import (
+    Became,
+    Departure,
+    Finding,
+    LeavingOut,
+    LeftOut,
+    LeftOutPart,
+    Run,
+    left_out,
+    symptom,
+    symptom_of,
+)
 from harness.observe import Session
 from harness.process import PROGRESS
 from harness.questions import Setting, parameters, plan
@@ -79,7 +90,7 @@ class Answered:
 
 
 @dataclass(slots=True, eq=False)
-class Tree:
+class PatchedTree:
     """A kernel to ask: a level (``patch`` None), or the level without a patch; no modules: it is not to be asked.
 
     ``without`` is what was built, None for the level and for a patch that changes no machine code where it stands.
@@ -92,7 +103,7 @@ class Tree:
     modules: Modules | None
     patch: int | None = None
     without: variants.Without | None = None
-    same_as: Tree | None = None
+    same_as: PatchedTree | None = None
     answers: dict[Question, Answered | str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -182,19 +193,21 @@ def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Be
     return found | {question.name: high for question, (_, high) in open_.items()}
 
 
-def _trees(bench: Bench, level: int, said: Say) -> list[Tree]:
+def _trees(bench: Bench, level: int, said: Say) -> list[PatchedTree]:
     """The level, then the level without each of its patches."""
-    whole = Tree(level, bench.level(level))
+    whole = PatchedTree(level, bench.level(level))
     trees = [whole]
     prints = {identity.fingerprint(bench.cache, check.files(bench.level(level))): whole}
     with PROGRESS.task(f"kernels of level {level} without a patch", total=level) as task:
         for patch in range(level, 0, -1):
             task.advance(1)
             if bench.changes_nothing(patch):
-                trees.append(Tree(level, None, patch))
+                trees.append(PatchedTree(level, None, patch))
                 continue
             made = variants.build(bench.cache, bench.base, bench.series, level, patch)
-            tree = Tree(level, None if made.modules and made.modules.image_differs else made.modules, patch, made)
+            tree = PatchedTree(
+                level, None if made.modules and made.modules.image_differs else made.modules, patch, made
+            )
             trees.append(tree)
             if tree.modules is not None:
                 code = identity.fingerprint(bench.cache, check.files(tree.modules))
@@ -206,7 +219,7 @@ def _trees(bench: Bench, level: int, said: Say) -> list[Tree]:
     return trees
 
 
-def _ask_trees(trees: Sequence[Tree], asked: Sequence[Question], bench: Bench) -> None:
+def _ask_trees(trees: Sequence[PatchedTree], asked: Sequence[Question], bench: Bench) -> None:
     """Put the questions to every tree of its own code; the whole level comes first, and what it does not show is not
     asked of the others."""
     there = [tree for tree in trees if tree.same_as is None and tree.modules is not None]
@@ -273,12 +286,12 @@ def _ask(session: Session, job: Job) -> None:
         job.take(question, told[question.vector.id])
 
 
-def _shows(question: Question, tree: Tree) -> bool:
+def _shows(question: Question, tree: PatchedTree) -> bool:
     answer = tree.answers.get(question)
     return isinstance(answer, Answered) and question.shown_by(answer.outcome)
 
 
-def _told(question: Question, trees: Sequence[Tree], kernel: str, first: int) -> LeavingOut:
+def _told(question: Question, trees: Sequence[PatchedTree], kernel: str, first: int) -> LeavingOut:
     """What the trees' answers say."""
     level, param = question.departure.cell
     told = LeavingOut(question.vector.id, level, param, kernel, first)
@@ -294,14 +307,14 @@ def _told(question: Question, trees: Sequence[Tree], kernel: str, first: int) ->
     return replace(told, without=tuple(reversed(without)), seconds=round(seconds, 1))
 
 
-def _without(question: Question, tree: Tree, whole: Answered) -> Without:
+def _without(question: Question, tree: PatchedTree, whole: Answered) -> LeftOut:
     made = tree.without
     if made is None:
         assert tree.patch is not None  # the whole level is none of these
-        return Without(tree.patch, (tree.patch,), "", "", Became.NO_CODE)
+        return LeftOut(tree.patch, (tree.patch,), "", "", Became.NO_CODE)
     source = tree.same_as or tree
     answer = source.answers.get(question, made.why or "other objects of the kernel image would be needed")
-    told = Without(made.patch, made.left_out, made.how.value, made.why, Became.UNASKED, same_as=str(tree.same_as or ""))
+    told = LeftOut(made.patch, made.left_out, made.how.value, made.why, Became.UNASKED, same_as=str(tree.same_as or ""))
     if not isinstance(answer, Answered):
         return replace(told, answer=answer)
     told = replace(told, answer=str(answer.outcome))
@@ -310,6 +323,6 @@ def _without(question: Question, tree: Tree, whole: Answered) -> Without:
     if question.shown_by(answer.outcome):
         return replace(told, became=Became.SHOWS)
     if answer.values != whole.values:
-        return replace(told, became=Became.GONE, part=Part.SWITCH)
+        return replace(told, became=Became.GONE, part=LeftOutPart.SWITCH)
     offer = (answer.cpu, answer.mbec_offered) != (whole.cpu, whole.mbec_offered)
-    return replace(told, became=Became.GONE, part=Part.OFFER if offer else Part.RULE)
+    return replace(told, became=Became.GONE, part=LeftOutPart.OFFER if offer else LeftOutPart.RULE)

@@ -3,13 +3,14 @@
 from harness.series import diff, folder, git, leaving_out, mail, parameter, pinned
 from harness.series.authors import authors
 from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
-from harness.series.git import Tree
+from harness.series.git import GitTree
 from harness.series.leaving_out import How, Variant
 from harness.series.mail import Hunk, Mail, parse_diff
 from harness.series.parameter import Parameter
 from harness.series.words import flattened, harmless
 
 __all__ = [
+    "GitTree",
     "How",
     "Hunk",
     "Mail",
@@ -18,7 +19,6 @@ __all__ = [
     "Patch",
     "Series",
     "State",
-    "Tree",
     "Variant",
     "authors",
     "base_state",

@@ -107,7 +107,7 @@ def info(header: Mapping[str, bytes], text: str, name: str, *, scissors: bool) -
     )
 
 
-class Tree:
+class GitTree:
     """A git repository whose commits are read; its own configuration and the user's change nothing of what is read."""
 
     def __init__(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ from kvmodel.include.asm.vmx import (
     VMX_EPT_EXECUTE_ONLY_BIT,
     VMX_EPTP_AD_ENABLE_BIT,
 )
-from kvmodel.machine.vcpu import DONE, GPT, RAM_GFNS, TARGET, Run, l1_trouble, loaded, slot
+from kvmodel.machine.vcpu import DONE, GPT, RAM_GFNS, TARGET, VcpuRun, l1_trouble, loaded, slot
 from kvmodel.mmu.mmu_page import kvm_mmu_free_roots, mmu_alloc_shadow_roots
 from kvmodel.mmu.mmu_sync import write_guest_table
 from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, of_turns
@@ -108,11 +108,11 @@ class Guest:
         self.frames: dict[int, Outcome | None] = {}
         self.run = self.l2_run()
 
-    def l2_run(self) -> Run:
+    def l2_run(self) -> VcpuRun:
         """L2 on the vmcs02 that the last VM entry made."""
         vcpu = self.vcpu
         mbec = vcpu.vmcs02_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
-        return Run(vcpu, self.cpu, mbec=mbec, ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0)
+        return VcpuRun(vcpu, self.cpu, mbec=mbec, ad=construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0)
 
     def enter(self, v: AccessVector, *, second: bool = False) -> int:
         """VM entry as ``v`` asks, on the ``second`` vmcs12 or the first; its error number, 0 where L2 runs."""

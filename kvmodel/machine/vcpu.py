@@ -99,7 +99,7 @@ def slot(env: str) -> kvm_memory_slot:
     return kvm_memory_slot({"4k": 1, "2m": 2, "1g": 3}[ENVIRONMENTS[env].backing])
 
 
-class Run:
+class VcpuRun:
     """The loop of one vCPU: accesses, exits, and what became of them."""
 
     __slots__ = ("ad", "cache", "cpu", "exits", "linear", "mbec", "vcpu")
@@ -130,7 +130,7 @@ class Run:
             entries = hardware_entries(vcpu, gpa)
             walked = self.walk(entries, use, linear)
             steps = vcpu.steps
-            if isinstance(walked, sdm_ept.Completed):
+            if isinstance(walked, sdm_ept.Translated):
                 if steps is not None:
                     steps.append(Step("CPU", f"{use.value}: EPT permits it ({walked.rule})"))
                 if self.ad and walked.after != entries:
@@ -175,14 +175,14 @@ class Run:
                 sp.spt[index] = entry
 
 
-def l1_run(level: Level, param: bool | None, cpu: Cpu, env: str) -> Run:
+def l1_run(level: Level, param: bool | None, cpu: Cpu, env: str) -> VcpuRun:
     """A fresh L1 vCPU on KVM's own EPT."""
     vcpu = vcpu_create(loaded(level, param, cpu, env))
     vcpu.slot = slot(env)
     vcpu.ram_gfns = RAM_GFNS
     mbec = vcpu.vmcs01_secondary & SECONDARY_EXEC_MODE_BASED_EPT_EXEC != 0
     ad = construct_eptp(vcpu, 0, 4) & VMX_EPTP_AD_ENABLE_BIT != 0
-    return Run(vcpu, cpu, mbec=mbec, ad=ad)
+    return VcpuRun(vcpu, cpu, mbec=mbec, ad=ad)
 
 
 @lru_cache(maxsize=256)

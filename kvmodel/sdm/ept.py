@@ -27,7 +27,7 @@ RESERVED_MEMORY_TYPES = frozenset({2, 3, 7})
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class Translated:
     """The translation exists and permits the use. ``after``: the entries as the CPU leaves them (A, D)."""
 
     level: int
@@ -62,7 +62,7 @@ class Misconfig:
     rule: str
 
 
-Walked = Completed | Violation | Misconfig
+Walked = Translated | Violation | Misconfig
 
 
 def permission_bits(mbec: bool) -> int:
@@ -160,7 +160,7 @@ def walk(
             want = 0
         if want & ~granted:
             return _violation(cpu, use, granted, level, "ept-permission", mbec=mbec, ad=ad, linear=linear)
-        return Completed(level, entry, _after(entries[: i + 1], use, ad=ad))
+        return Translated(level, entry, _after(entries[: i + 1], use, ad=ad))
     raise ValueError(f"the walk of {[(lvl, hex(e)) for lvl, e in entries]} ends without a leaf: give its lower entries")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.oracle.check.fingerprint import fingerprint
-from harness.oracle.image import EventKind, Image, Results, Worker
+from harness.oracle.image import EventKind, Image, ImageWorker, Results
 from harness.oracle.specs import MASK64, Row, Spec, State, answers, flat, spread
 from harness.review import Versions
 from kvmodel.series import Level
@@ -74,7 +74,7 @@ def _hexed(row: Row) -> str:
 
 
 @dataclass(slots=True)
-class Outcome:
+class Checked:
     """What came of one check."""
 
     spec: Spec
@@ -117,7 +117,7 @@ Answers = tuple["array[int]", bytearray]
 """The mirror's results, flat, and its WARNs, one byte a case."""
 
 
-def setting(worker: Worker, state: State) -> list[Results]:
+def setting(worker: ImageWorker, state: State) -> list[Results]:
     """Put the image into ``state``; what the set-up entries gave."""
     return [worker.call(entry, flat([tuple(int(w) & MASK64 for w in row)])) for entry, row in state.calls()]
 
@@ -132,7 +132,7 @@ def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
     return picked
 
 
-def run_c(worker: Worker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Cases:
+def run_c(worker: ImageWorker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Cases:
     """Run the C of the image over ``rows`` (``cases``: the same, flat) in ``state``."""
     setting(worker, state)
     results = worker.call(spec.entry, flat(rows) if cases is None else cases)
@@ -190,7 +190,7 @@ def inside(spec: Spec, row: Row) -> bool:
     return True
 
 
-def minimise(worker: Worker, spec: Spec, level: Level, state: State, row: Row) -> Mismatch:
+def minimise(worker: ImageWorker, spec: Spec, level: Level, state: State, row: Row) -> Mismatch:
     """The mismatch of ``row``, made as small as single steps can."""
 
     def wrong(candidate: Row) -> bool:
@@ -232,13 +232,13 @@ class Checker:
         self.cases = cases
         self.seed = seed
         self._versions = {k: Versions(p.parent.glob("*.o")) for k, p in self.images.items()}
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, ImageWorker] = {}
         self._states: dict[tuple[int, State], bytes] = {}
 
-    def worker(self, level: int) -> Worker:
+    def worker(self, level: int) -> ImageWorker:
         """The child of a level."""
         if level not in self._workers:
-            self._workers[level] = Worker(Image(self.images[level]))
+            self._workers[level] = ImageWorker(Image(self.images[level]))
         return self._workers[level]
 
     def close(self) -> None:
@@ -271,9 +271,9 @@ class Checker:
             self._states[key] = hashlib.sha256(b"".join(made)).digest()
         return self._states[key]
 
-    def run(self, spec: Spec) -> Outcome:
+    def run(self, spec: Spec) -> Checked:
         """One check at all its levels."""
-        outcome = Outcome(spec)
+        outcome = Checked(spec)
         start = time.perf_counter()
         for level in sorted(self.images):
             if spec.applies(Level.of(level)):
@@ -286,7 +286,7 @@ class Checker:
         outcome.seconds = time.perf_counter() - start
         return outcome
 
-    def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Outcome) -> None:
+    def _state_of(self, spec: Spec, state: State, rows: Sequence[Row], outcome: Checked) -> None:
         known: dict[tuple[object, ...], Answers] = {}
         cases = flat(rows)
         sample = spread(len(rows), SAMPLE // (len(spec.states) * spec.cost))
@@ -325,7 +325,7 @@ class Checker:
         mirror = answers(spec, batch.state.side(level), part.rows)
         return [suspects[n] for n in differing(spec, mirror, part)]
 
-    def _note(self, spec: Spec, level: Level, batch: Cases, wrong: list[int], outcome: Outcome) -> None:
+    def _note(self, spec: Spec, level: Level, batch: Cases, wrong: list[int], outcome: Checked) -> None:
         outcome.mismatches += len(wrong)
         if wrong and sum(m.level == str(level) for m in outcome.shown) < SHOWN:
             worker = self.worker(level.number or 0)

@@ -34,7 +34,7 @@ class _Watched:
         return getattr(self._real, attribute)
 
 
-class _Asked:
+class _Words:
     """Stands for a level and notes which patches it is asked for."""
 
     def __init__(self, level: Level, seen: set[tuple[str, str]]) -> None:
@@ -55,7 +55,7 @@ def consulted(spec: Spec, batch: HasRows, level: Level) -> frozenset[tuple[str, 
         seen: set[tuple[str, str]] = set()
         side = batch.state.side(level)
         kvm = side.kvm
-        asked = _Asked(level, seen)
+        asked = _Words(level, seen)
         kvm.has = asked.has
         kvm.h = cast("type(kvm.h)", _Watched(kvm.h, "h", seen))  # type: ignore[valid-type]
         kvm.s = cast("type(kvm.s)", _Watched(kvm.s, "s", seen))  # type: ignore[valid-type]

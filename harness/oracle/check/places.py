@@ -26,7 +26,7 @@ _HUNK: Final = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PatchedLines:
     """A line of a patch file: the patch, the C file in the kernel's tree, and the C function that it is in, if told."""
 
     patch: int
@@ -91,7 +91,7 @@ def c_function(tree: Path, file: str, line: int) -> str:
     return list(names(lines[:line]))[-1] if 0 < line <= len(lines) else ""
 
 
-def changes(series: Series) -> list[Change]:
+def changes(series: Series) -> list[PatchedLines]:
     """Every row of the series' patches with the function that it is in, as far as a patch tells."""
     found = []
     for patch in series.patches:
@@ -109,12 +109,12 @@ def changes(series: Series) -> list[Change]:
                 end += 1
             inside = names((row[1:] for row in rows[at:end]), hunk[1])
             for number, (row, function) in enumerate(zip(rows[at:end], inside, strict=True), at + 1):
-                found.append(Change(patch.number, number, path, function, row[0] in "+-"))
+                found.append(PatchedLines(patch.number, number, path, function, row[0] in "+-"))
             at = end
     return found
 
 
-def touched(rows: Iterable[Change]) -> dict[tuple[str, str], set[int]]:
+def touched(rows: Iterable[PatchedLines]) -> dict[tuple[str, str], set[int]]:
     """The patches that change a C function, by its file's path and its name."""
     found: dict[tuple[str, str], set[int]] = {}
     for row in rows:

@@ -2,13 +2,13 @@
 
 from harness.oracle.image import levels
 from harness.oracle.image.levels import Prepared
-from harness.oracle.image.worker import EventKind, Image, Results, Worker
+from harness.oracle.image.worker import EventKind, Image, ImageWorker, Results
 
 __all__ = [
     "EventKind",
     "Image",
+    "ImageWorker",
     "Prepared",
     "Results",
-    "Worker",
     "levels",
 ]

@@ -92,7 +92,7 @@ ENTRY(module_param, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class Kbuild:
     """A level's source: ``source`` is the pristine tree, ``overlay`` a folder with the files that differ (whole
     folders ``arch/x86/kvm``, ``arch/x86/include`` and ``virt/kvm``), or the same folder."""
 
@@ -140,7 +140,7 @@ class Command:
         return cls(tuple(keep), source[1], prepared)
 
     def object(
-        self, tree: Tree, source: Path, output: Path, base: str, module: str, extra: tuple[str, ...]
+        self, tree: Kbuild, source: Path, output: Path, base: str, module: str, extra: tuple[str, ...]
     ) -> list[str]:
         """The command line that compiles ``source`` of ``tree`` to ``output`` as file ``base`` of ``module``."""
         words: list[str] = []
@@ -177,7 +177,7 @@ class Command:
         ]
 
 
-def features(tree: Tree) -> tuple[str, ...]:
+def features(tree: Kbuild) -> tuple[str, ...]:
     """The preprocessor definitions that tell the glue what this level has."""
     return tuple(
         f"-D{name}" for name, (file, pattern) in FEATURES.items() if re.search(pattern, tree.file(file).read_text())
@@ -202,7 +202,7 @@ def compile_object(argv: list[str], cwd: Path) -> None:
         )
 
 
-def build(folder: Path, prepared: Path, tree: Tree) -> Path:
+def build(folder: Path, prepared: Path, tree: Kbuild) -> Path:
     """Make ``folder/image`` (and ``runner``, and the objects) for the level in ``tree``; returns the image.
 
     ``prepared``: a kernel build tree of the same base. CompileError when the level does not compile.

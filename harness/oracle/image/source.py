@@ -10,14 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from harness.oracle.image.build import Tree
+from harness.oracle.image.build import Kbuild
 from harness.series import State
 
 # Whole folders, so that a file includes its neighbour of the same level.
 FOLDERS: Final = ("arch/x86/kvm", "arch/x86/include", "virt/kvm")
 
 
-def overlay(pristine: Path, state: State, folder: Path) -> Tree:
+def overlay(pristine: Path, state: State, folder: Path) -> Kbuild:
     """Make the overlay in ``folder``: the files of ``state`` are the level's, None for one that is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FOLDERS:
@@ -29,4 +29,4 @@ def overlay(pristine: Path, state: State, folder: Path) -> Tree:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-    return Tree(pristine, folder)
+    return Kbuild(pristine, folder)

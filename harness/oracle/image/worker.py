@@ -62,7 +62,7 @@ class Trap:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EntryPoint:
     """An entry of an image: its name, address and the words of a case and of a result."""
 
     name: str
@@ -88,12 +88,12 @@ class Image:
         functions = sorted((s.value, s.name) for s in self.elf.symbols if s.section in executable and s.size)
         self._starts = [value for value, _ in functions]
         self._names = [name for _, name in functions]
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, EntryPoint] = {}
         for section in self.elf.sections:
             if section.name == "oracle_entries":
                 for name, fn, words_in, words_out in _ENTRY.iter_unpack(section.data):
                     text = name.rstrip(b"\0").decode()
-                    self.entries[text] = Entry(text, fn, words_in, words_out)
+                    self.entries[text] = EntryPoint(text, fn, words_in, words_out)
         self._lines: dict[int, str] = {}
         raw = self.elf.read(self.bugs[0], self.bugs[1] - self.bugs[0])
         for at in range(0, len(raw), _BUG.size):
@@ -118,7 +118,7 @@ class Image:
             what = self.strays[(address - STRAY_BASE) // STRAY_STEP]
         return Trap(EventKind(kind), self.function(rip).removesuffix(".cold"), what)
 
-    def constants(self, worker: Worker) -> dict[str, int]:
+    def constants(self, worker: ImageWorker) -> dict[str, int]:
         """Every constant of the level, by its C name."""
         entry = self.entries["constants"]
         out = worker.call("constants", array("Q", [0])).out
@@ -151,7 +151,7 @@ class Results:
         return zip(*[iter(self.out)] * self.words, strict=True)
 
 
-class Worker:
+class ImageWorker:
     """A child process with an image in it; a context manager."""
 
     def __init__(self, image: Image, timeout: float = TIMEOUT) -> None:
@@ -201,7 +201,7 @@ class Worker:
         self.calls += count
         return Results(out, entry.words_out, status, events, lost)
 
-    def _batch(self, entry: Entry, rows: array[int], count: int) -> Results:
+    def _batch(self, entry: EntryPoint, rows: array[int], count: int) -> Results:
         at_in = (_CONTROL.size + EVENTS_MAX * _EVENT.size + 7) & ~7
         at_out = at_in + 8 * entry.words_in * count
         at_status = at_out + 8 * entry.words_out * count
@@ -225,7 +225,7 @@ class Worker:
             events[index] = (*events.get(index, ()), image.event(kind, rip, address))
         return Results(out, entry.words_out, bytearray(shm[at_status:end]), events, words[_EVENTS_COUNT] - seen)
 
-    def _go(self, entry: Entry) -> None:
+    def _go(self, entry: EntryPoint) -> None:
         """Let the child run the batch that lies in the shared memory."""
         try:
             self._socket.send(b"g")
@@ -254,7 +254,7 @@ class Worker:
         self._shm.close()
         os.close(self._fd)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> ImageWorker:
         return self
 
     def __exit__(

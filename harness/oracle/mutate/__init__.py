@@ -4,7 +4,7 @@ from harness.oracle.mutate import hand, mutants, mutation, observed, patches, sh
 from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.kept import Kept
 from harness.oracle.mutate.mutants import Mutant
-from harness.oracle.mutate.mutation import Live, Verdict
+from harness.oracle.mutate.mutation import Live, MutantVerdict
 from harness.oracle.mutate.patches import PatchVerdict
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "Kept",
     "Live",
     "Mutant",
+    "MutantVerdict",
     "PatchVerdict",
-    "Verdict",
     "hand",
     "mutants",
     "mutation",

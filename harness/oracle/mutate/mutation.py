@@ -23,7 +23,7 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
 from harness.oracle.check import Cases, called, differing, mirrored, run_c, seeded
-from harness.oracle.image import Image, Worker
+from harness.oracle.image import Image, ImageWorker
 from harness.oracle.mutate.mutants import MODULES, Mutant, mutated, source
 from harness.oracle.specs import SPECS, answers, spread
 from harness.results import Mark, judge
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MutantVerdict:
     """What became of a mutant: ``caught`` names the check, constant or vector, empty for a survivor."""
 
     mutant: Mutant
@@ -68,7 +68,7 @@ Key = tuple[int, int]
 
 
 @dataclass
-class Recorded:
+class CAnswers:
     """What C gave at one level: a batch for each check and state, and the constants."""
 
     batches: dict[Key, Cases] = field(default_factory=dict)
@@ -91,11 +91,11 @@ class Recorded:
         return self._digests[key]
 
 
-class Live(Recorded):
+class Live(CAnswers):
     """The same of an image, each batch run when it is asked for first; a context manager."""
 
     def __init__(self, image: Path, level: int, cases: int = CASES, seed: int = 1) -> None:
-        self._worker = Worker(Image(image))
+        self._worker = ImageWorker(Image(image))
         self.level, self.cases, self.seed = Level.of(level), cases, seed
         super().__init__({}, self._worker.image.constants(self._worker))
 
@@ -248,7 +248,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 def constants_of(image: Path) -> Mapping[str, int]:
     """The constants of an image as its compiler has them."""
-    with Worker(Image(image)) as worker:
+    with ImageWorker(Image(image)) as worker:
         return worker.image.constants(worker)
 
 
@@ -256,7 +256,7 @@ Functions = frozenset[tuple[str, str]]
 """Functions of kvmodel: (module, name)."""
 
 
-def reach(recorded: Recorded, level: int) -> dict[int, Functions]:
+def reach(recorded: CAnswers, level: int) -> dict[int, Functions]:
     """The functions that the batches of each check call, in any state, and those that it says it reaches."""
     found: dict[int, set[tuple[str, str]]] = {}
     python = mirrored()
@@ -323,7 +323,7 @@ class Judge:
     """Holds mutants against what was recorded; ``asked``: vectors with what a run saw."""
 
     def __init__(
-        self, recorded: Callable[[int], Recorded], asked: Sequence[Asked] = (), levels: Sequence[int] = LEVELS
+        self, recorded: Callable[[int], CAnswers], asked: Sequence[Asked] = (), levels: Sequence[int] = LEVELS
     ) -> None:
         self._recorded = recorded
         self._setting_up: dict[tuple[object, ...], Functions] = {}
@@ -364,14 +364,14 @@ class Judge:
             return None
         return frozenset((mutant.module, name) for name in mutant.function.split("."))
 
-    def judge(self, mutant: Mutant) -> Verdict:
+    def judge(self, mutant: Mutant) -> MutantVerdict:
         """Try to catch ``mutant``."""
         touched = self.touched(mutant)
         numbers = {n for n, functions in self.reach().items() if touched is None or touched & functions}
         work = list(self._work(mutant, numbers))
         vectors = [one for one, functions in self._asked if touched is None or touched & functions]
         by, caught = self._tried(changed(mutant), levels(mutant, self._levels), work, vectors)
-        return Verdict(mutant, by, caught)
+        return MutantVerdict(mutant, by, caught)
 
     def control(self) -> tuple[str, str]:
         """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""

@@ -16,7 +16,7 @@ from typing import Final
 from harness.build import Cache
 from harness.errors import CompileError, SeriesError
 from harness.oracle.check import Cases, Mismatch, differing, minimise, run_c, seeded
-from harness.oracle.image import Worker
+from harness.oracle.image import ImageWorker
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import mutation, patches
 from harness.oracle.specs import Spec, answers
@@ -71,7 +71,7 @@ class Noticed:
         return told
 
 
-def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
+def noticed(worker: ImageWorker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
     """For each patch, who notices that the mirror lacks it; ``worker`` holds the image of the last level."""
     asked = {}
     for spec in specs:
@@ -83,7 +83,7 @@ def noticed(worker: Worker, specs: Sequence[Spec], seed: int = 1) -> Iterator[No
 
 
 def _without(
-    worker: Worker, specs: Sequence[Spec], asked: Mapping[tuple[Spec, int], Cases], patch: int, level: Level
+    worker: ImageWorker, specs: Sequence[Spec], asked: Mapping[tuple[Spec, int], Cases], patch: int, level: Level
 ) -> Noticed:
     checks: list[str] = []
     example: Mismatch | None = None
@@ -158,7 +158,7 @@ def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) ->
 
 
 def account(
-    cache: Cache, series: Series, levels: Mapping[int, Path], specs: Sequence[Spec], worker: Worker, seed: int = 1
+    cache: Cache, series: Series, levels: Mapping[int, Path], specs: Sequence[Spec], worker: ImageWorker, seed: int = 1
 ) -> Iterator[Noticed]:
     """``noticed`` with all the rest; ``levels`` are the images of every level, ``worker`` holds the last."""
     known: dict[Path, Mapping[str, int]] = {}

@@ -10,7 +10,7 @@ from harness.build import kernel
 from harness.build.cache import Cache
 from harness.cli import coverage as command
 from harness.cli import main
-from harness.coverage.counters import Line, Lines
+from harness.coverage.counters import CountedLine, Lines
 from harness.coverage.counting import Counted
 from harness.coverage.lines import Covered, Reach, judge
 from harness.series import authors
@@ -90,8 +90,8 @@ def judged(tmp_path: Path, vectors: Lines, setup: Lines) -> list[Covered]:
     return judge(series.patches, {"dir/a.c": [0, 1, 0, 0], "dir/b.c": [2]}, state, vectors, setup)
 
 
-NOT = Line(0)
-RAN = Line(7)
+NOT = CountedLine(0)
+RAN = CountedLine(7)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,9 @@ RAN = Line(7)
         ([NOT, NOT], [NOT, NOT], Reach.NEVER),
     ],
 )
-def test_what_reached_a_line(tmp_path: Path, vectors: list[Line], setup: list[Line], reach: Reach) -> None:
+def test_what_reached_a_line(
+    tmp_path: Path, vectors: list[CountedLine], setup: list[CountedLine], reach: Reach
+) -> None:
     first, second = judged(tmp_path, {("dir/a.c", 2): vectors}, {("dir/a.c", 2): setup})
     assert [(line.path, line.number, line.text, line.reach) for line in first.lines] == [("dir/a.c", 2, "two", reach)]
     assert not second.lines  # its line has no code
@@ -117,20 +119,22 @@ def test_the_bases_lines_are_nobodys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("copies", "ways", "one_sided"),
     [
-        ([Line(1)], (0, 0), False),
-        ([Line(5, (5, 0))], (1, 2), True),
-        ([Line(5, (5, 0)), Line(3, (0, 3))], (2, 2), False),  # one copy went one way, the other the other
-        ([Line(5, (5, 0)), Line(3, (1, 1, 1, 3))], (4, 4), False),
-        ([Line(0, (0, 0))], (0, 2), False),  # never reached is told as that
+        ([CountedLine(1)], (0, 0), False),
+        ([CountedLine(5, (5, 0))], (1, 2), True),
+        ([CountedLine(5, (5, 0)), CountedLine(3, (0, 3))], (2, 2), False),  # one copy went one way, the other the other
+        ([CountedLine(5, (5, 0)), CountedLine(3, (1, 1, 1, 3))], (4, 4), False),
+        ([CountedLine(0, (0, 0))], (0, 2), False),  # never reached is told as that
     ],
 )
-def test_ways_out_of_a_condition(tmp_path: Path, copies: list[Line], ways: tuple[int, int], one_sided: bool) -> None:
+def test_ways_out_of_a_condition(
+    tmp_path: Path, copies: list[CountedLine], ways: tuple[int, int], one_sided: bool
+) -> None:
     (line,) = judged(tmp_path, {("dir/a.c", 2): copies}, {})[0].lines
     assert (line.ways, line.one_sided) == (ways, one_sided)
 
 
 def test_the_table_and_the_lists(tmp_path: Path) -> None:
-    covered = judged(tmp_path, {("dir/a.c", 2): [Line(4, (4, 0))], ("dir/b.c", 1): [NOT]}, {})
+    covered = judged(tmp_path, {("dir/a.c", 2): [CountedLine(4, (4, 0))], ("dir/b.c", 1): [NOT]}, {})
     rows = command.text(Counted(loads=1, asked=3, blocked=2, merged=1), covered)
     assert [row.split()[:5] for row in rows[1:4]] == [
         ["1", "1", "1", "0", "0"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.coverage.build import Instrumented
 from harness.coverage.counters import Counters
 from harness.coverage.session import FILE, CountingSession
-from harness.hosts.base import Result
+from harness.hosts.base import CommandResult
 from harness.questions.loads import Load
 from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream
@@ -31,11 +31,11 @@ class Machine:
     def deliver(self, path: Path, *, mode: int = 0o644) -> str:
         return path.name
 
-    def run(self, command: str, *, check: bool = False) -> Result:
+    def run(self, command: str, *, check: bool = False) -> CommandResult:
         self.done.append(command)
         if command.startswith("echo"):
             self.kept = None
-        return Result(0, json.dumps(INFO).encode(), "")
+        return CommandResult(0, json.dumps(INFO).encode(), "")
 
     def get(self, path: str) -> bytes:
         assert path == FILE

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 
-from harness.findings.left_out import Became, LeavingOut, Part, Without, from_json
+from harness.findings.left_out import Became, LeavingOut, LeftOut, LeftOutPart, from_json
 
 
-def without(*left_out: int, became: Became = Became.GONE, part: Part = Part.RULE, patch: int | None = None) -> Without:
-    return Without(left_out[0] if patch is None else patch, left_out, "left out", "", became, part)
+def without(
+    *left_out: int, became: Became = Became.GONE, part: LeftOutPart = LeftOutPart.RULE, patch: int | None = None
+) -> LeftOut:
+    return LeftOut(left_out[0] if patch is None else patch, left_out, "left out", "", became, part)
 
 
-def told(*rows: Without) -> LeavingOut:
+def told(*rows: LeftOut) -> LeavingOut:
     return LeavingOut("mmio", 5, "1", "6.12.8", 3, rows)
 
 
@@ -23,7 +25,7 @@ def test_the_last_patch_brought_it_and_needs_the_others() -> None:
 
 
 def test_a_rule_goes_before_an_offer_and_an_offer_before_a_switch() -> None:
-    switch, offer = without(4, part=Part.SWITCH), without(3, part=Part.OFFER)
+    switch, offer = without(4, part=LeftOutPart.SWITCH), without(3, part=LeftOutPart.OFFER)
     whole = told(without(2), offer, switch)
     assert (whole.patches, whole.needs) == ((2,), (3,))
     assert (told(offer, switch).patches, told(offer, switch).needs) == ((3,), ())
@@ -60,5 +62,5 @@ def test_the_bases() -> None:
 
 
 def test_the_provenance_keeps_it() -> None:
-    found = told(without(1, 4), without(3, part=Part.OFFER))
+    found = told(without(1, 4), without(3, part=LeftOutPart.OFFER))
     assert from_json(json.loads(json.dumps(found.as_json()))) == found

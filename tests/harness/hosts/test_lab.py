@@ -12,7 +12,7 @@ from harness.build.cache import Cache
 from harness.cli import main
 from harness.errors import HostError, InputError
 from harness.hosts import address, boot, cpuinfo
-from harness.hosts.base import Result
+from harness.hosts.base import CommandResult
 from harness.hosts.emulated import EmulatedHost
 from harness.hosts.lab import Lab
 from harness.hosts.ssh import SshHost
@@ -59,14 +59,16 @@ class Machine(SshHost):
         self.answers |= {names[name]: answer for name, answer in answers.items()}
         self.msrs = {0x48B: SECONDARY, 0x48C: CAPABILITY}
 
-    def run(self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False) -> Result:
+    def run(
+        self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False
+    ) -> CommandResult:
         for number, value in self.msrs.items():
             if f"skip={number} " in command:
-                return Result(0, value.to_bytes(8, "little"), "")
+                return CommandResult(0, value.to_bytes(8, "little"), "")
         for part, (status, text) in self.answers.items():
             if part in command:
-                return Result(status, text.encode(), "")
-        return Result(0, b"", "")
+                return CommandResult(status, text.encode(), "")
+        return CommandResult(0, b"", "")
 
     def bad(self) -> list[str]:
         return [f"{f.what}: {f.found}; {f.mend}" for f in self.examine() if not f.ok]

@@ -9,7 +9,7 @@ from harness.build import probe
 from harness.errors import HostError
 from harness.findings.departures import severity
 from harness.findings.group import weight
-from harness.hosts.base import Result
+from harness.hosts.base import CommandResult
 from harness.observe import client
 from harness.questions import client as client_vectors
 from harness.questions.core import core, full
@@ -66,13 +66,13 @@ class FakeHost:
         self.stops = list(stops)
         self.asked: list[str] = []
 
-    def run(self, command: str, *, input: bytes, timeout: float) -> Result:
+    def run(self, command: str, *, input: bytes, timeout: float) -> CommandResult:
         assert command.endswith("kvmclient run")
         self.asked.append(input.decode())
         stop = self.stops.pop(0)
         count, status = stop if isinstance(stop, tuple) else (stop, 0)
         said = "kvmclient: KVM_SET_SREGS: Invalid argument\n" if status else ""
-        return Result(status, (json.dumps(line()) + "\n").encode() * count, said)
+        return CommandResult(status, (json.dumps(line()) + "\n").encode() * count, said)
 
 
 def test_the_modules_are_loaded_again_behind_a_warning() -> None:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from harness.errors import HostError
-from harness.hosts.base import Host, Result
+from harness.hosts.base import CommandResult, Host
 from harness.observe import client, leftover_entries, livelock
 from kvmodel.question.outcome import Kind
 
@@ -39,16 +39,16 @@ class FakeHost:
         self.log, self.lines, self.said = log, lines, list[str]()
         self.dump = "N"
 
-    def run(self, command: str, *, input: bytes = b"", **_: object) -> Result:
+    def run(self, command: str, *, input: bytes = b"", **_: object) -> CommandResult:
         self.said.append(command + input.decode())
         if command.startswith("dmesg"):
-            return Result(0, self.log.encode(), "")
+            return CommandResult(0, self.log.encode(), "")
         if command == f"cat {leftover_entries.DUMP}":
-            return Result(0, f"{self.dump}\n".encode(), "")
+            return CommandResult(0, f"{self.dump}\n".encode(), "")
         if f"> {leftover_entries.DUMP}" in command:
             self.dump = command.split()[1]
-            return Result(0, b"", "")
-        return Result(0, "\n".join(self.lines).encode(), "")
+            return CommandResult(0, b"", "")
+        return CommandResult(0, "\n".join(self.lines).encode(), "")
 
 
 def ask(mbec: bool, *lines: str) -> tuple[FakeHost, Kind, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HostError
-from harness.hosts.base import ModuleFiles, Parameters, Result
+from harness.hosts.base import CommandResult, ModuleFiles, Parameters
 from harness.observe.session import PARAM_FILE, Session
 from harness.questions.loads import Load
 from kvmodel.question.outcome import Kind, Outcome
@@ -39,11 +39,11 @@ class FakeHost:
         self.value = self.asked if self.keeps else self.value
         self.loads.append("again " + parameters.kvm_intel)
 
-    def run(self, command: str, **_: object) -> Result:
+    def run(self, command: str, **_: object) -> CommandResult:
         if PARAM_FILE in command:
-            return Result(0, f"{self.value}\n".encode(), "")
+            return CommandResult(0, f"{self.value}\n".encode(), "")
         info = {"parameter": self.value, "msrs": {}}
-        return Result(0, json.dumps({"info": info}).encode(), "")
+        return CommandResult(0, json.dumps({"info": info}).encode(), "")
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -66,7 +66,7 @@ class RefusingHost(FakeHost):
     def reload_intel(self, modules: ModuleFiles, parameters: Parameters) -> None:
         raise HostError("rmmod: not there")
 
-    def run(self, command: str, **options: object) -> Result:
+    def run(self, command: str, **options: object) -> CommandResult:
         if command == "true" and not self.alive:
             raise HostError("it is gone")
         if "events" in command or command.startswith("cat /sys/kernel"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.oracle.image import build
-from harness.oracle.image.worker import Image, Worker
+from harness.oracle.image.worker import Image, ImageWorker
 
 SOURCE = (
     rf"""
@@ -76,6 +76,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 @pytest.fixture
-def worker(image: Image) -> Iterator[Worker]:
-    with Worker(image, timeout=2) as worker:
+def worker(image: Image) -> Iterator[ImageWorker]:
+    with ImageWorker(image, timeout=2) as worker:
         yield worker

@@ -18,18 +18,20 @@ from harness.posted import bring
 from harness.process.progress import Progress
 from harness.review import check
 from harness.review import check as series_check
-from harness.review.check import Row
-from harness.review.identity import Change, Difference
+from harness.review.check import CheckedPatch
+from harness.review.identity import CodeChange, Difference
 from harness.series import folder
 from tests.harness.posted import mail_factory as make
 
 NOTHING = Difference((), (), 0, 0, (), ())
-CODE = replace(NOTHING, functions=(Change("kvm.ko", "f", "code", ("-a", "+b")), Change("kvm.ko", "g", "layout")))
+CODE = replace(
+    NOTHING, functions=(CodeChange("kvm.ko", "f", "code", ("-a", "+b")), CodeChange("kvm.ko", "g", "layout"))
+)
 
 
-def row(number: int, difference: Difference, warnings: Sequence[str] = ()) -> Row:
+def row(number: int, difference: Difference, warnings: Sequence[str] = ()) -> CheckedPatch:
     patch = folder.read().patches[number - 1]
-    return Row(patch, (), 1.0, tuple(warnings), ("3: WARNING: long",), difference, ())
+    return CheckedPatch(patch, (), 1.0, tuple(warnings), ("3: WARNING: long",), difference, ())
 
 
 def test_a_claim_holds_where_nothing_differs() -> None:

@@ -93,7 +93,7 @@ def test_every_pair_of_permissions_and_use(mbec: bool, xo: bool) -> None:
         kind, common = expect(leaf, upper, use, mbec, user, ad, xo)
         seen.add(kind)
         match got:
-            case ept.Completed():
+            case ept.Translated():
                 assert kind == "ok", (leaf, upper, use)
                 assert got.level == 1 and got.leaf == entry(leaf, 0x30)
             case ept.Misconfig():
@@ -117,7 +117,7 @@ def test_paging_off_is_a_user_mode_writable_executable_page() -> None:
     got = ept.walk(Cpu(), table("r-x-"), Use.FETCH, mbec=True, ad=False)
     assert isinstance(got, ept.Violation)
     assert got.qualification == 0x7AC
-    assert ept.walk(Cpu(), table("r--u"), Use.FETCH, mbec=True, ad=False) == ept.Completed(
+    assert ept.walk(Cpu(), table("r--u"), Use.FETCH, mbec=True, ad=False) == ept.Translated(
         1, entry("r--u", 0x30), tuple(table("r--u"))
     )
 
@@ -170,22 +170,22 @@ def test_memory_types_count_in_leaves_only() -> None:
         if mt in (2, 3, 7):
             assert got == ept.Misconfig(level, "ept-memory-type")
         else:
-            assert isinstance(got, ept.Completed) and got.level == level
+            assert isinstance(got, ept.Translated) and got.level == level
 
 
 def test_a_page_size_the_cpu_lacks_is_a_reserved_bit() -> None:
     for level, cpu in ((2, Cpu(ept_2m=False)), (3, Cpu(ept_1g=False))):
         got = ept.walk(cpu, table("rwx-", level=level), Use.READ, mbec=False, ad=False)
         assert got == ept.Misconfig(level, "ept-reserved")
-        assert isinstance(ept.walk(Cpu(), table("rwx-", level=level), Use.READ, mbec=False, ad=False), ept.Completed)
+        assert isinstance(ept.walk(Cpu(), table("rwx-", level=level), Use.READ, mbec=False, ad=False), ept.Translated)
 
 
 def test_the_walk_sets_flags_only_when_they_are_enabled() -> None:
     for use in USES:
         off = ept.walk(Cpu(), table("rwxu"), use, mbec=True, ad=False)
-        assert isinstance(off, ept.Completed) and list(off.after) == table("rwxu")
+        assert isinstance(off, ept.Translated) and list(off.after) == table("rwxu")
         on = ept.walk(Cpu(), table("rwxu"), use, mbec=True, ad=True)
-        assert isinstance(on, ept.Completed)
+        assert isinstance(on, ept.Translated)
         assert [lvl for lvl, _ in on.after] == [4, 3, 2, 1]
         assert all(e & 0x100 for _, e in on.after)
         assert not any(e & 0x200 for _, e in on.after[:-1])
@@ -194,7 +194,7 @@ def test_the_walk_sets_flags_only_when_they_are_enabled() -> None:
 
 def test_entries_below_a_leaf_are_not_looked_at() -> None:
     got = ept.walk(Cpu(), [*table("rwxu", level=2), (1, 0)], Use.READ, mbec=False, ad=True)
-    assert isinstance(got, ept.Completed) and len(got.after) == 3
+    assert isinstance(got, ept.Translated) and len(got.after) == 3
 
 
 def test_a_walk_without_a_leaf_is_refused() -> None:

@@ -57,4 +57,4 @@ def test_an_update_is_not_checked() -> None:
     for _, use, _, ad, _, good, bad in differing(errata.UPDATE_UNCHECKED):
         assert use is Use.UPDATE and not ad
         assert isinstance(good, ept.Violation) and good.rule == "ept-permission"
-        assert isinstance(bad, ept.Completed)
+        assert isinstance(bad, ept.Translated)

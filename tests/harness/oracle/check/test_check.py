@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.oracle.check import check
-from harness.oracle.check.check import Checker, Outcome, inside, smaller
-from harness.oracle.image.worker import Image, Worker
+from harness.oracle.check.check import Checked, Checker, inside, smaller
+from harness.oracle.image.worker import Image, ImageWorker
 from harness.oracle.mutate import sharp
 from harness.oracle.specs.spaces import BOOL, Bits, Space
 from harness.oracle.specs.spec import Mirror, Side, Spec, State
@@ -35,7 +35,7 @@ def checker(image: Image) -> Checker:
     return Checker({0: image.path}, 2000)
 
 
-def run(checker: Checker, checked: Spec) -> Outcome:
+def run(checker: Checker, checked: Spec) -> Checked:
     with checker:
         return checker.run(checked)
 
@@ -75,7 +75,7 @@ def test_a_case_that_breaks_the_image_is_a_difference(checker: Checker) -> None:
     assert "missing_function" in outcome.shown[0].c_event
 
 
-def test_only_the_words_the_mirror_has_are_compared(worker: Worker) -> None:
+def test_only_the_words_the_mirror_has_are_compared(worker: ImageWorker) -> None:
     results = worker.call("sum", check.flat([(1, 2), (3, 4)]))
     doubled = spec(right, "sum", outputs=(0,))
     assert list(check.chosen(doubled, results.out, 1)) == [3, 7]
@@ -155,7 +155,7 @@ def test_an_image_folder_without_objects_says_so(tmp_path: Path) -> None:
         checker.run(spec(right))
 
 
-def test_a_patch_the_mirror_lacks_is_noticed(worker: Worker) -> None:
+def test_a_patch_the_mirror_lacks_is_noticed(worker: ImageWorker) -> None:
     def make(side: Side) -> Mirror:
         return lambda word, off: right(word, off) if side.level.has(3) else (word,)
 

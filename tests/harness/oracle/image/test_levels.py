@@ -12,7 +12,7 @@ from harness.build.cache import Cache
 from harness.oracle.check import constants, reach
 from harness.oracle.check.check import Checker
 from harness.oracle.image import levels
-from harness.oracle.image.worker import Image, Worker
+from harness.oracle.image.worker import Image, ImageWorker
 from harness.oracle.specs.catalogue import SPECS
 from harness.oracle.specs.spaces import flat
 from harness.oracle.specs.spec import State
@@ -37,14 +37,14 @@ def test_mirror_and_c_agree(found: dict[int, Path]) -> None:
 
 @pytest.mark.parametrize("level", [0, LAST])
 def test_constants_agree(found: dict[int, Path], level: int) -> None:
-    with Worker(Image(found[level])) as worker:
+    with ImageWorker(Image(found[level])) as worker:
         same, wrong = constants.compare(Level.of(level), worker.image.constants(worker))
     assert not wrong
     assert same > 300
 
 
 def test_no_set_up_warns_and_the_kernel_s_own_warning_is_named(found: dict[int, Path]) -> None:
-    with Worker(Image(found[0])) as worker:
+    with ImageWorker(Image(found[0])) as worker:
         for entry, row in State().calls():
             assert not worker.call(entry, flat([tuple(map(int, row))])).events, entry
         nothing_allowed = worker.call("make_spte", flat([(1, *[0] * 13)]))

@@ -16,7 +16,7 @@ from harness.oracle.check.check import Cases, differing
 from harness.oracle.mutate import hand, mutants, mutation, patches
 from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.mutants import Mutant
-from harness.oracle.mutate.mutation import Asked, Judge, Recorded
+from harness.oracle.mutate.mutation import Asked, CAnswers, Judge
 from harness.questions import core
 from kvmodel import machine
 from kvmodel.cpu import Cpu
@@ -117,7 +117,7 @@ def asked() -> list[Asked]:
 
 
 def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
-    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    judge = Judge(lambda _: CAnswers(), asked(), (18,))
     survivor = judge.judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf"))
     assert (survivor.by, survivor.caught) == ("", "")
     caught = judge.judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE"))
@@ -126,7 +126,7 @@ def test_a_wrong_mirror_is_caught_by_what_a_run_saw() -> None:
 
 
 def test_a_mutant_that_fails_is_caught() -> None:
-    judge = Judge(lambda _: Recorded(), asked(), (18,))
+    judge = Judge(lambda _: CAnswers(), asked(), (18,))
     verdict = judge.judge(find("mmu.mmu_internal", "inverted: mmu.root_direct"))
     assert verdict.by in ("failure", "vector")
 
@@ -141,13 +141,13 @@ def of_every_kind() -> list[Asked]:
 def test_the_mirror_imported_anew_is_not_caught() -> None:
     asked = of_every_kind()
     assert {"AccessVector", "SequenceVector", "HostVector"} <= {type(one.vector).__name__ for one in asked}
-    assert Judge(lambda _: Recorded(), asked, (18,)).control() == ("", "")
+    assert Judge(lambda _: CAnswers(), asked, (18,)).control() == ("", "")
     mutate.control("", "")
 
 
 def test_a_measure_that_catches_the_mirror_as_it_is_ends_the_run() -> None:
     wrong = [Asked(18, True, True, parse(ID.format("read")), Outcome(Kind.LIVELOCK))]
-    by, caught = Judge(lambda _: Recorded(), wrong, (18,)).control()
+    by, caught = Judge(lambda _: CAnswers(), wrong, (18,)).control()
     assert by == "vector"
     with pytest.raises(KvmirrorError, match="without a mutation"):
         mutate.control(by, caught)
@@ -160,7 +160,7 @@ def test_a_mutant_that_hangs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_constants_are_held_against_the_compiler_s() -> None:
-    judge = Judge(lambda _: Recorded(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
+    judge = Judge(lambda _: CAnswers(constants={"VMX_EPT_READABLE_MASK": 1}), (), (18,))
     verdict = judge.judge(find("include.asm.vmx", "VMX_EPT_READABLE_MASK: bit 0 flipped"))
     assert (verdict.by, verdict.caught) == ("constant", "VMX_EPT_READABLE_MASK at level 18")
 
@@ -168,11 +168,11 @@ def test_constants_are_held_against_the_compiler_s() -> None:
 def test_a_drift_today_measures_nothing() -> None:
     wrong = [Asked(a.level, a.param, a.mbec, a.vector, Outcome(Kind.EXIT)) for a in asked()]
     assert (
-        Judge(lambda _: Recorded(), wrong, (0,)).judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
+        Judge(lambda _: CAnswers(), wrong, (0,)).judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf")).by == ""
     )
 
 
-class Nothing(Recorded):
+class Nothing(CAnswers):
     """An image that is asked nothing."""
 
     def __init__(self, *_: object) -> None:
@@ -247,7 +247,7 @@ def test_a_batch_that_differs_catches() -> None:
     call = spec.mirror(side)
     batch = Cases(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
     assert not differing(spec, (batch.out, batch.status), batch)
-    judge = Judge(lambda _: Recorded(batches={(number, 0): batch}), (), (18,))
+    judge = Judge(lambda _: CAnswers(batches={(number, 0): batch}), (), (18,))
     mutant = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")
     verdict = judge.judge(mutant)
     assert verdict.by == "check"
