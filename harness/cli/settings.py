@@ -91,7 +91,7 @@ def _hosts(value: Any, folder: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class UserDefault:
+class Default:
     """One key: the option it is the default of (``dest`` as argparse has it; none: the variable alone)."""
 
     key: str
@@ -104,31 +104,31 @@ class UserDefault:
 
 
 SETTINGS: Final = (
-    UserDefault("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
+    Default("levels", "levels", "KVMIRROR_LEVELS", _levels, "levels of validate, build and check", '"0,11,16-18"',
             lambda: "all"),
-    UserDefault("param", "param", "KVMIRROR_PARAM", _param, "parameters of validate: unset, 0, 1, all, MODULE.NAME=VALUE",
+    Default("param", "param", "KVMIRROR_PARAM", _param, "parameters of validate: unset, 0, 1, all, MODULE.NAME=VALUE",
             '"all"', lambda: "all"),
-    UserDefault("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
+    Default("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
             '["core"]', lambda: "core"),
-    UserDefault("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
-    UserDefault("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
-    UserDefault("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
+    Default("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
+    Default("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
+    Default("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
             '"~/src/linux-6.12.8.tar.xz"', lambda: "Linux 6.12.8, fetched"),
-    UserDefault("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
+    Default("series", "series", "KVMIRROR_SERIES", _present, "another series' folder", '"~/src/series"',
             lambda: "patches/"),
-    UserDefault("bochs", "bochs", "KVMIRROR_BOCHS", _present, "your own emulator", '"/opt/bochs/bin/bochs"',
+    Default("bochs", "bochs", "KVMIRROR_BOCHS", _present, "your own emulator", '"/opt/bochs/bin/bochs"',
             lambda: "built here"),
-    UserDefault("journal", "journal", "KVMIRROR_JOURNAL", _path, "where runs are kept", '"~/kvmirror.sqlite"',
+    Default("journal", "journal", "KVMIRROR_JOURNAL", _path, "where runs are kept", '"~/kvmirror.sqlite"',
             lambda: str(journal.default_path())),
-    UserDefault("cache", "", cache.ENVIRONMENT, _path, "where builds are kept", '"/var/cache/kvmirror"',
+    Default("cache", "", cache.ENVIRONMENT, _path, "where builds are kept", '"/var/cache/kvmirror"',
             lambda: str(cache.default_root())),
-    UserDefault("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
+    Default("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
             '["ssh://root@lab1", "ssh://root@lab2:2222"]', lambda: "emulated hosts"),
-    UserDefault("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
+    Default("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
             '"~/.ssh/id_ed25519"', lambda: "the user's own keys and agent"),
-    UserDefault("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",
+    Default("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",
             '"~/.ssh/known_hosts"', lambda: "~/.ssh/known_hosts"),
-    UserDefault("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
+    Default("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
             '"/opt/qemu/bin/qemu-system-x86_64"', lambda: "qemu-system-x86_64"),
 )  # fmt: skip
 BY_KEY: Final = {s.key: s for s in SETTINGS}
@@ -185,7 +185,7 @@ def _flat(body: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _read(setting: UserDefault, value: Any, folder: Path, where: str) -> Any:
+def _read(setting: Default, value: Any, folder: Path, where: str) -> Any:
     try:
         return setting.read(value, folder)
     except (ValueError, InputError) as error:
