@@ -19,6 +19,7 @@ from harness.report import facts
 from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, stands
 from harness.run import Bench, minimise_on_hosts
 from kvmodel import machine
+from kvmodel.question.ids import short
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import Vector
@@ -109,7 +110,7 @@ def listed(f: Finding) -> list[str]:
     return [
         f"{f.name:4} {f.title}",
         f"     {whence}; {facts.plural(len(f.vectors), 'vector')}{confirmed}",
-        f"     {f.smallest.vector.id}",
+        f"     {short(f.smallest.vector.id)}",
     ]
 
 
@@ -156,7 +157,7 @@ def explanation(f: Finding, under: Under) -> list[str]:
         f"  parameter   {f.depends_on_parameter()}",
         f"  shows at    {shows}",
         f"  vectors     {len(f.vectors)}, the smallest:",
-        f"              {smallest.vector.id}",
+        f"              {short(smallest.vector.id)}",
     ]
     if f.confirmed:
         lines.append(f"              {f.confirmed}")
@@ -218,4 +219,4 @@ def _print_changes(param: str, lower: int, changes: Iterable[tuple[Vector, Outco
     print(f"parameter {param}, against level {lower}: {total or 'no'} answers changed")
     for (before_text, after_text), vectors in sorted(groups.items(), key=lambda item: -len(item[1])):
         print(f"  {len(vectors):5} {before_text} -> {after_text}")
-        print(f"        {min(vectors, key=weight).id}")
+        print(f"        {short(min(vectors, key=weight).id)}")

@@ -34,6 +34,7 @@ from harness.run import (
     minimise_on_hosts,
 )
 from harness.run import bare as silicon
+from kvmodel.question.ids import short
 
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
 SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
@@ -308,7 +309,7 @@ def _bare(args: argparse.Namespace) -> int:
             for f in found:
                 smallest = f.smallest
                 print(f"{f.origin}: {f.title}, {len(f.vectors)} vectors")
-                print(f"     {smallest.vector.id}: seen {smallest.seen}, allowed {smallest.allowed}")
+                print(f"     {short(smallest.vector.id)}: seen {smallest.seen}, allowed {smallest.allowed}")
             print(f"run {run_number} in {journal.path}")
         # Errata are the host's: they do not change the exit code.
         return 0

@@ -16,6 +16,7 @@ from harness.compare.reading import SIDES, Alone, Joint, RunSide, SideSaid, Twin
 from harness.errors import InputError
 from harness.findings import Finding
 from harness.report import facts
+from kvmodel.question.ids import short
 
 SCHEMA: Final = "kvmirror-compare-1"
 
@@ -64,6 +65,11 @@ class Entry:
     after: ComparedAnswer | None = None
     data: tuple[tuple[str, Any], ...] = ()  # what JSON has beside these
     again: bool = False  # its questions are all shown by findings of other sections
+
+    @property
+    def id(self) -> str:
+        """The question's id in short, empty where there is none."""
+        return self.vector and short(self.vector)
 
     @property
     def sides(self) -> list[tuple[str, ComparedAnswer]]:

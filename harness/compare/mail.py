@@ -44,7 +44,7 @@ def _entry(entry: Entry) -> list[str]:
     if entry.again:
         return lines
     if entry.vector:
-        lines += ["", *text.command_lines(entry.vector)]
+        lines += ["", *text.command_lines(entry.id)]
     if len(entry.where) > len(entry.at) > 0:
         lines += [f"    at {entry.at}"]
     for letters, answer in entry.sides:

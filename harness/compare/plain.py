@@ -39,7 +39,7 @@ def _lines(entry: Entry, chosen: str) -> Iterator[str]:
     if entry.again:
         return
     if entry.vector:
-        yield f"    {entry.vector}"
+        yield f"    {entry.id}"
     if len(entry.where) > len(entry.at) > 0:
         yield f"      at {entry.at}"
     for letters, answer in entry.sides:

@@ -79,7 +79,7 @@ def facts(comparison: Comparison) -> Iterator[str]:
             if not entry.again:
                 yield from (answer.seen for _, answer in entry.sides)
                 yield from (answer.manual for _, answer in entry.sides)
-                yield entry.vector
+                yield entry.id
 
 
 def test_the_runs_differ_in_most_ways(found: Comparison) -> None:
