@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from harness.cli.common import add_builds, add_host, add_level, one_level, want_mirror
-from harness.observe import Traced, tracepoints
+from harness.observe import Traced, cut, matching
 from harness.process import programs
 from harness.questions import Load, plan, selection
 from harness.results import Answer, Judged, Mark, stands
@@ -65,8 +65,8 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
 
 def _show_trace(load: Load, cpu: Cpu, one: Traced, told: Judged) -> None:
     print(f"{one.vector.id}\n  events    {told.events} in {told.exits} exits: {told.difference or 'as predicted'}")
-    ours = tracepoints.predicted(machine.events(load.level, load.param, cpu, one.vector))
-    for sign, text in tracepoints.beside(ours, one.exits):
+    ours = cut.predicted(machine.events(load.level, load.param, cpu, one.vector))
+    for sign, text in matching.beside(ours, one.exits):
         print(f"  {sign} {text}")
     for text in one.warns:
         print(f"  ! WARN {text}")

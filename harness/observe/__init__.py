@@ -1,12 +1,12 @@
 """What happened: vectors run by the probe under QEMU, by the small client, or on the bare CPU, and read back."""
 
-from harness.observe import bare, batch, client, livelock, qemu, tracepoints
+from harness.observe import bare, batch, client, cut, livelock, matching, qemu, warns
 from harness.observe.batch import Observation, pack
+from harness.observe.cut import Traced
 from harness.observe.l1 import Seen, qemu_facts, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
 from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, module_options, sampled, spared_outcome
-from harness.observe.tracepoints import Traced
 
 __all__ = [
     "FIRST_FETCH",
@@ -21,13 +21,15 @@ __all__ = [
     "batch",
     "cannot_run",
     "client",
+    "cut",
     "livelock",
+    "matching",
     "module_options",
     "pack",
     "qemu",
     "qemu_facts",
     "sampled",
     "spared_outcome",
-    "tracepoints",
     "virtual_cpu",
+    "warns",
 ]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
-from harness.observe import livelock, tracepoints
+from harness.observe import cut, livelock, tracepoints, warns
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
@@ -37,7 +37,7 @@ class Seen:
     outcomes: list[Outcome]
     cpu: Cpu | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    traced: list[tracepoints.Traced] = field(default_factory=list)
+    traced: list[cut.Traced] = field(default_factory=list)
 
 
 def virtual_cpu(header: guest.Header) -> Cpu:
@@ -62,7 +62,7 @@ class L1:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
         self._marks = marks  # places in the batch that are traced
         self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
-        self._told: dict[int, tracepoints.Traced] | None = None if marks else {}
+        self._told: dict[int, cut.Traced] | None = None if marks else {}
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[BatchRun] = []
@@ -141,17 +141,17 @@ class L1:
         tracepoints.arm(self._host)
         run = _asked(qemu, self._data)
         text = tracepoints.disarm(self._host)
-        log = tracepoints.warned(self._host.run("dmesg | grep WARNING:").stdout)
+        log = warns.warned(self._host.run("dmesg | grep WARNING:").stdout)
         observations = guest.unpack(run.memory).observations
-        found = tracepoints.marked(livelock.parse(text))
+        found = cut.marked(livelock.parse(text))
         ends = [one.begin for one in found[1:]] + [float("inf")]
         for one, end in zip(found, ends, strict=True):
             i = self._at[one.index]
             vector = self._vectors[i]
             access = vector.asked if isinstance(vector, NxVector) else vector
             if isinstance(access, AccessVector):
-                exits = tuple(tracepoints.exits(access, observations[one.index], one.events))
-                self._told[i] = tracepoints.Traced(access, exits, tracepoints.of_vector(log, one.begin, end))
+                exits = tuple(cut.exits(access, observations[one.index], one.events))
+                self._told[i] = cut.Traced(access, exits, warns.of_vector(log, one.begin, end))
         return run
 
     def _confirm(self, qemu: Qemu) -> None:
@@ -204,7 +204,7 @@ class L1:
         livelock.arm(self._host, (*livelock.EVENTS, tracepoints.MARKING) if marks else livelock.EVENTS)
         _asked(qemu, batch)
         told = list(livelock.parse(livelock.disarm(self._host)))
-        parts = {asked[one.index]: one.events for one in tracepoints.marked(told)} if marks else {asked[0]: told}
+        parts = {asked[one.index]: one.events for one in cut.marked(told)} if marks else {asked[0]: told}
         found = set()
         for i in asked:
             row = livelock.livelock(parts.get(i, ()))
@@ -232,7 +232,7 @@ class L1:
             return seen
         if self._told is None or i not in self._told:
             return Outcome(Kind.BLOCKED, note="its tracepoints were not read")
-        return tracepoints.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
+        return cut.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
 
 
 def _asked(qemu: Qemu, batch: bytes) -> BatchRun:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from harness.observe import Traced, tracepoints
+from harness.observe import Traced, cut, matching, warns
 from harness.questions import Load
 from harness.results import Judged
 from kvmodel import machine
@@ -43,7 +43,7 @@ def _kind_of(load: Load, cpu: Cpu, v: AccessVector) -> Key:
     """What two vectors share of which one is enough: how they end, and their events but for L1's own entries."""
     outcome = machine.predict(load.level, load.param, cpu, v).outcome
     told = machine.events(load.level, load.param, cpu, v)
-    shapes = (name if name == "kvm_mmu_paging_element" else tracepoints.shape((name, text))[0] for name, text in told)
+    shapes = (name if name == "kvm_mmu_paging_element" else matching.shape((name, text))[0] for name, text in told)
     return outcome.kind, tuple(shapes)
 
 
@@ -87,13 +87,13 @@ def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str
     """
     found = []
     for one in traced:
-        told = tracepoints.predicted(machine.events(load.level, load.param, cpu, one.vector))
-        difference = tracepoints.compare(told, one.exits)
+        told = cut.predicted(machine.events(load.level, load.param, cpu, one.vector))
+        difference = matching.compare(told, one.exits)
         text = str(difference) if difference is not None else ""
         possible = machine.warns(load.level, load.param, cpu, one.vector)
         due = [warn for warn in possible if warn not in spoken]
         spoken.update(due)
-        if not text and not tracepoints.same_warns(due, possible, one.warns):
+        if not text and not warns.same_warns(due, possible, one.warns):
             text = f"WARN: mirror {', '.join(due) or 'none'!r}, KVM {', '.join(one.warns) or 'none'!r}"
         found.append(Judged(one.vector.id, len(one.exits) - 1, one.events, text, one.warns))
     return found

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import protocol
-from harness.observe import batch, livelock, tracepoints
-from harness.observe.tracepoints import Exit, Marked
+from harness.observe import batch, cut, livelock, matching, warns
+from harness.observe.cut import Exit, Marked
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind
@@ -22,7 +22,7 @@ PAGES = {1: (WRITE, 0x84010000), 3: (LARGE, 0x86005000)}  # by mark: the vector,
 
 
 def recorded() -> dict[int, Marked]:
-    return {one.index: one for one in tracepoints.marked(livelock.parse(RECORDED.read_text()))}
+    return {one.index: one for one in cut.marked(livelock.parse(RECORDED.read_text()))}
 
 
 def observation(page: int) -> batch.Observation:
@@ -33,11 +33,11 @@ def observation(page: int) -> batch.Observation:
 
 def seen(index: int) -> list[Exit]:
     vector, page = PAGES[index]
-    return tracepoints.exits(vector, observation(page), recorded()[index].events)
+    return cut.exits(vector, observation(page), recorded()[index].events)
 
 
 def told(vector: AccessVector, level: int = 0) -> list[Exit]:
-    return tracepoints.predicted(machine.events(level, None, Cpu(), vector))
+    return cut.predicted(machine.events(level, None, Cpu(), vector))
 
 
 def test_the_trace_is_cut_at_the_marks_and_at_the_exits_under_test() -> None:
@@ -60,11 +60,11 @@ def test_the_trace_is_cut_at_the_marks_and_at_the_exits_under_test() -> None:
 
 def test_another_cpuid_is_no_mark() -> None:
     line = " q-1 [000] ..... 1.5: kvm_cpuid: func 1 idx 0 rax 0\n"
-    assert tracepoints.marked(livelock.parse(line)) == []
+    assert cut.marked(livelock.parse(line)) == []
 
 
 def test_the_mirror_and_the_kernel_tell_the_same() -> None:
-    assert tracepoints.compare(told(WRITE), seen(1)) is None
+    assert matching.compare(told(WRITE), seen(1)) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_mirror_and_the_kernel_tell_the_same() -> None:
 )
 def test_one_text_that_differs_is_found(field: str, old: str, new: str) -> None:
     spoilt = [tuple((n, t.replace(old, new) if n == field else t) for n, t in one) for one in seen(1)]
-    difference = tracepoints.compare(told(WRITE), spoilt)
+    difference = matching.compare(told(WRITE), spoilt)
     assert difference is not None
     assert difference.predicted.startswith(field)
     assert new in difference.observed
@@ -88,30 +88,30 @@ def test_one_text_that_differs_is_found(field: str, old: str, new: str) -> None:
 
 def test_a_missing_and_a_further_event_are_found() -> None:
     entry, one = seen(1)
-    less = tracepoints.compare(told(WRITE), [entry, one[:-1]])
+    less = matching.compare(told(WRITE), [entry, one[:-1]])
     assert less is not None
     assert (less.exit, less.observed) == (1, "")
-    more = tracepoints.compare(told(WRITE), [entry, (*one, ("kvm_mmu_unsync_page", "sp gen 1 gfn 1 l1"))])
+    more = matching.compare(told(WRITE), [entry, (*one, ("kvm_mmu_unsync_page", "sp gen 1 gfn 1 l1"))])
     assert more is not None
     assert more.predicted == ""
     assert "kvm_mmu_unsync_page" in more.observed
-    assert tracepoints.compare(told(WRITE), [entry]) is not None
-    assert tracepoints.compare(told(WRITE), [entry, one, one[:2]]) is not None
+    assert matching.compare(told(WRITE), [entry]) is not None
+    assert matching.compare(told(WRITE), [entry, one, one[:2]]) is not None
 
 
 def test_a_frame_that_is_another_one_is_found() -> None:
     entry, one = seen(1)
     table = next(text.split("gfn ")[1].split()[0] for name, text in one if name == "kvm_mmu_get_page")
     spoilt = tuple((n, t.replace(f"gfn {table}", "gfn 7777") if n == "kvm_mmu_get_page" else t) for n, t in one)
-    difference = tracepoints.compare(told(WRITE), [entry, spoilt])
+    difference = matching.compare(told(WRITE), [entry, spoilt])
     assert difference is not None
     assert "gfn 7777" in difference.observed
 
 
 def test_another_level_or_vector_is_noticed() -> None:
-    assert tracepoints.compare(told(WRITE, 9), seen(1)) is not None  # patch 9's access strings
-    assert tracepoints.compare(told(replace(WRITE, access=Access.READ)), seen(1)) is not None
-    assert tracepoints.compare(told(replace(WRITE, leaf=Perm.parse("rw--"))), seen(1)) is not None
+    assert matching.compare(told(WRITE, 9), seen(1)) is not None  # patch 9's access strings
+    assert matching.compare(told(replace(WRITE, access=Access.READ)), seen(1)) is not None
+    assert matching.compare(told(replace(WRITE, leaf=Perm.parse("rw--"))), seen(1)) is not None
 
 
 def test_a_direct_page_of_before_may_hold_its_entries_already() -> None:
@@ -121,25 +121,25 @@ def test_a_direct_page_of_before_may_hold_its_entries_already() -> None:
     assert names.count("kvm_mmu_set_spte") == 8
     reused = tuple((n, t.replace("sync new", "sync existing") if " direct " in t else t) for n, t in one)
     fewer = [e for i, e in enumerate(reused) if e[0] != "kvm_mmu_set_spte" or i == names.index("kvm_mmu_set_spte")]
-    assert tracepoints.compare(ours, [entry, tuple(fewer)]) is None
+    assert matching.compare(ours, [entry, tuple(fewer)]) is None
     new = [e for i, e in enumerate(one) if e[0] != "kvm_mmu_set_spte" or i == names.index("kvm_mmu_set_spte")]
-    assert tracepoints.compare(ours, [entry, tuple(new)]) is not None
+    assert matching.compare(ours, [entry, tuple(new)]) is not None
 
 
 def test_equal_exits_count_once() -> None:
     entry, one = seen(1)
     text = RECORDED.read_text()
-    assert tracepoints.predicted([*entry, *one, *one]) == [entry, one]
+    assert cut.predicted([*entry, *one, *one]) == [entry, one]
     assert text.count("kvm_nested_vmexit:") > 2  # the scaffold's exits are in it, and were left out
 
 
 def test_addresses_are_named_in_the_order_they_come() -> None:
-    named = tracepoints.named(seen(1))
+    named = matching.named(seen(1))
     assert named[0][0].startswith("kvm_mmu_get_page: sp gen gfn gfn0 l4 8-byte")
-    assert named == tracepoints.named(told(WRITE))
-    rows = list(tracepoints.beside(told(WRITE), seen(1)))
+    assert named == matching.named(told(WRITE))
+    rows = list(matching.beside(told(WRITE), seen(1)))
     assert {sign for sign, _ in rows} == {"@", "="}
-    assert {sign for sign, _ in tracepoints.beside(told(WRITE, 9), seen(1))} == {"@", "=", "-", "+"}
+    assert {sign for sign, _ in matching.beside(told(WRITE, 9), seen(1))} == {"@", "=", "-", "+"}
 
 
 def spte(level: int, bits: int) -> list[Exit]:
@@ -158,7 +158,7 @@ def spte(level: int, bits: int) -> list[Exit]:
     ],
 )
 def test_a_huge_page_that_executes(level: int, bits: int, mbec: bool, kind: Kind) -> None:
-    got = tracepoints.executable_huge(spte(level, bits), mbec)
+    got = cut.executable_huge(spte(level, bits), mbec)
     assert got.kind is kind
     if kind is Kind.BYPASS:
         assert (got.number, got.code) == (level, bits & 0x407)
@@ -170,19 +170,19 @@ def test_warns_go_to_the_vector_that_ran_then() -> None:
         "[    1.500000] WARNING: CPU: 0 PID: 65 at arch/x86/kvm/mmu/mmu.c:4213 handle_mmio_page_fault+0x1/0x2 [kvm]\n"
         "[    1.600000] WARNING: CPU: 0 PID: 65 at kernel/x.c:1 f+0x1/0x2\n[    1.7] something else\n"
     )
-    found = tracepoints.warned(log)
+    found = warns.warned(log)
     assert [str(one) for one in found] == ["mmu/mmu.c handle_mmio_page_fault", "kernel/x.c f"]
-    assert tracepoints.of_vector(found, 1.5, 1.6) == ("mmu/mmu.c handle_mmio_page_fault",)
-    assert tracepoints.of_vector(found, 1.6, float("inf")) == ("kernel/x.c f",)
+    assert warns.of_vector(found, 1.5, 1.6) == ("mmu/mmu.c handle_mmio_page_fault",)
+    assert warns.of_vector(found, 1.6, float("inf")) == ("kernel/x.c f",)
 
 
 def test_warns_of_a_log_without_files_are_counted() -> None:
-    (one,) = tracepoints.warned("[    1.748761] WARNING: CPU: 0 PID: 69 at kvm_mmu_page_fault+0x4c0/0x590 [kvm]\n")
+    (one,) = warns.warned("[    1.748761] WARNING: CPU: 0 PID: 69 at kvm_mmu_page_fault+0x4c0/0x590 [kvm]\n")
     assert str(one) == "kvm_mmu_page_fault"
     expected = ("mmu/mmu.c handle_mmio_page_fault",)
-    assert tracepoints.same_warns(expected, expected, (str(one),))
-    assert not tracepoints.same_warns((), (), (str(one),))
-    assert not tracepoints.same_warns(expected, expected, ())
-    assert tracepoints.same_warns((), expected, ())
-    assert tracepoints.same_warns(expected, expected, ("mmu/mmu.c another",))
-    assert not tracepoints.same_warns(expected, expected, ("mmu/spte.c make_spte",))
+    assert warns.same_warns(expected, expected, (str(one),))
+    assert not warns.same_warns((), (), (str(one),))
+    assert not warns.same_warns(expected, expected, ())
+    assert warns.same_warns((), expected, ())
+    assert warns.same_warns(expected, expected, ("mmu/mmu.c another",))
+    assert not warns.same_warns(expected, expected, ("mmu/spte.c make_spte",))

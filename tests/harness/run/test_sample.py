@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.observe import tracepoints
-from harness.observe.tracepoints import Traced
+from harness.observe import cut
+from harness.observe.cut import Traced
 from harness.questions import core
 from harness.questions.loads import Load
 from harness.run import sample
@@ -21,7 +21,7 @@ LAST = Load(18, ON, ENVIRONMENTS["std"])
 
 
 def as_told(load: Load, vector: AccessVector, warns: tuple[str, ...] = ()) -> Traced:
-    told = tracepoints.predicted(machine.events(load.level, load.param, CPU, vector))
+    told = cut.predicted(machine.events(load.level, load.param, CPU, vector))
     return Traced(vector, tuple(told), warns)
 
 
