@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from harness.build.probe import IMAGES
-from harness.places import user_cache
 from kvmodel.machine import exits as exits_model
 from kvmodel.machine.exits import Exit, Hypervisor, Mix, StuckError, Vmcs, counted, system_call, window
 from kvmodel.question.outcome import Kind
@@ -81,14 +81,12 @@ def test_windows_grow_by_the_call() -> None:
     assert exits[1] - exits[0] == 6 and exits[2] - exits[1] == 18
 
 
-def test_shadowed_fields_are_the_kernels() -> None:
-    trees = sorted(user_cache().glob("linux-source/*/arch/x86/kvm/vmx/vmcs_shadow_fields.h"))
-    if not trees:
-        pytest.skip("the kernel's source is not in the cache")
-    encodings = trees[0].parents[2] / "include/asm/vmx.h"
+def test_shadowed_fields_are_the_kernels(pinned_source: Path) -> None:
+    x86 = pinned_source / "arch" / "x86"
+    encodings, fields = x86 / "include/asm/vmx.h", x86 / "kvm/vmx/vmcs_shadow_fields.h"
     names = dict(re.findall(r"^\s+(\w+)\s+= (0x[0-9a-fA-F]{8}),", encodings.read_text(), re.MULTILINE))
     shadow: dict[str, set[int]] = {"RO": set(), "RW": set()}
-    for kind, name in re.findall(r"^SHADOW_FIELD_(R[OW])\((\w+),", trees[0].read_text(), re.MULTILINE):
+    for kind, name in re.findall(r"^SHADOW_FIELD_(R[OW])\((\w+),", fields.read_text(), re.MULTILINE):
         shadow[kind].add(int(names[name], 16))
     used = {
         value
