@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.build import Cache, rootfs, sha256
 from harness.errors import BuildError
-from harness.hosts.base import FILES, place
+from harness.hosts.transport import FILES, place
 
 ADDRESS: Final = 1 << 30  # bytes; nothing of firmware, loader or kernel is that far up
 BLOCK: Final = 8 << 20  # bytes of one block of the emulator's memory, the most it takes

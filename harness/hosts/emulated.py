@@ -16,9 +16,10 @@ from typing import Final
 
 from harness.build import Cache, rootfs
 from harness.errors import HostError
-from harness.hosts.base import Host, open_client
+from harness.hosts.base import Host
 from harness.hosts.boot import BLOCK, Boot
 from harness.hosts.console import Console, Warn
+from harness.hosts.login import open_client
 from harness.process import programs
 
 CPU_WITH_MBEC: Final = "corei7_icelake_u"  # boots fastest of those that have MBEC

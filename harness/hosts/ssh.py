@@ -14,9 +14,11 @@ from harness import protocol
 from harness.errors import HostError
 from harness.hosts import cpuinfo
 from harness.hosts.address import parse
-from harness.hosts.base import FILES, Host, open_client
+from harness.hosts.base import Host
 from harness.hosts.console import Recogniser, Warn
 from harness.hosts.cpuinfo import CpuInfo
+from harness.hosts.login import open_client
+from harness.hosts.transport import FILES
 from harness.process import PROGRESS
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.coverage.build import Instrumented
 from harness.coverage.counters import Counters
 from harness.coverage.session import FILE, CountingSession
-from harness.hosts.base import CommandResult
+from harness.hosts.channel import CommandResult
 from harness.questions.loads import Load
 from kvmodel.question.vector import ENVIRONMENTS
 from tests.harness.coverage.test_counters import stream

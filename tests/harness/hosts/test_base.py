@@ -11,7 +11,7 @@ import paramiko
 import pytest
 
 from harness.errors import HostError
-from harness.hosts import base
+from harness.hosts import transport
 from harness.hosts.base import Host
 from harness.hosts.console import Warn
 
@@ -75,6 +75,6 @@ def test_a_machine_that_dies_while_a_command_is_sent(host: Connected) -> None:
 
 
 def test_a_machine_that_is_silent(host: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "SILENCE", 1.0)
+    monkeypatch.setattr(transport, "SILENCE", 1.0)
     with pytest.raises(HostError, match="lab7 did not take the command 'true'"):
         host.run("true")

@@ -12,7 +12,7 @@ from harness.build import rootfs
 from harness.build.cache import Cache
 from harness.errors import BuildError
 from harness.hosts import boot
-from harness.hosts.base import place
+from harness.hosts.transport import place
 
 
 @pytest.fixture

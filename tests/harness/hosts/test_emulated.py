@@ -12,9 +12,10 @@ import pytest
 from harness.build import rootfs
 from harness.build.cache import Cache
 from harness.errors import HostError, InputError
-from harness.hosts.base import Parameters, open_client
 from harness.hosts.boot import Boot
 from harness.hosts.emulated import EmulatedHost, free_port
+from harness.hosts.kvm_modules import Parameters
+from harness.hosts.login import open_client
 from harness.hosts.ssh import SshHost
 
 

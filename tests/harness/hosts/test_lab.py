@@ -12,7 +12,7 @@ from harness.build.cache import Cache
 from harness.cli import main
 from harness.errors import HostError, InputError
 from harness.hosts import address, boot, cpuinfo
-from harness.hosts.base import CommandResult
+from harness.hosts.channel import CommandResult
 from harness.hosts.emulated import EmulatedHost
 from harness.hosts.lab import Lab
 from harness.hosts.ssh import SshHost

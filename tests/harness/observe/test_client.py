@@ -9,7 +9,7 @@ from harness.build import probe
 from harness.errors import HostError
 from harness.findings.departures import severity
 from harness.findings.group import weight
-from harness.hosts.base import CommandResult
+from harness.hosts.channel import CommandResult
 from harness.observe import client
 from harness.questions import client as client_vectors
 from harness.questions.core import core, full

@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from harness.errors import HostError
-from harness.hosts.base import CommandResult, Host
+from harness.hosts.base import Host
+from harness.hosts.channel import CommandResult
 from harness.observe import client, leftover_entries, livelock
 from kvmodel.question.outcome import Kind
 

@@ -10,7 +10,7 @@ import pytest
 from harness import protocol
 from harness.build.cache import Cache
 from harness.errors import HostError
-from harness.hosts.base import Parameters
+from harness.hosts.kvm_modules import Parameters
 from harness.observe import qemu
 from harness.observe.qmp import QmpEvent
 from harness.process import programs

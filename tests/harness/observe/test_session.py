@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HostError
-from harness.hosts.base import CommandResult, ModuleFiles, Parameters
+from harness.hosts.channel import CommandResult
+from harness.hosts.kvm_modules import ModuleFiles, Parameters
 from harness.observe.session import PARAM_FILE, Session
 from harness.questions.loads import Load
 from kvmodel.question.outcome import Kind, Outcome
