@@ -27,15 +27,15 @@ class CompileError(InputError):
 
 
 class InfraError(KvmirrorError):
-    """The machine, its network or a host. Exit code 4."""
+    """The machine, its network or a host failed. Exit code 4."""
 
 
 class FetchError(InfraError):
-    """A download that failed, or whose hash is not the pinned one."""
+    """A download failed, or its hash is not the pinned one."""
 
 
 class BuildError(InfraError):
-    """A build step that failed for a reason that is not the series (tools, disk)."""
+    """A build step failed for a reason that is not the series (tools, disk)."""
 
 
 class HostError(InfraError):

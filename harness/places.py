@@ -37,5 +37,5 @@ def user_state() -> Path:
 
 
 def user_config() -> Path:
-    """Where a user's settings are: kvmirror under $XDG_CONFIG_HOME, else under ~/.config."""
+    """A user's settings are in kvmirror under $XDG_CONFIG_HOME, else under ~/.config."""
     return _USER.user_config_path

@@ -28,23 +28,26 @@ _C = {"Q": "uint64_t", "I": "uint32_t", "H": "uint16_t", "B": "uint8_t"}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A fixed C struct: rows of (format character, array length, name, what it is)."""
+    """A record is a fixed C struct: rows of (format character, array length, name, what it is)."""
 
     name: str
     rows: tuple[tuple[str, int, str, str], ...]
 
     @property
     def packer(self) -> struct.Struct:
-        """The record's layout: little-endian, no padding (rows are ordered so that C adds none)."""
+        """The packer has the record's layout: little-endian, no padding (rows are ordered so that C adds none)."""
         return struct.Struct("<" + "".join(f"{n if n > 1 else ''}{f}" for f, n, _, _ in self.rows))
 
     @property
     def size(self) -> int:
-        """Bytes of one record."""
+        """One record has this many bytes."""
         return self.packer.size
 
     def offset(self, field: str) -> int:
-        """Where ``field`` lies in a record, in bytes; KeyError for a name that is none."""
+        """The field lies here in a record, in bytes.
+
+        Raises KeyError when ``field`` is none.
+        """
         at = 0
         for code, number, name, _ in self.rows:
             if name == field:
@@ -53,7 +56,10 @@ class Record:
         raise KeyError(field)
 
     def width(self, field: str) -> int:
-        """Bytes of one element of ``field``; KeyError for a name that is none."""
+        """One element of ``field`` has this many bytes.
+
+        Raises KeyError when ``field`` is none.
+        """
         return {name: struct.calcsize(f"<{code}") for code, _, name, _ in self.rows}[field]
 
     def pack(self, **values: int | tuple[int, ...]) -> bytes:
@@ -69,7 +75,7 @@ class Record:
         return self.packer.pack(*flat)
 
     def unpack(self, data: bytes | memoryview, offset: int = 0) -> dict[str, int | tuple[int, ...]]:
-        """The fields by name."""
+        """The function gives the fields by name."""
         flat = self.packer.unpack_from(data, offset)
         out: dict[str, int | tuple[int, ...]] = {}
         at = 0
@@ -241,7 +247,7 @@ def c_header(
     source: str = "harness/protocol.py",
     guard: str = "KVMIRROR_PROTOCOL_H",
 ) -> str:
-    """The C header that the probe is compiled with; with arguments that of another image."""
+    """The function gives the C header that the probe is compiled with; with arguments it is that of another image."""
     env = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     template = env.from_string(_HEADER_TEMPLATE)
     return template.render(constants=constants, records=records, c=_C, source=source, guard=guard)

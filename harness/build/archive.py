@@ -34,7 +34,7 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:~rc(\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class Debian:
-    """A kernel of the archive as the user named it, without ``debian:``."""
+    """This is a kernel of the archive as the user named it, without ``debian:``."""
 
     word: str
 
@@ -43,17 +43,20 @@ class Debian:
 
     @property
     def is_series(self) -> bool:
-        """Whether it is a series such as 7.2."""
+        """The word is a series such as 7.2: True."""
         return bool(_SERIES.fullmatch(self.word))
 
     @property
     def is_version(self) -> bool:
-        """Whether it names one version, such as 7.2.13 or 7.2.13-1."""
+        """The word is one version, such as 7.2.13 or 7.2.13-1: True."""
         return self.word[0].isdigit() and not self.is_series
 
 
 def named(text: str) -> Path | Debian:
-    """What ``--linux`` was given. InputError where a word behind ``debian:`` can be none."""
+    """The word that ``--linux`` was given is a path or a kernel of the archive.
+
+    Raises InputError when a word behind ``debian:`` can be none.
+    """
     if not text.startswith(PREFIX):
         return Path(text)
     word = text.removeprefix(PREFIX).replace("-rc", "~rc")
@@ -66,7 +69,9 @@ def named(text: str) -> Path | Debian:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A kernel source that a suite's signed index lists. ``version`` has Debian's revision; ``size`` in bytes."""
+    """This is a kernel source that a suite's signed index lists. ``version`` has Debian's revision; ``size`` in
+    bytes.
+    """
 
     version: str
     suite: str
@@ -76,12 +81,12 @@ class Offer:
 
     @property
     def upstream(self) -> str:
-        """The kernel's own version."""
+        """This is the kernel's own version, without Debian's revision."""
         return self.version.rpartition("-")[0]
 
     @property
     def series(self) -> str:
-        """Its first two numbers."""
+        """The series is the version's first two numbers."""
         return ".".join(self.upstream.partition("~")[0].split(".")[:2])
 
     @property
@@ -91,7 +96,7 @@ class Offer:
 
     @property
     def rank(self) -> tuple[tuple[int, ...], bool, str]:
-        """What sorts the newest last: the upstream version, then packages before tarballs."""
+        """The rank sorts the newest last: by the upstream version, then packages before tarballs."""
         match = _VERSION.match(self.upstream)
         major, minor, sub, rc = match.groups() if match else ("0", "0", "0", None)
         numbers = (int(major), int(minor), int(sub or 0), int(rc) if rc else 1 << 30)
@@ -102,7 +107,7 @@ class Offer:
 
 
 def packages(text: str, suite: str) -> Iterator[Offer]:
-    """The offers in paragraphs of a suite's index of binary packages."""
+    """The function gives the offers in paragraphs of a suite's index of binary packages."""
     for fields in fetch.stanzas(text):
         if re.fullmatch(r"linux-source-\d+\.\d+", fields.get("Package", "")):
             size, digest = int(fields["Size"]), fields["SHA256"]
@@ -110,7 +115,7 @@ def packages(text: str, suite: str) -> Iterator[Offer]:
 
 
 def tarballs(files: Iterable[fetch.SourceFile], suite: str) -> Iterator[Offer]:
-    """The offers among the files of a suite's source package linux."""
+    """The function gives the offers among the files of a suite's source package linux."""
     for file in files:
         if file.package == "linux" and re.fullmatch(r"linux_\S+\.orig\.tar\.\w+", file.name):
             yield Offer(file.version, suite, f"{file.directory}/{file.name}", file.size, file.sha256)
@@ -129,7 +134,9 @@ def choose(wanted: Debian, offers: Iterable[Offer]) -> list[Offer]:
 
 
 def listed(offers: Iterable[Offer]) -> str:
-    """What there is, a part a suite, newest first; versions that are there as upstream's tarball alone in brackets."""
+    """The lines say what there is, a part a suite, newest first; versions that are there as upstream's tarball alone
+    are in brackets.
+    """
     suites: dict[str, dict[str, bool]] = {}
     for offer in sorted(offers, key=lambda o: o.rank, reverse=True):
         there = suites.setdefault(offer.suite, {})
@@ -249,7 +256,10 @@ def _others(cache: Cache, asked: Sequence[str]) -> str:
 
 
 def tarball(cache: Cache, offer: Offer) -> Path:
-    """The source's tarball in the cache, verified by the signed index. FetchError where the archive has it no more."""
+    """The source's tarball is in the cache, verified by the signed index.
+
+    Raises FetchError when the archive has it no more.
+    """
 
     def build(folder: Path) -> None:
         with cache.tree(f"apt-{offer.suite}-kernels") as state:

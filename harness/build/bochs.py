@@ -59,7 +59,10 @@ def mends() -> list[Path]:
 
 
 def tarball(cache: Cache) -> Path:
-    """Debian's source tarball, by the signed index. FetchError with what else can be done."""
+    """Debian's source tarball is fetched and verified by the signed index.
+
+    Raises FetchError, which says what else can be done.
+    """
     try:
         return fetch.debian_source(cache, "bochs", f"{VERSION}+dfsg", SUITE, ".orig.tar.xz")
     except FetchError as error:
@@ -69,10 +72,13 @@ def tarball(cache: Cache) -> Path:
 
 
 def build(cache: Cache, mended: bool = True, exercise: Callable[[Path], object] | None = None) -> Path:
-    """The emulator's binary; built once for each set of inputs. FetchError, BuildError.
+    """The function gives the emulator's binary, built once for each set of inputs.
 
     With ``exercise`` it is compiled twice: that is given the first binary to run, and the second is optimised for
     what it did.
+
+    Raises FetchError when the source is not to be had.
+    Raises BuildError when it does not compile, or a patch of ours does not apply.
     """
     archive = tarball(cache)
     patches = mends() if mended else []
@@ -117,7 +123,10 @@ def _compile(src: Path, archive: Path, patches: Iterable[Path], flags: Iterable[
 
 
 def apply(patch: Path, src: Path) -> None:
-    """Apply one patch to the source in ``src``, without fuzz. BuildError names the patch and the hunks that fail."""
+    """One patch is applied to the source in ``src``, without fuzz.
+
+    Raises BuildError, which names the patch and the hunks that fail.
+    """
     argv = ["patch", "-p1", "--fuzz=0", "--forward", "--batch", "--no-backup-if-mismatch", "-i", str(patch)]
     done = programs.run(argv, cwd=src, check=False)
     if done.returncode:

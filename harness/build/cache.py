@@ -39,34 +39,39 @@ Key = Mapping[str, object] | str
 
 
 def default_root() -> Path:
-    """KVMIRROR_CACHE, else kvmirror under XDG_CACHE_HOME, else ~/.cache/kvmirror."""
+    """The cache is at KVMIRROR_CACHE, else in kvmirror under XDG_CACHE_HOME, else at ~/.cache/kvmirror."""
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen).expanduser().absolute()
     return places.user_cache()
 
 
 def digest(kind: str, key: Key) -> str:
-    """The name of the entry of ``kind`` with the inputs ``key``: 16 hexadecimal digits."""
+    """The digest names the entry of ``kind`` with the inputs ``key``: 16 hexadecimal digits."""
     text = json.dumps([kind, key if isinstance(key, str) else dict(key)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST]
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal."""
+    """The function gives a file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """What the last build of a kind took: seconds of wall time, and lines of its log. Zero: never built."""
+    """The record has what the last build of a kind took: seconds of wall time, and lines of its log. Zero:
+    never built.
+    """
 
     seconds: float = 0
     lines: int = 0
 
 
 class Cache:
-    """A build cache under ``root``; BuildError when the folder cannot be made."""
+    """A build cache has its entries, logs and working trees under ``root``.
+
+    Raises BuildError when the folder cannot be made.
+    """
 
     def __init__(self, root: Path | None = None, progress: Progress = PROGRESS) -> None:
         self.root = (root or default_root()).absolute()
@@ -87,7 +92,7 @@ class Cache:
         return self.root / "logs" / f"{name}.log"
 
     def lookup(self, kind: str, key: Key) -> Path | None:
-        """The finished entry, or None."""
+        """The function gives the finished entry, or None."""
         place = self.root / kind / digest(kind, key)
         return place if place.is_dir() else None
 
@@ -102,12 +107,13 @@ class Cache:
         title: str | None = None,
         record: str | None = None,
     ) -> Path:
-        """The folder of the finished build of ``kind`` with the inputs ``key``; made by ``build(folder)`` if missing.
+        """The function gives the folder of the finished build of ``kind`` with the inputs ``key``; ``build(folder)``
+        makes it if it is missing. ``needs`` is how many bytes of free disk the build wants. ``lines`` is a rough figure
+        for the lines of its log, for the estimate of the first build. The build writes its log to ``self.log(kind)``.
+        ``record`` is the name under which log and time are kept, where that is not the kind. Whatever ``build`` raises
+        leaves nothing behind but that log.
 
-        ``needs``: bytes of free disk the build wants (BuildError before it starts when there are fewer).
-        ``lines``: a rough figure for the lines of its log, for the estimate of the first build. The build writes its
-        log to ``self.log(kind)``. ``record``: the name under which log and time are kept, where that is not the kind.
-        Whatever ``build`` raises leaves nothing behind but that log.
+        Raises BuildError, before the build starts, when fewer than ``needs`` bytes are free.
         """
         place = self.root / kind / digest(kind, key)
         if place.is_dir():
@@ -139,7 +145,9 @@ class Cache:
 
     @contextlib.contextmanager
     def building(self, kind: str, *, title: str | None = None, lines: int = 0) -> Iterator[Task]:
-        """Progress of a build of ``kind`` with an estimate from the last one, and a fresh log; records what it took."""
+        """The block shows the progress of a build of ``kind``, with an estimate from the last one and a fresh log; what
+        it took is recorded.
+        """
         last = self.record(kind)
         log = self.log(kind)
         log.unlink(missing_ok=True)
@@ -148,7 +156,7 @@ class Cache:
         _write_json(self.root / "records" / f"{kind}.json", {"seconds": round(task.elapsed, 1), "lines": task.logged()})
 
     def record(self, kind: str) -> BuildRecord:
-        """What the last build of ``kind`` took."""
+        """The function gives what the last build of ``kind`` took."""
         try:
             data = json.loads((self.root / "records" / f"{kind}.json").read_text(encoding="utf-8"))
             return BuildRecord(float(data["seconds"]), int(data["lines"]))
@@ -213,7 +221,10 @@ class Cache:
         return file
 
     def room(self, needed: int, what: str) -> None:
-        """BuildError unless ``needed`` bytes are free on the cache's disk."""
+        """The cache's disk has room for ``needed`` bytes.
+
+        Raises BuildError when fewer are free.
+        """
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise BuildError(

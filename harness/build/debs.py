@@ -16,7 +16,10 @@ _RUNPATH = re.compile(r"\((?:RUNPATH|RPATH)\)\s+Library r(?:un)?path: \[([^]]+)\
 
 
 def unpack(debs: Iterable[Path], root: Path) -> None:
-    """The files of the packages under ``root``; no maintainer script runs. BuildError for a broken package."""
+    """The files of the packages are unpacked under ``root``; no maintainer script runs.
+
+    Raises BuildError for a broken package.
+    """
     for deb in debs:
         done = programs.run(["dpkg-deb", "-x", str(deb), str(root)], check=False)
         if done.returncode:
@@ -32,16 +35,19 @@ def _dynamic(file: Path) -> str:
 
 
 def needed(file: Path) -> set[str]:
-    """The sonames of the libraries that ``file`` itself names. BuildError where it is no ELF file."""
+    """The file itself needs the libraries with these sonames.
+
+    Raises BuildError when it is no ELF file.
+    """
     return {match[2] for match in _NEEDED.finditer(_dynamic(file))}
 
 
 def closure(root: Path, binaries: Iterable[str], stubs: Container[str] = ()) -> dict[str, Path]:
-    """The shared libraries that ``binaries`` (paths below ``root``) need, all the way: soname to the real file.
+    """The ``binaries`` (paths below ``root``) have these shared libraries, all the way: soname to the real file.
 
     What a library of ``stubs`` needs in its turn is not followed.
 
-    BuildError names a library that is nowhere under ``root``.
+    Raises BuildError, which names a library that is nowhere under ``root``.
     """
     found: dict[str, Path] = {}
     queue = [root / binary for binary in binaries]

@@ -59,7 +59,7 @@ Debug::NoLocking "true";
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a Debian source package, as the signed index has it. ``size`` in bytes."""
+    """This is a file of a Debian source package, as the signed index has it. ``size`` in bytes."""
 
     package: str
     version: str
@@ -96,7 +96,9 @@ def _is_debian(uri: str) -> bool:
 
 
 def mirror_of_one_line(text: str) -> list[str]:
-    """The addresses in sources of the one-line form, in order; comments and other archives left out."""
+    """The function gives the addresses in sources of the one-line form, in order; comments and other archives are left
+    out.
+    """
     found = []
     for line in text.splitlines():
         match = re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+\S+", line)
@@ -106,7 +108,9 @@ def mirror_of_one_line(text: str) -> list[str]:
 
 
 def mirror_of_deb822(text: str) -> list[str]:
-    """The addresses in sources of the deb822 form, in order; paragraphs with ``Enabled: no`` left out."""
+    """The function gives the addresses in sources of the deb822 form, in order; paragraphs with ``Enabled: no`` are
+    left out.
+    """
     found = []
     for fields in stanzas(text):
         lower = {name.lower(): value for name, value in fields.items()}
@@ -117,7 +121,7 @@ def mirror_of_deb822(text: str) -> list[str]:
 
 
 def mirror(etc: Path = Path("/etc/apt")) -> str:
-    """The machine's Debian archive, from its sources under ``etc``; deb.debian.org when they name none."""
+    """The machine has its Debian archive here, by its sources under ``etc``; without any it is deb.debian.org."""
     files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
     for file in files:
         try:
@@ -131,7 +135,10 @@ def mirror(etc: Path = Path("/etc/apt")) -> str:
 
 
 class Apt:
-    """apt with all its state in ``folder``; ``sources`` are one-line entries with @MIRROR@ for the archive."""
+    """This is apt with all its state in ``folder``; ``sources`` are one-line entries with @MIRROR@ for the archive.
+
+    Raises FetchError when Debian's keyring is missing.
+    """
 
     def __init__(self, folder: Path, sources: Sequence[str]) -> None:
         if not KEYRING.exists():
@@ -148,7 +155,10 @@ class Apt:
         (folder / "sources.list").write_text("".join(s.replace("@MIRROR@", signed) + "\n" for s in sources))
 
     def run(self, argv: Sequence[str], what: str, timeout: float = UPDATE_TIMEOUT) -> str:
-        """Run one of apt's programs; its standard output. FetchError says what could not be fetched and why."""
+        """One of apt's programs runs; the function gives its standard output.
+
+        Raises FetchError, which says what could not be fetched and why.
+        """
         words = [argv[0], "-c", str(self.folder / "apt.conf"), *argv[1:]]  # -c: read last, so that it has the last word
         done = programs.run(words, env={"APT_CONFIG": None}, check=False, timeout=timeout)
         if done.returncode:
@@ -156,23 +166,23 @@ class Apt:
         return done.stdout
 
     def update(self, what: str) -> None:
-        """Fetch and verify the indexes."""
+        """The indexes are fetched and verified."""
         self.run(["apt-get", "-q", "update"], what)
 
     def source_files(self, package: str) -> list[SourceFile]:
-        """The files of every version of source package ``package`` in the indexes."""
+        """The function gives the files of every version of source package ``package`` in the indexes."""
         text = self.run(["apt-cache", "showsrc", "--only-source", package], f"the index entry of {package}")
         return source_files(text)
 
     def download(self, uri: str, target: Path, digest: str) -> None:
-        """One file with its SHA-256, checked by apt and once more here."""
+        """One file is downloaded; its SHA-256 is checked by apt and once more here."""
         argv = [HELPER, "-q", "download-file", uri, str(target), f"SHA256:{digest}"]
         self.run(argv, uri.rpartition("/")[2], FILE_TIMEOUT)
         check(target, digest)
 
 
 def reason(stderr: str) -> str:
-    """apt's own reasons as one sentence, and the mend."""
+    """The function gives apt's own reasons as one sentence, and the mend."""
     lines = [line.removeprefix("E: ").strip() for line in stderr.splitlines() if line.startswith("E:")]
     text = "; ".join(dict.fromkeys(lines)) or programs.tail(stderr, 3) or "apt gave no reason"
     mend = "check the network, the proxy and the mirror in this machine's apt sources"
@@ -182,7 +192,7 @@ def reason(stderr: str) -> str:
 
 
 def source_files(text: str) -> list[SourceFile]:
-    """The files that source stanzas list, with the SHA-256 of each."""
+    """The function gives the files that source stanzas list, with the SHA-256 of each."""
     found = []
     for fields in stanzas(text):
         for line in fields.get("Checksums-Sha256", "").split("\n"):
@@ -203,7 +213,10 @@ def source_files(text: str) -> list[SourceFile]:
 
 
 def check(path: Path, digest: str) -> None:
-    """FetchError, and the file removed, unless its SHA-256 is ``digest``."""
+    """The file's SHA-256 is ``digest``; a file with another one is removed.
+
+    Raises FetchError when it is another one.
+    """
     seen = sha256(path)
     if seen != digest:
         path.unlink(missing_ok=True)
@@ -213,10 +226,13 @@ def check(path: Path, digest: str) -> None:
 def debian_source(
     cache: Cache, package: str, version_prefix: str, suite: str, file_suffix: str, pinned: str | None = None
 ) -> Path:
-    """A file of a source package of ``suite``, by the signed index; kept in the cache, later calls need no network.
+    """The function gives a file of a source package of ``suite``, by the signed index; it is kept in the cache, so that
+    later calls need no network.
 
     The version begins with ``version_prefix``, the file's name ends in ``file_suffix``. With ``pinned``, a SHA-256,
     only that file will do.
+
+    Raises FetchError when the archive has no such file, or its SHA-256 is another one.
     """
     key = {"package": package, "version": version_prefix, "suite": suite, "file": file_suffix, "sha256": pinned}
     names: list[str] = []
@@ -259,7 +275,7 @@ def debian_source(
 
 @dataclass(frozen=True, slots=True)
 class Deb:
-    """A Debian binary package that was fetched."""
+    """This is a Debian binary package that was fetched."""
 
     name: str
     version: str

@@ -66,7 +66,7 @@ Linux = Path | Debian
 
 @dataclass(frozen=True, slots=True)
 class BaseKernel:
-    """The base as built.
+    """This is the base as built.
 
     ``bzimage``, ``config``, ``symvers``: files of the cache entry. ``pristine``: the source as unpacked, read only
     by convention. ``source_dir`` and ``build_dir``: the working source and its O= tree, to be used inside
@@ -86,12 +86,12 @@ class BaseKernel:
 
     @property
     def fragment(self) -> Path:
-        """The settings that the configuration was made from."""
+        """The configuration was made from these settings."""
         return self.config.with_name("fragment")
 
     @property
     def tree(self) -> str:
-        """The name of the working tree in the cache."""
+        """The working tree has this name in the cache."""
         return f"linux-{self.key}"
 
 
@@ -106,10 +106,10 @@ class _Origin:
 
 
 def source(cache: Cache, linux: Linux | None = None) -> Path:
-    """The unpacked source: Linux 6.12.8, or what ``linux`` names.
+    """The function gives the unpacked source: Linux 6.12.8, or what ``linux`` names.
 
-    FetchError when a kernel of the archive is neither in the cache nor to be had; InputError when ``linux`` is no
-    kernel source.
+    Raises FetchError when a kernel of the archive is neither in the cache nor to be had.
+    Raises InputError when ``linux`` is no kernel source.
     """
     origin = _origin(cache, linux)
     return cache.entry(SOURCE_KIND, origin.key, origin.make, needs=origin.room, title=origin.title)
@@ -209,12 +209,15 @@ def compiler(cache: Cache) -> tuple[str, dict[str, str | None]]:
 
 
 def compiler_version() -> str:
-    """The first line that gcc says of itself."""
+    """The function gives the first line that gcc says of itself."""
     return programs.run(["gcc", "--version"]).stdout.splitlines()[0]
 
 
 def jobs() -> int:
-    """How many compilations at once: KVMIRROR_JOBS, else one a processor this process may use."""
+    """The function gives how many compilations run at once: KVMIRROR_JOBS, else one a processor this process may use.
+
+    Raises InputError when KVMIRROR_JOBS is no number of jobs.
+    """
     text = os.environ.get("KVMIRROR_JOBS", "")
     if text and not (text.isdigit() and int(text)):
         raise InputError(f"KVMIRROR_JOBS={text!r} is no number of jobs; set it to 1 or more, or unset it")
@@ -232,10 +235,11 @@ def make(
     variables: Iterable[str] = (),
     env: programs.Env | None = None,
 ) -> programs.Completed:
-    """Run the kernel's make for ``targets``; its output is appended to ``log``.
+    """The function runs the kernel's make for ``targets``; its output is appended to ``log``. ``variables`` are
+    NAME=VALUE for make, ``env`` is for its environment.
 
-    ``variables``: NAME=VALUE for make; ``env``: for its environment. ``error`` is raised, with the compiler's own
-    lines, when it fails.
+    Raises ``error``, with the compiler's own lines, when the source does not compile.
+    Raises BuildError when make fails for another reason.
     """
     cc, cc_env = compiler(cache)
     argv = ["make", "-C", str(source_dir), f"O={build_dir}", f"-j{jobs()}", "LOCALVERSION=", f"CC={cc}"]
@@ -253,7 +257,7 @@ def make(
 
 
 def compiler_errors(log: Path, limit: int = 20) -> list[str]:
-    """The lines of a build log that say what is wrong with the source: errors of compiler, linker and modpost."""
+    """These lines of a build log tell what is wrong with the source: errors of compiler, linker and modpost."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -326,9 +330,12 @@ def built(cache: Cache, linux: Linux | None = None) -> BaseKernel | None:
 
 
 def base(cache: Cache, linux: Linux | None = None) -> BaseKernel:
-    """The base kernel, built if it is not there, with its working tree ready for levels.
+    """The function gives the base kernel, built if it is not there, with its working tree ready for levels.
 
-    FetchError, InputError (``linux``), CompileError (a source of the user's that does not compile), BuildError.
+    Raises FetchError when the source is not to be had.
+    Raises InputError when ``linux`` is no kernel source.
+    Raises CompileError when a source of the user's does not compile.
+    Raises BuildError when the machine cannot build it.
     """
     pristine = source(cache, linux)
     key, inputs, tree = _place(cache, pristine)
@@ -391,7 +398,7 @@ def _build(cache: Cache, pristine: Path, tree: Path, error: type[BuildError] | t
 
 @contextlib.contextmanager
 def working(cache: Cache, kernel: BaseKernel) -> Iterator[BaseKernel]:
-    """The working source and build tree, the caller's alone in the block.
+    """The working source and build tree are the caller's alone in the block.
 
     The source is as the last user left it: call ``restore()`` for the files that may differ.
     """
@@ -400,7 +407,7 @@ def working(cache: Cache, kernel: BaseKernel) -> Iterator[BaseKernel]:
 
 
 def restore(kernel: BaseKernel, paths: Iterable[str]) -> list[str]:
-    """Make the named files of the working source as in the pristine one; the names of those that were not.
+    """The named files of the working source become as in the pristine one; the function gives those that were not.
 
     A file that comes back gets a new time stamp, so that make sees the change.
     """

@@ -45,7 +45,7 @@ _MODPOST = re.compile(r"^WARNING: (?:modpost: )?(?P<text>.*)$", re.M)
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """The modules of a level and what their build said.
+    """The record has the modules of a level and what their build said.
 
     ``level`` is k for patches 1 to k, None for another set. ``irqbypass`` is None where the image has it built in.
     ``warnings``: compiler and modpost warnings without line numbers. ``image_objects``: objects of the base image that
@@ -65,12 +65,12 @@ class Modules:
 
     @property
     def folder(self) -> Path:
-        """The cache entry."""
+        """The modules lie in this cache entry."""
         return self.kvm.parent
 
     @property
     def log(self) -> Path:
-        """The build's log."""
+        """The build's log is here."""
         return self.folder / "build.log"
 
 
@@ -82,10 +82,12 @@ def build(
     linux: kernel.Linux | None = None,
     need_image: bool = True,
 ) -> dict[int, Modules]:
-    """The modules of the ``wanted`` levels (default: all), by level; built where the cache has none.
+    """The function gives the modules of the ``wanted`` levels (default: all), by level, and builds those that the cache
+    has not.
 
-    SeriesError where a patch does not apply, CompileError with the compiler's lines where a level does not compile,
-    InputError where the base image cannot serve a level (unless ``need_image`` is false).
+    Raises SeriesError when a patch does not apply.
+    Raises CompileError, with the compiler's lines, when a level does not compile.
+    Raises InputError when the base image cannot serve a level (unless ``need_image`` is false).
     """
     levels = sorted(set(range(series.last + 1) if wanted is None else wanted))
     base = kernel.base(cache, linux)
@@ -102,7 +104,7 @@ def build(
 
 
 def missing(cache: Cache, series: Series, wanted: Iterable[int], *, linux: kernel.Linux | None = None) -> list[int]:
-    """Those of the ``wanted`` levels that the cache has no modules of."""
+    """The cache has no modules of these, of the ``wanted`` levels."""
     levels = sorted(set(wanted))
     base = kernel.base(cache, linux)
     every = _every(base, series, levels)
@@ -118,7 +120,10 @@ def _every(base: BaseKernel, series: Series, levels: Iterable[int]) -> list[Stat
 def modules(
     cache: Cache, series: Series, level: int | Collection[int], *, linux: kernel.Linux | None = None
 ) -> Modules:
-    """The modules of one level, or of exactly the patches given. Exceptions as ``build``."""
+    """The function gives the modules of one level, or of exactly the patches given.
+
+    Raises what ``build`` raises.
+    """
     if isinstance(level, int):
         series.numbers(level)
         return build(cache, series, [level], linux=linux)[level]
@@ -141,7 +146,7 @@ def _changes(base: BaseKernel, state: State) -> State:
 
 
 def key_of(base: BaseKernel, state: State) -> dict[str, object]:
-    """What the modules of a level depend on: the base (source, configuration, compiler) and the changed files."""
+    """The modules of a level depend on this: the base (source, configuration, compiler) and the changed files."""
     files = {
         path: None if data is None else digest("file", data.decode("latin-1"))
         for path, data in _changes(base, state).items()
@@ -209,7 +214,7 @@ def _build(cache: Cache, base: BaseKernel, changes: State, folder: Path, name: s
 
 
 def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> programs.Completed:
-    """Run make in the working tree; its output goes to ``log``, its status is the caller's to judge."""
+    """The function runs make in the working tree; its output goes to ``log``, its status is the caller's to judge."""
     cc, env = kernel.compiler(cache)
     argv = [
         "make",
@@ -230,9 +235,12 @@ def make(cache: Cache, base: BaseKernel, targets: list[str], log: Path) -> progr
 
 
 def naive(cache: Cache, series: Series, level: int, *, linux: kernel.Linux | None = None) -> float:
-    """Seconds of wall time that a level takes the naive way: the whole kernel from a clean tree, nothing reused.
+    """A level takes this many seconds of wall time the naive way: the whole kernel from a clean tree, nothing reused.
 
-    For comparison only; what it builds is thrown away. CompileError, BuildError.
+    For comparison only; what it builds is thrown away.
+
+    Raises CompileError when the level does not compile.
+    Raises BuildError when the machine cannot build it.
     """
     base = kernel.base(cache, linux)
     changes = _changes(base, level_state(series, base.pristine, level))
@@ -260,13 +268,14 @@ def compiler_lines(text: str, limit: int = 20) -> list[str]:
 
 
 def warnings(text: str) -> set[str]:
-    """The warnings of a build log without line numbers: ``file: text``."""
+    """A build log has these warnings, without line numbers: ``file: text``."""
     found = {f"{m['file']}: {m['text']}" for m in _WARNING.finditer(text)}
     return found | {f"modpost: {m['text']}" for m in _MODPOST.finditer(text)}
 
 
 def into_source(base: BaseKernel, changes: State) -> list[str]:
-    """Make the working source the base with ``changes``; the files written. Only what differs gets a new time stamp.
+    """The working source becomes the base with ``changes``; the function gives the files written. Only what differs
+    gets a new time stamp.
 
     A note beside the source names the files that may differ from the base's; it is written first, so that a run that
     dies here is put right by the next one.
@@ -299,7 +308,7 @@ def _write(note: Path, paths: list[str]) -> None:
 
 
 def image_objects(base: BaseKernel, paths: Collection[str]) -> dict[str, str]:
-    """The image's objects that are made from one of ``paths``, with the command that makes each.
+    """The function gives the image's objects that are made from one of ``paths``, with the command that makes each.
 
     kbuild notes an object's dependencies and its command in a .cmd file beside it.
     """
@@ -329,7 +338,7 @@ def _listed(order: Path, build_dir: Path) -> list[str]:
 
 
 def serve(cache: Cache, base: BaseKernel, changes: State, folder: Path) -> tuple[list[str], list[str]]:
-    """Compile the image's objects that see a changed file from the working source, and compare them with the base's.
+    """The image's objects that see a changed file are compiled from the working source and compared with the base's.
 
     The names of those objects, and of those that differ. The compiler's own output is compared, without the passes
     kbuild runs over an object afterwards, from both sources alike.

@@ -26,7 +26,8 @@ Way = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One need. ``ways``: settings, the preferred way first; ``without``: what falls away where no way is taken.
+    """This is one need. ``ways``: settings, the preferred way first; ``without``: what falls away where no way is
+    taken.
 
     ``required``: nothing runs without it. ``where_known``: it counts only for a kernel whose Kconfig has the symbols,
     since others have the thing without asking.
@@ -41,7 +42,7 @@ class Need:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """The symbols of all ways."""
+        """The function gives the symbols that any of the ways sets."""
         return frozenset(setting.partition("=")[0] for way in self.ways for setting in way)
 
 
@@ -94,13 +95,13 @@ def key(needs: Sequence[Need]) -> list[object]:
 
 
 def line(setting: str) -> str:
-    """A setting as a .config has it."""
+    """This is a setting as a .config has it."""
     name, value = setting.split("=")
     return f"# CONFIG_{name} is not set" if value == "n" else f"CONFIG_{name}={value}"
 
 
 def fragment(ways: Sequence[Way]) -> str:
-    """The lines of some ways, each once."""
+    """The fragment has the lines of some ways, each once."""
     return "".join(f"{text}\n" for text in dict.fromkeys(line(setting) for way in ways for setting in way))
 
 
@@ -110,7 +111,7 @@ def plain(needs: Sequence[Need]) -> str:
 
 
 def untaken(way: Way, config: str) -> tuple[str, ...]:
-    """The settings of a way that a .config has otherwise, each with what it has."""
+    """A .config has these settings of a way otherwise; the function gives each with what it has."""
     have = dict(re.findall(r"^CONFIG_(\w+)=(.*)$", config, re.M))
     pairs = (setting.split("=") for setting in way)
     return tuple(f"CONFIG_{name}={value} is {have.get(name, 'n')}" for name, value in pairs
@@ -118,7 +119,7 @@ def untaken(way: Way, config: str) -> tuple[str, ...]:
 
 
 def known(tree: Path, symbols: Collection[str]) -> frozenset[str]:
-    """Those of the symbols that some Kconfig file of a source tree defines."""
+    """Some Kconfig file of a source tree defines these of the symbols."""
     pattern = re.compile(rf"^\s*(?:menu)?config\s+({'|'.join(map(re.escape, sorted(symbols)))})\s*$", re.M)
     found: set[str] = set()
     for path in tree.rglob("Kconfig*"):
@@ -128,7 +129,7 @@ def known(tree: Path, symbols: Collection[str]) -> frozenset[str]:
 
 
 def settle(needs: Sequence[Need], there: Collection[str], configure: Callable[[str], str]) -> Settled:
-    """Find each need's first way that a tree takes.
+    """Each need is given its first way that a tree takes.
 
     ``there``: the symbols that its Kconfig defines; ``configure``: configures the tree with a fragment and gives back
     its .config.

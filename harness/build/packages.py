@@ -16,21 +16,21 @@ FOLDERS: Final = "/usr/sbin:/sbin"  # where a user's PATH may not lead
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Debian package and what shows that it is there: a program's name or a pattern of a file's path."""
+    """This is a Debian package and what shows that it is there: a program's name or a pattern of a file's path."""
 
     name: str
     sign: str
 
     @property
     def present(self) -> bool:
-        """Whether the program or the file is there."""
+        """The program or the file is there: True."""
         if self.sign.startswith("/"):
             return any(Path("/").glob(self.sign[1:]))
         return bool(shutil.which(self.sign) or shutil.which(self.sign, path=FOLDERS))
 
 
 def packages(text: str | None = None) -> list[Package]:
-    """The list in packages.txt (or ``text`` of that form)."""
+    """The function gives the list in packages.txt (or ``text`` of that form)."""
     if text is None:
         text = LIST.read_text(encoding="utf-8")
     found = []
@@ -43,7 +43,11 @@ def packages(text: str | None = None) -> list[Package]:
 
 
 def require(wanted: list[Package] | None = None, target: str = "setup") -> None:
-    """BuildError that names every package missing and how to get it: by make's ``target``, or by hand."""
+    """Every package is there.
+
+    Raises BuildError when one is missing; it names every such package and how to get it: by make's ``target``, or by
+    hand.
+    """
     missing = [p.name for p in (packages() if wanted is None else wanted) if not p.present]
     if missing:
         raise BuildError(

@@ -18,16 +18,20 @@ CLIENT_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
 def compiler() -> str:
-    """The C compiler's version: part of the keys."""
+    """The function gives the C compiler's version, which is part of the keys."""
     return programs.run(["gcc", "-dumpfullversion", "-dumpmachine"], error=BuildError).stdout.strip()
 
 
 def sources(folder: Path) -> dict[str, str]:
+    """The function gives the program's C sources and headers by their path, which are part of its key."""
     return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def check_multiboot(image: bytes) -> None:
-    """BuildError unless ``image`` is an ELF32 with a Multiboot 1 header where loaders look for it."""
+    """The image is an ELF32 with a Multiboot 1 header where loaders look for it.
+
+    Raises BuildError when it is not.
+    """
     if image[:5] != b"\x7fELF\x01":
         raise BuildError("the probe is not an ELF32 file: QEMU's Multiboot loader refuses any other")
     for at in range(0, min(len(image), MULTIBOOT_WITHIN) - 12, 4):
@@ -38,7 +42,10 @@ def check_multiboot(image: bytes) -> None:
 
 
 def build(cache: Cache) -> Path:
-    """``probe.elf``: the L1 hypervisor, for QEMU's ``-kernel`` and for mboot.c32. BuildError with gcc's lines."""
+    """The function builds ``probe.elf``: the L1 hypervisor, for QEMU's ``-kernel`` and for mboot.c32.
+
+    Raises BuildError, with gcc's lines, when it does not compile.
+    """
     key = {"sources": sources(IMAGES / "probe"), "protocol": protocol.c_header(), "compiler": compiler()}
 
     def make(folder: Path) -> None:
@@ -53,7 +60,10 @@ def build(cache: Cache) -> Path:
 
 
 def client(cache: Cache) -> Path:
-    """``kvmclient``: the static user of /dev/kvm that runs on the host. BuildError with gcc's lines."""
+    """The function builds ``kvmclient``: the static user of /dev/kvm that runs on the host.
+
+    Raises BuildError, with gcc's lines, when it does not compile.
+    """
     source = IMAGES / "client"
     key = {"sources": sources(source), "flags": " ".join(CLIENT_FLAGS), "compiler": compiler()}
 
@@ -64,7 +74,11 @@ def client(cache: Cache) -> Path:
 
 
 def memio(cache: Cache) -> Path:
-    """``memio``: L1's memory seen from the host, static, for a host that is not our image. BuildError as above."""
+    """The function builds ``memio``, which shows L1's memory to the host; it is static, for a host that is not our
+    image.
+
+    Raises BuildError, with gcc's lines, when it does not compile.
+    """
     source = IMAGES / "rootfs" / "memio.c"
     key = {"source": sha256(source), "flags": " ".join(CLIENT_FLAGS), "compiler": compiler()}
 

@@ -64,13 +64,13 @@ _ISOLINUX: Final = (Path("/usr/lib/ISOLINUX"), Path("/usr/lib/syslinux/modules/b
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The cache's SSH keys, Ed25519: the host's (dropbear's own format) and the client's (OpenSSH's)."""
+    """The cache has its SSH keys, Ed25519: the host's (dropbear's own format) and the client's (OpenSSH's)."""
 
     folder: Path
 
     @property
     def host_private(self) -> Path:
-        """The server's key, in the image only."""
+        """The server's key is in the image only."""
         return self.folder / "host_key"
 
     @property
@@ -80,12 +80,12 @@ class Keys:
 
     @property
     def client_private(self) -> Path:
-        """The client's key file, mode 600."""
+        """The client's key file has mode 600."""
         return self.folder / "client_key"
 
     @property
     def client_public(self) -> str:
-        """The line for authorized_keys."""
+        """This is the line for authorized_keys."""
         return (self.folder / "client_key.pub").read_text().strip()
 
 
@@ -111,19 +111,19 @@ class Cpio:
         self._file.write(b"\0" * (-(110 + len(encoded)) % 4) + data + b"\0" * (-len(data) % 4))
 
     def folder(self, name: str) -> None:
-        """A directory, mode 755 (700 for root's own)."""
+        """A directory is added, mode 755 (700 for root's own)."""
         self._entry(name, stat.S_IFDIR | (0o700 if name.startswith("root") else 0o755), b"")
 
     def file(self, name: str, data: bytes, mode: int = 0o644) -> None:
-        """A regular file."""
+        """A regular file is added."""
         self._entry(name, stat.S_IFREG | mode, data)
 
     def link(self, name: str, target: str) -> None:
-        """A symbolic link."""
+        """A symbolic link is added."""
         self._entry(name, stat.S_IFLNK | 0o777, target.encode())
 
     def device(self, name: str, major: int, minor: int) -> None:
-        """A character device, mode 600."""
+        """A character device is added, mode 600."""
         self._entry(name, stat.S_IFCHR | 0o600, b"", (major, minor))
 
 
@@ -155,7 +155,7 @@ def _make_keys(folder: Path) -> None:
 
 
 def keys(cache: Cache) -> Keys:
-    """The cache's SSH keys, made at first use."""
+    """The cache has these SSH keys, which are made at first use."""
     return Keys(cache.entry("ssh-keys", "1", _make_keys))
 
 
@@ -173,7 +173,10 @@ def packages(cache: Cache) -> list[fetch.Deb]:
 
 
 def qemu_version(cache: Cache) -> str:
-    """Debian's version of the QEMU in the image, for the provenance."""
+    """The function gives Debian's version of the QEMU in the image, for the provenance.
+
+    Raises BuildError when no package of it was fetched.
+    """
     for deb in packages(cache):
         if deb.name == PACKAGES[0]:
             return deb.version
@@ -243,7 +246,11 @@ def pack(archive: Path, to: Path) -> None:
 
 
 def initramfs(cache: Cache) -> Path:
-    """The compressed initramfs; BuildError or FetchError when it cannot be made."""
+    """The function gives the compressed initramfs.
+
+    Raises BuildError when it cannot be made.
+    Raises FetchError when a package cannot be had.
+    """
     ssh, fetched, busybox = keys(cache), packages(cache), _busybox()
     key = _digest(
         Path(__file__).read_bytes(),
@@ -281,7 +288,11 @@ def _syslinux(name: str) -> Path:
 
 
 def make_iso(folder: Path, files: dict[str, Path], menu: str, modules: Iterable[str]) -> None:
-    """``folder``/image.iso, booted by isolinux with ``menu``, holding ``files`` by their names there."""
+    """The function makes ``folder``/image.iso, booted by isolinux with ``menu``, holding ``files`` by their names
+    there.
+
+    Raises BuildError when the ISO's tools fail.
+    """
     tree = folder / "tree"
     tree.mkdir()
     for name in ("isolinux.bin", *modules):

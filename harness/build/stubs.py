@@ -32,9 +32,10 @@ def _symbols(file: Path, defined: bool) -> dict[str, tuple[str, str]]:
 
 
 def make(program: Path, library: Path, soname: str, folder: Path, answering: Collection[str] = ()) -> Path:
-    """``folder``/``soname``: what ``program`` asks of ``library``, and no more. ``answering`` return 0, no more.
+    """The function makes ``folder``/``soname``, which has what ``program`` asks of ``library``, and no more.
+    ``answering`` return 0, no more.
 
-    BuildError where it asks for data (a stub could only answer it wrongly), or where the compiler refuses.
+    Raises BuildError where it asks for data (a stub could only answer it wrongly), or where the compiler refuses.
     """
     offered = _symbols(library, defined=True)
     asked = {n: version for n, (_, version) in _symbols(program, defined=False).items() if n in offered}

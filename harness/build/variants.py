@@ -33,7 +33,9 @@ _MISSING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """A level without ``patch``: what else stays out, how and why, and its modules (None: ``why`` there are none)."""
+    """This is a level without ``patch``: what else stays out, how and why, and its modules (None: ``why`` there are
+    none).
+    """
 
     level: int
     patch: int
@@ -44,7 +46,10 @@ class Without:
 
 
 def build(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int) -> Without:
-    """The modules of ``level`` without ``patch``, from the cache where they were built before. BuildError."""
+    """The function gives the modules of ``level`` without ``patch``, from the cache where they were built before.
+
+    Raises BuildError when the machine cannot build them.
+    """
 
     def find(folder: Path) -> None:
         found = _find(cache, base, series, level, patch)

@@ -17,8 +17,11 @@ UNKNOWN: Final = "unknown"
 
 
 def of(linux: Path | None) -> dict[str, str]:
-    """Version and hash of the kernel that ``linux`` names: a tarball, a git tree (its HEAD) or a folder; without one,
-    of the kernel that is built by default. InputError where it is no kernel."""
+    """The function gives version and hash of the kernel that ``linux`` names: a tarball, a git tree (its HEAD) or a
+    folder. Without ``linux`` it is the kernel that is built by default.
+
+    Raises InputError when it is no kernel.
+    """
     if linux is None:
         return {"version": pinned.VERSION, "sha256": pinned.SHA256}
     linux = linux.expanduser().absolute()
@@ -35,8 +38,9 @@ def of(linux: Path | None) -> dict[str, str]:
 
 
 def of_line(line: CommitLine) -> dict[str, str]:
-    """Version and commit on which a range of commits stands, whatever is checked out; the version is ``unknown`` where
-    that commit is no kernel."""
+    """The function gives version and commit on which a range of commits stands, whatever is checked out; the version is
+    ``unknown`` where that commit is no kernel.
+    """
     try:
         return {"version": pinned.version(line.makefile, "it"), "commit": line.base}
     except InputError:

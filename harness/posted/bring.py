@@ -36,10 +36,11 @@ class Imported:
 
 
 def bring_in(source: str, target: Path, *, linux: Path | None = None, version: int | None = None) -> Imported:
-    """Make ``target`` a series folder of the mails of ``source``, or of the range of commits that it is of ``linux``.
+    """The mails of ``source`` become the series folder ``target``, or the range of commits of ``linux`` that it names.
 
-    ``version`` chooses one of several. SeriesError and InputError name what is refused, and why; then nothing is left
-    at ``target``.
+    ``version`` chooses one of several.
+
+    Raises SeriesError or InputError, naming what is refused and why; then nothing is left at ``target``.
     """
     target = target.expanduser().absolute()
     _free(target)
@@ -153,7 +154,7 @@ def _claim(mail: Mail, known: model.MirroredPatch | None) -> Claim:
 
 
 def file_name(number: int, subject: str) -> str:
-    """As git format-patch names it, but for the length."""
+    """The file has the name that git format-patch gives it, but for the length."""
     return f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', subject).strip('-')[:52].strip('-') or 'patch'}.patch"
 
 

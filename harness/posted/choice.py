@@ -71,10 +71,11 @@ class _Posting:
 
 
 def choose(letters: Sequence[Letter], version: int | None = None) -> Chosen:
-    """The series among ``letters``: its newest version, or ``version``.
+    """The function chooses the series among ``letters``: its newest version, or ``version``.
 
-    SeriesError, naming mails or series, where a patch is missing or there twice, where there are two series, or none.
-    InputError for a version that is not there.
+    Raises SeriesError, naming mails or series, when a patch is missing or there twice, when there are two series, or
+    none.
+    Raises InputError when the version is not there.
     """
     notes: list[str] = []
     single = _without_copies(letters, notes)

@@ -25,9 +25,10 @@ _BASE = re.compile(r"(?m)^(base-commit|change-id|prerequisite-[a-z-]+):[ \t]*(\S
 
 @dataclass(frozen=True)
 class Letter:
-    """A mail of a box. ``subject`` is whole and on one line; ``tag`` is what it says. ``sender`` is the address that
-    posted it, which need not be its author's. ``mail`` is its patch, None where it has none. ``trouble``: why it cannot
-    be read. ``trailers``: base-commit and what else git and b4 say of the base, in order."""
+    """This is a mail of a box. ``subject`` is whole and on one line; ``tag`` is what it says. ``sender`` is the address
+    that posted it, which need not be its author's. ``mail`` is its patch, None where it has none. ``trouble``: why it
+    cannot be read. ``trailers``: base-commit and what else git and b4 say of the base, in order.
+    """
 
     name: str
     subject: str
@@ -44,17 +45,20 @@ class Letter:
 
     @property
     def called(self) -> str:
-        """Where it is and its subject, for messages."""
+        """Messages tell of the mail by where it is and its subject."""
         return f"{harmless(self.name)} ({harmless(self.subject, 100)!r})" if self.subject else harmless(self.name)
 
 
 def letters(data: bytes, name: str) -> list[Letter]:
-    """The mail ``data``, and the mails attached to it, each read."""
+    """The function reads the mail ``data``, and the mails attached to it."""
     return list(_all(parts.opened(data, name)))
 
 
 def one(data: bytes, name: str) -> Mail:
-    """The one patch that ``data`` is. SeriesError where it is none, or several, or cannot be read."""
+    """The function gives the one patch that ``data`` is.
+
+    Raises SeriesError when it is none, or several, or cannot be read.
+    """
     found = letters(data, name)
     patches = [letter.mail for letter in found if letter.mail]
     if len(patches) == 1 and patches[0] is not None:

@@ -10,10 +10,11 @@ from harness.series import Series, folder
 
 
 def opened(series: Path | None, on: str | None = None, linux: kernel.Linux | None = None) -> Series:
-    """The series of the folder ``series`` (None: ours) on the patches of ``on``.
+    """The function gives the series of the folder ``series`` (None: ours) on the patches of ``on``.
 
-    ``on`` is a series folder, an mbox or a folder of mails, or a range A..B of the git tree ``linux``. SeriesError and
-    InputError as ``folder.read`` and ``bring.bring_in`` have them.
+    ``on`` is a series folder, an mbox or a folder of mails, or a range A..B of the git tree ``linux``.
+
+    Raises what ``folder.read`` and ``bring.bring_in`` raise: SeriesError and InputError.
     """
     made = folder.read(series) if series is not None else folder.read()
     return made if on is None else folder.standing_on(made, _below(on, linux))

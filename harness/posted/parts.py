@@ -59,7 +59,7 @@ class _TroubleError(Exception):
 
 
 def opened(data: bytes, name: str) -> Opened:
-    """Open a mail, whatever is in it."""
+    """The function opens a mail, whatever is in it."""
     data = re.sub(rb"\A\s*>?From [^\n]*\n", b"", data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n"))
     head = re.match(rb"(?:[^\n]+\n)*", data[: MAX_HEADER + 1])
     top = head[0] if head else b""

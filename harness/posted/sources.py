@@ -33,7 +33,7 @@ _TRACKED: Final = "--- b4-submit-tracking ---"
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """One mail as found, and where."""
+    """This is one mail as found, and where."""
 
     name: str
     data: bytes
@@ -41,7 +41,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source has: mails to be read, and what was not read, with why."""
+    """A source has this: mails to be read, and what was not read, with why."""
 
     mails: tuple[Raw, ...]
     left_out: tuple[str, ...] = ()
@@ -75,9 +75,10 @@ def is_range(source: str) -> bool:
 
 
 def gather(source: str) -> Found:
-    """The mails of a box, of a folder, or (``-``) of standard input.
+    """The function gives the mails of a box, of a folder, or (``-``) of standard input.
 
-    InputError where ``source`` is none of them, SeriesError for what cannot be taken.
+    Raises InputError when ``source`` is none of them.
+    Raises SeriesError for what cannot be taken.
     """
     if source == "-":
         if sys.stdin.isatty():

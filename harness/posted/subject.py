@@ -21,10 +21,11 @@ _ANSWER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A subject taken apart. ``number`` of ``total``: its place, None where it says none; ``fraction``: a place
+    """This is a subject taken apart. ``number`` of ``total``: its place, None where it says none; ``fraction``: a place
     between two others, as posted (2.5/3). ``version`` is None where none is said. ``patch``: it is tagged as one to be
     applied. ``answer``: something stands before that tag, so that it is about a posting and is none. ``words``: what
-    else the tags say (a tree, another project), in small letters."""
+    else the tags say (a tree, another project), in small letters.
+    """
 
     number: int | None
     total: int | None
@@ -38,7 +39,7 @@ class Tag:
 
 
 def read(subject: str) -> Tag:
-    """Take a decoded subject apart."""
+    """The function takes a decoded subject apart."""
     flat = _plain(" ".join(subject[:MOST].split()))
     rest, words = _untagged(flat)
     said: PatchSubject = parse_patch_subject(flat.replace("=?", "= ?"))  # it is decoded, and not twice
@@ -101,12 +102,12 @@ def _untagged(subject: str) -> tuple[str, list[str]]:
 
 
 def answering(tag: Tag) -> Tag:
-    """The tag of a mail that was attached to an answer."""
+    """The function gives the tag of a mail that was attached to an answer."""
     return replace(tag, answer=True, patch=False)
 
 
 def placed(tag: Tag, other: Tag) -> Tag:
-    """``tag`` at the place, and with the version, that ``other`` says."""
+    """The function gives ``tag`` at the place, and with the version, that ``other`` says."""
     version = tag.version if other.version is None else other.version
     return replace(tag, number=other.number, total=other.total, version=version, patch=tag.patch or other.patch)
 

@@ -38,9 +38,10 @@ __all__ = ["PatchSubject", "Slip", "parse_patch_subject", "rerolled", "revisions
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """What b4 is told of a mail: its Message-ID, the ones it names as its parents (the direct one first), who sent it,
+    """b4 is told this of a mail: its Message-ID, the ones it names as its parents (the direct one first), who sent it,
     when, where it stands (``number`` of ``total`` of ``version``; None where that is not said), its title, and whether
-    it has a diff."""
+    it has a diff.
+    """
 
     message_id: str
     parents: tuple[str, ...]
@@ -53,7 +54,7 @@ class Slip:
     diff: bool
 
     def message(self) -> email.message.EmailMessage:
-        """The mail that b4 gets."""
+        """b4 gets this mail."""
         made = email.message.EmailMessage(policy=email.policy.compat32)
         made["Message-ID"] = f"<{self.message_id}>"
         made["From"] = f"<{re.sub('[^!-;=?-~]', '_', self.sender)}>"
@@ -92,7 +93,7 @@ def _offline() -> Iterator[None]:
 
 
 def threads(slips: Sequence[Slip]) -> list[list[str]]:
-    """The Message-IDs of each thread, oldest mail first."""
+    """The function gives the Message-IDs of each thread, oldest mail first."""
     groups = group_by_thread([slip.message() for slip in slips])
     return [[str(message["Message-ID"]).strip("<>") for message in group] for group in groups]
 
@@ -105,8 +106,9 @@ def _box(slips: Sequence[Slip]) -> b4.LoreMailbox:
 
 
 def revisions(slips: Sequence[Slip]) -> dict[str, int]:
-    """The version of each patch by its Message-ID, where one that does not say its own answers a cover or a first
-    patch that does."""
+    """The function gives the version of each patch by its Message-ID, where one that does not say its own answers a
+    cover or a first patch that does.
+    """
     with _offline():
         return {message_id: mail.revision for message_id, mail in _box(slips).msgid_map.items()}
 
@@ -122,7 +124,7 @@ def rerolled(slips: Sequence[Slip], version: int) -> list[str] | None:
 
 
 def seconds(date: str) -> float:
-    """A date of a mail as seconds since 1970; 0 where there is none."""
+    """The function gives a mail's date as seconds since 1970; 0 where there is none."""
     try:
         return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -13,7 +13,7 @@ import time
 
 
 def main() -> None:
-    """Keep the list until the parent is gone, then end what is on it."""
+    """The guard keeps the list until the parent is gone, then ends what is on it."""
     left: set[int] = set()
     for line in sys.stdin:
         (left.add if line[0] == "+" else left.discard)(int(line[1:]))

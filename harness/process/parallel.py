@@ -13,7 +13,7 @@ JOIN_EVERY: Final = 0.2  # seconds; a main thread that only waits must see Ctrl-
 
 
 def side_by_side(jobs: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Run ``jobs`` in a thread each; their results by name.
+    """The ``jobs`` run in a thread each; the function gives their results by name.
 
     The first failure, or Ctrl-C, ends the programs of all of them, and is raised once all have stopped.
     """

@@ -32,18 +32,18 @@ Env = Mapping[str, str | None]  # None takes a variable away
 
 
 class Cancelled(KvmirrorError):
-    """Work given up because its caller was interrupted or work beside it failed. Exit code 130."""
+    """Work was given up because its caller was interrupted or work beside it failed. Exit code 130."""
 
     exit_code = 130
 
 
 class Timeout(BuildError):
-    """A program that did not end in its time."""
+    """A program did not end in its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that ended. ``returncode`` is its status, or minus the signal; ``seconds`` of wall time.
+    """This is a program that ended. ``returncode`` is its status, or minus the signal; ``seconds`` of wall time.
 
     With ``log`` the output went to the file and both texts are empty.
     """
@@ -61,7 +61,7 @@ class Completed:
 
 
 class Group:
-    """Programs that are ended together: those which a thread starts inside ``with group.mine():``."""
+    """The programs of a group are ended together: those which a thread starts inside ``with group.mine():``."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -70,7 +70,7 @@ class Group:
 
     @contextlib.contextmanager
     def mine(self) -> Iterator[None]:
-        """The programs this thread starts in the block belong to the group."""
+        """The programs that this thread starts in the block are of the group."""
         before = getattr(_local, "group", None)
         _local.group = self
         try:
@@ -79,14 +79,17 @@ class Group:
             _local.group = before
 
     def cancel(self) -> None:
-        """End every program of the group; a thread that starts another one gets Cancelled."""
+        """Every program of the group is ended; a thread that starts another one gets Cancelled."""
         with self._lock:
             self.cancelled = True
             live = list(self._live)
         end(live)
 
     def start(self, argv: Sequence[str], **how: object) -> Process:
-        """Start a program in the group. Cancelled when the group is."""
+        """A program is started in the group. Cancelled when the group is.
+
+        Raises Cancelled when the group is cancelled.
+        """
         with self._lock:
             if self.cancelled:
                 raise Cancelled(f"{argv[0]} was not started: the work it belongs to was given up")
@@ -101,7 +104,10 @@ class Group:
 
 
 class Process:
-    """A running program, the leader of its own process group."""
+    """This is a running program, the leader of its own process group.
+
+    Raises BuildError when it is missing or cannot be started.
+    """
 
     def __init__(self, argv: Sequence[str], how: Mapping[str, object]) -> None:
         self.argv = tuple(argv)
@@ -125,19 +131,22 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process and process group id."""
+        """Its process and its process group have this id."""
         return self.popen.pid
 
     @property
     def returncode(self) -> int | None:
-        """Its status once it ended, else None."""
+        """This is its status once it ended, else None."""
         code: int | None = self.popen.poll()
         if code is not None:
             self._ended()
         return code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its status, waited for ``timeout`` seconds. Timeout when it still runs then (it goes on running)."""
+        """The function waits ``timeout`` seconds for the program's end and gives its status.
+
+        Raises Timeout when it still runs then; it goes on running.
+        """
         try:
             code = self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -146,12 +155,12 @@ class Process:
         return code
 
     def signal(self, number: int) -> None:
-        """Send ``number`` to the whole group; nothing when it is gone."""
+        """The whole group gets the signal ``number``; nothing happens when it is gone."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def stop(self, grace: float = GRACE) -> None:
-        """End the whole group: asked first, ended after ``grace`` seconds."""
+        """The whole group ends: it is asked first, and killed after ``grace`` seconds."""
         end([self], grace)
 
     def _ended(self) -> None:
@@ -233,14 +242,19 @@ atexit.register(end_all)
 
 
 def breathe() -> None:
-    """Cancelled when the group of this thread is; for loops that wait for something else than a program."""
+    """The group of this thread is not cancelled; a loop that waits for something else than a program asks this.
+
+    Raises Cancelled when it is.
+    """
     group: Group | None = getattr(_local, "group", None)
     if group is not None and group.cancelled:
         raise Cancelled("the work was given up")
 
 
 def interruptible() -> None:
-    """SIGTERM and SIGHUP end the process as Ctrl-C does, with everything it started. Main thread only."""
+    """The process takes SIGTERM and SIGHUP as Ctrl-C: it ends with everything it started. Main thread only. Main thread
+    only.
+    """
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -250,12 +264,12 @@ def interruptible() -> None:
 
 
 def tail(text: str, lines: int = TAIL) -> str:
-    """The last ``lines`` lines that are not empty."""
+    """The function gives the last ``lines`` lines that are not empty."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def tail_of(log: Path, lines: int = TAIL) -> str:
-    """The last lines of a log file, the empty text when there is none."""
+    """The function gives the last lines of a log file, the empty text when there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -289,11 +303,13 @@ def run(
     nice: int = 0,
     error: type[KvmirrorError] = BuildError,
 ) -> Completed:
-    """Run a program to its end.
+    """The function runs a program to its end. ``env`` is added to this process's environment. With ``log`` both outputs
+    are appended to that file, else they are in the result. Whatever is raised, Ctrl-C included, the program's process
+    group is gone by then.
 
-    ``env`` is added to this process's environment. With ``log`` both outputs are appended to that file, else they
-    are in the result. ``timeout`` in seconds: Timeout. With ``check`` a status other than 0 raises ``error`` with
-    the command and its last lines. Whatever is raised, Ctrl-C included, its process group is gone by then.
+    Raises Timeout when it does not end in ``timeout`` seconds.
+    Raises ``error``, with the command and its last lines, when ``check`` is set and its status is not 0.
+    Raises Cancelled when the group of this thread is cancelled.
     """
     words = [os.fspath(a) for a in argv]
     if nice and shutil.which(words[0]):  # else the error names the program, not nice
@@ -340,7 +356,7 @@ def run(
 
 
 def failure(done: Completed, log: Path | None = None) -> str:
-    """What to tell of a program that failed: its status, the command, the last lines, where the rest is."""
+    """The message tells of a program that failed: its status, the command, the last lines, where the rest is."""
     how = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
     words = shlex.join(done.argv)
     text = f"{words if len(words) < 400 else words[:400] + ' ...'}: {how}"

@@ -25,7 +25,7 @@ BAR: Final = 20  # characters
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` as 9 s, 3:07 or 1:02:45."""
+    """The text is ``seconds`` as 9 s, 3:07 or 1:02:45."""
     whole = int(seconds + 0.5)
     if whole < 60:
         return f"{whole} s"
@@ -39,7 +39,7 @@ def harmless(text: str, keep: str = "\n\t") -> str:
 
 
 class Task:
-    """A piece of work: its name, how far it is, and a note.
+    """A piece of work has a name, how far it is, and a note.
 
     The fraction done comes from ``step``/``total`` where the work counts, else from the lines of its ``log``
     against ``lines`` (what an earlier build wrote, or a rough figure), else from ``seconds`` an earlier one took.
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since its start."""
+        """This many seconds have gone by since its start."""
         return time.monotonic() - self.started
 
     def advance(self, by: int = 1) -> None:
@@ -68,7 +68,7 @@ class Task:
         self.step += by
 
     def logged(self) -> int:
-        """Lines in the log so far."""
+        """The log has this many lines so far."""
         if self.log is not None:
             with contextlib.suppress(OSError), self.log.open("rb") as file:
                 file.seek(self._log_read)
@@ -78,7 +78,7 @@ class Task:
         return self._log_lines
 
     def fraction(self) -> float | None:
-        """How much is done, 0 to 1; None when there is nothing to tell it by."""
+        """This is how much is done, 0 to 1; None when there is nothing to tell it by."""
         if self.total:
             return min(1.0, self.step / self.total)
         if self.log is not None and self.lines:
@@ -88,7 +88,7 @@ class Task:
         return None
 
     def left(self) -> float | None:
-        """Seconds still to go, as far as one can tell."""
+        """These seconds are still to go, as far as one can tell."""
         done = self.fraction()
         if done is None:
             return None
@@ -109,7 +109,7 @@ class Task:
         return "  ".join(parts)
 
     def text(self) -> str:
-        """One plain line: name, bar, elapsed, estimate, note."""
+        """The text is one plain line: name, bar, elapsed, estimate, note."""
         done = self.fraction()
         bar = ""
         if done is not None:
@@ -119,7 +119,7 @@ class Task:
 
 
 class Progress:
-    """All the work under way, and the thread that draws it."""
+    """The object has all the work under way, and the thread that draws it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
@@ -131,19 +131,19 @@ class Progress:
 
     @property
     def stream(self) -> TextIO:
-        """Where it is written: standard error as it is now."""
+        """This is where it is written: standard error as it is now."""
         return self._stream or sys.stderr
 
     @property
     def terminal(self) -> bool:
-        """Whether lines can be rewritten."""
+        """Lines can be rewritten: True."""
         return self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     @contextlib.contextmanager
     def task(
         self, name: str, *, total: int = 0, log: Path | None = None, lines: int = 0, seconds: float = 0
     ) -> Iterator[Task]:
-        """Tell of a piece of work as long as the block runs."""
+        """A piece of work is told of as long as the block runs."""
         task = Task(name, total=total, log=log, lines=lines, seconds=seconds)
         with self._lock:
             self._tasks.append(task)
@@ -159,7 +159,7 @@ class Progress:
         self._finish(task, "done")
 
     def say(self, text: str) -> None:
-        """A line of its own, above the work under way."""
+        """The text gets a line of its own, above the work under way."""
         with self._lock:
             self._erase()
             self._write(harmless(text) + "\n")

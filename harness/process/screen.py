@@ -28,7 +28,7 @@ class _Console(Console):
 
 
 class Screen:
-    """The lines on one terminal. Not for several threads at once: ``Progress`` holds its lock."""
+    """The screen has the lines on one terminal. Not for several threads at once: ``Progress`` holds its lock."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -58,11 +58,11 @@ class Screen:
         self._live.update(grid, refresh=True)
 
     def erase(self) -> None:
-        """Take the lines off the terminal."""
+        """The lines are taken off the terminal."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
     def ended(self, name: str, how: str, more: str) -> None:
-        """A line that stays: a piece of work and how it ended."""
+        """The line stays: a piece of work and how it ended."""
         self._console.print(Text.assemble(f"{name:{NAME}}  ", (how, STYLES[how]), f" {more}"), soft_wrap=True)

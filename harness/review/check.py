@@ -25,7 +25,7 @@ CHECKERS: Final = 2  # of checkpatch at once
 
 @dataclass(frozen=True, slots=True)
 class CheckedPatch:
-    """One patch as checked. ``verdict``: what becomes of its claim; ``finding`` where it does not hold."""
+    """This is one patch as checked. ``verdict``: what becomes of its claim; ``finding`` where it does not hold."""
 
     patch: Patch
     offsets: tuple[Offset, ...]
@@ -38,12 +38,12 @@ class CheckedPatch:
 
     @property
     def number(self) -> int:
-        """The patch's number, from 1."""
+        """This is the patch's number, from 1."""
         return self.patch.number
 
     @property
     def effect(self) -> bool:
-        """Whether anything in the modules differs that can be seen at run time."""
+        """Something in the modules differs that can be seen at run time: True."""
         return not self.difference.nothing
 
     @property
@@ -53,7 +53,7 @@ class CheckedPatch:
 
     @property
     def verdict(self) -> str:
-        """The claim and what became of it."""
+        """The text has the claim and what became of it."""
         if self.patch.claim is not Claim.NONE:
             return f"{self.patch.claim.value}: " + ("does NOT hold" if self.effect else "holds")
         return "" if self.effect else "no effect alone"
@@ -62,7 +62,10 @@ class CheckedPatch:
 def check(
     cache: Cache, series: Series, wanted: Sequence[int], *, linux: kernel.Linux | None = None
 ) -> list[CheckedPatch]:
-    """Check the patches with the numbers ``wanted``. Exceptions as ``levels.build``."""
+    """The patches with the numbers ``wanted`` are checked.
+
+    Raises what ``modules.build`` raises.
+    """
     base = kernel.base(cache, linux)
     applied = series_io.states(series, base.pristine)
     needed = sorted({n for w in wanted for n in (w - 1, w)})
@@ -89,7 +92,7 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """One patch as far as it can be judged without a build."""
+    """This is one patch as far as it can be judged without a build."""
 
     patch: Patch
     offsets: tuple[Offset, ...]
@@ -102,9 +105,9 @@ class Glance:
 
 
 def glance(cache: Cache, series: Series, wanted: Sequence[int], *, linux: Path | None = None) -> list[Glance]:
-    """Whether each patch applies in its place, how, and what checkpatch says; nothing is built.
+    """The function says whether each patch applies in its place, how, and what checkpatch says; nothing is built.
 
-    SeriesError where one does not apply, with the patch that belongs before it where there is one.
+    Raises SeriesError when one does not apply, with the patch that belongs before it where there is one.
     """
     pristine = kernel.source(cache, linux)
     try:
@@ -150,12 +153,12 @@ def _applies(series: Series, pristine: Path, order: Sequence[int]) -> bool:
 
 
 def files(modules: Modules) -> dict[str, Path]:
-    """A level's modules by file name, as ``identity.compare`` wants them."""
+    """The function gives a level's modules by file name, as ``identity.compare`` wants them."""
     return {path.name: path for path in (modules.irqbypass, modules.kvm, modules.kvm_intel) if path}
 
 
 def checkpatch(cache: Cache, pristine: Path, patch: Patch) -> tuple[str, ...]:
-    """What the tree's own checkpatch says, as ``ERROR: ...`` and ``WARNING: ...`` with the mail's line before it.
+    """The tree's own checkpatch says this, as ``ERROR: ...`` and ``WARNING: ...`` with the mail's line before it.
 
     Signed-off-by lines are left out of it: a mail of ours cannot sign for its author.
     """
@@ -179,7 +182,7 @@ def checkpatch(cache: Cache, pristine: Path, patch: Patch) -> tuple[str, ...]:
 
 
 def functions(row: CheckedPatch) -> str:
-    """The changed functions by name, with why where it is not plain code."""
+    """The function gives the changed functions by name, with why where it is not plain code."""
     words = []
     for change in row.difference.functions:
         words.append(change.name if change.why == "code" else f"{change.name} ({change.why})")
@@ -187,7 +190,7 @@ def functions(row: CheckedPatch) -> str:
 
 
 def in_words(difference: Difference, most: int = 6) -> str:
-    """What became of the machine code, in one line: ``identical``, or what differs with the first names of each."""
+    """The line tells what became of the machine code: ``identical``, or what differs with the first names of each."""
     names = [change.name for change in difference.functions]
     parts = (("functions", names), ("data", difference.data), ("parameters", difference.parameters),
              ("tracepoint formats", difference.formats))  # fmt: skip
@@ -213,7 +216,7 @@ def told(cache: Cache, old: Modules, new: Modules) -> str:
 
 
 def others(row: CheckedPatch) -> list[str]:
-    """What else changed: data, parameters, tracepoint formats, WARNs, lines of WARNs, the image."""
+    """These are changed as well: data, parameters, tracepoint formats, WARNs, lines of WARNs, the image."""
     d = row.difference
     parts = [("parameters", d.parameters), ("tracepoint formats", d.formats), ("data", d.data)]
     found = [f"{what}: {', '.join(names)}" for what, names in parts if names]
@@ -233,7 +236,7 @@ HEAD = ("patch", "applies", "builds", "warnings", "checkpatch", "functions", "cl
 
 
 def cells(row: CheckedPatch) -> tuple[str, ...]:
-    """The row's columns, in the order of HEAD."""
+    """The row has these columns, in the order of HEAD."""
     return (
         str(row.number),
         _landed(row.offsets),
@@ -261,7 +264,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def glanced(rows: Sequence[Glance]) -> str:
-    """The table of what was seen without a build, and under each patch what checkpatch says."""
+    """The table has what was seen without a build, and under each patch what checkpatch says."""
     table = [GLANCED]
     for row in rows:
         subject = harmless(row.patch.subject)
@@ -274,7 +277,7 @@ def glanced(rows: Sequence[Glance]) -> str:
 
 
 def text(rows: Sequence[CheckedPatch], verbose: bool = False) -> str:
-    """The table for a terminal: a row a patch, and under it, indented, what changed by name."""
+    """The table is for a terminal: it has a row a patch, and under it, indented, what changed by name."""
     head, *shown = table.lines([HEAD, *map(cells, rows)])
     lines = [head]
     for row, line in zip(rows, shown, strict=True):
@@ -289,7 +292,7 @@ def text(rows: Sequence[CheckedPatch], verbose: bool = False) -> str:
 
 
 def markdown(rows: Sequence[CheckedPatch]) -> str:
-    """The table for a README."""
+    """The table is for a README, in Markdown."""
     lines = ["| " + " | ".join((*HEAD[:-1], "what changed")) + " |", "|" + " --- |" * len(HEAD)]
     for row in rows:
         changed = "; ".join(([f"functions: {functions(row)}"] if row.difference.functions else []) + others(row))
@@ -299,7 +302,7 @@ def markdown(rows: Sequence[CheckedPatch]) -> str:
 
 
 def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
-    """The rows of a check without a build as plain values."""
+    """The function gives the rows of a check without a build as plain values."""
     return [
         {
             "number": row.patch.number,
@@ -313,7 +316,7 @@ def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
 
 
 def as_json(rows: Sequence[CheckedPatch]) -> list[dict[str, Any]]:
-    """The rows as plain values."""
+    """The function gives the rows as plain values."""
     return [
         {
             "number": row.number,

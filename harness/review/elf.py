@@ -37,8 +37,7 @@ _RELA: Final = struct.Struct("<QQq")
 
 @dataclass(frozen=True, slots=True)
 class ElfSection:
-    """One section; ``type`` by its name in the ELF specification (SHT_...), ``address`` and ``size`` in bytes,
-    ``data`` empty where the file holds none (.bss)."""
+    """This is one section."""
 
     index: int
     name: str
@@ -63,7 +62,7 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """One relocation of a section: at ``offset``, of ``type`` R_X86_64_*, against ``symbol`` plus ``addend``."""
+    """A relocation of a section is at ``offset``, of ``type`` R_X86_64_*, against ``symbol`` plus ``addend``."""
 
     offset: int
     type: int
@@ -72,7 +71,10 @@ class Relocation:
 
 
 class Elf:
-    """An ELF file, read whole. BuildError when it is not a 64-bit little-endian one, or not whole."""
+    """This is an ELF file, read whole.
+
+    Raises BuildError when it is not a 64-bit little-endian one, or not whole.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,7 +108,7 @@ class Elf:
 
     @cached_property
     def relocations(self) -> dict[int, tuple[Relocation, ...]]:
-        """By the index of the section they apply to, in order of their offsets."""
+        """The relocations are given by the index of the section they apply to, in order of their offsets."""
         found: dict[int, tuple[Relocation, ...]] = {}
         for index, table in self._rela.items():
             rows = (
@@ -127,7 +129,10 @@ class Elf:
         return {s.name for s in self.symbols if s.section != SHN_UNDEF and s.bind != STB_LOCAL and s.name}
 
     def read(self, address: int, size: int) -> bytes:
-        """``size`` bytes of an image at ``address``; BuildError when they are in no section."""
+        """The function reads ``size`` bytes of an image at ``address``.
+
+        Raises BuildError when they are in no section.
+        """
         for section in self.sections:
             if section.flags & SHF_ALLOC and section.address <= address < section.address + section.size:
                 at = address - section.address

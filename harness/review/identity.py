@@ -49,7 +49,7 @@ _IMMEDIATE = re.compile(r"\$-?0x[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is compared of one module: digests by name, texts where they are worth showing.
+    """The snapshot has what is compared of one module: digests by name, texts where they are worth showing.
 
     ``functions`` and ``data``: name to digest. ``bugs``: place and flags of each WARN to its line (0: not kept).
     ``formats``: tracepoint to its fields and print format. ``parameters``: module parameter to its type.
@@ -64,7 +64,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class CodeChange:
-    """A function that differs. ``why``: code, constants, layout, added or removed."""
+    """This is a function that differs. ``why``: code, constants, layout, added or removed."""
 
     module: str
     name: str
@@ -74,7 +74,7 @@ class CodeChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that differs between two levels' modules."""
+    """The record has all that differs between two levels' modules."""
 
     functions: tuple[CodeChange, ...]
     data: tuple[str, ...]
@@ -85,17 +85,20 @@ class Difference:
 
     @property
     def code(self) -> bool:
-        """Whether any function's machine code differs."""
+        """Some function's machine code differs: True."""
         return bool(self.functions)
 
     @property
     def nothing(self) -> bool:
-        """Whether nothing differs that can be seen at run time (lines of WARNs are left out)."""
+        """Nothing differs that can be seen at run time (lines of WARNs are left out): True."""
         return not (self.functions or self.data or self.warns or self.formats or self.parameters)
 
 
 class Module:
-    """A kernel module (.ko) read for comparison. BuildError where it is no such file."""
+    """This is a kernel module (.ko) read for comparison.
+
+    Raises BuildError when it is no such file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -251,7 +254,9 @@ class Module:
 
     @cached_property
     def data(self) -> dict[str, str]:
-        """Digests of named data; static locals, which have numbers for names, as the set of what they hold."""
+        """The function gives digests of named data; static locals, which have numbers for names, are the set of what
+        they hold.
+        """
         found: dict[str, list[str]] = defaultdict(list)
         for index, symbols in self._symbols.items():
             section = self.elf.sections[index]
@@ -272,7 +277,9 @@ class Module:
 
     @cached_property
     def bugs(self) -> dict[str, int]:
-        """Every WARN and BUG by its place, file and flags, with its line (0 where the table keeps none)."""
+        """The module has these WARNs and BUGs, by place, file and flags, each with its line (0 where the table keeps
+        none).
+        """
         section = self._by_name.get(BUG_TABLE)
         if section is None:
             return {}
@@ -303,7 +310,7 @@ class Module:
 
     @cached_property
     def formats(self) -> dict[str, str]:
-        """Every tracepoint's record and print format, as events/.../format would show them."""
+        """The function gives every tracepoint's record and print format, as events/.../format would show them."""
         found: dict[str, str] = {}
         fields: dict[str, str] = {}
         for index, symbols in self._symbols.items():
@@ -321,20 +328,20 @@ class Module:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """Module parameters and their types, from .modinfo."""
+        """The module has these parameters with their types, from .modinfo."""
         section = self._by_name.get(".modinfo")
         rows = section.data.split(b"\0") if section else []
         words = [r.decode("latin-1").removeprefix("parmtype=") for r in rows if r.startswith(b"parmtype=")]
         return dict(w.partition(":")[::2] for w in words)
 
     def snapshot(self) -> Snapshot:
-        """All that is compared."""
+        """The snapshot has all that is compared."""
         functions = {n: hashlib.sha256("\n".join(r).encode()).hexdigest()[:24] for n, r in self.functions.items()}
         return Snapshot(functions, self.data, self.bugs, self.formats, self.parameters)
 
 
 def snapshot(cache: Cache, module: Path) -> Snapshot:
-    """The snapshot of a module, from the cache where it was taken before."""
+    """The function gives the snapshot of a module, from the cache where it was taken before."""
 
     def take(folder: Path) -> None:
         taken = Module(module).snapshot()
@@ -347,7 +354,7 @@ def snapshot(cache: Cache, module: Path) -> Snapshot:
 
 
 def why(old: tuple[str, ...], new: tuple[str, ...]) -> str:
-    """What kind of difference there is between two versions of a function's instructions."""
+    """Two versions of a function's instructions have this kind of difference."""
     if len(old) != len(new):
         return "code"
     for name, masks in (("layout", (_BARE, _DISPLACEMENT)), ("constants", (_BARE, _DISPLACEMENT, _IMMEDIATE))):
@@ -363,13 +370,13 @@ def _masked(line: str, masks: tuple[re.Pattern[str], ...]) -> str:
 
 
 def excerpt(old: tuple[str, ...], new: tuple[str, ...], limit: int = 12) -> tuple[str, ...]:
-    """The lines in which two versions of a function differ, - and + before them; at most ``limit``."""
+    """The excerpt has the lines in which two versions of a function differ, - and + before them; at most ``limit``."""
     rows = [r for r in difflib.unified_diff(old, new, lineterm="", n=0) if not r.startswith(("---", "+++", "@@"))]
     return tuple(rows[:limit]) + ((f"({len(rows) - limit} more lines)",) if len(rows) > limit else ())
 
 
 def compare(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> Difference:
-    """What differs between the modules of two levels, given by name (kvm.ko, kvm-intel.ko, ...)."""
+    """The modules of two levels differ in this, by their names (kvm.ko, kvm-intel.ko, ...)."""
     functions: list[CodeChange] = []
     data: list[str] = []
     formats: list[str] = []
@@ -394,7 +401,9 @@ def compare(cache: Cache, old: Mapping[str, Path], new: Mapping[str, Path]) -> D
 
 
 def fingerprint(cache: Cache, modules: Mapping[str, Path]) -> str:
-    """A digest of machine code, data, parameters, tracepoints and WARNs of a level's modules (their lines may move)."""
+    """The digest is of machine code, data, parameters, tracepoints and WARNs of a level's modules (their lines may
+    move).
+    """
     told: dict[str, Any] = {}
     for name, path in sorted(modules.items()):
         s = snapshot(cache, path)

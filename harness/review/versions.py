@@ -54,7 +54,7 @@ class Versions:
         return found
 
     def functions(self, name: str) -> list[str]:
-        """The sections of code and constants that ``name`` reaches, by name."""
+        """The name reaches these sections of code and constants, by name."""
         seen: dict[Place, int] = {}
         self._walk(name, seen, hashlib.sha256())
         return [self.objects[o].sections[s].name for o, s in seen]

@@ -8,7 +8,7 @@ from harness.series.folder import Applied, State
 
 
 def authors(base: State, applied: Iterable[Applied]) -> dict[str, list[int]]:
-    """The number of the patch that wrote each line last, by file; 0 where it is the base's."""
+    """The function gives the number of the patch that wrote each line last, by file; 0 where it is the base's."""
     found = {path: [0] * len((data or b"").splitlines()) for path, data in base.items()}
     for done in applied:
         later = {(offset.path, offset.hunk): offset.lines for offset in done.offsets}

@@ -63,9 +63,10 @@ def unquoted(path: str) -> str:
 
 
 def divide(text: str, name: str) -> Divided:
-    """Divide a mail's text. The diff is the empty text where there is none.
+    """The function divides a mail's text; the diff is the empty text where there is none. The diff is the empty text
+    where there is none.
 
-    SeriesError, naming ``name``, for a text with two diffs and other text between them.
+    Raises SeriesError, naming ``name``, when a text has two diffs and other text between them.
     """
     lines = text.split("\n")
     runs = _runs(lines)

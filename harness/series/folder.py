@@ -42,8 +42,9 @@ State = dict[str, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What should be seen from outside: ``where`` (code, data, tracepoint, parameter, spte, msr, exit), what, and
-    from which level on."""
+    """The row says what should be seen from outside: ``where`` (code, data, tracepoint, parameter, spte, msr, exit),
+    what, and from which level on.
+    """
 
     where: str
     what: str
@@ -52,7 +53,7 @@ class Visible:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch of a series folder."""
+    """This is one patch of a series folder."""
 
     number: int
     subject: str
@@ -66,13 +67,13 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """Number and file, for messages."""
+        """Messages tell of it by number and file."""
         return f"patch {self.number} ({self.path.name})"
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A hunk that did not land where its header says: how many lines later (negative: earlier)."""
+    """A hunk did not land where its header says: it is so many lines later (negative: earlier)."""
 
     path: str
     hunk: int
@@ -100,27 +101,27 @@ class Series:
 
     @property
     def last(self) -> int:
-        """The highest level."""
+        """This is the highest level."""
         return len(self.patches)
 
     @property
     def mirrored(self) -> bool:
-        """Whether ``kvmodel`` has a mirror of this series."""
+        """``kvmodel`` has a mirror of this series: True."""
         return self.name == OWN
 
     @cached_property
     def touched(self) -> tuple[str, ...]:
-        """Every file that some patch changes, sorted."""
+        """These files are changed by some patch, sorted."""
         return tuple(sorted({path for patch in self.patches for path in patch.files}))
 
     @cached_property
     def reached(self) -> tuple[str, ...]:
-        """Every file that some patch or some prerequisite changes, sorted."""
+        """These files are changed by some patch or some prerequisite, sorted."""
         return tuple(sorted({*self.touched, *(path for patch in self.on for path in patch.files)}))
 
     @property
     def told_base(self) -> str:
-        """What the series says of its base, for messages."""
+        """The series says this of its base, for messages."""
         words = [f"Linux {self.base_version}"]
         words += [f"base-commit {self.base_commit[:12]}"] if self.base_commit else []
         count = len(self.prerequisite_patch_ids)
@@ -128,7 +129,10 @@ class Series:
         return ", ".join(words)
 
     def numbers(self, level: int | Collection[int]) -> tuple[int, ...]:
-        """The patches of a level: 1 to ``level``, or exactly those given. SeriesError for an unknown one."""
+        """A level has these patches: 1 to ``level``, or exactly those given.
+
+        Raises SeriesError for an unknown one.
+        """
         wanted = range(1, level + 1) if isinstance(level, int) else sorted(level)
         if isinstance(level, int) and not 0 <= level <= self.last:
             raise SeriesError(f"level {level} is unknown: this series has levels 0 to {self.last}")
@@ -139,7 +143,10 @@ class Series:
 
 
 def read(folder: Path = FOLDER) -> Series:
-    """Read a series folder. SeriesError for whatever is missing, contradictory or unsafe in it."""
+    """The function reads a series folder.
+
+    Raises SeriesError for whatever is missing, contradictory or unsafe in it.
+    """
     folder = folder.expanduser().absolute()
     index = folder / INDEX
     try:
@@ -244,9 +251,12 @@ def _as_mirrored(series: Series, index: Path) -> None:
 
 
 def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False) -> list[Offset]:
-    """Apply one patch to the files in ``folder``, all of it or nothing; the hunks that landed at an offset.
+    """One patch is applied to the files in ``folder``, all of it or nothing; the function gives the hunks that landed
+    at an offset.
 
-    With ``reverse`` it is taken back. SeriesError names patch, level, file and hunk where one does not apply.
+    With ``reverse`` it is taken back.
+
+    Raises SeriesError, which names patch, level, file and hunk where one does not apply.
     """
     for path in patch.files:
         at = folder
@@ -299,7 +309,7 @@ def _why_not(folder: Path, patch: Patch, level: str, text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The files after a patch, and how its hunks landed."""
+    """The record has the files after a patch, and how its hunks landed."""
 
     patch: Patch
     state: State
@@ -307,7 +317,7 @@ class Applied:
 
 
 def base_state(series: Series, pristine: Path) -> State:
-    """The touched files as level 0 has them: the base's, with the prerequisites applied."""
+    """The function gives the touched files as level 0 has them: the base's, with the prerequisites applied."""
     applied = _applied(series, pristine, series.on)
     return applied[-1].state if applied else _untouched(series, pristine)
 
@@ -321,21 +331,22 @@ def _untouched(series: Series, pristine: Path) -> State:
 
 
 def standing_on(series: Series, below: Series) -> Series:
-    """``series`` with the patches of ``below`` as its prerequisites."""
+    """The function gives ``series`` with the patches of ``below`` as its prerequisites."""
     return replace(series, on=(*below.on, *below.patches))
 
 
 def states(series: Series, pristine: Path, level: int | Collection[int] | None = None) -> list[Applied]:
-    """Apply the patches of ``level`` (default: all) one after the other to the touched files of ``pristine``.
+    """The patches of ``level`` (default: all) are applied one after the other to the touched files of ``pristine``.
 
-    One item a patch, in order; the base and what the series stands on are not among them. SeriesError where a patch
-    does not apply: it names the base that was tried.
+    One item a patch, in order; the base and what the series stands on are not among them.
+
+    Raises SeriesError where a patch does not apply: it names the base that was tried.
     """
     return in_order(series, pristine, series.numbers(series.last if level is None else level))
 
 
 def in_order(series: Series, pristine: Path, order: Sequence[int]) -> list[Applied]:
-    """Apply the patches with these numbers one after the other, as ``states`` does, in any order."""
+    """The patches with these numbers are applied one after the other, as ``states`` does, in any order."""
     patches = (*series.on, *(series.patches[number - 1] for number in order))
     return _applied(series, pristine, patches)[len(series.on) :]
 
@@ -357,7 +368,7 @@ def _applied(series: Series, pristine: Path, patches: Iterable[Patch]) -> list[A
 
 @contextmanager
 def laid_out(state: State) -> Iterator[Path]:
-    """The files of ``state`` in a folder of their own for the time of the block."""
+    """The files of ``state`` are in a folder of their own for the time of the block."""
     folder = Path(tempfile.mkdtemp(prefix="kvmirror-apply-"))
     try:
         for path, data in state.items():
@@ -370,7 +381,7 @@ def laid_out(state: State) -> Iterator[Path]:
 
 
 def read_back(folder: Path, paths: Iterable[str]) -> State:
-    """Those files of ``folder`` as a state."""
+    """The function reads those files of ``folder`` as a state."""
     return {path: (folder / path).read_bytes() if (folder / path).is_file() else None for path in paths}
 
 
@@ -389,7 +400,7 @@ def _tried(series: Series, pristine: Path, made: Sequence[Applied]) -> str:
 
 
 def level_state(series: Series, pristine: Path, level: int | Collection[int]) -> State:
-    """The touched files at a level: patches 1 to ``level``, or exactly the patches given."""
+    """The function gives the touched files at a level: patches 1 to ``level``, or exactly the patches given."""
     numbers = series.numbers(level)
     return states(series, pristine, numbers)[-1].state if numbers else base_state(series, pristine)
 
@@ -404,9 +415,11 @@ def _authored(patch: Patch) -> dict[str, str]:
 
 
 def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
-    """Make ``target`` a git tree of the base and one commit a patch up to ``level``; the last commit's id.
+    """The function makes ``target`` a git tree of the base and one commit a patch up to ``level``, and gives the last
+    commit's id.
 
-    SeriesError when ``target`` exists and is not empty, or a patch does not apply; then nothing is left behind.
+    Raises SeriesError when ``target`` exists and is not empty, or when a patch does not apply; then nothing is left
+    behind.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SeriesError(f"{target} is there already: name a folder that is not")
@@ -460,7 +473,9 @@ def write(
     rows: Iterable[Mapping[str, Any]],
     parameters: Iterable[Parameter] = (),
 ) -> None:
-    """Write series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and lists."""
+    """The function writes series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and
+    lists.
+    """
     body: dict[str, Any] = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base)}
     if known := [parameter.row for parameter in parameters]:
         body["parameter"] = known

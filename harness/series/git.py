@@ -19,7 +19,7 @@ _FIELD = re.compile(rb"^[!-9;-~]+:|^>?From |^[ \t]", re.M)
 
 
 def environment(folder: Path) -> dict[str, str | None]:
-    """git inside ``folder`` and nowhere else, whatever repository lies around it and whatever the user set."""
+    """In this environment git stays inside ``folder``, whatever repository lies around it and whatever the user set."""
     return {
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
         "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -40,10 +40,12 @@ def _git(folder: Path, *words: str, data: bytes | None = None, check: bool = Tru
 
 
 def split(data: bytes, name: str) -> list[bytes]:
-    """The mails of a box, or the one mail that ``data`` is; each still has its ``From `` line.
+    """The function gives the mails of a box, or the one mail that ``data`` is; each still has its ``From `` line.
 
     ``>From `` at the start of a line is read as an escaped ``From ``, unless all separators are git's own, which does
     not escape. What ``git mailsplit`` takes for a mail but begins with no header is a part of the mail before it.
+
+    Raises SeriesError, naming ``name``, when git cannot read the box.
     """
     if not data.strip():
         return []
@@ -69,8 +71,9 @@ def split(data: bytes, name: str) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What ``git mailinfo`` says of one mail: its author, subject and date, and its text with the diff in it, without
-    the header lines that stood at the top of the text."""
+    """``git mailinfo`` says this of one mail: its author, subject and date, and its text with the diff in it, without
+    the header lines that stood at the top of the text.
+    """
 
     author: str
     address: str
@@ -80,10 +83,11 @@ class Info:
 
 
 def info(header: Mapping[str, bytes], text: str, name: str, *, scissors: bool) -> Info:
-    """Read a mail of these header fields (as they stand in the mail) and this plain text.
+    """The function reads a mail of these header fields (as they stand in the mail) and this plain text.
 
-    With ``scissors`` what stands above a scissors line is left out. SeriesError, with git's own reason, where git
-    refuses it.
+    With ``scissors`` what stands above a scissors line is left out.
+
+    Raises SeriesError, with git's own reason, when git refuses it.
     """
     fields = [b"%s: %s\n" % (field.encode(), value) for field, value in header.items()]
     mail = b"".join(fields) + b"MIME-Version: 1.0\nContent-Type: text/plain; charset=UTF-8\n"
@@ -108,13 +112,18 @@ def info(header: Mapping[str, bytes], text: str, name: str, *, scissors: bool) -
 
 
 class GitTree:
-    """A git repository whose commits are read; its own configuration and the user's change nothing of what is read."""
+    """This is a git repository whose commits are read; its own configuration and the user's change nothing of what is
+    read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
 
     def git(self, *words: str, data: bytes | None = None) -> bytes:
-        """The output of a git command there. InputError when it fails."""
+        """The function gives the output of a git command there.
+
+        Raises InputError when it fails.
+        """
         options = ("-c", "safe.directory=*", "-c", "core.quotePath=true", "-c", "diff.suppressBlankEmpty=false")
         argv = ["git", "-C", str(self.folder), "--no-pager", *options, *words]
         env = environment(self.folder)

@@ -44,7 +44,7 @@ class Variant:
 
 
 def leave_out(series: Series, pristine: Path, level: int, patches: Collection[int]) -> Variant:
-    """``level`` without ``patches``, and without what does not apply without them."""
+    """The function gives ``level`` without ``patches``, and without what does not apply without them."""
     gone = set(patches)
     applied, refused = _rest(series, pristine, [n for n in series.numbers(level) if n not in gone])
     if refused and (state := _taken_back(series, pristine, level, gone)) is not None:
@@ -83,7 +83,7 @@ def _taken_back(series: Series, pristine: Path, level: int, gone: Collection[int
 
 
 def writers(series: Series, pristine: Path, variant: Variant, lines: Iterable[tuple[str, int]]) -> set[int]:
-    """The patches that wrote ``lines`` (path, number from 1) of a variant whose patches were left out."""
+    """These patches wrote ``lines`` (path, number from 1) of a variant whose patches were left out."""
     written = authors(base_state(series, pristine), variant.applied)
     found = {written[path][number - 1] for path, number in lines if number <= len(written.get(path, ()))}
     return found - {0}

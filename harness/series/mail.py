@@ -35,8 +35,9 @@ _NO_CHANGE = re.compile(r"\bno\s+functional\s+changes?\b", re.I)
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """One hunk: its number in the file's diff from 1, where it starts in the old file and in the new one (lines from
-    1), and its rows, each with its mark."""
+    """This is one hunk: its number in the file's diff from 1, where it starts in the old file and in the new one (lines
+    from 1), and its rows, each with its mark.
+    """
 
     number: int
     old_start: int
@@ -60,7 +61,9 @@ class FileDiff:
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail with a patch. ``name`` says where it came from, for messages; ``number`` and ``total`` are its place."""
+    """This is a mail with a patch. ``name`` says where it came from, for messages; ``number`` and ``total`` are its
+    place.
+    """
 
     name: str
     number: int | None
@@ -80,15 +83,19 @@ class Mail:
 
     @cached_property
     def files(self) -> tuple[FileDiff, ...]:
-        """The files it changes, in the diff's order. SeriesError for anything unsafe."""
+        """The mail changes these files, in the diff's order.
+
+        Raises SeriesError for anything unsafe.
+        """
         return tuple(parse_diff(self.diff, self.name))
 
 
 def parse(data: bytes, name: str) -> Mail:
-    """Read a patch of a series folder: one plain mail in UTF-8, as ``series import`` writes it.
+    """The function reads a patch of a series folder: one plain mail in UTF-8, as ``series import`` writes it.
 
-    A mail as it was posted, which may be encoded in many ways, is for ``mail_posted``. SeriesError, naming ``name``,
-    where it is no such mail.
+    A mail as it was posted, which may be encoded in many ways, is for ``harness.posted``.
+
+    Raises SeriesError, naming ``name``, when it is no such mail.
     """
     if len(data) > MAX_BYTES:
         raise SeriesError(f"{name}: {len(data)} bytes are too much for a patch mail (at most {MAX_BYTES})")
@@ -138,7 +145,7 @@ def _divided(body: str, lines: str, name: str) -> tuple[str, str]:
 
 
 def written(mail: Mail, number: int, total: int, message_id: str) -> str:
-    """The mail as a patch of a series folder: plain, for ``parse`` and for ``git am``."""
+    """The function writes the mail as a patch of a series folder: plain, for ``parse`` and for ``git am``."""
     real, _, address = mail.author.rpartition(" <")
     subject = f"[PATCH {number}/{total}] {mail.subject}"
     if not subject.isascii():
@@ -158,7 +165,7 @@ def written(mail: Mail, number: int, total: int, message_id: str) -> str:
 
 
 def unsafe_path(path: str) -> str | None:
-    """Why ``path`` must not be written to, or None."""
+    """The path must not be written to for this reason; None where it may."""
     if not path or path.startswith("/") or "\\" in path:
         return "it is no path inside the tree"
     if flattened(path) != path:
@@ -172,8 +179,11 @@ def unsafe_path(path: str) -> str | None:
 
 
 def parse_diff(diff: str, name: str) -> list[FileDiff]:
-    """The files of a git diff. SeriesError for paths that leave the tree, symbolic links, binary patches, renames
-    and copies, mode changes, and for a diff that is cut short or of no kind known here."""
+    """The function gives the files of a git diff.
+
+    Raises SeriesError for paths that leave the tree, symbolic links, binary patches, renames and copies, mode changes,
+    and for a diff that is cut short or of no kind known here.
+    """
     found: list[FileDiff] = []
     for block in re.split(r"(?m)^(?=diff --git )", diff):
         if block.startswith("diff --git "):

@@ -29,7 +29,7 @@ _TYPE_AT: Final = {"": 1, "_named": 2, "_hw": 1, "_hw_named": 2}  # the argument
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A module parameter that levels ``first_level`` to ``last_level`` (None: the last) have.
+    """This is a module parameter that levels ``first_level`` to ``last_level`` (None: the last) have.
 
     ``module`` is kvm or kvm_intel. ``values`` are those that a run gives it by name, beside leaving it unset.
     ``type`` is the kernel's word for it (bool, int, charp), empty where the macro does not tell.
@@ -47,21 +47,21 @@ class Parameter:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Module and name."""
+        """The key is module and name."""
         return self.module, self.name
 
     @property
     def switch(self) -> bool:
-        """Whether 0 and 1 are all that it can be."""
+        """The parameter can be 0 and 1 alone: True."""
         return self.type == "bool"
 
     def at(self, level: int) -> bool:
-        """Whether ``level`` has it."""
+        """The parameter is there at ``level``: True."""
         return self.first_level <= level and (self.last_level is None or level <= self.last_level)
 
     @property
     def row(self) -> dict[str, object]:
-        """Its table in series.toml."""
+        """This is its table in series.toml."""
         row: dict[str, object] = {"module": self.module, "name": self.name}
         row |= {"type": self.type} if self.type else {}
         row |= {"values": list(self.values), "first_level": self.first_level}
@@ -69,7 +69,10 @@ class Parameter:
 
 
 def of_row(row: Mapping[str, Any], last: int) -> Parameter:
-    """A ``[[parameter]]`` table of a series of ``last`` patches. KeyError or ValueError where it is none."""
+    """The function reads a ``[[parameter]]`` table of a series of ``last`` patches.
+
+    Raises KeyError or ValueError when it is none.
+    """
     said = Parameter(
         row["module"], row["name"], tuple(row["values"]), row["first_level"], row.get("last_level"), row.get("type", "")
     )
@@ -89,7 +92,9 @@ def of_row(row: Mapping[str, Any], last: int) -> Parameter:
 
 
 def module_of(path: str) -> str | None:
-    """The module that a file of the tree is made into, as /sys/module names it; None where no level loads it."""
+    """The function gives the module that a file of the tree is made into, as /sys/module names it; None where no level
+    loads it.
+    """
     if path.startswith("arch/x86/kvm/vmx/"):
         return "kvm_intel"
     if path.startswith("arch/x86/kvm/svm/"):
@@ -98,7 +103,8 @@ def module_of(path: str) -> str | None:
 
 
 def found(patches: Iterable[Sequence[FileDiff]]) -> list[Parameter]:
-    """The parameters that the diffs of the patches, from patch 1 on, add to the modules that a level loads.
+    """The function finds the parameters that the diffs of the patches, from patch 1 on, add to the modules that a level
+    loads.
 
     One that a later patch takes out again ends at the level below that patch. A bool gets both its values; what the
     values of another type may be no diff tells, and they stay empty.

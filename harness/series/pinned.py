@@ -14,7 +14,7 @@ FIELDS: Final = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
 
 
 def version(makefile: str, name: str) -> str:
-    """The version that a kernel's Makefile says, as 6.12.8 or 7.3.0-rc2.
+    """A kernel's Makefile says this version, as 6.12.8 or 7.3.0-rc2.
 
     Raises InputError, naming ``name``, where the Makefile is no kernel's.
     """
@@ -27,7 +27,10 @@ def version(makefile: str, name: str) -> str:
 
 
 def of_tree(tree: Path, name: str) -> str:
-    """The version of a source tree. Raises InputError, naming ``name``, where it is no kernel."""
+    """A source tree has this version.
+
+    Raises InputError, naming ``name``, where it is no kernel.
+    """
     if not (tree / "Makefile").is_file() or not (tree / "Kconfig").is_file():
         raise InputError(f"{name} is no kernel source: it has no Makefile and Kconfig")
     return version((tree / "Makefile").read_text(encoding="utf-8", errors="replace"), name)

@@ -27,7 +27,9 @@ def flattened(text: str) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """Bytes that should be UTF-8 as text; as Latin-1 where they are not, which is what git guesses."""
+    """The function gives bytes that should be UTF-8 as text; where they are not, as Latin-1, which is what git
+    guesses.
+    """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
