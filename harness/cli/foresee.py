@@ -25,13 +25,15 @@ COLUMNS: Final = (
     ("as the manual", "agree"),
     ("departing", "findings"),
     ("undecided", "not_applicable"),
+    ("not mirrored", "not_mirrored"),
     ("cannot run", "blocked"),
     ("merged", "collapsed"),
     ("changed", "changes"),
 )
 LEGEND: Final = (
-    "departing: the manual does not allow it; undecided: the manual does not say; cannot run: L1 does not come so far, "
-    "or dies of its like;\nmerged: the same question again, by rule; changed: answered otherwise one level below"
+    "departing: the manual does not allow it; undecided: the manual does not say; not mirrored: the mirror does not;\n"
+    "cannot run: L1 does not come so far, or dies of its like; merged: the same question again, by rule;\n"
+    "changed: answered otherwise one level below"
 )
 
 

@@ -337,6 +337,8 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
         )
         if total.taken:
             print(f"{total.taken} of the answers are taken from a lower level that is the same machine code")
+        if total.not_mirrored:
+            print(f"{total.not_mirrored} answers were held against the manual alone, in whole or in part: not mirrored")
         print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
         for cell, one in asked.event_drift:
             print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")

@@ -59,6 +59,7 @@ class Cause:
     in_base: bool = False
     predicted: bool = True  # whether the mirror shows the departure
     asked: bool = True  # whether a mirror was asked
+    mirrored: bool = True  # whether it follows the code behind the departure
     observed: bool = False  # told by real kernels that do without a patch each
     together: bool = False  # the patches only go out together
     errata: tuple[str, ...] | None = None  # of a bare CPU: the known ones that explain it, empty where none does
@@ -67,7 +68,7 @@ class Cause:
         if self.errata is not None:
             return f"erratum {' and '.join(self.errata)}" if self.errata else "an erratum not known yet"
         if not self.asked and not self.observed:
-            return "no mirror was asked: cause unknown"
+            return f"{'no mirror was asked' if self.mirrored else 'the mirror does not follow it'}: cause unknown"
         if not self.predicted:
             return "the mirror does not show it: cause unknown"
         if self.in_base:
@@ -85,6 +86,7 @@ class Cause:
 
 
 NOT_ASKED: Final = Cause(asked=False)
+NOT_FOLLOWED: Final = Cause(asked=False, mirrored=False)
 NOT_SHOWN: Final = Cause(predicted=False)
 
 
@@ -99,11 +101,14 @@ def _or(numbers: tuple[int, ...]) -> str:
 def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
     """The cause of a departure on the CPU ``under`` KVM.
 
-    NOT_ASKED where the run asked no mirror, or the mirror has not its level.
+    NOT_ASKED where the run asked no mirror, or the mirror has not its level; NOT_FOLLOWED where it does not follow
+    the code behind the turn that departs.
     """
     level, param_name = d.cell
     if d.predicted is None or level > LAST:
         return NOT_ASKED
+    if not d.predicted.mirrors(d.turn):
+        return NOT_FOLLOWED
     asked = _Asked(under(d.vector.machine.env.cpu_mbec), d.vector, symptom(d), d.legal, d.turn)
     return _find(asked, level, Setting.parse(param_name).own)
 
@@ -114,7 +119,7 @@ def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
     A run of sequences need not have asked that access alone.
     """
     level, param_name = d.cell
-    if not d.stale or d.predicted is None or level > LAST:
+    if not d.stale or d.predicted is None or level > LAST or not d.predicted.mirrors(d.turn):
         return d
     under_kvm = under(d.access.machine.env.cpu_mbec)
     seen = machine.predict(level, Setting.parse(param_name).own, under_kvm, d.access).outcome

@@ -33,6 +33,7 @@ ROW_TITLES: Final = (
     ("entry refused", "entry_failures"),
     ("not asked again", "collapsed"),
     ("of a lower level", "taken"),
+    ("not mirrored", "not_mirrored"),
     ("seconds", "seconds"),
 )
 

@@ -29,6 +29,7 @@ LETTERS: Final = {
     Kind.SCAFFOLD: "S",
     Kind.BLOCKED: "B",
     Kind.SEQUENCE: "Q",
+    Kind.NOT_MIRRORED: "U",
 }
 MEANINGS: Final = {
     Kind.DONE: "the access completed",
@@ -45,6 +46,7 @@ MEANINGS: Final = {
     Kind.SCAFFOLD: "the probe's own frame broke",
     Kind.BLOCKED: "never ran",
     Kind.SEQUENCE: "several turns of a sequence, each with an answer",
+    Kind.NOT_MIRRORED: "the mirror does not follow the code behind it",
 }
 SHORT: Final = {"unset": "u", "0": "0", "1": "1"}
 LETTERED: Final = "abcdefghijklmnopqrstvwxyz"  # for other parameters' settings; u is taken

@@ -22,7 +22,7 @@ from harness.errors import InputError
 from harness.results.answer import Answer, CellKey, Judged
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
-from kvmodel.question.outcome import Outcome
+from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
 
@@ -72,8 +72,9 @@ _CHANGED_WHERE: Final = "WHERE c.run=? AND c.level=? AND c.param=? AND q.seen !=
 
 
 def changed(before: Outcome, after: Outcome) -> bool:
-    """Whether two levels answered differently: a vector that never ran says nothing, notes are no part of an answer."""
-    return not {before.kind, after.kind} & set(UNHEARD) and not before.matches(after)
+    """Whether two levels answered differently: a vector that never ran says nothing, nor a foresight of what the
+    mirror does not follow; notes are no part of an answer."""
+    return not {before.kind, after.kind} & {*UNHEARD, Kind.NOT_MIRRORED} and not before.matches(after)
 
 
 @dataclass(frozen=True, slots=True)

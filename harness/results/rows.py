@@ -24,7 +24,7 @@ class Row:
     """One (level, parameter): counts over all its machines. A vector may be both drift and finding.
 
     ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
-    ``same-code``.
+    ``same-code``. ``not_mirrored``: those on which the mirror does not speak, in whole or from some turn on.
     """
 
     level: int
@@ -41,6 +41,7 @@ class Row:
     event_drift: int = 0
     collapsed: int = 0
     taken: int = 0
+    not_mirrored: int = 0
     seconds: float = 0.0
 
     @property
@@ -59,6 +60,7 @@ _COUNTED: Final = {
     Mark.ENTRY_FAILURE: "entry_failures",
     Mark.TRACED: "traced",
     Mark.EVENT_DRIFT: "event_drift",
+    Mark.NOT_MIRRORED: "not_mirrored",
 }
 COUNTS: Final = tuple(f.name for f in fields(Row) if f.name not in ("level", "param"))
 
@@ -193,6 +195,7 @@ COLUMNS: Final = (
     Column("ev-drift", 8, "event_drift"),
     Column("merged", 7, "collapsed"),
     Column("taken", 6, "taken"),
+    Column("no-mirr", 7, "not_mirrored"),
     Column("seconds", 8, "seconds"),
 )
 

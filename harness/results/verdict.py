@@ -12,7 +12,7 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last four."""
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last five."""
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -24,9 +24,10 @@ class Mark(Flag):
     EVENT_DRIFT = auto()  # ... and differ
     TAKEN = auto()  # not asked: a lower level's answer, whose machine code this level is
     FORESEEN = auto()  # nobody looked: the mirror's prediction stands where an observation would
+    NOT_MIRRORED = auto()  # the mirror does not follow the code behind it: contract and observation alone speak
 
 
-UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)
+UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)  # of an observation
 
 
 def stands(section: str) -> str:
@@ -76,12 +77,19 @@ def judge(predicted: Outcome | None, contract: Contract | None, seen: Outcome) -
 
     A vector that never ran is BLOCKED whatever was predicted, and DRIFT as well where the mirror neither said
     that it would be nor that L1 dies of it (such vectors are sampled, since each costs a restart of L1).
+    Where the mirror does not follow the code it is NOT_MIRRORED, and DRIFT for the turns up to there alone. A
+    foresight that ends so (``seen`` is what the mirror says) is held against nothing.
     """
+    if seen.last.kind is Kind.NOT_MIRRORED:
+        return Verdict(Mark.NOT_MIRRORED, seen.last.note)
+    silent = predicted is not None and predicted.last.kind is Kind.NOT_MIRRORED
+    marks = Mark.NOT_MIRRORED if silent else Mark(0)
     if seen.kind in UNHEARD:
         foretold = {predicted.kind, predicted.last.kind} if predicted is not None else {Kind.HOST}
-        surprised = not foretold & {seen.kind, Kind.HOST}
-        return Verdict(Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
-    marks, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
+        surprised = not silent and not foretold & {seen.kind, Kind.HOST}
+        return Verdict(marks | Mark.BLOCKED | (Mark.DRIFT if surprised else Mark(0)), seen.note)
+    found, rule = (Mark(0), "") if contract is None else _contract_marks(contract, seen)
+    marks |= found
     if predicted is not None and not predicted.matches(seen):
         marks |= Mark.DRIFT
     if seen.last.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT):

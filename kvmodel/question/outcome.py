@@ -19,7 +19,10 @@ _WARN: Final = "WARN: "  # how the note of a HOST outcome begins where the kerne
 
 
 class Kind(Enum):
-    """The kinds of answers. SCAFFOLD and BLOCKED are an observer's own and never the contract's, nor is HOST."""
+    """The kinds of answers. SCAFFOLD and BLOCKED are an observer's own and never the contract's, nor is HOST.
+
+    NOT_MIRRORED is the mirror's own.
+    """
 
     DONE = "done"  # the access completed
     EXCEPTION = "exception"  # L2 took an exception: vector, error code
@@ -35,6 +38,7 @@ class Kind(Enum):
     SCAFFOLD = "scaffold-failed"  # the probe's own frame broke: the vector said nothing
     BLOCKED = "blocked"  # never ran: its host or L1 died first
     SEQUENCE = "sequence"  # several, one a turn; it ends where L1 died
+    NOT_MIRRORED = "not-mirrored"  # the mirror's alone: it does not follow the code behind this question
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ class Outcome:
     ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
     error, ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10. ``number``:
     EXCEPTION the vector, ENTRY_EXIT and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of
-    ``code`` that this voice vouches for. ``note``: HOST and LIVELOCK, a few words. ``turns``: SEQUENCE, the turns'
-    outcomes.
+    ``code`` that this voice vouches for. ``note``: HOST and LIVELOCK, a few words; NOT_MIRRORED, the C file and
+    function that is not followed. ``turns``: SEQUENCE, the turns' outcomes.
     """
 
     kind: Kind
@@ -78,13 +82,25 @@ class Outcome:
         each = self.turns or (self,)
         return each[index] if index < len(each) else None
 
+    def mirrors(self, turn: int) -> bool:
+        """Whether the mirror, whose answer this is, follows the code behind turn ``turn`` from 0."""
+        return self.last.kind is not Kind.NOT_MIRRORED or turn < len(self.turns) - 1
+
     @property
     def warned(self) -> bool:
         """Whether a WARN of the host's kernel is what came of it."""
         return self.kind is Kind.HOST and self.note.startswith(_WARN)
 
     def matches(self, seen: Outcome) -> bool:
-        """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared)."""
+        """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared).
+
+        NOT_MIRRORED vouches for nothing, as the last turn for none of those that follow.
+        """
+        if self.kind is Kind.NOT_MIRRORED:
+            return True
+        if self.turns and self.last.kind is Kind.NOT_MIRRORED:
+            both = zip(self.turns, seen.turns, strict=False)
+            return self.kind is seen.kind and all(a.matches(b) for a, b in both)
         return (
             self.kind is seen.kind
             and self.number == seen.number
@@ -122,11 +138,11 @@ class Outcome:
 
 
 def of_turns(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcome of a sequence; where L1 died no turn follows."""
+    """The outcome of a sequence; where L1 died, or the mirror follows no longer, no turn follows."""
     turns = []
     for outcome in outcomes:
         turns.append(outcome)
-        if outcome.kind is Kind.HOST:
+        if outcome.kind in (Kind.HOST, Kind.NOT_MIRRORED):
             break
     return Outcome(Kind.SEQUENCE, turns=tuple(turns))
 
@@ -140,6 +156,11 @@ def text_value(texts: Iterable[str]) -> Outcome:
     """Texts as a value that can be compared: their checksum, and what they are."""
     text = " ".join(texts)
     return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
+
+
+def not_mirrored(where: str) -> Outcome:
+    """The mirror's answer to what it does not follow; ``where``: the C file and function that it stops at."""
+    return Outcome(Kind.NOT_MIRRORED, note=where)
 
 
 def parameter(value: bool | None) -> Outcome:

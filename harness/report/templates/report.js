@@ -73,7 +73,7 @@
   };
   const SAY = { AGREE: "all agree", DRIFT: "drift", FINDING: "finding", NOT_APPLICABLE: "not applicable", BLOCKED: "blocked",
     ENTRY_FAILURE: "entry failed", TAKEN: "a lower level's answer (same machine code)", CHANGED: "changed from the level below",
-    FORESEEN: "foreseen, nobody looked" };
+    FORESEEN: "foreseen, nobody looked", NOT_MIRRORED: "the mirror does not follow it" };
 
   const wanted = (v, at) => {
     if (v.history[at] < 0) return false;

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.findings.causes import NOT_ASKED, NOT_SHOWN, Cause, find_cause, find_errata
+from harness.findings.causes import NOT_ASKED, NOT_FOLLOWED, NOT_SHOWN, Cause, find_cause, find_errata
 from harness.findings.departures import Departure
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, NotApplicable, Outcome
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome, not_mirrored
 from kvmodel.question.vector import Access, AccessVector, ClientVector, Evmcs, Mbec, Perm, Vector
 from kvmodel.sdm.errata import LARGE_BIT12
 
@@ -103,6 +103,13 @@ def test_without_a_mirror_there_is_no_cause(level: int, predicted: Outcome | Non
     d = Departure(PLAIN, (level, "unset"), "kvm", LOOP, (DONE,), "rule", "1.2", predicted)
     assert find_cause(d) is NOT_ASKED
     assert "no mirror" in str(NOT_ASKED)
+
+
+def test_what_the_mirror_does_not_follow_has_no_known_cause() -> None:
+    d = replace(departure(18, "1", PLAIN), predicted=not_mirrored("vmx/nested.c nested_vmx_check_controls"))
+    cause = find_cause(d)
+    assert cause == NOT_FOLLOWED and not cause.known
+    assert str(cause) == "the mirror does not follow it: cause unknown"
 
 
 def test_errata_of_a_bare_cpu_are_named() -> None:

@@ -1,7 +1,7 @@
 """A disagreement gets its name; a vector that never ran is never agreement."""
 
 from harness.results.verdict import Mark, judge, stands
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, not_mirrored, of_turns
 
 DONE = Outcome(Kind.DONE)
 VIOLATION = Outcome(Kind.VIOLATION, 0x184)
@@ -39,6 +39,29 @@ def test_not_applicable_names_its_rule() -> None:
 def test_entry_failures_are_counted_apart() -> None:
     failed = Outcome(Kind.ENTRY_FAIL, 7)
     assert judge(failed, allows(failed), failed).marks == Mark.ENTRY_FAILURE
+
+
+SILENT = not_mirrored("vmx/nested.c nested_vmx_check_host_state")
+
+
+def test_where_the_mirror_does_not_speak_the_manual_alone_does() -> None:
+    assert judge(SILENT, allows(DONE), DONE).marks == Mark.NOT_MIRRORED
+    assert judge(SILENT, allows(DONE), LOOP).marks == Mark.NOT_MIRRORED | Mark.FINDING
+    assert judge(SILENT, allows(DONE), Outcome(Kind.BLOCKED)).marks == Mark.NOT_MIRRORED | Mark.BLOCKED
+    foreseen = judge(SILENT, allows(DONE), SILENT)
+    assert (foreseen.marks, foreseen.rule) == (Mark.NOT_MIRRORED, "vmx/nested.c nested_vmx_check_host_state")
+
+
+def test_a_mirror_that_falls_silent_is_held_to_the_turns_before() -> None:
+    half = of_turns([DONE, SILENT, VIOLATION])
+    rows = (of_turns([first, DONE, DONE]) for first in (DONE, LOOP))
+    allowed = tuple(Allowed(row, THEN.join("rrr"), THEN.join("sss")) for row in rows)
+    assert half.turns == (DONE, SILENT)
+    assert [half.mirrors(turn) for turn in range(3)] == [True, False, False]
+    assert judge(half, allowed, of_turns([DONE, DONE, DONE])).marks == Mark.NOT_MIRRORED
+    assert judge(half, allowed, of_turns([LOOP, DONE, DONE])).marks == Mark.NOT_MIRRORED | Mark.DRIFT
+    assert judge(half, allowed, of_turns([DONE, DONE, LOOP])).marks == Mark.NOT_MIRRORED | Mark.FINDING
+    assert judge(half, allowed, half).marks == Mark.NOT_MIRRORED
 
 
 def test_without_a_mirror_only_the_contract_speaks() -> None:
