@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 # sentence of "the runs of a journal". A true sentence that fails needs its verb here, or a plainer one.
 VERBS: Final = """
 is are was were has have had does do did can cannot may must will would should could adds allows appears applies apply
-asks became becomes become began begin begins belongs boots bring brings came carries chooses closes come comes
+asks became becomes become began begin begins belongs boots bring brings came carries chooses closes collects come comes
 compiles contains decides defines departs depend depends differ differs digests divides draws ended failed fails find
 finds fits follow follows forbids gave get gets give gives go goes got guards happened happens hold holds joins keep
 keeps kept know knows lacks lay leave leaves let lets lie lies make makes mean means needs opens parses passes
@@ -139,9 +139,24 @@ def documented() -> list[Documented]:
 
 
 # The parts of harness that keep the form.
-PARTS: Final = ("build", "errors.py", "places.py", "posted", "process", "protocol.py", "review", "series")
+PARTS: Final = (
+    "bench",
+    "build",
+    "cli",
+    "compare",
+    "coverage",
+    "errors.py",
+    "oracle",
+    "places.py",
+    "posted",
+    "process",
+    "protocol.py",
+    "report",
+    "review",
+    "series",
+)
 ALL: Final = documented()
-HELD: Final = [one for one in ALL if one.place.split("/")[1] in PARTS]
+HELD: Final = [one for one in ALL if one.place.split("/")[1] in PARTS and "/mutate/" not in one.place]
 
 
 @pytest.mark.parametrize(

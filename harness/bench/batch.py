@@ -20,7 +20,7 @@ ARENA: Final = 128 << 20  # L1-physical
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One counted stretch of system calls on one kind of L1."""
+    """A window is one counted stretch of system calls on one kind of L1."""
 
     mix: Mix
     mbec: bool = False
@@ -31,7 +31,7 @@ class Window:
 
     @property
     def record(self) -> dict[str, int]:
-        """Its fields for ``windows.WINDOW``."""
+        """The function gives the window's fields for ``windows.WINDOW``."""
         flags = (
             self.mbec * CONSTANTS["WINDOW_MBEC"]
             | self.evmcs * CONSTANTS["WINDOW_EVMCS"]
@@ -54,7 +54,10 @@ class Window:
 
 
 def pack(asked: Sequence[Window]) -> bytes:
-    """The batch. InputError for a window that the workload has no room for."""
+    """The function gives the windows as the bytes of a batch.
+
+    Raises InputError for a window that the workload has no room for.
+    """
     for window in asked:
         check(window.mix)
     at = protocol.HEADER.size
@@ -73,7 +76,10 @@ def pack(asked: Sequence[Window]) -> bytes:
 
 
 def check(mix: Mix) -> None:
-    """InputError for a mix that needs more pages than the workload has."""
+    """The mix has room in the workload's pages.
+
+    Raises InputError for a mix that needs more pages than the workload has.
+    """
     for name, every, most in (
         ("fresh pages", mix.fresh_every, windows.FRESH_PAGES),
         ("code loads", mix.load_every, windows.LOAD_PAGES),

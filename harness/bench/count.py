@@ -36,7 +36,7 @@ _FIELD: Final = {"kvm_exit": "exit_reason", "kvm_nested_vmexit": "exit_reason", 
 
 
 def specs() -> list[str]:
-    """What the counter is asked for: each of the three events in all, then by reason."""
+    """The counter is asked for these: each of the three events in all, then by reason."""
     found = []
     for event, name in _FIELD.items():
         found.append(f"kvm:{event}")
@@ -57,7 +57,13 @@ def _by_reason(counts: Sequence[int]) -> dict[str, dict[str, int]]:
 
 
 def exits_of(counts: Sequence[int]) -> Counter[Exit]:
-    """The exits of a window by guest, reason and who dealt with them; none that did not occur."""
+    """The function gives the exits of a window by guest, reason and who dealt with them; none that did not
+    occur.
+
+    Raises GuestError for a count that no exit can have.
+
+    Raises GuestError when KVM's tracepoints contradict each other.
+    """
     by = _by_reason(counts)
     found: Counter[Exit] = Counter()
     for reason, total in by["kvm_exit"].items():
@@ -72,7 +78,9 @@ def exits_of(counts: Sequence[int]) -> Counter[Exit]:
 
 @dataclass(slots=True)
 class CountedExits:
-    """One window as it was counted. Not ``through``: L1 did not come to its end, and the counts are of the wait."""
+    """This is one window as it was counted. Not ``through``: L1 did not come to its end, and the counts are of the
+    wait.
+    """
 
     window: Window
     through: bool = False
@@ -82,12 +90,15 @@ class CountedExits:
 
     @property
     def total(self) -> int:
-        """All exits, those for the host's own interrupts among them."""
+        """The count has all exits, those for the host's own interrupts among them."""
         return sum(self.exits.values())
 
 
 def rows(text: str) -> Iterator[dict[str, Any]]:
-    """The counter's lines. GuestError for one that is none of its own."""
+    """The function reads the counter's lines.
+
+    Raises GuestError for one that is none of its own.
+    """
     for line in text.splitlines():
         try:
             yield json.loads(line)
@@ -145,11 +156,13 @@ def _watched(guest: qemu.Qemu, counter: Remote, pid: int, patience: float) -> It
 def count(
     guest: qemu.Qemu, program: str, asked: Sequence[Window], *, traced: int = -1, patience: float = PATIENCE
 ) -> list[CountedExits]:
-    """One run of L1 through the windows ``asked``; ``traced``: the one during which tracing is on, -1 for none.
+    """L1 runs once through the windows ``asked``; ``traced`` is the one during which tracing is on, -1 for
+    none.
 
     ``program`` is the counter's path on the host, ``patience`` what L1 has for a window in seconds of wall time. A
-    window that L1 did not come to the end of is the last; those behind it are not there. GuestError where L1 did not
-    come as far as its first.
+    window that L1 did not come to the end of is the last; those behind it are not there.
+
+    Raises GuestError when L1 did not come as far as its first window.
     """
     remote, pid = _start(guest.host, program, len(asked), traced)
     try:
@@ -180,7 +193,7 @@ def count(
 
 
 def sequence(events: Iterable[livelock.TraceEvent]) -> list[Exit]:
-    """The exits in a trace, in order, without those that are the host's own."""
+    """The function gives the exits in a trace, in order, without those that are the host's own."""
     found: list[Exit] = []
     for event in events:
         match event.name:

@@ -15,7 +15,10 @@ COUNTER: Final = "kvmirror-count"
 
 
 def workload(cache: Cache) -> Path:
-    """``exits.elf``: the L1 and the L2 of the workload, for QEMU's ``-kernel``. BuildError with gcc's lines."""
+    """The function gives ``exits.elf``: the L1 and the L2 of the workload, for QEMU's ``-kernel``.
+
+    Raises BuildError, with gcc's lines, when it does not compile.
+    """
     key = {
         "sources": probe.sources(places.IMAGES / "exits"),
         "probe": probe.sources(places.IMAGES / "probe"),
@@ -36,7 +39,10 @@ def workload(cache: Cache) -> Path:
 
 
 def counter(cache: Cache) -> Path:
-    """``kvmirror-count``: the static program that counts on the host. BuildError with gcc's lines."""
+    """The function gives ``kvmirror-count``: the static program that counts on the host.
+
+    Raises BuildError, with gcc's lines, when it does not compile.
+    """
     source = places.IMAGES / "count"
     key = {"sources": probe.sources(source), "windows": windows.c_header(), "flags": " ".join(probe.CLIENT_FLAGS),
            "compiler": probe.compiler()}  # fmt: skip

@@ -22,7 +22,7 @@ OTHER: Final = "any other"
 
 
 def by_kind(exits: Mapping[Exit, int]) -> dict[str, int]:
-    """The exits under the names of ``KINDS``, every name there; the rest as ``OTHER``."""
+    """The function gives the exits under the names of ``KINDS``, every name there; the rest are under ``OTHER``."""
     found: Counter[str] = Counter(dict.fromkeys((*KINDS.values(), OTHER), 0))
     for exit, n in exits.items():
         found[KINDS.get(exit, OTHER)] += n
@@ -30,7 +30,7 @@ def by_kind(exits: Mapping[Exit, int]) -> dict[str, int]:
 
 
 def runs_of(exits: list[Exit]) -> str:
-    """Exits in order in one line, equal ones in a row as ``9 x VMREAD of L1``."""
+    """The line has exits in order, equal ones in a row as ``9 x VMREAD of L1``."""
     words: list[tuple[str, int]] = []
     for exit in exits:
         name = KINDS.get(exit, str(exit))

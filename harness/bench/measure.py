@@ -58,7 +58,7 @@ REFUSED_EVMCS: Final = 0x1003
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked of each kernel."""
+    """The plan says what is asked of each kernel."""
 
     variants: Sequence[ExitVariant]
     mix: Mix
@@ -68,14 +68,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What runs on a host: the workload, and the counter."""
+    """A host has these programs to run: the workload, and the counter."""
 
     workload: Path
     counter: Path
 
 
 def on_axis(axis: str, value: float, calls: int = CURVE_CALLS) -> Mix:
-    """The plain mix with ``value`` of one thing a system call. ValueError for what is no axis, or no whole share."""
+    """The function gives the plain mix with ``value`` of one thing a system call.
+
+    Raises ValueError for what is no axis, or no whole share.
+    """
     every = round(1 / value) if 0 < value < 1 else 1 if value else 0
     match axis:
         case "hypercalls":
@@ -94,7 +97,7 @@ def _frame(mix: Mix) -> Mix:
 
 
 def whole(mix: Mix) -> Mix:
-    """``mix`` with room for the frame's own system call."""
+    """The function gives ``mix`` with room for the frame's own system call."""
     return replace(mix, calls=mix.calls + FRAME_CALLS)
 
 
@@ -127,7 +130,8 @@ def _foreseen(kernel: Kernel, variant: ExitVariant) -> list[Exit] | None:
 
 
 def finding(kernel: Kernel, vector: Vector) -> str:
-    """The finding behind a guest that goes round and round where ``vector`` does, by its symptom and its cause.
+    """The function gives the finding behind a guest that goes round and round where ``vector`` does, by its symptom and
+    its cause.
 
     Empty for a kernel that no mirror is of, and where the mirror has no such finding.
     """
@@ -150,7 +154,7 @@ def finding(kernel: Kernel, vector: Vector) -> str:
 
 
 class Measure:
-    """One kernel on one started host."""
+    """This is one kernel on one started host."""
 
     def __init__(
         self, session: Session, host: Host, modules: ModuleFiles, programs: Programs, kernel: Kernel, plan: Plan
@@ -308,7 +312,9 @@ def measure(
     modules: Callable[[int], ModuleFiles],
     jobs: int,
 ) -> list[Result]:
-    """Each kernel's variants, on ``jobs`` hosts side by side; the results in the order of ``kernels``."""
+    """The function measures each kernel's variants, on ``jobs`` hosts side by side; the results are in the order of
+    ``kernels``.
+    """
     todo: queue.SimpleQueue[Kernel] = queue.SimpleQueue()
     for kernel in sorted(kernels, key=lambda k: (k.foreign, k.level, bool(k.param)), reverse=True):
         todo.put(kernel)

@@ -14,7 +14,7 @@ from kvmodel.machine.exits import Mix
 
 
 def render(mix: Mix, results: list[Result], runs: int, provenance: Mapping[str, Any]) -> str:
-    """The page."""
+    """The function gives the results as a page."""
     env = Environment(loader=PackageLoader("harness.bench"), autoescape=True, undefined=StrictUndefined)
     points = next((r.curve for r in results if r.curve), [])
     axes = list(dict.fromkeys(p.axis for p in points))

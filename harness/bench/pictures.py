@@ -31,7 +31,7 @@ _LABEL = 14  # height of a line's name, pixels
 
 
 def svg(width: int, height: int, label: str, parts: Iterable[Markup]) -> Markup:
-    """A picture with its style, for a file of its own or a page."""
+    """The function gives a picture with its style, for a file of its own or a page."""
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" class="picture" role="img" aria-label="{}" viewBox="0 0 {} {}" '
         'width="{}" height="{}"><style>{}</style><rect class="paper" width="{}" height="{}"/>'
@@ -89,7 +89,7 @@ def _legend(y: float, kinds: Iterable[tuple[int, str]]) -> tuple[list[Markup], f
 
 
 def bars(results: list[Result]) -> Markup:
-    """A stacked bar a variant: exits a thousand system calls by kind, all kernels to one scale."""
+    """The picture has a stacked bar a variant: exits a thousand system calls by kind, all kernels to one scale."""
     counted = [(result, [row for row in result.rows if row.runs]) for result in results]
     top = max((row.rate for _, rows in counted for row in rows), default=1) or 1
     scale = _WIDTH / top
@@ -132,7 +132,9 @@ def _labels(ends: list[tuple[float, int, str]], x: float, taken: float) -> list[
 
 
 def curve(points: list[Point], axis: str) -> Markup:
-    """How many times fewer exits than the first variant, against one axis; the ratio on a logarithmic scale."""
+    """The curve shows how many times fewer exits there are than with the first variant, against one axis; the ratio is
+    on a logarithmic scale.
+    """
     there = [p for p in points if p.axis == axis]
     names = [(i, v.name) for i, v in enumerate(VARIANTS) if i and any(p.ratio(v.name) for p in there)]
     ratios = [r for p in there for _, name in names if (r := p.ratio(name)) is not None]
@@ -172,7 +174,7 @@ def curve(points: list[Point], axis: str) -> Markup:
 
 
 def both(results: list[Result]) -> Markup:
-    """The bars, and under them the curve of the first axis where there is one: one file for a document."""
+    """The file has the bars, and under them the curve of the first axis where there is one: one file for a document."""
     upper = bars(results)
     points = next((r.curve for r in results if r.curve), [])
     lower = curve(points, points[0].axis) if points else Markup("")

@@ -32,7 +32,9 @@ def caused(exits: Exits) -> Counter[Exit]:
 
 @dataclass(slots=True)
 class Measured:
-    """One variant on one kernel. ``runs``: exits of each run for ``calls`` system calls; empty where ``missing``."""
+    """This is one variant on one kernel. ``runs``: exits of each run for ``calls`` system calls; empty where
+    ``missing``.
+    """
 
     variant: ExitVariant
     calls: int
@@ -48,38 +50,40 @@ class Measured:
 
     @property
     def counted(self) -> Counter[Exit]:
-        """The first run's exits that L1 and L2 cause."""
+        """The function gives the first run's exits that L1 and L2 cause."""
         return caused(self.runs[0]) if self.runs else Counter()
 
     def per_thousand(self, exits: Exits) -> float:
-        """Exits a thousand system calls."""
+        """The function gives exits as exits a thousand system calls."""
         return sum(exits.values()) * 1000 / self.calls
 
     @property
     def rate(self) -> float:
-        """The first run's, of L1's and L2's own causing."""
+        """This is the first run's rate, of L1's and L2's own causing."""
         return self.per_thousand(self.counted)
 
     @property
     def spread(self) -> dict[Exit, int]:
-        """By kind the most of any run less the fewest, where they differ; the host's own interrupts among them."""
+        """By kind it is the most of any run less the fewest, where they differ; the host's own interrupts are among
+        them.
+        """
         kinds = {exit for run in self.runs for exit in run}
         spans = {exit: max(r[exit] for r in self.runs) - min(r[exit] for r in self.runs) for exit in kinds}
         return {exit: n for exit, n in spans.items() if n}
 
     @property
     def steady(self) -> bool:
-        """Whether each run counted the same, the host's own interrupts apart."""
+        """Each run has the same counts, the host's own interrupts apart: True."""
         return not caused(self.spread)
 
     @property
     def apart(self) -> int:
-        """By how much KVM's own counter of exits and the tracepoint differ at most, in a window."""
+        """KVM's own counter of exits and the tracepoint differ by this much at most, in a window."""
         return max((abs(own - seen) for seen, own in self.totals if own is not None), default=0)
 
     @property
     def drift(self) -> dict[Exit, tuple[int, int]]:
-        """By kind what the mirror says and what was counted, where they differ."""
+        """By kind it is what the mirror says and what was counted, where they differ."""
         if self.predicted is None or not self.runs:
             return {}
         counted = self.counted
@@ -88,7 +92,9 @@ class Measured:
 
     @property
     def trace_differs(self) -> str:
-        """The first event in which the mirror's short window and KVM's trace of it differ; empty where none does."""
+        """This is the first event in which the mirror's short window and KVM's trace of it differ; empty where none
+        does.
+        """
         if self.foreseen is None:
             return ""
         for i, (ours, theirs) in enumerate(zip(self.foreseen, self.traced, strict=False), 1):
@@ -101,7 +107,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One mix of the curve: exits a thousand system calls by variant's name."""
+    """This is one mix of the curve: exits a thousand system calls by variant's name."""
 
     axis: str
     value: float  # the share, a system call
@@ -110,11 +116,11 @@ class Point:
 
     @property
     def drifts(self) -> bool:
-        """Whether the mirror says another number of any variant."""
+        """The mirror says another number of some variant: True."""
         return any(self.rates[name] != told for name, told in self.predicted.items())
 
     def left(self, name: str, first: str = VARIANTS[0].name) -> float | None:
-        """The share of the first variant's exits that is left; None where one of the two was not counted."""
+        """This is the share of the first variant's exits that is left; None where one of the two was not counted."""
         return self.rates[name] / self.rates[first] if name in self.rates and self.rates.get(first) else None
 
     def ratio(self, name: str) -> float | None:
@@ -125,7 +131,7 @@ class Point:
 
 @dataclass(slots=True)
 class Result:
-    """A kernel's variants, and its curve where there is one."""
+    """The result has a kernel's variants, and its curve where there is one."""
 
     kernel: Kernel
     rows: list[Measured]
@@ -133,17 +139,17 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def row(self, name: str) -> Measured | None:
-        """A variant's row, where it was counted."""
+        """The function gives a variant's row; None where it was not counted."""
         return next((row for row in self.rows if row.variant.name == name and row.runs), None)
 
     def ratio(self, row: Measured, first: str = VARIANTS[0].name) -> float | None:
-        """How many times fewer exits than the first variant."""
+        """The function says how many times fewer exits a variant has than the first variant."""
         base = self.row(first)
         return base.rate / row.rate if base is not None and row.runs and row.rate else None
 
 
 def crossing(points: list[Point], name: str, goal: float = COVER_RATIO) -> float | None:
-    """Where on an axis the ratio comes to ``goal``; None where nowhere.
+    """The function gives the place on an axis where the ratio comes to ``goal``; None where it does not.
 
     Between the two points around it the share of exits that is left, the ratio's inverse, is taken as linear: both of
     its terms are. ``points`` are of one axis, in the order of their values.
@@ -182,7 +188,7 @@ def _row_json(result: Result, row: Measured) -> dict[str, Any]:
 
 
 def as_json(mix: Mix, results: list[Result]) -> dict[str, Any]:
-    """Everything, for scripts."""
+    """The function gives everything as plain values, for scripts."""
     return {
         "mix": asdict(mix),
         "kernels": [

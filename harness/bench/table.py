@@ -17,7 +17,7 @@ AVOIDED: Final = "counted all the same with the fault avoided: this L1 sets bit 
 
 
 def mix_text(mix: Mix) -> str:
-    """What L2 did, in a sentence."""
+    """The sentence says what L2 did."""
     parts = []
     for every, what in (
         (mix.hypercall_every, "makes a hypercall" if mix.hypercalls == 1 else f"makes {mix.hypercalls} hypercalls"),
@@ -46,12 +46,12 @@ def _mirror(row: Measured) -> str:
 
 
 def ratio_text(value: float | None) -> str:
-    """``24.1 x``, a dash where there is none."""
+    """The text is a ratio as ``24.1 x``, a dash where there is none."""
     return "-" if value is None else f"{value:.1f} x"
 
 
 def cover_text(row: Measured) -> str:
-    """The cover's exits a second, and its ratio."""
+    """The text has the cover's exits a second, and its ratio."""
     cover, first = row.variant.cover, VARIANTS[0].cover
     return "-" if cover is None or first is None else f"{cover:,} ({first / cover:.0f} x)"
 
@@ -94,19 +94,21 @@ def _notes(row: Measured) -> Iterator[str]:
 
 
 def call_lines(result: Result) -> Iterator[str]:
-    """One system call without anything beside it, exit by exit as the mirror has it."""
+    """The lines have one system call without anything beside it, exit by exit as the mirror has it."""
     for row in result.rows:
         if row.runs and row.call is not None:
             yield _line(row.variant.name, [""]) + f"  {runs_of(row.call)}"
 
 
 def axis_text(axis: str, value: float) -> str:
-    """``1/4 hypercalls a system call``."""
+    """The text is like ``1/4 hypercalls a system call``."""
     return f"{'1/' + str(round(1 / value)) if 0 < value < 1 else f'{value:g}'} {axis} a system call"
 
 
 def curve_lines(points: list[Point]) -> Iterator[str]:
-    """How many times fewer exits each variant has than the first, by mix; where the cover's ratio lies."""
+    """The lines say how many times fewer exits each variant has than the first, by mix, and where the cover's ratio
+    lies.
+    """
     names = [v.name for v in VARIANTS[1:] if any(p.ratio(v.name) is not None for p in points)]
     yield _line("", names)
     for axis, group in groupby(points, key=lambda p: p.axis):
@@ -119,7 +121,7 @@ def curve_lines(points: list[Point]) -> Iterator[str]:
 
 
 def lines(mix: Mix, results: list[Result]) -> Iterator[str]:
-    """All of it."""
+    """The function gives all lines of the report."""
     yield f"VM exits a thousand system calls: {mix_text(mix)}."
     for result in results:
         yield ""

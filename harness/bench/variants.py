@@ -12,7 +12,7 @@ from kvmodel.machine.exits import Hypervisor, Vmcs
 
 @dataclass(frozen=True, slots=True)
 class ExitVariant:
-    """One kind of L1. ``cover``: the exits a second that the series' cover letter gives for its like."""
+    """This is one kind of L1. ``cover``: the exits a second that the series' cover letter gives for its like."""
 
     name: str
     title: str
@@ -20,7 +20,7 @@ class ExitVariant:
     cover: int | None = None
 
     def avoiding(self) -> ExitVariant:
-        """The same L1, which sets bit 10 beside X although it has no MBEC."""
+        """This is the same L1, which sets bit 10 beside X although it has no MBEC."""
         return replace(self, l1=replace(self.l1, bit10=True))
 
 
@@ -38,7 +38,10 @@ COVER_RATIO: Final = 24
 
 
 def named(names: Iterable[str]) -> tuple[ExitVariant, ...]:
-    """The variants of these names, in the table's order. InputError for one that is none."""
+    """The function gives the variants of these names, in the table's order.
+
+    Raises InputError for a name that is none.
+    """
     wanted = list(names)
     known = {variant.name for variant in VARIANTS}
     for name in wanted:
@@ -49,7 +52,9 @@ def named(names: Iterable[str]) -> tuple[ExitVariant, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel under L1: a level of the series and its parameter, or, ``foreign``, a kernel of the user's own."""
+    """This is a kernel under L1: a level of the series and its parameter, or, ``foreign``, a kernel of the
+    user's own.
+    """
 
     level: int
     param: bool | None
@@ -58,7 +63,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """How tables name it."""
+        """The tables give it this name."""
         if self.foreign:
             return f"Linux {self.release}"
         if self.level == 0:

@@ -70,5 +70,5 @@ CONSTANTS: Final[dict[str, int]] = {
 
 
 def c_header() -> str:
-    """The C header that the workload and the counter are compiled with."""
+    """The function gives the C header that the workload and the counter are compiled with."""
     return protocol.c_header(CONSTANTS, (WINDOW, GATE), "harness/bench/windows.py", "KVMIRROR_WINDOWS_H")

@@ -41,7 +41,7 @@ code or a fresh page beside. KVM's exits are counted by reason and held against 
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``bench`` to the command line."""
+    """The function adds ``bench`` to the command line."""
     top = add_command(subparsers, "bench", "what MBEC costs and saves: exits", "bench exits")
     commands = top.add_subparsers(title="benches", metavar="BENCH", required=True)
     parser = add_command(
@@ -103,7 +103,7 @@ def _levels(args: argparse.Namespace) -> list[int]:
 
 
 def kernels(levels: list[int], params: list[bool | None], release: str, foreign: bool) -> list[Kernel]:
-    """A kernel a level and value of the parameter; one where the level has no parameter."""
+    """The function gives a kernel a level and value of the parameter; one where the level has no parameter."""
     found = []
     for level in levels:
         values = params if Level.of(level).has_parameter else [None]
@@ -132,7 +132,9 @@ def require_named(results: list[Result], asked: str | None, foreign: bool) -> No
 
 
 def code(results: list[Result]) -> int:
-    """3 where mirror and count differ, 1 where a fault of a kernel kept a variant from running, else 0."""
+    """The exit code is 3 where mirror and count differ, 1 where a fault of a kernel kept a variant from running, else
+    0.
+    """
     rows = [row for result in results for row in result.rows]
     if any(row.drift or row.trace_differs for row in rows) or any(p.drifts for r in results for p in r.curve):
         return 3
@@ -145,7 +147,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build what is missing, count, and print."""
+    """The command makes what is missing, then counts and prints."""
     variants = named(args.variants.split(",")) if args.variants else VARIANTS
     mix, levels, params = _mix(args), _levels(args), selection.params(args.params)
     for path in (args.html, args.svg):

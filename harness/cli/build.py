@@ -12,7 +12,7 @@ from harness.run import Bench
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands, "build", "build what a run needs into the cache, and nothing else", "build", "build --levels 0,18"
     )
@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build; print where each part is."""
+    """The command builds what is missing and prints where each part is."""
     programs.interruptible()
     bench = Bench.of(args)
     bench.build(selection.levels(args.levels, bench.series.last))

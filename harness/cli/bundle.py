@@ -18,7 +18,7 @@ from harness.results import Journal
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "bundle",

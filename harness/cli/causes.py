@@ -23,7 +23,7 @@ HEAD = ("finding", "mirror", "needs", "real kernels", "needs", "builds on", "not
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "causes",
@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The table; 3 where the mirror names other patches than real kernels."""
+    """The command prints the table; the exit code is 3 where the mirror names other patches than real kernels."""
     programs.interruptible()
     with Journal(args.journal) as journal:
         asked = Run.open(journal, args.run_number)
@@ -97,7 +97,7 @@ def _same_kernel(asked: Run, bench: Bench) -> None:
 
 
 def differs(f: Finding) -> bool:
-    """Whether the mirror names other patches than real kernels, as far as those can tell."""
+    """The mirror names other patches than real kernels, as far as those can tell: True."""
     if f.left_out is None or not f.left_out.told or not f.origin.known:
         return False
     real, mirror = f.left_out, f.origin
@@ -110,7 +110,7 @@ def differs(f: Finding) -> bool:
 
 
 def told(found: Iterable[Finding]) -> list[str]:
-    """A row a finding, and under the table what each kernel answered."""
+    """The table has a row a finding, and under it the lines say what each kernel answered."""
     rows: list[Sequence[object]] = [HEAD]
     below: list[str] = []
     for f in found:
@@ -131,7 +131,7 @@ def _numbers(patches: Iterable[int]) -> str:
 
 
 def details(f: Finding) -> list[str]:
-    """What each kernel answered to the finding's vector."""
+    """The lines say what each kernel answered to the finding's vector."""
     real = f.left_out
     assert real is not None
     lines = [f"{f.name}: {real.vector}", f"  level {real.level}, parameter {real.param}, {real.kernel}"]

@@ -37,7 +37,7 @@ examples:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "check",
         help="the mirror against the kernel's own C functions",
@@ -66,7 +66,10 @@ def add_parser(commands: Any) -> None:
 
 
 def chosen(names: str) -> list[Spec]:
-    """The checks that ``names`` selects, by entry or by C function; InputError for one that is none."""
+    """The function gives the checks that ``names`` selects, by entry or by C function.
+
+    Raises InputError for a name that selects none.
+    """
     if not names:
         return list(SPECS)
     found: list[Spec] = []
@@ -79,7 +82,7 @@ def chosen(names: str) -> list[Spec]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the checks; 0, or 3 when mirror and C differ."""
+    """The command runs the checks; the exit code is 0, or 3 when mirror and C differ."""
     if args.list:
         return listing()
     if args.journal and not args.sharp:
@@ -115,7 +118,9 @@ def run(args: argparse.Namespace) -> int:
 def checked(
     cache: Cache, found: dict[int, Path], specs: Sequence[Spec], cases: int, seed: int, jobs: int
 ) -> list[dict[str, Any]]:
-    """Run ``specs`` in ``jobs`` children, those that take longest first; their rows in the order of ``specs``."""
+    """The ``specs`` are run in ``jobs`` children, those that take longest first; their rows are in the order of
+    ``specs``.
+    """
     order = sorted(specs, key=lambda spec: -spec.cost * len(spec.states))
     setting = {"images": {level: str(path) for level, path in found.items()}, "cases": cases, "seed": seed}
     rows: dict[Spec, dict[str, Any]] = {}
@@ -135,7 +140,7 @@ Constants = list[tuple[int, list[constants_check.ConstantDifference]]]
 def summary(
     rows: list[dict[str, Any]], constants: Constants, built: float, seconds: float, cases: int, seed: int
 ) -> dict[str, Any]:
-    """The run as JSON."""
+    """The function gives the run as JSON."""
     wrong = [
         {"name": d.name, "level": str(d.level), "c": d.c, "where": d.where, "mirror": d.mirror}
         for _, differences in constants
@@ -165,7 +170,7 @@ def summary(
 
 
 def ranges(levels: list[int]) -> str:
-    """0,2-5 for [0, 2, 3, 4, 5]."""
+    """The text is like 0,2-5 for [0, 2, 3, 4, 5]."""
     parts: list[list[int]] = []
     for level in levels:
         if parts and level == parts[-1][-1] + 1:
@@ -176,7 +181,7 @@ def ranges(levels: list[int]) -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    """The run as text."""
+    """The function prints the run as text."""
     rows = [("check", "cases", "", "differ", "versions of the code (levels)")]
     for row in report["checks"]:
         versions = " | ".join(ranges(levels) for levels in row["versions"].values())
@@ -197,7 +202,9 @@ def show(report: dict[str, Any]) -> None:
 
 
 def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[Spec], args: argparse.Namespace) -> int:
-    """For each patch: who notices when it is left out, what its own level changed, and what is only text."""
+    """The lines say for each patch who notices when it is left out, what its own level changed, and what is
+    only text.
+    """
     rows = []
     with cache.progress.task("patches", total=series.last) as task, ImageWorker(Image(found[series.last])) as worker:
         for row in sharp.account(cache, series, found, specs, worker, args.seed):
@@ -235,7 +242,7 @@ def sharpness(cache: Cache, series: Series, found: dict[int, Path], specs: list[
 
 
 def tell(path: Path, series: Series, rows: Sequence[sharp.Noticed]) -> None:
-    """Write what each patch changes to the latest run of a journal, by the patches' hashes."""
+    """The function writes what each patch changes to the latest run of a journal, by the patches' hashes."""
     hashes = {patch.number: sha256(patch.path) for patch in series.patches}
     with Journal(path) as journal:
         told = {hashes[row.patch]: row.words for row in rows}
@@ -243,7 +250,7 @@ def tell(path: Path, series: Series, rows: Sequence[sharp.Noticed]) -> None:
 
 
 def listing() -> int:
-    """The checks, and what no check reaches with the reason."""
+    """The list has the checks, and what no check reaches with the reason."""
     for spec in SPECS:
         print(f"{spec.entry:32} {len(spec.states):3} states  {', '.join(spec.functions)}")
     seen, python = reach.by_vectors(), reach.mirrored()

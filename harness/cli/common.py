@@ -22,7 +22,7 @@ MIRROR_PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1 (default unset)
 
 
 def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
-    """A command that explains itself: what it does in a line, and how it is typed."""
+    """The function adds a command that explains itself: what it does in a line, and how it is typed."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=what,
@@ -40,7 +40,11 @@ def add_level(parser: argparse.ArgumentParser, param: str = PARAM_HELP) -> None:
 
 
 def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[int, Setting]:
-    """What ``add_level`` was given: a level and a setting of ``series`` (None: of the one that is mirrored)."""
+    """The function gives what ``add_level`` was given: a level and a setting of ``series`` (None: of the one that is
+    mirrored).
+
+    Raises InputError when it is several, or the series has no such level or parameter.
+    """
     last, known = (LAST_LEVEL, (parameters.OWN,)) if series is None else (series.last, series.parameters)
     levels, settings = selection.levels(args.level, last), parameters.chosen(args.param, known)
     if len(levels) > 1:
@@ -53,20 +57,23 @@ def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[i
 
 
 def want_mirror(series: Series, what: str, mend: str) -> None:
-    """InputError where the mirror is not of ``series``: what needs it, and what to do instead."""
+    """The mirror is of ``series``.
+
+    Raises InputError when it is not; it tells what needs the mirror, and what to do instead.
+    """
     if not series.mirrored or series.on:
         has = "with prerequisites below it" if series.mirrored else f"not {series.name!r}"
         raise InputError(f"{what}: the mirror mirrors the MBEC series on Linux {pinned.VERSION} only, {has}: {mend}")
 
 
 def add_journal(parser: argparse.ArgumentParser) -> None:
-    """``--journal`` and ``--run`` for a command that reads what is known."""
+    """The function adds ``--journal`` and ``--run`` for a command that reads what is known."""
     parser.add_argument("--journal", type=Path, metavar="FILE", help="another journal than the user's own")
     parser.add_argument("--run", type=int, dest="run_number", metavar="N", help="another run than the latest")
 
 
 def add_new(parser: argparse.ArgumentParser) -> None:
-    """``--new`` for a command whose exit code findings decide."""
+    """The function adds ``--new`` for a command whose exit code findings decide."""
     parser.add_argument(
         "--new",
         action="store_true",
@@ -75,7 +82,7 @@ def add_new(parser: argparse.ArgumentParser) -> None:
 
 
 def add_builds(parser: argparse.ArgumentParser) -> None:
-    """What is built, or taken from the user instead."""
+    """The function adds the options that say what is built, or taken from the user instead."""
     emulator = parser.add_mutually_exclusive_group()
     emulator.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
     emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
@@ -85,7 +92,7 @@ def add_builds(parser: argparse.ArgumentParser) -> None:
 
 
 def add_on(parser: argparse.ArgumentParser) -> None:
-    """``--on``: what the series stands on."""
+    """The function adds ``--on``, which says what the series stands on."""
     parser.add_argument(
         "--on",
         metavar="DIR|RANGE",
@@ -94,7 +101,7 @@ def add_on(parser: argparse.ArgumentParser) -> None:
 
 
 def add_linux(parser: argparse.ArgumentParser) -> None:
-    """``--linux``: another kernel than the pinned one."""
+    """The function adds ``--linux``, which gives another kernel than the pinned one."""
     parser.add_argument(
         "--linux",
         type=archive.named,
@@ -105,7 +112,7 @@ def add_linux(parser: argparse.ArgumentParser) -> None:
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
-    """Lab machines instead of emulated hosts."""
+    """The function adds ``--host``, which gives lab machines instead of emulated hosts."""
     parser.add_argument(
         "--host",
         metavar="URL",

@@ -29,7 +29,7 @@ exit codes: 0 all that both were asked is answered alike, 1 something differs, 2
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "compare",
         help="two runs beside one another: findings gone, stayed and new, answers changed",
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the comparison; 1 where the runs differ."""
+    """The command prints the comparison; the exit code is 1 where the runs differ."""
     a, b = parse(args.a), parse(args.b)
     with PROGRESS.task("comparing"), opened(a, b, args.journal, bare=args.bare) as sides:
         found = gather(*sides)

@@ -78,7 +78,9 @@ def _print(shell: str, parser: argparse.ArgumentParser) -> int:
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The script for one of SHELLS. ``parser`` is marked for shtab by this: take another one to parse with."""
+    """The function gives the script for one of SHELLS. ``parser`` is marked for shtab by this: take another one to
+    parse with. ``parser`` is marked for shtab by this: take another one to parse with.
+    """
     import shtab  # here: every command starts through this module, and one needs it
 
     for command in list(commands_of(parser).values()):
@@ -93,7 +95,7 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
 
 
 def commands_of(parser: argparse.ArgumentParser, path: str = "") -> dict[str, argparse.ArgumentParser]:
-    """The command line as its commands, by the words that lead to each."""
+    """The function gives the command line as its commands, by the words that lead to each."""
     found = {path: parser}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

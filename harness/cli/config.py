@@ -17,7 +17,7 @@ examples:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "config",
         help="the defaults in effect, and who set each",
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print it."""
+    """The command prints the settings in effect."""
     if args.example:
         print(settings.example(), end="")
         return 0
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(values: dict[str, settings.Value]) -> list[tuple[str, str, str]]:
-    """Key, value and source of every setting."""
+    """The lines have key, value and source of every setting."""
     found = []
     for setting in settings.SETTINGS:
         if setting.key in values:

@@ -19,7 +19,7 @@ SCHEMA = "kvmirror-coverage-1"
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "coverage",
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, ask, print; 1 where a line was never reached."""
+    """The command builds, asks and prints; the exit code is 1 where a line was never reached."""
     bench = Bench.of(args)
     level = _level(args.level, bench.series.last)
     known = bench.series.parameters
@@ -87,7 +87,7 @@ def _level(named: str | None, last: int) -> int:
 
 
 def text(counted: Counted, covered: list[Covered]) -> list[str]:
-    """The table, and the lines that a reviewer wants to see."""
+    """The text has the table, and the lines that a reviewer wants to see."""
     everything = [line for one in covered for line in one.lines]
     rows: list[tuple[object, ...]] = [("patch", "lines", "reached", "set-up", "never", "subject")]
     rows += [(c.patch.number, len(c.lines), *(len(c.of(r)) for r in Reach), c.patch.subject) for c in covered]
@@ -112,7 +112,7 @@ def _told(line: Written) -> str:
 
 
 def as_json(level: int, params: list[str], counted: Counted, covered: list[Covered]) -> dict[str, Any]:
-    """All of it, a row a line with code."""
+    """The function gives all of it, a row a line with code."""
     return {
         "schema": SCHEMA,
         "level": level,

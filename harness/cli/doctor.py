@@ -28,7 +28,7 @@ examples:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One thing looked at: ``ok`` None where it does not matter for the emulated host."""
+    """This is one thing looked at: ``ok`` is None where it does not matter for the emulated host."""
 
     what: str
     ok: bool | None
@@ -37,7 +37,7 @@ class Examined:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "doctor",
         help="what this machine has, each line with its mend",
@@ -126,7 +126,7 @@ def _compared(root: Path, lab: Lab, linux: kernel.Linux | None) -> Iterator[Exam
 
 
 def lines() -> Iterator[Examined]:
-    """Everything that is looked at."""
+    """The function gives everything that is looked at."""
     yield from _cpu()
     yield _qemu()
     missing = [p.name for p in packages.packages() if not p.present]
@@ -152,7 +152,7 @@ def lines() -> Iterator[Examined]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line each; 4 where something needed is missing."""
+    """The command prints a line each; the exit code is 4 where something needed is missing."""
     found = list(lines())
     if args.host:
         lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu)

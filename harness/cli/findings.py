@@ -27,7 +27,7 @@ from kvmodel.sdm.rules import RULES
 
 
 def add_parser(commands: Any) -> None:
-    """Add the three commands."""
+    """The function adds the three commands."""
     listing = add_command(
         commands,
         "findings",
@@ -67,7 +67,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_findings(args: argparse.Namespace) -> int:
-    """A line a finding."""
+    """The command prints a line a finding."""
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number, bare=args.bare)
         if args.new and args.bare:
@@ -115,7 +115,7 @@ def listed(f: Finding) -> list[str]:
 
 
 def run_explain(args: argparse.Namespace) -> int:
-    """One finding whole."""
+    """The command prints one finding whole."""
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number)
         f = run.finding(args.name)
@@ -179,7 +179,9 @@ def explanation(f: Finding, under: Under) -> list[str]:
 
 
 def run_changes(args: argparse.Namespace) -> int:
-    """Groups of vectors whose answer differs from the level below, with counts and the smallest of each."""
+    """The command prints groups of vectors whose answer differs from the level below, with counts and the smallest of
+    each.
+    """
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number)
         patch = _patch(args.patch, run.series.last)

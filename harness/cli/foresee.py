@@ -38,7 +38,7 @@ LEGEND: Final = (
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "foresee",
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, record, print; 1 where a finding is foreseen."""
+    """The command predicts, records and prints; the exit code is 1 where a finding is foreseen."""
     levels = selection.levels(args.levels, LAST_LEVEL)
     settings = selection.settings(args.param)
     works = list(plan(selection.vector_list(args.vectors), levels, settings))

@@ -119,7 +119,7 @@ def _named_config(argv: Sequence[str]) -> Path | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the process's exit code."""
+    """One command is run; the function gives the process's exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         # A file that is wrong must not keep --example from printing one that is right.

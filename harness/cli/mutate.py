@@ -54,7 +54,7 @@ examples:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "mutate",
         help="is the check sharp? wrong mirrors and wrong series, and who notices",
@@ -83,7 +83,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Try every mutant asked for."""
+    """The command tries every mutant asked for."""
     kinds = args.what.split(",")
     if unknown := [k for k in kinds if k not in WHAT]:
         raise InputError(f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches")
@@ -146,7 +146,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def control(by: str, caught: str) -> None:
-    """KvmirrorError where the mirror as it is was caught, by ``by`` with ``caught``."""
+    """The mirror as it is was not caught.
+
+    Raises KvmirrorError when it was, by ``by`` with ``caught``.
+    """
     if by:
         raise KvmirrorError(
             f"the mirror without a mutation, imported anew, is caught ({by}: {caught}): the measure is wrong, and no "
@@ -195,7 +198,9 @@ def summary(
     args: argparse.Namespace,
     seconds: float,
 ) -> dict[str, Any]:
-    """The run as JSON. ``survivors`` without a ``reason`` are what nobody noticed and nobody explained."""
+    """The function gives the run as JSON. ``survivors`` without a ``reason`` are what nobody noticed and nobody
+    explained.
+    """
     rows = [
         {
             "place": v.mutant.place,
@@ -242,7 +247,9 @@ def summary(
 
 
 def score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """How many of the mutants were caught, and the share of those that change something, in per cent."""
+    """The function says how many of the mutants were caught, and the share of those that change something, in
+    per cent.
+    """
     total = by.total()
     explained = sum(bool(row["reason"]) for row in survivors)
     caught = total - len(survivors)
@@ -258,7 +265,7 @@ def score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, An
 
 
 def show(report: dict[str, Any]) -> None:
-    """The run as text."""
+    """The function prints the run as text."""
     if report["journal"]:
         j = report["journal"]
         print(

@@ -22,7 +22,7 @@ example:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "predict",
         help="what the mirror and the contract say of a vector",
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one block, or one JSON line, a vector."""
+    """The command prints one block, or one JSON line, a vector."""
     if args.series is not None:
         want_mirror(opened(args.series), "predict", "kvmirror run --series asks its kernel and the manual")
     level, setting = one_level(args)

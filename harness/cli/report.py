@@ -31,7 +31,7 @@ examples:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "report",
         help="a run's pages and files: HTML, JUnit, KTAP, JSON, Markdown, mail",
@@ -76,7 +76,7 @@ def _refuse_foreseen(args: argparse.Namespace, number: int) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what was asked for."""
+    """The command writes what was asked for."""
     wanted = {name: getattr(args, name) for name in ("html", "junit", "ktap", "json", "markdown")}
     if not any(wanted.values()) and not (args.write_baseline or args.reply or args.b4_check or args.exit_code):
         raise InputError(

@@ -25,7 +25,7 @@ example:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "run",
         help="a few vectors at one level, the three voices side by side",
@@ -77,7 +77,7 @@ def _all_of(_: Load, vectors: list[Vector]) -> list[Vector]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print; 3 where a vector drifted, 1 where one is a finding."""
+    """The command asks and prints; the exit code is 3 where a vector drifted, 1 where one is a finding."""
     bench = Bench.of(args)
     level, setting = one_level(args, bench.series)
     vectors = selection.vector_list(args.ids)

@@ -22,7 +22,7 @@ from harness.series import folder as series_io
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``series`` to the command line; each subcommand sets ``run``."""
+    """The function adds ``series`` to the command line; each subcommand sets ``run``."""
     top = add_command(
         subparsers, "series", "the patch series: show, apply, build, check, import", "series show", "series check"
     )

@@ -136,19 +136,22 @@ BY_KEY: Final = {s.key: s for s in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting's value and who said so."""
+    """The record is of a setting's value and who said so."""
 
     value: Any
     source: str
 
 
 def user_file() -> Path:
-    """Where a user keeps defaults for every folder."""
+    """A user keeps defaults for every folder in this file."""
     return places.user_config() / "config.toml"
 
 
 def files(named: Path | None) -> list[Path]:
-    """The files that count, weakest first. InputError where the one that was named is not there."""
+    """The function gives the files that count, weakest first.
+
+    Raises InputError when the one that was named is not there.
+    """
     if named is not None:
         if not named.is_file():
             raise InputError(f"--config {named}: there is no such file; 'kvmirror config --example' prints one")
@@ -157,7 +160,10 @@ def files(named: Path | None) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Value]:
-    """What a file sets. InputError names the file, the key, the reason and the mend."""
+    """The function gives what a file sets.
+
+    Raises InputError, which names the file, the key, the reason and the mend.
+    """
     try:
         body = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -193,7 +199,7 @@ def _read(setting: Default, value: Any, folder: Path, where: str) -> Any:
 
 
 def load(named: Path | None = None) -> dict[str, Value]:
-    """Every setting that a file or the environment sets, by key."""
+    """The function gives every setting that a file or the environment sets, by key."""
     found: dict[str, Value] = {}
     for path in files(named):
         found |= read(path)
@@ -205,7 +211,7 @@ def load(named: Path | None = None) -> dict[str, Value]:
 
 
 def apply(parser: argparse.ArgumentParser, values: Mapping[str, Value]) -> None:
-    """Make the values the defaults of the options of ``parser`` and its subcommands."""
+    """The values become the defaults of the options of ``parser`` and its subcommands."""
     actions = {action.dest: action for action in parser._actions}
     for setting in SETTINGS:
         # One level's --param is a question of its own, not the range of a run.

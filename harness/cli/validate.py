@@ -48,7 +48,7 @@ examples:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = commands.add_parser(
         "validate",
         help="ask every level and judge the answers",
@@ -130,7 +130,7 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
 
 
 def unfinished(works: list[Work], journal: Journal, run_number: int) -> list[Work]:
-    """The works that the run was interrupted before or in."""
+    """These works are the ones that the run was interrupted before or in."""
     there = finished(journal.cells(run_number))
     return [w for w in works if (w.load.level, str(w.load.setting), w.load.env.name) not in there]
 
@@ -200,7 +200,7 @@ class Table:
         print(rows.table_head(self._width), file=self._out, flush=True)
 
     def done(self, done: Done) -> None:
-        """Take a load in."""
+        """A load is taken in."""
         if not done.load.env.cpu_mbec:
             return
         key = (done.load.level, str(done.load.setting))
@@ -213,7 +213,7 @@ class Table:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The whole run; its exit code by precedence drift, findings, nothing."""
+    """The command does the whole run; its exit code goes by precedence drift, findings, nothing."""
     bench = Bench.of(args)
     if args.resume:
         with Journal(args.journal) as journal:

@@ -16,7 +16,7 @@ WIDTH = 120
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "vectors",
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the list, the ids or the fields; always 0."""
+    """The command prints the list, the ids or the fields; the exit code is always 0."""
     if not args.names:
         _parts(args.json)
         return 0

@@ -23,7 +23,7 @@ NO_SOURCE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """One answer: a C function with its place in C, in the mirror (None: not mirrored), and the patches."""
+    """This is one answer: a C function with its place in C, in the mirror (None: not mirrored), and the patches."""
 
     c_file: str
     c_line: int | None
@@ -40,7 +40,7 @@ class Located:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "where",
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line an answer."""
+    """The command prints a line an answer."""
     tree = Cache().lookup("linux-source", {"tarball": pinned.SHA256})
     found = [place for what in args.what for place in places_of(what, tree)]
     if args.json:
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def places_of(what: str, tree: Path | None) -> list[Located]:
-    """The answers to one question. ``tree`` is the kernel's source, None where it is not there.
+    """The function gives the answers to one question. ``tree`` is the kernel's source, None where it is not
+    there.
 
     Raises InputError for what neither the kernel's mirrored files, the mirror nor a patch has.
     """

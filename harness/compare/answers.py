@@ -49,12 +49,12 @@ class Sort(Enum):
 
 
 def alike(before: Outcome, after: Outcome) -> bool:
-    """Whether two observed answers are the same, whichever comes first."""
+    """Two observed answers are the same, whichever comes first: True."""
     return before.matches(after) and after.matches(before)
 
 
 def sort_of(before: SideSaid, after: SideSaid) -> Sort:
-    """What a pair of answers shows."""
+    """The function says what a pair of answers shows."""
     if not before.heard and not after.heard:
         return Sort.SILENT
     if not before.heard or not after.heard:
@@ -78,7 +78,9 @@ class Meeting:
 
     @property
     def first_apart(self) -> tuple[int, Outcome, Outcome]:
-        """Of a sequence, the first turn that differs, from 0, and both answers to it; else the answers themselves."""
+        """Of a sequence this is the first turn that differs, from 0, with both answers to it; else it is the answers
+        themselves.
+        """
         assert self.before is not None and self.after is not None  # else nothing differs
         seen = zip(self.before.seen.turns, self.after.seen.turns, strict=False)
         apart = ((n, x, y) for n, (x, y) in enumerate(seen) if not alike(x, y))
@@ -86,7 +88,9 @@ class Meeting:
 
     @property
     def access(self) -> Vector:
-        """The access whose answers differ, without its history; of what is no sequence, the vector itself."""
+        """This is the access whose answers differ, without its history; of what is no sequence, it is the vector
+        itself.
+        """
         if isinstance(self.vector, SequenceVector):
             return self.vector.turns[self.first_apart[0]].access
         return self.vector
@@ -94,7 +98,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class AnswerGroup:
-    """Pairs of answers that look the same beside one another."""
+    """The group has pairs of answers that look the same beside one another."""
 
     sort: Sort
     title: str
@@ -102,29 +106,32 @@ class AnswerGroup:
 
     @cached_property
     def vectors(self) -> set[str]:
-        """The questions, each once."""
+        """The function gives the questions, each once."""
         return {m.vector.id for m in self.members}
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Where it shows."""
+        """The function gives the pairs of cells in which it shows."""
         return list(dict.fromkeys(m.pair for m in self.members))
 
     @property
     def smallest(self) -> Meeting:
-        """The plainest question, of those in the first pair that shows it, as findings have theirs."""
+        """This is the plainest question, of those in the first pair that shows it, as findings have theirs."""
         first = self.pairs[0]
         return min((m for m in self.members if m.pair == first), key=lambda m: weight(m.vector))
 
 
 def meetings(twin: Twin) -> Iterator[Meeting]:
-    """The questions of a pair of answers."""
+    """The function gives the questions of a pair of answers."""
     return (Meeting(vector_of(name), twin.pair, twin.before, twin.after) for name in twin.names)
 
 
 @lru_cache(maxsize=1 << 17)
 def vector_of(name: str) -> Vector:
-    """The vector of a journal's id; InputError where this kvmirror knows none of that name."""
+    """The function gives the vector of a journal's id.
+
+    Raises InputError when this kvmirror knows none of that name.
+    """
     try:
         return parse(name)
     except VectorError as error:
@@ -132,7 +139,7 @@ def vector_of(name: str) -> Vector:
 
 
 def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[AnswerGroup]:
-    """The pairs of answers that say something, by sort, the largest group of each first."""
+    """The function gives the pairs of answers that say something, by sort, the largest group of each first."""
     found: dict[tuple[Sort, str], list[Meeting]] = defaultdict(list)
     for twin in twins:
         sort = sort_of(twin.before, twin.after)
@@ -152,7 +159,7 @@ def groups(twins: Iterable[Twin], order: Sequence[Pair]) -> list[AnswerGroup]:
 
 
 def look(sort: Sort, meeting: Meeting) -> str:
-    """What a pair of answers looks like, whatever the vector: what a group has in common."""
+    """A pair of answers has this look, whatever the vector: what a group has in common."""
     before, after = meeting.before, meeting.after
     assert before is not None and after is not None
     match sort:

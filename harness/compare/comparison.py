@@ -23,7 +23,7 @@ SCHEMA: Final = "kvmirror-compare-1"
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The answers of one pair of cells, or of all."""
+    """The count is of the answers of one pair of cells, or of all."""
 
     pair: Pair | None
     both: int  # questions that both were asked
@@ -33,19 +33,19 @@ class Count:
 
     @property
     def differ(self) -> int:
-        """Answers that are not alike."""
+        """This many answers are not alike."""
         return self.sorts[Sort.DEPARTS] + self.sorts[Sort.ALLOWED] + self.sorts[Sort.UNDECIDED]
 
     @property
     def plain(self) -> bool:
-        """Whether the pair has nothing to show."""
+        """The pair has nothing to show: True."""
         told = self.sorts[Sort.ALIKE] + self.sorts[Sort.SILENT]
         return self.both == told and self.only == (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedAnswer:
-    """An answer as it is laid out: what was seen, and what the manual says of it."""
+    """An answer is laid out as what was seen, and what the manual says of it."""
 
     seen: str
     manual: str
@@ -53,7 +53,7 @@ class ComparedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One group, whatever it is of: a title, how many, where, the smallest question with both answers."""
+    """An entry is one group, whatever it is of: a title, how many, where, the smallest question with both answers."""
 
     title: str
     count: str
@@ -68,19 +68,19 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """The question's id in short, empty where there is none."""
+        """This is the question's id in short, empty where there is none."""
         return self.vector and short(self.vector)
 
     @property
     def sides(self) -> list[tuple[str, ComparedAnswer]]:
-        """The answers with whose they are, one where both are the same."""
+        """The function gives the answers with whose they are; there is one where both are the same."""
         both = [(letter, x) for letter, x in zip(SIDES, (self.before, self.after), strict=True) if x is not None]
         return [("A, B", both[0][1])] if len(both) == 2 and self.before == self.after else both
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Entries of one sort. ``differs``: whether an entry here makes the two runs unequal."""
+    """A section has entries of one sort. ``differs``: whether an entry here makes the two runs unequal."""
 
     key: str
     title: str
@@ -91,7 +91,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs beside one another."""
+    """The comparison has two runs beside one another."""
 
     a: str
     b: str
@@ -109,12 +109,12 @@ class Comparison:
 
     @property
     def chosen(self) -> str:
-        """Which levels and parameter values were compared."""
+        """The text says which levels and parameter values were compared."""
         return where(self.pairs)
 
     @property
     def verdict(self) -> str:
-        """The comparison in a sentence."""
+        """The sentence tells the comparison's result."""
         total = self.total
         words = [f"{total.both:,} questions asked of both"]
         fate = {s.key: len(s.entries) for s in self.sections}
@@ -141,7 +141,12 @@ _FATES: Final = {Fate.UNKNOWN: "not comparable"} | {f: f.value for f in Fate if 
 
 
 def gather(a: RunSide, b: RunSide) -> Comparison:
-    """Compare two open runs; InputError where they have nothing in common."""
+    """The function makes the comparison of two open runs.
+
+    Raises InputError when they have nothing in common.
+
+    Raises InputError when they have nothing in common.
+    """
     chosen = pairs(a.name, b.name, a.cells, b.cells)
     joint = reading.joined(a, b, chosen)
     if not joint.twins:
@@ -227,7 +232,7 @@ def _names(found: Iterable[Lot]) -> dict[fates.Asked, list[str]]:
 
 
 def where(found: Iterable[Pair]) -> str:
-    """Pairs of cells in words: levels alone where both sides have the same."""
+    """The text gives pairs of cells in words: levels alone where both sides have the same."""
     chosen = list(dict.fromkeys(found))
     same = facts.cell_texts(p.before for p in chosen if p.same)
     text = f"{'level' if len(chosen) == 1 else 'levels'} {'; '.join(same)}" if same else ""
@@ -309,7 +314,7 @@ def _group(group: AnswerGroup, names: dict[fates.Asked, list[str]], told_before:
 
 
 def many(count: int, noun: str) -> str:
-    """``1 vector``, ``2,000 vectors``."""
+    """The text is like ``1 vector``, ``2,000 vectors``."""
     return facts.plural(count, noun).replace(str(count), f"{count:,}", 1)
 
 
@@ -393,7 +398,7 @@ COLUMNS: Final = (
 
 
 def row(count: Count) -> list[str]:
-    """A pair of cells' counts, a text a column of ``COLUMNS``."""
+    """The row has a pair of cells' counts, a text a column of ``COLUMNS``."""
     sorts = (
         Sort.ALIKE, Sort.DEPARTS, Sort.ALLOWED, Sort.UNDECIDED, Sort.VERDICT, Sort.BLOCKED, Sort.SILENT,
     )  # fmt: skip
@@ -402,13 +407,15 @@ def row(count: Count) -> list[str]:
 
 
 def table(comparison: Comparison) -> list[list[str]]:
-    """The counts, a row a pair of cells that has anything to show, and their sum where it is of several."""
+    """The table has the counts, a row a pair of cells that has anything to show, and their sum where it is of
+    several.
+    """
     rows = [row(count) for count in comparison.counts if not count.plain]
     return [list(COLUMNS), *rows, *([row(comparison.total)] if len(comparison.counts) > 1 or not rows else [])]
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The object that ``--json`` prints."""
+    """The function gives the object that ``--json`` prints."""
     return {
         "schema": SCHEMA,
         "equal": comparison.equal,

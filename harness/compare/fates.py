@@ -23,7 +23,7 @@ Asked = tuple[Pair, str]  # a question where it was asked: the pair of cells, th
 
 
 class Fate(Enum):
-    """What became of a finding."""
+    """The fate is what became of a finding."""
 
     NEW = "new"
     GONE = "gone"
@@ -33,7 +33,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Lot:
-    """The findings of either side that are one, with every question that shows them."""
+    """A lot has the findings of either side that are one, with every question that shows them."""
 
     before: tuple[Finding, ...]
     after: tuple[Finding, ...]
@@ -44,7 +44,7 @@ class Lot:
 
     @cached_property
     def answered(self) -> dict[Asked, Meeting]:
-        """Of ``shown``, what both sides answered."""
+        """Of ``shown``, these were answered by both sides."""
         return {
             asked: m
             for asked, m in self.shown.items()
@@ -53,7 +53,7 @@ class Lot:
 
     @property
     def fate(self) -> Fate:
-        """What became of it, by what both sides answered alone."""
+        """This is what became of it, by what both sides answered alone."""
         if self.before and self.after:
             return Fate.STAYED
         if not self.answered:
@@ -62,24 +62,26 @@ class Lot:
 
     @property
     def title(self) -> str:
-        """The finding's, of the later side where it has it."""
+        """The title is the finding's, of the later side where it has it."""
         return (self.after or self.before)[0].title
 
     @property
     def vectors(self) -> set[str]:
-        """The questions that show it on either side, each once."""
+        """The function gives the questions that show it on either side, each once."""
         return {vector for _, vector in self.shown}
 
     @property
     def smallest(self) -> Meeting:
-        """The plainest question of the first pair: of those that show it on both sides, else of those both answered."""
+        """This is the plainest question of the first pair: of those that show it on both sides, else of those both
+        answered.
+        """
         both = [self.shown[asked] for asked in self.in_a & self.in_b]
         shown = both or self.answered.values() or self.shown.values()
         return min(shown, key=lambda m: (self.order[m.pair], weight(m.vector)))
 
     @property
     def pairs(self) -> list[Pair]:
-        """Where it shows on either side, in order."""
+        """The function gives the pairs in which it shows on either side, in order."""
         return sorted({pair for pair, _ in self.shown}, key=self.order.__getitem__)
 
     @property
@@ -89,13 +91,15 @@ class Lot:
 
     @property
     def only(self) -> tuple[int, int]:
-        """Of what both answered: how many show it in A alone, and in B alone."""
+        """The two numbers say, of what both answered, how many show it in A alone, and in B alone."""
         answered = self.answered.keys()
         return len(answered & (self.in_a - self.in_b)), len(answered & (self.in_b - self.in_a))
 
 
 def lots(a: RunSide, b: RunSide, pairs: Sequence[Pair], twins: Iterable[Twin]) -> list[Lot]:
-    """Every finding of either side in ``pairs``, each with its equals, by fate and then by the smallest question."""
+    """The function gives every finding of either side in ``pairs``, each with its equals, by fate and then by the
+    smallest question.
+    """
     before = [(f, _shown(f, pairs, "before")) for f in a.run.findings]
     after = [(f, _shown(f, pairs, "after")) for f in b.run.findings]
     before, after = ([(f, shown) for f, shown in found if shown] for found in (before, after))

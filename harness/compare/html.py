@@ -7,7 +7,7 @@ from harness.report import html
 
 
 def render(comparison: Comparison) -> str:
-    """The page."""
+    """The function gives the comparison as a page."""
     return (
         html.environment("harness.compare")
         .get_template("compare.html.j2")

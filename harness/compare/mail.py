@@ -7,7 +7,7 @@ from harness.report import mail, text
 
 
 def render(comparison: Comparison) -> str:
-    """The mail; who sends it adds From, To and what it answers."""
+    """The function gives the mail; who sends it adds From, To and what it answers."""
     made = mail.blank()
     a, b = comparison.names
     made["Subject"] = f"kvmirror: behaviour of {text.plain(a, 80)} against {text.plain(b, 80)}"

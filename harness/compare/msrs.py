@@ -32,7 +32,9 @@ _NAMED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """An MSR of which the same bits differ, where they do, and its values at the first of these places."""
+    """The record is of an MSR of which the same bits differ, where they do, and its values at the first of these
+    places.
+    """
 
     number: int
     before: int
@@ -42,12 +44,12 @@ class Register:
 
     @property
     def title(self) -> str:
-        """The MSR, and which of its bits are set on one side only."""
+        """The title has the MSR, and which of its bits are set on one side only."""
         return f"MSR {self.number:#x}: {apart(self.number, self.before, self.after)}"
 
 
 def apart(number: int, before: int, after: int) -> str:
-    """Which bits of MSR ``number`` (64 bits each) are set on one side only, as the SDM calls them."""
+    """The text says which bits of MSR ``number`` (64 bits each) are set on one side only, as the SDM names them."""
     only = ((before & ~after, "A"), (after & ~before, "B"))
     return "; ".join(f"{_bits(number, mask)} in {side} only" for mask, side in only if mask)
 
@@ -65,7 +67,7 @@ def _bit(number: int, bit: int) -> str:
 
 
 def registers(a: RunSide, b: RunSide, pairs: Sequence[Pair]) -> list[Register]:
-    """The MSRs that differ on a machine that both sides have, by number."""
+    """The function gives the MSRs that differ on a machine that both sides have, by number."""
     found: dict[tuple[int, str], list[tuple[int, int, str, Pair]]] = defaultdict(list)
     for pair in pairs:
         before, after = a.msrs(pair.before), b.msrs(pair.after)

@@ -31,7 +31,7 @@ class Name:
 
     @property
     def short(self) -> str:
-        """The name without the folders of its journal, for others to read."""
+        """This is the name without the folders of its journal, for others to read."""
         if self.journal is None:
             return self.text
         run = "" if self.run is None else f":{self.run}"
@@ -50,7 +50,11 @@ def _setting(text: str, param: str) -> str:
 
 
 def parse(text: str) -> Name:
-    """The name that ``text`` is; InputError where it cannot be one. Whether the run is there shows when it is read."""
+    """The function reads ``text`` as a name; whether the run is there shows when it is read. Whether the run is there
+    shows when it is read.
+
+    Raises InputError when it cannot be a name.
+    """
     level, param, rest = None, None, text
     if (at := _AT.fullmatch(text)) and not Path(text).is_file():
         rest, level, param = at["run"], int(at["level"]), at["param"]

@@ -12,14 +12,14 @@ from harness.results import Cell, cell_order
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A cell of A and the cell of B that it is compared with."""
+    """A pair is a cell of A and the cell of B that it is compared with."""
 
     before: Cell
     after: Cell
 
     @property
     def same(self) -> bool:
-        """Whether both are the same level with the same value of the parameter."""
+        """Both are the same level with the same value of the parameter: True."""
         return self.before == self.after
 
     def __str__(self) -> str:
@@ -27,21 +27,23 @@ class Pair:
 
 
 def cell_text(cell: Cell) -> str:
-    """``18/1``, as the command line writes it behind an ``@``."""
+    """The text is like ``18/1``, as the command line writes it behind an ``@``."""
     return f"{cell[0]}/{cell[1]}"
 
 
 def listed(cells: Iterable[Cell]) -> str:
-    """The cells a message offers, in order."""
+    """The text has the cells that a message offers, in order."""
     return ", ".join(map(cell_text, sorted(cells, key=cell_order))) or "none"
 
 
 def pairs(a: Name, b: Name, there_a: Set[Cell], there_b: Set[Cell]) -> list[Pair]:
-    """The pairs to compare, in order; InputError where there is none, with what is there.
+    """The function gives the pairs to compare, in order.
 
     Where no level is named, those that both runs asked; where they have none in common and one level each, those two.
     A named level is compared with the other run's level of that number, or its only one. Parameter values are paired
     with their equals; a level that has no parameter is compared with every value of the other.
+
+    Raises InputError, with what is there, when there is none.
     """
     of_a, of_b = _named(a, there_a), _named(b, there_b)
     if a.level is None and b.level is None:

@@ -10,7 +10,7 @@ from harness.report import text
 
 
 def render(comparison: Comparison) -> str:
-    """The text, a terminal breaks its lines."""
+    """The function gives the text; a terminal breaks its lines."""
     lines = [
         f"{letter}  {text.plain(f'{title}, of {journal}')}"
         for letter, title, journal in zip("AB", (comparison.a, comparison.b), comparison.journals, strict=True)

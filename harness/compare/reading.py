@@ -26,7 +26,7 @@ SIDES: Final = "AB"
 
 
 class Stance(Enum):
-    """How an answer stands to the manual."""
+    """The stance says how an answer stands to the manual."""
 
     ALLOWED = "allowed"
     DEPARTS = "departs"
@@ -35,7 +35,7 @@ class Stance(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SideSaid:
-    """What one side saw of a question, and what the manual says of it there."""
+    """The record has what one side saw of a question, and what the manual says of it there."""
 
     seen: Outcome
     contract: Contract | None
@@ -43,12 +43,12 @@ class SideSaid:
 
     @property
     def heard(self) -> bool:
-        """Whether it ran."""
+        """The question was run on this side: True."""
         return self.seen.kind not in UNHEARD
 
     @property
     def stance(self) -> Stance:
-        """How it stands to the manual."""
+        """The function says how the answer stands to the manual."""
         if Mark.FINDING in self.marks:
             return Stance.DEPARTS
         decided = self.contract is not None and not isinstance(self.contract, NotApplicable)
@@ -56,7 +56,7 @@ class SideSaid:
 
     @property
     def manual(self) -> str:
-        """What the manual says of it, with rule and section."""
+        """The text gives what the manual says of it, with rule and section."""
         if self.contract is None:
             return "the manual was not asked"
         if isinstance(self.contract, NotApplicable):
@@ -71,7 +71,7 @@ class SideSaid:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """One pair of answers to the same questions: in which pair of cells, by which vectors."""
+    """A twin is one pair of answers to the same questions: in which pair of cells, by which vectors."""
 
     pair: Pair
     before: SideSaid
@@ -81,7 +81,7 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Questions that only one side was asked, by how their ids begin."""
+    """Only one side was asked these questions; they are told by how their ids begin."""
 
     pair: Pair
     side: str
@@ -91,14 +91,14 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Two runs joined: what both were asked, and what only one was."""
+    """Two runs are joined: what both were asked, and what only one was."""
 
     twins: list[Twin]
     alone: list[Alone]
 
 
 class RunSide:
-    """One of the two runs, open."""
+    """This is one of the two runs, open."""
 
     def __init__(self, letter: str, name: Name, run: Run) -> None:
         self.letter = letter
@@ -107,17 +107,17 @@ class RunSide:
 
     @property
     def path(self) -> Path:
-        """Its journal."""
+        """The path is that of its journal."""
         return self.run.journal.path
 
     @property
     def cells(self) -> set[Cell]:
-        """What it was asked: levels and parameter values."""
+        """The run was asked these cells: levels and parameter values."""
         return self.run.present
 
     @property
     def title(self) -> str:
-        """The run in a line: its number, the kernel and the series that it was made of."""
+        """The line tells of the run: its number, the kernel and the series that it was made of."""
         info = self.run.info
         kernel = info.provenance.get("kernel")
         release = kernel.get("release") or kernel.get("version") if isinstance(kernel, dict) else kernel
@@ -133,16 +133,16 @@ class RunSide:
         return ", ".join(words)
 
     def numbers(self, cell: Cell) -> list[int]:
-        """The journal's numbers of a cell, one a machine."""
+        """The function gives the journal's numbers of a cell, one a machine."""
         return [recorded.number for key, recorded in self.run.cells.items() if key.cell == cell]
 
     def left_out(self, cell: Cell) -> int:
-        """How many vectors rules left out of a cell."""
+        """The function says how many vectors rules left out of a cell."""
         found = (recorded.collapsed for key, recorded in self.run.cells.items() if key.cell == cell)
         return sum(sum(rules.values()) for rules in found)
 
     def msrs(self, cell: Cell) -> dict[str, dict[int, int]]:
-        """The virtual CPU's VMX capability MSRs as L1 read them, by machine and number."""
+        """The function gives the virtual CPU's VMX capability MSRs as L1 read them, by machine and number."""
         return {
             key.machine: {MSR_FIRST + n: int(str(value), 16) for n, value in enumerate(recorded.facts["msrs"])}
             for key, recorded in self.run.cells.items()
@@ -209,7 +209,7 @@ FROM asked_A a JOIN asked_B b ON b.pair=a.pair AND b.vector=a.vector GROUP BY 1,
 
 
 def joined(a: RunSide, b: RunSide, pairs: Sequence[Pair]) -> Joint:
-    """What both sides were asked in ``pairs``, by how both answered, and what only one was."""
+    """The function gives what both sides were asked in ``pairs``, by how both answered, and what only one was."""
     with closing(sqlite3.connect(":memory:", uri=True)) as db:
         db.executescript(_TABLES)
         for side in (a, b):

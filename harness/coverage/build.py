@@ -51,42 +51,49 @@ class Instrumented:
 
     @property
     def irqbypass(self) -> Path | None:
-        """Not instrumented; None where the image has it built in."""
+        """This is irqbypass.ko, which is not instrumented; None where the image has it built in."""
         path = self.folder / levels.OPTIONAL
         return path if path.exists() else None
 
     @property
     def kvm(self) -> Path:
-        """kvm.ko."""
+        """This is the instrumented kvm.ko."""
         return self.folder / "kvm.ko"
 
     @property
     def kvm_intel(self) -> Path:
-        """kvm-intel.ko."""
+        """This is the instrumented kvm-intel.ko."""
         return self.folder / "kvm-intel.ko"
 
     @property
     def coverage(self) -> Path:
-        """The module that has the counters."""
+        """This is the module that has the counters."""
         return self.folder / f"{MODULE}.ko"
 
     @property
     def notes(self) -> dict[str, Path]:
-        """gcc's notes of every object, by the name that ``object`` gives it."""
+        """These are gcc's notes of every object, by the name that ``object`` gives it."""
         folder = self.folder / "notes"
         return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.gcno"))}
 
     def object(self, counters: str) -> str:
-        """An object's name in the tree, without its ending, from the name that gcc gave its file of counters."""
+        """The function gives an object's name in the tree, without its ending, from the name that gcc gave its file of
+        counters.
+        """
         return str(Path(os.path.normpath(counters.removeprefix(f"{self.build_dir}/"))).with_suffix(""))
 
     def source(self, name: str) -> str:
-        """A source's path in the kernel's tree, from its name in the notes."""
+        """The function gives a source's path in the kernel's tree, from its name in the notes."""
         return os.path.normpath(name.removeprefix(f"{self.source_dir}/"))
 
 
 def modules(cache: Cache, series: Series, level: int, *, linux: kernel.Linux | None = None) -> Instrumented:
-    """The instrumented modules of a level. BuildError for a compiler that is too old, CompileError, SeriesError."""
+    """The function gives the instrumented modules of a level.
+
+    Raises BuildError for a compiler that is too old.
+    Raises CompileError when the level does not compile.
+    Raises SeriesError when a patch does not apply.
+    """
     found = re.match(r"\d+", programs.run(["gcc", "-dumpversion"], error=BuildError).stdout)
     if found is None or int(found[0]) < OLDEST:
         raise BuildError(f"gcc {OLDEST} or newer is needed for instrumented modules: {kernel.compiler_version()}")

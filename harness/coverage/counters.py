@@ -39,7 +39,9 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One object file's functions and their counters in a row. ``version`` and ``stamp`` tie it to its notes."""
+    """The record has one object file's functions and their counters in a row. ``version`` and ``stamp`` tie it to its
+    notes.
+    """
 
     version: int
     stamp: int
@@ -48,14 +50,17 @@ class Object:
     values: array[int]
 
     def plus(self, other: Object, sign: int = 1) -> Object:
-        """The sum, or with ``sign`` -1 the difference. InfraError where they are not of the same build."""
+        """The function gives the sum, or with ``sign`` -1 the difference.
+
+        Raises InfraError when they are not of the same build.
+        """
         if (self.stamp, self.functions) != (other.stamp, other.functions):
             raise InfraError("counters of two builds of an object cannot be added: load modules of one build only")
         values = array("q", (a + sign * b for a, b in zip(self.values, other.values, strict=True)))
         return Object(self.version, self.stamp, self.checksum, self.functions, values)
 
     def gcda(self) -> bytes:
-        """As gcov reads them."""
+        """The function gives the counters as gcov reads them."""
         words = [struct.pack("<4I", MAGIC, self.version, self.stamp, self.checksum)]
         at = 0
         for f in self.functions:
@@ -71,7 +76,10 @@ Counters = dict[str, Object]
 
 
 def parse(data: bytes) -> Counters:
-    """What the host's file holds. HostError where it is cut short."""
+    """The function reads what the host's file holds.
+
+    Raises HostError when it is cut short.
+    """
     found: Counters = {}
     at = 0
     try:
@@ -105,7 +113,9 @@ def add(total: Counters, more: Mapping[str, Object], sign: int = 1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CountedLine:
-    """A line that has code: how often it ran, and of how many ways out of its conditions each how often."""
+    """The record is of a line that has code: how often it ran, and of how many ways out of its conditions each how
+    often.
+    """
 
     count: int
     ways: tuple[int, ...] = ()
@@ -116,9 +126,10 @@ Lines = dict[tuple[str, int], list[CountedLine]]
 
 
 def lines(counters: Counters, modules: Instrumented) -> Lines:
-    """The lines of every object that is instrumented, those of one that counted nothing with zeros.
+    """The function gives the lines of every object that is instrumented, those of one that counted nothing with
+    zeros.
 
-    InfraError where gcov is missing or is not of the compiler that built the modules.
+    Raises InfraError when gcov is missing or is not of the compiler that built the modules.
     """
     counted = {modules.object(name): one for name, one in counters.items()}
     folder = Path(tempfile.mkdtemp(prefix="kvmirror-gcov-"))

@@ -16,7 +16,9 @@ from kvmodel.question.outcome import Kind
 
 @dataclass(slots=True)
 class Counted:
-    """What all loads counted, and how many vectors were asked, blocked and left out as the same experiment again."""
+    """The record has what all loads counted, and how many vectors were asked, blocked and left out as the same
+    experiment again.
+    """
 
     setup: Counters = field(default_factory=dict)
     vectors: Counters = field(default_factory=dict)
@@ -29,7 +31,10 @@ class Counted:
 def collect(
     bench: Bench, works: list[Work], options: Options, modules: Instrumented, advance: Callable[[int], None]
 ) -> Counted:
-    """Ask ``works``, one host at a time. HostError where a host dies of the same load twice."""
+    """The ``works`` are asked, one host at a time.
+
+    Raises HostError when a host dies of the same load twice.
+    """
     counted = Counted()
     todo = list(works)
     deaths = 0

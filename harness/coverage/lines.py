@@ -11,7 +11,7 @@ from harness.series import Patch, State
 
 
 class Reach(Enum):
-    """What reached a line, the most telling first."""
+    """The reach says what reached a line, the most telling first."""
 
     VECTORS = "vectors"
     SETUP = "setup"  # loading the modules, reading what KVM offers, removing them: whatever the vectors are
@@ -20,8 +20,9 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A line with code that a patch wrote. ``ways``: how many ways out of its conditions the vectors took, of how
-    many."""
+    """This is a line with code that a patch wrote. ``ways``: how many ways out of its conditions the vectors took, of
+    how many.
+    """
 
     patch: int
     path: str
@@ -32,19 +33,19 @@ class Written:
 
     @property
     def one_sided(self) -> bool:
-        """Whether vectors reached it and some way out of it was never taken."""
+        """The line was reached by vectors and some way out of it was never taken: True."""
         return self.reach is Reach.VECTORS and self.ways[0] < self.ways[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A patch with its lines that have code."""
+    """The record is of a patch with its lines that have code."""
 
     patch: Patch
     lines: tuple[Written, ...]
 
     def of(self, reach: Reach) -> list[Written]:
-        """Those that were reached so."""
+        """The function gives the lines that were reached so."""
         return [line for line in self.lines if line.reach is reach]
 
 

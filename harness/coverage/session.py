@@ -34,7 +34,9 @@ class CountingSession(Session):
         self._at_load = self._read()
 
     def count(self) -> None:
-        """Remove the modules, and add what they counted since they were loaded. Nothing where none are loaded."""
+        """The modules are removed, and what they counted since they were loaded is added. Nothing happens where none
+        are loaded. Nothing where none are loaded.
+        """
         if not self._at_load:
             return
         before = self._read()

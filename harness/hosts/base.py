@@ -1,6 +1,7 @@
 """A machine that can run KVM, and how it is reached: one SSH connection for commands, files and tunnels.
 
-``Host`` is what the rest of the tool knows. Subclasses say how the machine comes up (``start``) and goes down (``stop``).
+``Host`` is what the rest of the tool knows. Subclasses say how the machine comes up (``start``) and goes down
+(``stop``).
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ class Hand:
         self._lines.flush()
 
     def ask(self, request: object) -> Any:
-        """Its answer. InfraError when it could not give one, or ended."""
+        """The function gives the child's answer.
+
+        Raises InfraError when it could not give one, or ended.
+        """
         try:
             self._tell(request)
             line = self._lines.readline()
@@ -63,7 +66,9 @@ class Hand:
 def shared(
     module: str, setting: object, requests: Sequence[object], jobs: int, log: Callable[[int], Path]
 ) -> Iterator[tuple[int, Any]]:
-    """The answers to ``requests`` as they come, each with its request's number, from at most ``jobs`` children."""
+    """The function gives the answers to ``requests`` as they come, each with its request's number, from at most
+    ``jobs`` children.
+    """
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(requests)):
         waiting.put(number)

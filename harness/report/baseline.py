@@ -17,14 +17,14 @@ SCHEMA: Final = "kvmirror-baseline-1"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a baseline says of a cause: people's remark, and where it began in the run that wrote it."""
+    """A baseline says this of a cause: people's remark, and where it began in the run that wrote it."""
 
     remark: str
     first_level: int | None = None
     levels: tuple[int, ...] = ()  # the levels of that run
 
     def moved(self, finding: Finding, levels: Iterable[int]) -> str:
-        """That it begins at another level now, as far as both runs asked that level; else empty."""
+        """The text says that it begins at another level now, as far as both runs asked that level; else it is empty."""
         first, now = self.first_level, finding.first_level
         if first is None or now == first:
             return ""
@@ -33,7 +33,10 @@ class Known:
 
 
 def read(path: Path) -> dict[str, Known]:
-    """What is known of each cause by its hash; InputError where the file is no baseline."""
+    """The function gives what is known of each cause by its hash.
+
+    Raises InputError when the file is no baseline.
+    """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -71,13 +74,16 @@ def body(found: Iterable[Finding], levels: Iterable[int], known: dict[str, Known
 
 
 def write(path: Path, found: Iterable[Finding], levels: Iterable[int]) -> None:
-    """Write or renew a baseline."""
+    """The function writes or renews a baseline."""
     known = read(path) if path.exists() else {}
     write_whole(path, json.dumps(body(found, levels, known), indent=1) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or not at all, Ctrl-C or a full disk included; InputError where it cannot be."""
+    """The file is written whole or not at all, Ctrl-C or a full disk included.
+
+    Raises InputError when it cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ _WORD: Final = 32  # bits that any shell computes with
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """The built files that go along: the L1 hypervisor, the user of /dev/kvm, L1's memory seen from the host."""
+    """These built files go along: the L1 hypervisor, the user of /dev/kvm, L1's memory seen from the host."""
 
     probe: Path
     client: Path
@@ -50,7 +50,10 @@ class Binaries:
 
     @classmethod
     def built(cls, cache: Cache) -> Binaries:
-        """Built here, or from the cache. BuildError with gcc's lines."""
+        """The function gives them as built here, or from the cache.
+
+        Raises BuildError, with gcc's lines, when one does not compile.
+        """
         return cls(probe.build(cache), probe.client(cache), probe.memio(cache))
 
 
@@ -73,7 +76,7 @@ def _how(vector: Vector) -> str:
 
 
 def words(value: int) -> list[str]:
-    """``value`` as the script compares it: 32-bit words, the highest first, in hexadecimal."""
+    """The function gives ``value`` as the script compares it: 32-bit words, the highest first, in hexadecimal."""
     value &= (1 << _CODE_BITS) - 1
     return [f"0x{value >> at & (1 << _WORD) - 1:x}" for at in range(_CODE_BITS - _WORD, -1, -_WORD)]
 
@@ -115,8 +118,9 @@ def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
 
 
 def script(finding: Finding, *, release: str, known: Sequence[Parameter] = (parameters.OWN,)) -> str:
-    """``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown; ``known`` are the parameters
-    that the series adds."""
+    """The function gives ``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown; ``known`` are
+    the parameters that the series adds.
+    """
     smallest = finding.smallest
     level, value = smallest.cell
     vector = smallest.vector
@@ -159,7 +163,10 @@ def _render(template: str, **values: object) -> str:
 
 
 def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[Patch, ...]:
-    """Patches 1 to ``level``; InputError where they are not the ones of the run."""
+    """The function gives patches 1 to ``level``.
+
+    Raises InputError when they are not the ones of the run.
+    """
     if below := of_series.of_run(provenance).prerequisites:
         raise InputError(
             f"the run stood on {below} prerequisites (--on), which no bundle carries: make one series of both"
@@ -179,7 +186,9 @@ def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[
 def contents(
     finding: Finding, told: Sequence[str], provenance: Mapping[str, Any], series: Series, binaries: Binaries
 ) -> dict[str, bytes]:
-    """The archive's files by name. ``told``: the finding in lines, as ``kvmirror explain`` prints it."""
+    """The function gives the archive's files by name. ``told``: the finding in lines, as ``kvmirror explain`` prints
+    it.
+    """
     smallest = finding.smallest
     vector = smallest.vector
     how = _how(vector)
@@ -242,7 +251,9 @@ def _json(value: object) -> bytes:
 
 
 def archive(files: Mapping[str, bytes], folder: str) -> bytes:
-    """``files`` under ``folder`` as .tar.gz: sorted, of one time and owner: the same files, the same bytes."""
+    """The archive has ``files`` under ``folder`` as .tar.gz: sorted, of one time and owner, so that the same files give
+    the same bytes.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in sorted(files.items()):

@@ -36,7 +36,7 @@ Told = list[tuple[Cell, dict[str, Any]]]  # what the hosts of a cell said of the
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """A named rule that put vectors aside: where it comes from, what it says, how many it met."""
+    """The row is of a named rule that put vectors aside: where it comes from, what it says, how many it met."""
 
     name: str
     section: str
@@ -46,7 +46,7 @@ class RuleRow:
 
 @dataclass(slots=True)
 class FindingView:
-    """A finding with what the mirror says of it."""
+    """The view is a finding with what the mirror says of it."""
 
     finding: Finding
     remark: str | None  # the baseline's, where it is known
@@ -57,23 +57,23 @@ class FindingView:
 
     @property
     def known(self) -> bool:
-        """Whether the baseline holds it."""
+        """The baseline holds it: True."""
         return self.remark is not None
 
     @property
     def cell_texts(self) -> list[str]:
-        """``15-18 (parameter 1)`` and the like."""
+        """Each text is like ``15-18 (parameter 1)``."""
         return cell_texts(self.finding.cells)
 
     @property
     def command(self) -> str:
-        """What reproduces it."""
+        """The smallest vector is asked again by this command."""
         return self.finding.command
 
 
 @dataclass(slots=True)
 class Report:
-    """A run as the formats see it."""
+    """The report is a run as the formats see it."""
 
     info: RunInfo
     host: str
@@ -94,43 +94,43 @@ class Report:
 
     @property
     def number(self) -> int:
-        """The run's, as the journal counts."""
+        """The run has this number in the journal."""
         return self.info.id
 
     @property
     def foreseen(self) -> bool:
-        """Whether nobody looked: what stands where an observation would is the mirror's word."""
+        """The run was foreseen: what stands where an observation would is the mirror's word, and nobody looked."""
         return self.host == FORESEEN_HOST
 
     @property
     def status(self) -> str:
-        """How the run ended."""
+        """This is how the run ended."""
         return self.info.status
 
     @property
     def begun(self) -> float:
-        """When, in seconds since 1970."""
+        """The run began at this time, in seconds since 1970."""
         return self.info.begun
 
     @property
     def argv(self) -> list[str]:
-        """How it was typed."""
+        """These are the words that the run was typed with."""
         return self.info.argv
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What it was made of."""
+        """This is what the run was made of."""
         return self.info.provenance
 
     @property
     def seconds(self) -> float | None:
-        """How long the run took, wall time."""
+        """The run took this long, wall time in seconds."""
         ended = self.info.ended
         return None if ended is None else ended - self.begun
 
     @property
     def run_again(self) -> str:
-        """The beginning of a command that asks the same series again."""
+        """A command that asks the same series again begins so."""
         return f"kvmirror run{of_series.of_run(self.provenance).options}"
 
     @property
@@ -140,17 +140,17 @@ class Report:
 
     @property
     def levels(self) -> list[int]:
-        """The levels that ran."""
+        """These levels ran."""
         return sorted({r.level for r in self.rows})
 
     @property
     def cells(self) -> list[Cell]:
-        """(level, parameter) of every row, in order."""
+        """The function gives (level, parameter) of every row, in order."""
         return [r.cell for r in self.rows]
 
     @property
     def answered(self) -> str:
-        """How many answers the run has, and where they are from if not all are of their own level."""
+        """The text says how many answers the run has, and where they are from if not all are of their own level."""
         taken = self.totals.taken
         rest = f", {taken:,} of them a lower level's with the same machine code" if taken else ""
         return f"{self.totals.vectors:,} answers{rest}"
@@ -162,12 +162,12 @@ class Report:
 
     @property
     def broken_claims(self) -> list[int]:
-        """Patches that claim no functional change and show one."""
+        """These patches claim no functional change and show one."""
         return [p.number for p in self.patches if p.broken_claim]
 
     @property
     def verdict(self) -> str:
-        """The run in one sentence."""
+        """The sentence tells the run's result."""
         words = ["foreseen, nothing was observed"] if self.foreseen else []
         if self.status != "complete":
             words.append(f"the run is {self.status}")
@@ -189,7 +189,7 @@ class Report:
         return ", ".join(words)
 
     def tested_by_hurdles(self, last_level: int) -> list[str]:
-        """Why the run does not support a Tested-by; empty where it does."""
+        """The reasons say why the run does not support a Tested-by; there are none where it does."""
         hurdles = []
         if self.status != "complete":
             hurdles.append(f"the run is {self.status}")
@@ -209,7 +209,7 @@ class Report:
 
 
 def cell_texts(cells: Iterable[Cell]) -> list[str]:
-    """``15-18 (parameter 1)`` and the like."""
+    """Each text is like ``15-18 (parameter 1)``."""
     by_params: dict[str, list[int]] = {}
     levels: dict[int, list[str]] = {}
     for level, param in sorted(cells, key=cell_order):
@@ -220,12 +220,12 @@ def cell_texts(cells: Iterable[Cell]) -> list[str]:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 finding``, ``2 findings``."""
+    """The text is like ``1 finding``, ``2 findings``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def ranges(numbers: list[int]) -> str:
-    """``0, 11, 16-18``."""
+    """The text is like ``0, 11, 16-18``."""
     found: list[list[int]] = []
     for n in sorted(numbers):
         if found and n == found[-1][1] + 1:
@@ -241,7 +241,10 @@ def load(journal: Journal, number: int | None = None, baseline: Path | None = No
 
 
 def of(run: Run, baseline: Path | None = None) -> Report:
-    """The report of a run; InputError where nothing was asked."""
+    """The function gives the report of a run.
+
+    Raises InputError when nothing was asked.
+    """
     if not run.cells:
         if run.journal.cells(run.number):
             raise InputError(
@@ -342,7 +345,7 @@ def _view(finding: Finding, remarks: dict[str, str], under: Under) -> FindingVie
 
 
 def patches(run: Run) -> list[PatchRow]:
-    """The series of a run, a row a patch: what each claims and what was seen."""
+    """The function gives the series of a run, a row a patch: what each claims and what was seen."""
     last = max((row.level for row in run.rows), default=0)
     by_cell = {row.cell: row for row in run.rows}
     rows = patch_rows(run.info.provenance, last)

@@ -29,7 +29,7 @@ COLUMNS: Final = ("read", "write", "rmw", "fetch U", "fetch S", "walk", "walka",
 
 @dataclass(slots=True)
 class Intern:
-    """Values numbered in the order of their first use."""
+    """The table has values numbered in the order of their first use."""
 
     index: dict[Any, int] = field(default_factory=dict)
 
@@ -38,13 +38,13 @@ class Intern:
 
     @property
     def values(self) -> list[Any]:
-        """The values by number."""
+        """The function gives the values by number."""
         return list(self.index)
 
 
 @dataclass(slots=True)
 class Grid:
-    """The data of a page, and the lattice pictures' answers."""
+    """The grid has the data of a page, and the lattice pictures' answers."""
 
     body: dict[str, Any]
     lattice: dict[Cell, list[list[str]]]  # permissions x columns: the most frequent kind's name, "" for none
@@ -52,7 +52,7 @@ class Grid:
 
 
 def column_of(vector: AccessVector) -> str:
-    """The matrix' column of an access: fetches by the U/S of the page's linear address."""
+    """The function gives the matrix' column of an access: fetches go by the U/S of the page's linear address."""
     name = vector.access.value
     if name != "fetch":
         return name
@@ -60,7 +60,7 @@ def column_of(vector: AccessVector) -> str:
 
 
 def run_length(values: Iterable[int]) -> list[int]:
-    """``5 5 5 7`` as ``5 3 7 1``."""
+    """The function gives ``5 5 5 7`` as ``5 3 7 1``."""
     out: list[int] = []
     for value in values:
         if out and out[-2] == value:
@@ -76,7 +76,8 @@ def _shape(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any]]:
-    """Shapes: ``kind``, ``tokens`` (the values of each place), ``digits`` (two a place) and ``history``, all by vector.
+    """The function gives shapes: ``kind``, ``tokens`` (the values of each place), ``digits`` (two a place) and
+    ``history``, all by vector.
 
     A place with one value takes no digit; one with up to 64 takes one, else two.
     """
@@ -116,7 +117,7 @@ def _contract(raw: str) -> list[Any]:
 
 
 def gather(journal: Journal, report: Report) -> Grid:
-    """The grid of a run."""
+    """The function gives the grid of a run."""
     columns = {cell: n for n, cell in enumerate(report.cells)}
     cell_column = {
         recorded.number: columns[key.cell]

@@ -21,7 +21,7 @@ SIZES = {1: "e4k", 2: "e2m", 3: "e1g"}  # a leaf's level as an id has it
 
 @dataclass(slots=True)
 class CaseGroup:
-    """One test case of a cell."""
+    """The group is one test case of a cell."""
 
     vectors: int = 0
     agree: int = 0
@@ -40,7 +40,7 @@ class CaseGroup:
 
 
 def name_of(vector: Vector) -> str:
-    """The group of a vector."""
+    """The function gives the group of a vector."""
     match vector:
         case AccessVector():
             return f"{SIZES[vector.leaf_level]} {vector.access.value} mbec={vector.mbec.value}"
@@ -51,7 +51,7 @@ def name_of(vector: Vector) -> str:
 
 
 def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, CaseGroup]]:
-    """Every cell's groups, sorted by name."""
+    """The function gives every cell's groups, sorted by name."""
     cells = {
         recorded.number: key.cell for key, recorded in journal.cells(report.number).items() if key.host == report.host
     }
@@ -84,5 +84,5 @@ def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, CaseGroup]]
 
 
 def some(vectors: list[str]) -> list[str]:
-    """The first few, and how many more there are."""
+    """The text has the first few, and how many more there are."""
     return vectors[:FEW] + ([f"and {len(vectors) - FEW} more"] if len(vectors) > FEW else [])

@@ -53,7 +53,7 @@ def environment(package: str = "harness.report") -> Environment:
 
 
 def style() -> Markup:
-    """The style sheet that every page carries."""
+    """The function gives the style sheet that every page carries."""
     return Markup(environment().get_template("report.css").render(kinds=[k.value for k in Kind]))
 
 
@@ -70,7 +70,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
-    """The run's own facts, then what it wrote down."""
+    """The function gives the run's own facts, then what it wrote down."""
     took = "still running" if report.seconds is None else duration(report.seconds)
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.begun))
     rows = [
@@ -92,7 +92,7 @@ def _safe_script(source: str) -> Markup:
 
 
 def render(report: Report, grid: Grid) -> str:
-    """The page."""
+    """The function gives the report as a page."""
     env = environment()
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

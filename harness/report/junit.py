@@ -24,7 +24,7 @@ def _text(lines: list[str]) -> str:
 
 
 def render(report: Report, groups: dict[Cell, dict[str, CaseGroup]]) -> str:
-    """The document."""
+    """The function gives the document."""
     root = ElementTree.Element("testsuites")
     suites = [_series(report)] if report.patches else []
     suites += [_suite(report, cell, found) for cell, found in groups.items()]

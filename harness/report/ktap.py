@@ -13,7 +13,7 @@ from harness.results import Cell
 
 
 def render(report: Report, groups: dict[Cell, dict[str, CaseGroup]]) -> str:
-    """The document."""
+    """The function gives the document."""
     claims = [p for p in report.patches if p.claims_no_change]
     lines = ["KTAP version 1", f"1..{len(groups) + bool(claims)}"]
     if claims:

@@ -41,7 +41,10 @@ def cover_id(message_ids: list[str]) -> str:
 
 
 def check_series(report: Report, series: Series) -> None:
-    """InputError where the run was made of other patches than the folder's."""
+    """The run was made of the folder's patches.
+
+    Raises InputError when it was made of others.
+    """
     if len(report.patches) > series.last:
         raise InputError(
             f"run {report.number} has {len(report.patches)} patches, {series.folder} has {series.last}: name the run's"
@@ -56,7 +59,7 @@ def check_series(report: Report, series: Series) -> None:
 
 
 def hurdles(report: Report, series: Series) -> list[str]:
-    """Why no Tested-by is offered; empty where the run supports one."""
+    """The reasons say why no Tested-by is offered; there are none where the run supports one."""
     found = report.tested_by_hurdles(series.last)
     own = [p.number for p in series.patches if not p.message_id or p.mail.message_id.strip("<>") != p.message_id]
     if own:
@@ -67,7 +70,10 @@ def hurdles(report: Report, series: Series) -> list[str]:
 
 
 def reply(report: Report, series: Series, tester: str) -> str:
-    """The mail; ``tester`` is ``Name <address>``, or empty."""
+    """The function gives the mail; ``tester`` is ``Name <address>``, or empty.
+
+    Raises InputError when the tester has no address, or the run was made of other patches than ``series``.
+    """
     check_series(report, series)
     mail = blank()
     if tester:
@@ -92,7 +98,7 @@ def blank() -> EmailMessage:
 
 
 def written(mail: EmailMessage, lines: list[str]) -> str:
-    """The whole mail with ``lines`` as its body."""
+    """The function gives the whole mail with ``lines`` as its body."""
     mail.set_content("\n".join(lines) + "\n", cte="8bit")
     return mail.as_bytes().decode("utf-8", "replace")
 
@@ -144,7 +150,7 @@ def _body(report: Report, series: Series, tester: str) -> list[str]:
 
 
 def patch_words(patch: PatchRow) -> list[str]:
-    """What the run says of a patch, in a few words each."""
+    """The function gives what the run says of a patch, in a few words each."""
     words = []
     if not patch.ran:
         return [f"applies: {patch.applies}", f"builds: {patch.builds}", "its level was not run"]
@@ -190,7 +196,9 @@ def _finding_lines(view: FindingView) -> list[str]:
 
 
 def which_patch(report: Report, mail: Mail) -> PatchRow | None:
-    """The run's row of a posted patch: by Message-ID, else by subject (a number alone may be another version's)."""
+    """The function gives the run's row of a posted patch: by Message-ID, else by subject (a number alone may be another
+    version's).
+    """
     wanted = mail.message_id.strip("<>")
     for row in report.patches:
         if wanted and row.message_id == wanted:
@@ -202,7 +210,7 @@ def which_patch(report: Report, mail: Mail) -> PatchRow | None:
 
 
 def b4_check(report: Report, mail: Mail) -> list[dict[str, str]]:
-    """The list that ``b4 review`` reads: tool, status, summary, url, details."""
+    """The function gives the list that ``b4 review`` reads: tool, status, summary, url, details."""
     row = which_patch(report, mail)
     if row is None:
         what = "a cover letter" if mail.number == 0 else "a patch that the run does not have"

@@ -10,7 +10,7 @@ MOST = 20  # findings that are written out
 
 
 def render(report: Report) -> str:
-    """The text."""
+    """The function gives the text."""
     good = not (report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete")
     took = "" if report.seconds is None else f" in {duration(report.seconds)}"
     lines = [

@@ -123,7 +123,7 @@ def _labels(places: dict[Cell, float], bar: int) -> list[Markup]:
 
 
 def outcomes(report: Report, grid: Grid) -> Markup:
-    """How many vectors got which kind of answer, a stacked bar a cell."""
+    """The picture shows how many vectors got which kind of answer, a stacked bar a cell."""
     places, bar, width = _places(report.cells)
     top = max((sum(k.values()) for k in grid.kinds.values()), default=0) or 1
     parts = _axis(width, top, "", f"level, under it the bars of its parameter values: {_legend(report.cells)}")
@@ -173,7 +173,7 @@ COUNTED: Final = {
 
 
 def counted(report: Report) -> list[tuple[str, Markup]]:
-    """KVM's own counters a cell, where the run read them: title and picture."""
+    """The picture shows KVM's own counters a cell, where the run read them; it comes with its title."""
     found = []
     for name, title in COUNTED.items():
         if any(report.counters.get(name, {}).values()):
@@ -183,7 +183,7 @@ def counted(report: Report) -> list[tuple[str, Markup]]:
 
 
 def lattices(report: Report, grid: Grid) -> list[tuple[str, Cell, Markup]]:
-    """A small matrix for each run of levels that look alike: title, a cell to open, picture."""
+    """The function gives a small matrix for each run of levels that look alike: title, a cell to open, picture."""
     wanted = [c for c in report.cells if c[1] == "1" or (c[0], "1") not in report.cells]
     by_level = {level: (level, param) for level, param in wanted}
     groups: list[tuple[list[int], Cell]] = []

@@ -19,7 +19,7 @@ NOT_RECORDED: Final = Said()
 
 @dataclass(slots=True)
 class PatchRow:
-    """One patch: what it is, whether it applies and builds, and what the run saw of it."""
+    """The row is of one patch: what it is, whether it applies and builds, and what the run saw of it."""
 
     number: int
     subject: str = ""
@@ -40,12 +40,14 @@ class PatchRow:
 
     @property
     def broken_claim(self) -> bool:
-        """Whether the patch says that it changes nothing, and the run saw a change that is its own."""
+        """The patch says that it changes nothing, and the run saw a change that is its own: True."""
         return self.claims_no_change and bool(self.changes) and self.compared_with == self.number - 1
 
     @property
     def claim_text(self) -> str:
-        """What became of what the patch says of itself; empty where its level did not run next to the one below."""
+        """The text tells what became of what the patch says of itself; it is empty where its level did not run next to
+        the one below.
+        """
         if self.changes is None or self.compared_with != self.number - 1:
             return ""
         if self.claims_no_change:
@@ -55,7 +57,7 @@ class PatchRow:
 
     @property
     def state(self) -> str:
-        """``fail``, ``warn`` or ``pass`` in one word, ``none`` where its level did not run."""
+        """The state is ``fail``, ``warn`` or ``pass`` in one word, ``none`` where its level did not run."""
         if self.applies.holds is False or self.builds.holds is False:
             return "fail"
         if self.caused or self.broken_claim:
@@ -80,7 +82,9 @@ def _is_mbec(found: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def patch_rows(provenance: Mapping[str, Any], last_level: int) -> list[PatchRow]:
-    """The series' rows; where the run wrote no patches down, those of the MBEC series up to its last level."""
+    """The function gives the series' rows; where the run wrote no patches down, those of the MBEC series up to its last
+    level.
+    """
     raw = provenance.get("patches")
     if isinstance(raw, dict):
         ordered = sorted(raw.items(), key=lambda kv: int(kv[0]) if str(kv[0]).isdigit() else 0)

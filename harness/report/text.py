@@ -21,7 +21,9 @@ _PLAIN = re.compile(r"[ -~]*")
 
 
 def plain(text: object, limit: int | None = None) -> str:
-    """``text`` on one line, hidden characters as escapes, cut at ``limit`` with a count of the rest."""
+    """The function gives ``text`` on one line, hidden characters as escapes, cut at ``limit`` with a count of
+    the rest.
+    """
     raw = str(text)
     if not _PLAIN.fullmatch(raw):
         raw = "".join(_shown(c) if unicodedata.category(c) in _HIDDEN else c for c in raw)
@@ -36,14 +38,14 @@ def _shown(char: str) -> str:
 
 
 def markdown(text: object) -> str:
-    """``plain`` text in which Markdown and HTML see nothing of their own, fit for a table's cell."""
+    """The function gives ``plain`` text in which Markdown and HTML see nothing of their own, fit for a table's cell."""
     escaped = plain(text, NAME_MAX).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # "@" and "#12" and "!12" would call people and link issues in a merge request.
     return re.sub(r"([\\`*_{}\[\]()#+!|~@$])", r"\\\1", escaped)
 
 
 def code(text: object) -> str:
-    """``plain`` text as Markdown code, fit for a table's cell."""
+    """The function gives ``plain`` text as Markdown code, fit for a table's cell."""
     raw = plain(text, NAME_MAX)
     fence = "`" * (max((len(run) for run in re.findall(r"`+", raw)), default=0) + 1)
     pad = " " if raw.startswith("`") or raw.endswith("`") else ""
@@ -67,7 +69,8 @@ def wrapped(text: object, indent: str = "", first: str | None = None) -> list[st
 
 
 def command_lines(command: str) -> list[str]:
-    """A shell command of plain words as lines of at most MAIL_WIDTH columns that can be pasted whole.
+    """The function gives a shell command of plain words as lines of at most MAIL_WIDTH columns that can be pasted
+    whole.
 
     A word too long for a line (a vector's id) goes on in the next line's first column after a backslash.
     """
@@ -89,7 +92,7 @@ def command_lines(command: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """``1 h 02 min``, ``3 min 07 s`` or ``4.2 s``."""
+    """The text is like ``1 h 02 min``, ``3 min 07 s`` or ``4.2 s``."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -49,17 +49,17 @@ class Mismatch:
 
     @property
     def call(self) -> str:
-        """The entry with the case's words."""
+        """The text is the entry with the case's words."""
         return f"{self.entry}{_hexed(self.row)}"
 
     @property
     def c_words(self) -> str:
-        """C's answer."""
+        """These are the words of C's answer."""
         return _hexed(self.c) + (f" with {self.c_event}" if self.c_event else "")
 
     @property
     def mirror_words(self) -> str:
-        """The mirror's."""
+        """These are the words of the mirror's answer."""
         return _hexed(self.mirror) + (" with a WARN" if self.mirror_warned else "")
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ def _hexed(row: Row) -> str:
 
 @dataclass(slots=True)
 class Checked:
-    """What came of one check."""
+    """The record has what came of one check."""
 
     spec: Spec
     versions: dict[str, list[int]] = field(default_factory=dict)  # digest of the code: levels
@@ -88,7 +88,7 @@ class Checked:
     c_seconds: float = 0.0  # spent in calls of the C, setting its state included
 
     def row(self) -> dict[str, Any]:
-        """For JSON."""
+        """The function gives the row for JSON."""
         return {
             "entry": self.spec.entry,
             "functions": self.spec.functions,
@@ -105,7 +105,7 @@ class Checked:
 
 @dataclass(slots=True)
 class Cases:
-    """The cases of one state, and what C gave."""
+    """The record has the cases of one state, and what C gave."""
 
     state: State
     rows: Sequence[Row]
@@ -118,12 +118,12 @@ Answers = tuple["array[int]", bytearray]
 
 
 def setting(worker: ImageWorker, state: State) -> list[Results]:
-    """Put the image into ``state``; what the set-up entries gave."""
+    """The image is put into ``state``; the function gives what the set-up entries gave."""
     return [worker.call(entry, flat([tuple(int(w) & MASK64 for w in row)])) for entry, row in state.calls()]
 
 
 def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
-    """The words of C's results that the mirror has."""
+    """The function gives the words of C's results that the mirror has."""
     if not spec.outputs or spec.outputs == tuple(range(words)):
         return out
     picked = array("Q", bytes(8 * (len(out) // words) * len(spec.outputs)))
@@ -133,20 +133,22 @@ def chosen(spec: Spec, out: array[int], words: int) -> array[int]:
 
 
 def run_c(worker: ImageWorker, spec: Spec, state: State, rows: Sequence[Row], cases: array[int] | None = None) -> Cases:
-    """Run the C of the image over ``rows`` (``cases``: the same, flat) in ``state``."""
+    """The C of the image is run over ``rows`` (``cases``: the same, flat) in ``state``."""
     setting(worker, state)
     results = worker.call(spec.entry, flat(rows) if cases is None else cases)
     return Cases(state, rows, chosen(spec, results.out, results.words), results.status)
 
 
 def seeded(spec: Spec, number: int, seed: int) -> random.Random:
-    """The same cases for the same seed, whatever else is run."""
+    """The cases are the same for the same seed, whatever else is run."""
     text = f"{seed}:{spec.entry}:{spec.space}:{number}"
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
 def differing(spec: Spec, mirror: Answers, batch: Cases) -> list[int]:
-    """The cases of ``batch`` for which the mirror's answers (to all of them, or to the first) are something else."""
+    """The function gives the cases of ``batch`` for which the mirror's answers (to all of them, or to the first) are
+    something else.
+    """
     out, status = mirror
     count = min(len(batch.rows), len(status))
     if not count:
@@ -166,7 +168,7 @@ def differing(spec: Spec, mirror: Answers, batch: Cases) -> list[int]:
 
 
 def smaller(row: Row) -> Iterator[Row]:
-    """Simpler cases near ``row``: a word zero, or one bit of it cleared."""
+    """The function gives simpler cases near ``row``: a word zero, or one bit of it cleared."""
     for n, word in enumerate(row):
         if word:
             yield (*row[:n], 0, *row[n + 1 :])
@@ -180,7 +182,7 @@ def smaller(row: Row) -> Iterator[Row]:
 
 
 def inside(spec: Spec, row: Row) -> bool:
-    """Whether a case is of the check's space."""
+    """The case is of the check's space: True."""
     for word, column in zip(row, spec.space.columns, strict=True):
         if isinstance(column, tuple):
             if word not in column:
@@ -191,7 +193,7 @@ def inside(spec: Spec, row: Row) -> bool:
 
 
 def minimise(worker: ImageWorker, spec: Spec, level: Level, state: State, row: Row) -> Mismatch:
-    """The mismatch of ``row``, made as small as single steps can."""
+    """The mismatch of ``row`` is made as small as single steps can."""
 
     def wrong(candidate: Row) -> bool:
         batch = run_c(worker, spec, state, [candidate])
@@ -225,7 +227,7 @@ def minimise(worker: ImageWorker, spec: Spec, level: Level, state: State, row: R
 
 
 class Checker:
-    """Images of levels, opened when they are needed."""
+    """The checker holds images of levels, opened when they are needed."""
 
     def __init__(self, images: Mapping[int, Path], cases: int = CASES, seed: int = 1) -> None:
         self.images = dict(images)
@@ -236,13 +238,13 @@ class Checker:
         self._states: dict[tuple[int, State], bytes] = {}
 
     def worker(self, level: int) -> ImageWorker:
-        """The child of a level."""
+        """The function gives the child of a level."""
         if level not in self._workers:
             self._workers[level] = ImageWorker(Image(self.images[level]))
         return self._workers[level]
 
     def close(self) -> None:
-        """End the children."""
+        """The children are ended."""
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
@@ -272,7 +274,7 @@ class Checker:
         return self._states[key]
 
     def run(self, spec: Spec) -> Checked:
-        """One check at all its levels."""
+        """One check is run at all its levels."""
         outcome = Checked(spec)
         start = time.perf_counter()
         for level in sorted(self.images):

@@ -52,7 +52,7 @@ class ConstantDifference:
 
 
 def compare(level: Level, c: Mapping[str, int]) -> tuple[int, list[ConstantDifference]]:
-    """How many of the level's constants ``c`` the mirror has as well, and those that differ."""
+    """The function says how many of the level's constants ``c`` the mirror has as well, and gives those that differ."""
     kvm = Kvm(level, asm_vmx.vmx_h(level), spte_h.spte_h(level))
     number = level.number if level.number is not None else -1
     same, wrong = 0, []

@@ -17,7 +17,7 @@ PILOT = 1000  # cases an ordinary function is watched over
 
 
 class HasRows(Protocol):
-    """A batch, as far as it matters here."""
+    """This is a batch, as far as it matters here."""
 
     state: State
     rows: Sequence[Row]
@@ -49,7 +49,7 @@ _consulted: dict[tuple[str, int, int], frozenset[tuple[str, str]]] = {}
 
 
 def consulted(spec: Spec, batch: HasRows, level: Level) -> frozenset[tuple[str, str]]:
-    """What the mirror function of ``spec`` reads of the level in this state."""
+    """The function gives what the mirror function of ``spec`` reads of the level in this state."""
     key = (spec.entry, id(spec), hash((batch.state, level)))
     if key not in _consulted:
         seen: set[tuple[str, str]] = set()
@@ -69,7 +69,7 @@ def consulted(spec: Spec, batch: HasRows, level: Level) -> frozenset[tuple[str, 
 
 
 def fingerprint(spec: Spec, batch: HasRows, level: Level) -> tuple[object, ...]:
-    """The state and every value consulted, at ``level``."""
+    """The fingerprint is of the state and every value consulted, at ``level``."""
     side = batch.state.side(level)
     seen = consulted(spec, batch, level)
     values = tuple((place, name, _value(side, place, name)) for place, name in sorted(seen))

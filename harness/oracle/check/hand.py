@@ -12,7 +12,9 @@ from harness.oracle.specs import SPECS
 
 
 def make(setting: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
-    """``setting``: the levels' images, cases and seed, as ``Checker`` takes them."""
+    """The function makes what runs a check; ``setting`` has the levels' images, cases and seed, as ``Checker`` takes
+    them.
+    """
     images = {int(level): Path(path) for level, path in setting["images"].items()}
     checker = Checker(images, setting["cases"], setting["seed"])
     return lambda number: checker.run(SPECS[number]).row()

@@ -27,7 +27,9 @@ _HUNK: Final = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
 
 @dataclass(frozen=True, slots=True)
 class PatchedLines:
-    """A line of a patch file: the patch, the C file in the kernel's tree, and the C function that it is in, if told."""
+    """The record is of a line of a patch file: the patch, the C file in the kernel's tree, and the C function that it
+    is in, if told.
+    """
 
     patch: int
     line: int
@@ -69,7 +71,9 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def c_line(tree: Path, file: str, function: str) -> int | None:
-    """The line, from 1, where ``function`` is defined in ``file`` (its path in the kernel's tree); None for nowhere."""
+    """The function gives the line, from 1, where ``function`` is defined in ``file`` (its path in the kernel's tree);
+    None for nowhere.
+    """
     path = tree / file
     if not path.is_file():
         return None
@@ -86,13 +90,15 @@ def c_line(tree: Path, file: str, function: str) -> int | None:
 
 
 def c_function(tree: Path, file: str, line: int) -> str:
-    """The function or macro that line ``line`` of a C file is in; empty for none, or past its end."""
+    """The function gives the function or macro that line ``line`` of a C file is in; empty for none, or past
+    its end.
+    """
     lines = _lines(tree / file)
     return list(names(lines[:line]))[-1] if 0 < line <= len(lines) else ""
 
 
 def changes(series: Series) -> list[PatchedLines]:
-    """Every row of the series' patches with the function that it is in, as far as a patch tells."""
+    """The function gives every row of the series' patches with the function that it is in, as far as a patch tells."""
     found = []
     for patch in series.patches:
         rows = patch.path.read_text(encoding="utf-8").splitlines()
@@ -115,7 +121,7 @@ def changes(series: Series) -> list[PatchedLines]:
 
 
 def touched(rows: Iterable[PatchedLines]) -> dict[tuple[str, str], set[int]]:
-    """The patches that change a C function, by its file's path and its name."""
+    """The function gives the patches that change a C function, by its file's path and its name."""
     found: dict[tuple[str, str], set[int]] = {}
     for row in rows:
         if row.changes and row.function:
@@ -124,19 +130,19 @@ def touched(rows: Iterable[PatchedLines]) -> dict[tuple[str, str], set[int]]:
 
 
 def python_line(mirror: Mirror) -> int:
-    """The line, from 1, of ``def`` in the mirror's file."""
+    """The function gives the line, from 1, of ``def`` in the mirror's file."""
     module = importlib.import_module(f"kvmodel.{mirror.module}")
     lines, first = inspect.getsourcelines(getattr(module, mirror.name))
     return first + next(n for n, line in enumerate(lines) if line.lstrip().startswith("def "))
 
 
 def python_file(mirror: Mirror) -> str:
-    """The mirror's file, as the project's root has it."""
+    """The function gives the mirror's file, as the project's root has it."""
     return f"kvmodel/{mirror.module.replace('.', '/')}.py"
 
 
 def python_function(file: Path, line: int) -> str:
-    """The function that line ``line`` of a Python file is in; empty for none."""
+    """The function gives the function that line ``line`` of a Python file is in; empty for none."""
     inside = ""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
@@ -147,24 +153,26 @@ def python_function(file: Path, line: int) -> str:
 
 
 def of_function(name: str) -> list[Mirror]:
-    """The mirrors of a C function, or of that Python name."""
+    """The function gives the mirrors of a C function, or of that Python name."""
     found = mirrors.registry().values()
     return [m for m in found if name == m.name or any(name == c.partition(" ")[2] for c in m.origins)]
 
 
 def of_file(path: str) -> list[Mirror]:
-    """The mirrors of the functions of a C file, by its path in the kernel's tree."""
+    """The function gives the mirrors of the functions of a C file, by its path in the kernel's tree."""
     return [m for m in mirrors.registry().values() if any(kernel_path(c.partition(" ")[0]) == path for c in m.origins)]
 
 
 def known_names() -> Sequence[str]:
-    """Every name that ``of_function`` knows."""
+    """The function gives every name that ``of_function`` knows."""
     found = mirrors.registry().values()
     return sorted({m.name for m in found} | {c.partition(" ")[2] for m in found for c in m.origins})
 
 
 def known_files() -> Mapping[str, str]:
-    """The C files that are mirrored: as a user may shorten them, and their path in the kernel's tree."""
+    """The function gives the C files that are mirrored: as a user may shorten them, and their path in the kernel's
+    tree.
+    """
     found: dict[str, str] = {}
     for mirror in mirrors.registry().values():
         for c in mirror.origins:

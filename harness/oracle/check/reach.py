@@ -28,23 +28,25 @@ KVMODEL: Final = Path(next(iter(kvmodel.__path__)))
 
 
 def origins(registry: Mapping[tuple[str, str], Mirror] | None = None) -> list[tuple[str, str, str]]:
-    """Every mirrored C function (``mmu/spte.c make_spte``) with the Python function's module and name."""
+    """The function gives every mirrored C function (``mmu/spte.c make_spte``) with the Python function's module and
+    name.
+    """
     found = mirrors.registry() if registry is None else registry
     return [(c, mirror.module, mirror.name) for mirror in found.values() for c in mirror.origins]
 
 
 def module_of(file: Path, folder: Path = KVMODEL) -> str:
-    """The module that ``file`` is, as seen from the package in ``folder``: ``mmu.spte``."""
+    """The function gives the module that ``file`` is, as seen from the package in ``folder``: ``mmu.spte``."""
     return ".".join(file.relative_to(folder).with_suffix("").parts)
 
 
 def mirrored() -> dict[str, str]:
-    """Every mirrored C function with the (first) Python function that mirrors it."""
+    """The function gives every mirrored C function with the (first) Python function that mirrors it."""
     return {name: f"{module}.{function}" for name, module, function in reversed(origins())}
 
 
 def reached(specs: Iterable[Spec]) -> set[str]:
-    """The C functions that some check reaches."""
+    """The function gives the C functions that some check reaches."""
     return {name for spec in specs for name in spec.functions}
 
 
@@ -56,7 +58,7 @@ def unreached(specs: Iterable[Spec]) -> list[str]:
 
 @contextlib.contextmanager
 def called() -> Iterator[set[tuple[str, str]]]:
-    """Collects the functions of kvmodel that are called meanwhile: (module, name), there when the block ends."""
+    """The block collects the functions of kvmodel that are called in it: (module, name), there when the block ends."""
     seen: set[tuple[str, str]] = set()
     codes: set[CodeType] = set()
     before = sys.gettrace()
@@ -89,7 +91,7 @@ def by_vectors(levels: Sequence[int] = LEVELS) -> set[tuple[str, str]]:
 
 
 def spread() -> Iterator[Vector]:
-    """Vectors of every part that ``kvmirror validate`` asks, taken evenly."""
+    """The function gives vectors of every part that ``kvmirror validate`` asks, taken evenly."""
     for parts, each in ((core.CORE, EACH), (core.BEYOND | core.TRACED, BEYOND)):
         for part in parts.values():
             found = list(part())
@@ -97,5 +99,5 @@ def spread() -> Iterator[Vector]:
 
 
 def nowhere(seen: Collection[tuple[str, str]], registry: Mapping[tuple[str, str], Mirror] | None = None) -> list[str]:
-    """The mirrored functions that are not in ``seen``: C name and Python function."""
+    """The function gives the mirrored functions that are not in ``seen``: C name and Python function."""
     return [f"{name} ({at}.{function})" for name, at, function in origins(registry) if (at, function) not in seen]

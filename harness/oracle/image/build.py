@@ -100,14 +100,14 @@ class Kbuild:
     overlay: Path
 
     def file(self, name: str) -> Path:
-        """A file of the level."""
+        """The function gives a file of the level; None where it is not there."""
         own = self.overlay / name
         return own if own.exists() else self.source / name
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """kbuild's command line for a KVM object, without what names the object."""
+    """This is kbuild's command line for a KVM object, without what names the object."""
 
     argv: tuple[str, ...]
     source: str
@@ -115,7 +115,10 @@ class Command:
 
     @classmethod
     def read(cls, prepared: Path) -> Command:
-        """From ``prepared``, a build tree (O=) in which mmu/spte.o was made. BuildError when it was not."""
+        """The function reads it from ``prepared``, a build tree (O=) in which mmu/spte.o was made.
+
+        Raises BuildError when it was not.
+        """
         path = prepared / COMMAND
         try:
             text = path.read_text()
@@ -142,7 +145,9 @@ class Command:
     def object(
         self, tree: Kbuild, source: Path, output: Path, base: str, module: str, extra: tuple[str, ...]
     ) -> list[str]:
-        """The command line that compiles ``source`` of ``tree`` to ``output`` as file ``base`` of ``module``."""
+        """The function gives the command line that compiles ``source`` of ``tree`` to ``output`` as file ``base`` of
+        ``module``.
+        """
         words: list[str] = []
         pair = False
         for word in self.argv:
@@ -178,21 +183,26 @@ class Command:
 
 
 def features(tree: Kbuild) -> tuple[str, ...]:
-    """The preprocessor definitions that tell the glue what this level has."""
+    """The function gives the preprocessor definitions that tell the glue what this level has."""
     return tuple(
         f"-D{name}" for name, (file, pattern) in FEATURES.items() if re.search(pattern, tree.file(file).read_text())
     )
 
 
 def cut(x86: str) -> str:
-    """C source with the parts of x86.c that the image has; the parameter's own line once more, never written to."""
+    """The function gives C source with the parts of x86.c that the image has; the parameter's own line once more, never
+    written to.
+    """
     found = [match[0] if (match := pattern.search(x86)) else "" for pattern in CUTS]
     default = found[0].split("\n")[0].replace("enable_pt_guest_exec_control", "oracle_param_default")
     return CUT_HEAD + "\n".join([f"static {default}" if default else "", *found]) + CUT_TAIL
 
 
 def compile_object(argv: list[str], cwd: Path) -> None:
-    """Run the compiler. CompileError with its lines when it refuses the source."""
+    """The compiler is run on one source.
+
+    Raises CompileError, with the compiler's lines, when it refuses the source.
+    """
     done = programs.run(argv, cwd=cwd, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line or "Error" in line]
@@ -226,7 +236,7 @@ def build(folder: Path, prepared: Path, tree: Kbuild) -> Path:
 
 
 def compile_all(jobs: list[list[str]], cwd: Path) -> None:
-    """Run the compilers, several at once. The first failure, or Ctrl-C, ends those that run and starts no other."""
+    """The compilers are run, several at once. The first failure, or Ctrl-C, ends those that run and starts no other."""
     group = programs.Group()
 
     def work(argv: list[str]) -> None:
@@ -267,5 +277,5 @@ def link(folder: Path, objects: list[Path]) -> Path:
 
 
 def allocated(file: Elf) -> int:
-    """Bytes of an image in memory."""
+    """The function gives the bytes of an image in memory."""
     return sum(s.size for s in file.sections if s.flags & SHF_ALLOC)

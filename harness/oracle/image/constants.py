@@ -65,7 +65,9 @@ def names(file: Callable[[str], Path]) -> tuple[list[str], list[str]]:
 
 
 def source(file: Callable[[str], Path]) -> str:
-    """C source of the table: a row for each name that is an integer constant for the compiler."""
+    """The function gives the C source of the table: a row for each name that is an integer constant for the
+    compiler.
+    """
     macros, enumerators = names(file)
     rows = [f"#ifdef {name}\n{_row(name)}#endif\n\tindex += 2;\n" for name in macros]
     rows += [f"{_row(name)}\tindex += 2;\n" for name in enumerators]

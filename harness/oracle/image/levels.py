@@ -21,7 +21,9 @@ MAKERS: Final = ("build.py", "constants.py")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """``pristine``: the base's source; ``build``: a build tree of it in which one object was made; ``key`` of both."""
+    """The tree is prepared: ``pristine`` is the base's source, ``build`` a build tree of it in which one object was
+    made, ``key`` of both.
+    """
 
     pristine: Path
     build: Path
@@ -50,7 +52,7 @@ def prepare(cache: Cache, linux: kernel.Linux | None = None) -> Prepared:
 
 
 def glue_digest() -> str:
-    """A digest of the files that images are made with."""
+    """The digest is of the files that images are made with."""
     h = hashlib.sha256()
     for path in (*sorted(build.GLUE.iterdir()), *(Path(__file__).with_name(n) for n in MAKERS)):
         h.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -58,7 +60,10 @@ def glue_digest() -> str:
 
 
 def image(cache: Cache, prepared: Prepared, state: State, title: str) -> Path:
-    """The image of a level whose files are ``state``. CompileError when it does not compile."""
+    """The function gives the image of a level whose files are ``state``.
+
+    Raises CompileError when it does not compile.
+    """
     inputs = {
         "prepared": prepared.key,
         "files": {name: None if data is None else hashlib.sha256(data).hexdigest() for name, data in state.items()},
@@ -74,7 +79,13 @@ def image(cache: Cache, prepared: Prepared, state: State, title: str) -> Path:
 
 
 def levels(cache: Cache, series: Series, wanted: Sequence[int], linux: kernel.Linux | None = None) -> dict[int, Path]:
-    """The images of the levels ``wanted``. SeriesError, CompileError, FetchError, BuildError."""
+    """The function gives the images of the levels ``wanted``.
+
+    Raises SeriesError when a patch does not apply.
+    Raises CompileError when a level does not compile.
+    Raises FetchError when the source is not to be had.
+    Raises BuildError when the machine cannot build it.
+    """
     prepared = prepare(cache, linux)
     made = states(series, prepared.pristine, max(wanted)) if max(wanted, default=0) else []
     found = {}

@@ -40,7 +40,7 @@ class OracleError(InfraError):
 
 
 class EventKind(IntEnum):
-    """What a case did beside returning: runner.c's EVENT_*."""
+    """The kind says what a case did beside returning: runner.c's EVENT_*."""
 
     WARN = 1
     BUG = 2
@@ -50,8 +50,9 @@ class EventKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """``function``: where in the kernel; ``what``: the source line of a WARN or BUG, the missing symbol, or the
-    address that faulted."""
+    """A case was trapped: ``function`` is where in the kernel, ``what`` the source line of a WARN or BUG, the missing
+    symbol, or the address that faulted.
+    """
 
     kind: EventKind
     function: str
@@ -63,7 +64,7 @@ class Trap:
 
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
-    """An entry of an image: its name, address and the words of a case and of a result."""
+    """This is an entry of an image: its name, address and the words of a case and of a result."""
 
     name: str
     address: int
@@ -72,7 +73,7 @@ class EntryPoint:
 
 
 class Image:
-    """A linked image: its entries, and names for its addresses."""
+    """The image is linked; it has its entries, and names for its addresses."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,12 +106,12 @@ class Image:
         return self.elf.read(address, 256).split(b"\0")[0].decode()
 
     def function(self, address: int) -> str:
-        """The function that ``address`` is in."""
+        """The function gives the name of the function that ``address`` is in."""
         at = bisect.bisect_right(self._starts, address) - 1
         return self._names[at] if at >= 0 else f"{address:#x}"
 
     def event(self, kind: int, rip: int, address: int) -> Trap:
-        """An event of the runner with names in the place of addresses."""
+        """The function gives an event of the runner with names in the place of addresses."""
         what = f"{address:#x}"
         if kind in (EventKind.WARN, EventKind.BUG):
             what = self._lines.get(rip, "?")
@@ -119,7 +120,7 @@ class Image:
         return Trap(EventKind(kind), self.function(rip).removesuffix(".cold"), what)
 
     def constants(self, worker: ImageWorker) -> dict[str, int]:
-        """Every constant of the level, by its C name."""
+        """The function gives every constant of the level, by its C name."""
         entry = self.entries["constants"]
         out = worker.call("constants", array("Q", [0])).out
         table = self.symbols["oracle_constant_names"]
@@ -143,16 +144,16 @@ class Results:
     lost: int = 0
 
     def row(self, index: int) -> tuple[int, ...]:
-        """The result of case ``index``."""
+        """The function gives the result of case ``index``."""
         return tuple(self.out[index * self.words : (index + 1) * self.words])
 
     def rows(self) -> Iterable[tuple[int, ...]]:
-        """All results in order."""
+        """The function gives all results in order."""
         return zip(*[iter(self.out)] * self.words, strict=True)
 
 
 class ImageWorker:
-    """A child process with an image in it; a context manager."""
+    """The worker is a child process with an image in it; a context manager."""
 
     def __init__(self, image: Image, timeout: float = TIMEOUT) -> None:
         self.image = image
@@ -173,10 +174,10 @@ class ImageWorker:
         self._socket = ours
 
     def call(self, name: str, rows: array[int]) -> Results:
-        """Run ``rows`` (cases one after another, flat) through the entry ``name``, in order.
+        """The function runs ``rows`` (cases one after another, flat) through the entry ``name``, in order.
 
-        OracleError when the entry is missing, a row is short, or the child dies or hangs (a new one is started,
-        without the state the old one had).
+        Raises OracleError when the entry is missing, a row is short, or the child dies or hangs; a new one is started,
+        without the state that the old one had.
         """
         entry = self.image.entries.get(name)
         if entry is None:
@@ -249,7 +250,7 @@ class ImageWorker:
         self._process.stop(0.2)
 
     def close(self) -> None:
-        """End the child."""
+        """The child is ended."""
         self._stop()
         self._shm.close()
         os.close(self._fd)

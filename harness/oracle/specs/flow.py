@@ -28,7 +28,7 @@ SHARED: Final = ("mmu/mmu_internal.h kvm_mmu_do_page_fault", "mmu/spte.h spte_to
 
 
 def digest(vcpu: Vcpu, tdp: bool) -> int:
-    """All shadow pages in one word, as flow.h has it."""
+    """The digest has all shadow pages in one word, as flow.h has it."""
     h = 0
     for sp in vcpu.pages.values():
         words = [sp.gfn, sp.role, int(sp.nx_huge_page_disallowed)]
@@ -46,7 +46,7 @@ def digest(vcpu: Vcpu, tdp: bool) -> int:
 
 
 def walked(vcpu: Vcpu, addr: int) -> tuple[int, ...]:
-    """SPTEs of the walk for ``addr``, four words from the root."""
+    """The function gives the SPTEs of the walk for ``addr``, four words from the root."""
     found = [spte for _, _, spte in shadow_walk(vcpu, addr)]
     return (*found, *(0,) * (4 - len(found)))
 

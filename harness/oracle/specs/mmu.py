@@ -31,18 +31,20 @@ SHADOW: Final = tuple(
 
 
 def words(permissions: list[int]) -> tuple[int, int]:
-    """16 bytes as two little-endian words."""
+    """The function gives 16 bytes as two little-endian words."""
     raw = bytes(permissions)
     return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
 
 
 def reserved(check: rsvd_bits_validate) -> tuple[int, ...]:
-    """struct rsvd_bits_validate as the entries give it."""
+    """The function gives struct rsvd_bits_validate as the entries give it."""
     return (*check.rsvd_bits_mask[0], *check.rsvd_bits_mask[1], check.bad_mt_xwr)
 
 
 def extended(ext: kvm_mmu_extended_role) -> int:
-    """The word of union kvm_mmu_extended_role: a bit a field, in the order of the C (checked by role_layout)."""
+    """The function gives the word of union kvm_mmu_extended_role: a bit a field, in the order of the C (checked by
+    role_layout).
+    """
     flags = (ext.valid, ext.execonly, ext.cr4_pse, ext.cr4_pke, ext.cr4_smap, ext.cr4_smep, ext.cr4_la57, ext.efer_lma)
     return sum(on << n for n, on in enumerate(flags))
 

@@ -172,7 +172,7 @@ def leaves(pages: tuple[int, ...], size: int = 0, permissions: tuple[int, ...] =
 
 
 def tables(at: int, permissions: tuple[int, ...] = GOOD) -> tuple[int, ...]:
-    """Entries that point to the table at ``at``; most permit all."""
+    """The function gives entries that point to the table at ``at``; most permit all."""
     return tuple(at | p | ad for p in (*(0x407, 0x7) * 6, *permissions) for ad in AD)
 
 

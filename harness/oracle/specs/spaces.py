@@ -14,18 +14,18 @@ MASK64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """A word with any of the bits of ``mask``, and always those of ``base``."""
+    """The column has words with any of the bits of ``mask``, and always those of ``base``."""
 
     mask: int = MASK64
     base: int = 0
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """The size is how many values there are."""
         return 1 << (self.mask & ~self.base).bit_count()
 
     def all(self) -> tuple[int, ...]:
-        """Every value (for few bits)."""
+        """The function gives every value (for few bits)."""
         bits = [1 << n for n in range(64) if (self.mask & ~self.base) >> n & 1]
         return tuple(
             self.base | sum(b for b, on in zip(bits, chosen, strict=True) if on)
@@ -33,7 +33,7 @@ class Bits:
         )
 
     def sample(self, rng: random.Random, count: int) -> list[int]:
-        """Values of four densities, since a rule may want nearly all or nearly none of the bits."""
+        """The function gives values of four densities, since a rule may want nearly all or nearly none of the bits."""
         get, mask, base = rng.getrandbits, self.mask, self.base
         out = []
         for n in range(count):
@@ -55,17 +55,19 @@ Column = Bits | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Space:
-    """The columns of a case, in the order of the entry's words."""
+    """The space has the columns of a case, in the order of the entry's words."""
 
     columns: tuple[Column, ...]
 
     @property
     def size(self) -> int:
-        """How many cases there are in all."""
+        """The size is how many cases there are in all."""
         return math.prod(c.size if isinstance(c, Bits) else len(c) for c in self.columns)
 
     def rows(self, count: int, rng: random.Random) -> tuple[Sequence[tuple[int, ...]], bool]:
-        """Every case where there are at most ``count``, else ``count`` of them; and whether it is every case."""
+        """The function gives every case where there are at most ``count``, else ``count`` of them; and whether it is
+        every case.
+        """
         if self.size <= count:
             return list(itertools.product(*(c.all() if isinstance(c, Bits) else c for c in self.columns))), True
         columns = [c.sample(rng, count) if isinstance(c, Bits) else rng.choices(c, k=count) for c in self.columns]
@@ -73,7 +75,7 @@ class Space:
 
 
 def flat(rows: Sequence[Sequence[int]]) -> array[int]:
-    """Rows one after another, as ``Worker.call`` takes them."""
+    """The function gives rows one after another, as ``ImageWorker.call`` takes them."""
     return array("Q", itertools.chain.from_iterable(rows))
 
 

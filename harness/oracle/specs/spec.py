@@ -83,7 +83,7 @@ class State:
         return tuple(first)
 
     def side(self, level: Level) -> Side:
-        """The mirror in this state."""
+        """The side is the mirror in this state."""
         kvm = Kvm(level, vmx_h(level), spte_h(level))
         kvm_ops_update(kvm, vt_x86_ops)
         kvm.allow_mmio_caching = kvm.enable_mmio_caching = self.mmio_caching
@@ -120,12 +120,12 @@ class Side:
     store: dict[object, object] = field(default_factory=dict)
 
     def set_flag(self, on: int) -> None:
-        """vcpu->arch.pt_guest_exec_control, where the level has it."""
+        """The flag vcpu->arch.pt_guest_exec_control is set, where the level has it."""
         self.vcpu.pt_guest_exec_control = bool(on) and self.level.has(5)
 
 
 def functions_of(file: str) -> Callable[..., tuple[str, ...]]:
-    """Names C functions of ``file`` as ``Spec.functions`` has them."""
+    """The function names C functions of ``file`` as ``Spec.functions`` has them."""
 
     def named(*names: str) -> tuple[str, ...]:
         return tuple(f"{file} {name}" for name in names)
@@ -139,7 +139,7 @@ def _every(_: Level) -> bool:
 
 @dataclass(frozen=True)
 class Spec:
-    """One check.
+    """The spec is one check.
 
     ``functions``: the C functions (``mmu/spte.c make_spte``) that the entry reaches and the mirror mirrors.
     ``outputs``: the words of the entry's result that the mirror has; empty for all. ``warns``: WARNs are compared.
@@ -158,17 +158,17 @@ class Spec:
     through: tuple[str, ...] = ()  # set-up entries that store the pointers this one calls through
 
     def each(self, cases: int) -> int:
-        """How many cases a state has of ``cases`` for the check."""
+        """The function says how many cases a state has of ``cases`` for the check."""
         return max(1, -(-cases // len(self.states)))
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """The name is how reports tell of it."""
         return self.entry
 
 
 def answers(spec: Spec, side: Side, rows: Iterable[Row]) -> tuple[array[int], bytearray]:
-    """The mirror's results, flat, and its WARNs, one byte a case."""
+    """The function gives the mirror's results, flat, and its WARNs, one byte a case."""
     function = spec.mirror(side)
     out = array("Q")
     extend = out.extend

@@ -39,7 +39,7 @@ SHADOWS: Final = tuple(
 
 
 def masks(kvm: Kvm) -> tuple[int, ...]:
-    """The masks in the order in which the entries give them."""
+    """The function gives the masks in the order in which the entries give them."""
     return (
         kvm.shadow_host_writable_mask,
         kvm.shadow_mmu_writable_mask,

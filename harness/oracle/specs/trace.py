@@ -12,7 +12,7 @@ from kvmodel.mmu import mmutrace
 
 
 def packed(text: str) -> tuple[int, ...]:
-    """A text as 24 words, eight characters each."""
+    """The function gives a text as 24 words, eight characters each."""
     raw = text.encode().ljust(192, b"\0")
     return tuple(int.from_bytes(raw[n : n + 8], "little") for n in range(0, 192, 8))
 
