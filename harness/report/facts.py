@@ -162,7 +162,7 @@ class Report:
 
     @property
     def broken_claims(self) -> list[int]:
-        """These patches claim no functional change and show one."""
+        """The function gives the patches that claim no functional change and show one."""
         return [p.number for p in self.patches if p.broken_claim]
 
     @property
