@@ -98,12 +98,12 @@ def run(args: argparse.Namespace) -> int:
                     if work.load.env.cpu_mbec is not cpu_mbec:
                         continue
                     done = ask(session, work, options, collapsing=False)
+                    voices.listen(done)
                     for batch in done.batches.values():
-                        told = voices.judge_events(done.load, batch.seen)
-                        for answer in voices.answers(done.load, batch.vectors, batch.seen, told):
+                        for answer in voices.answers(done.load, batch.vectors, batch.seen, batch.told):
                             marks |= answer.verdict.marks
                             _show(answer, args.json, level, str(setting))
                         if not args.json:
-                            for one, judged in zip(batch.seen.traced, told, strict=True):
+                            for one, judged in zip(batch.seen.traced, batch.told, strict=True):
                                 _show_trace(done.load, bench.host_cpu(cpu_mbec), one, judged)
     return 3 if marks & (Mark.DRIFT | Mark.EVENT_DRIFT) else 1 if Mark.FINDING in marks else 0

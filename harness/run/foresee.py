@@ -15,8 +15,8 @@ from typing import Any
 from harness.observe import FIRST_FETCH, cannot_run, sampled, spared_outcome
 from harness.questions import Load, Setting, Work, collapse, settled
 from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge
+from harness.run.done import HOST_CELL, SEAL, machine_name
 from harness.run.judge import death
-from harness.run.workers import HOST_CELL, SEAL, machine_name
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr

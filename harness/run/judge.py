@@ -8,6 +8,7 @@ from functools import lru_cache
 from harness.observe import Deadly, Seen
 from harness.questions import Load
 from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
+from harness.run.done import Done
 from harness.run.sample import judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
@@ -42,7 +43,6 @@ class Voices:
     def __init__(self, host_cpu: Under, mirror: bool = True) -> None:
         self._host_cpu = host_cpu
         self._mirror = mirror
-        self._spoken: dict[Load, set[str]] = {}  # the WARNs that were due at a load's vectors
 
     def to_trace(self, load: Load, vectors: Sequence[Vector]) -> list[Vector]:
         """The vectors of a machine's batch whose tracepoints are to be read."""
@@ -50,12 +50,16 @@ class Voices:
             return [v for v in vectors if isinstance(v, NxVector)]
         return select(load, self._host_cpu(load.env.cpu_mbec), vectors)
 
-    def judge_events(self, load: Load, seen: Seen) -> list[Judged]:
-        """What was traced, held against the mirror."""
-        if not self._mirror:
-            return []
-        spoken = self._spoken.setdefault(load, set())
-        return judge_traces(load, self._host_cpu(load.env.cpu_mbec), seen.traced, spoken)
+    def listen(self, done: Done) -> None:
+        """Hold what was traced in one load of the modules against the mirror: each part is told what it says.
+
+        A WARN_ONCE speaks once in that load: its parts are judged in the order in which they ran.
+        """
+        if self._mirror:
+            spoken: set[str] = set()
+            for part in done.batches.values():
+                cpu = self._host_cpu(done.load.env.cpu_mbec)
+                part.told = judge_traces(done.load, cpu, part.seen.traced, spoken)
 
     def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
         """The journal's rows of one batch.

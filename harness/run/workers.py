@@ -1,8 +1,8 @@
-"""A run: every load asked on emulated hosts side by side, judged, and put into the journal cell by cell.
+"""A run: every load asked on hosts side by side, judged, and put into the journal cell by cell.
 
-Workers own a host each and take shares from one queue, loads that go well together; the calling thread judges and
-writes, since SQLite and the table have one writer. A host that dies takes its load's batch with it (blocked, with the
-reason), and a new one is booted for the next load.
+Workers own a host each and take shares from one queue; the calling thread judges and writes, since SQLite and the table
+have one writer. What a host was asking when it died goes back to the queue, for the host that is free first. What two
+hosts died of is blocked, with the reason. A worker whose hosts die in a row gives up and leaves the rest to the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,46 +18,20 @@ from typing import Final
 from harness.errors import HostError, KvmirrorError
 from harness.hosts import Host
 from harness.observe import Deadly, Seen, Session
+from harness.process import PROGRESS
 from harness.process import programs as proc
 from harness.questions import SAME_CODE, Load, Setting, Work, collapse, given_otherwise, parameters, settled
 from harness.results import KVM_HOST, CellKey, Journal, Mark
+from harness.run.done import HOST_CELL, SEAL, Done, Part, machine_name, merged, questions
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
+from harness.run.shards import START, Share, shares
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Machine, Vector
+from kvmodel.question.vector import Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
-START: Final = 600  # a start of QEMU takes as long as so many vectors
-LONG: Final = 1.3  # a share of so many times the usual length comes first
-HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
-SEAL: Final = "load"  # the cell that is written when all others of a load are
-
-
-def machine_name(m: Machine) -> str:
-    """A machine as the journal names it."""
-    words = [m.env.name]
-    words += ["mbec"] if m.mbec_offered else []
-    words += [] if m.execonly_offered else ["noxo"]
-    words += ["evmcs"] if m.evmcs_offered else []
-    return "+".join(words)
-
-
-@dataclass(slots=True)
-class Part:
-    """One machine's part of a load: asked and seen."""
-
-    vectors: list[Vector]
-    seen: Seen
-    seconds: float
-
-
-@dataclass(slots=True)
-class Done:
-    """A load that was asked: batches by cell name ("host" for the host's own), and what collapsed by rule."""
-
-    load: Load
-    batches: dict[str, Part] = field(default_factory=dict)
-    collapsed: dict[str, int] = field(default_factory=dict)
+DEADLY: Final = 2  # what so many hosts died of is asked no more
+IDLE: Final = 0.3  # seconds between two looks for something to do
 
 
 @dataclass(slots=True)
@@ -81,7 +56,7 @@ def _same_value(load: Load, session: Session, options: Options) -> bool:
     return False
 
 
-def _expected(work: Work, options: Options) -> int:
+def expected(work: Work, options: Options) -> int:
     """How long a load is expected to take, in vectors: a guess for order and progress, nothing is left out by it."""
     load = work.load
     left = Work(load, work.host, dict(work.batches))
@@ -91,30 +66,7 @@ def _expected(work: Work, options: Options) -> int:
 
 def costs(works: Iterable[Work], options: Options) -> dict[Load, int]:
     """What each load is expected to take, for the progress: what the rules leave out takes nothing."""
-    return {w.load: _expected(settled(w, options.values_named, options.twins)[0], options) for w in works}
-
-
-def shares(works: Iterable[Work], options: Options) -> list[list[Work]]:
-    """What one host asks in a row, in the order in which the shares are taken.
-
-    A level with one value of the parameter is one host's, and a CPU without MBEC is one more boot; where that makes too
-    few shares for all hosts, the environments go apart. What is far longer than the others comes first, so that no host
-    is left alone with it at the end; the others come level by level, as the table shows them.
-    """
-    works = list(works)
-    for depth in (3, 4):
-        parts: dict[tuple[object, ...], list[Work]] = {}
-        for work in works:
-            load = work.load
-            mbec = load.env.cpu_mbec
-            level = load.level if mbec else -1
-            key = (mbec, level, load.setting if mbec or depth > 3 else None, load.env.name)[:depth]
-            parts.setdefault(key, []).append(work)
-        if len(parts) >= 2 * options.jobs:
-            break
-    sizes = {key: sum(_expected(work, options) for work in part) for key, part in parts.items()}
-    far = LONG * sum(sizes.values()) / max(1, len(sizes))
-    return [parts[key] for key in sorted(parts, key=lambda key: -sizes[key] if sizes[key] > far else 0)]
+    return {w.load: expected(settled(w, options.values_named, options.twins)[0], options) for w in works}
 
 
 def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
@@ -146,13 +98,42 @@ def ask(session: Session, work: Work, options: Options, *, collapsing: bool = Tr
     return done
 
 
+class Queue:
+    """The shares that no host has yet."""
+
+    def __init__(self, shares: Iterable[Share]) -> None:
+        self._shares = deque(shares)
+        self._deaths: list[Work] = []  # what a host was asking when it died, once for each
+        self._lock = threading.Lock()
+
+    def take(self) -> Share | None:
+        """The next share; None where there is none now."""
+        with self._lock:
+            return self._shares.popleft() if self._shares else None
+
+    def give_back(self, share: Share) -> None:
+        """What a host that died has left goes in front."""
+        if share:
+            with self._lock:
+                self._shares.appendleft(share)
+
+    def deaths(self, work: Work) -> int:
+        """How many hosts have died of ``work``, one more having done so now."""
+        with self._lock:
+            self._deaths.append(work)
+            return sum(one is work for one in self._deaths)
+
+
 class Worker(threading.Thread):
-    """One host at a time, and the shares it takes from the queue."""
+    """One host at a time, and the shares it takes from the queue.
+
+    A worker without a share waits: the host of another may still die.
+    """
 
     def __init__(
         self,
         name: str,
-        todo: queue.SimpleQueue[list[Work]],
+        todo: Queue,
         results: queue.SimpleQueue[Done | BaseException],
         open_host: Callable[[bool, str], Host],
         open_session: Callable[[Host], Session],
@@ -166,10 +147,12 @@ class Worker(threading.Thread):
         self._open_host = open_host
         self._open_session = open_session
         self._options = options
+        self._failures = 0  # hosts in a row that did not start, or died before they answered anything
         self.stopping = threading.Event()
+        self.gave_up: HostError | None = None
 
     def run(self) -> None:
-        """Until the queue is empty, a failure that is not one host's, or ``stopping``."""
+        """Until ``stopping``, a failure that is not one host's, or HOST_DEATHS in a row."""
         try:
             with self._programs.mine():
                 self._work()
@@ -177,44 +160,85 @@ class Worker(threading.Thread):
             self._results.put(error)
 
     def _work(self) -> None:
-        deaths = 0
-        share: list[Work] = []
-        while not self.stopping.is_set() and (share or self._more(share)):
+        while not self.stopping.is_set():
+            share = self._todo.take()
+            if share is None:
+                self.stopping.wait(IDLE)
+                continue
             cpu_mbec = share[0].load.env.cpu_mbec
+            if self._failures:  # whether there will be a host is not sure: another may have the share meanwhile
+                self._todo.give_back(share)
+                share = []
             try:
-                with self._open_host(cpu_mbec, self.name) as host:
-                    session = self._open_session(host)
-                    while share and share[0].load.env.cpu_mbec is cpu_mbec:
-                        self._results.put(ask(session, share[0], self._options))
-                        deaths = 0
-                        del share[0]
-                        if self.stopping.is_set() or not (share or self._more(share)):
-                            return
+                self._ask_shares(cpu_mbec, share)
             except HostError as error:
-                deaths += 1
-                if deaths >= HOST_DEATHS:
-                    raise
-                if deaths > 1:
-                    self._results.put(_lost(share.pop(0), str(error)))
+                self._failures += 1
+                self._todo.give_back(share)
+                if self._failures >= HOST_DEATHS:
+                    self.gave_up = error
+                    PROGRESS.say(f"{self.name} is given up: {str(error).splitlines()[0]}")
+                    return
 
-    def _more(self, share: list[Work]) -> bool:
-        """Add the next share from the queue; whether there was one."""
+    def _ask_shares(self, cpu_mbec: bool, share: Share) -> None:
+        """Ask ``share`` and those that follow for the same CPU on one host; what stays in it was not answered."""
+        with self._open_host(cpu_mbec, self.name) as host:
+            session = self._open_session(host)
+            while not self.stopping.is_set():
+                if not share:
+                    share += self._more(cpu_mbec)
+                if not share:
+                    return
+                self._ask_first(session, share)
+
+    def _ask_first(self, session: Session, share: Share) -> None:
+        work = share[0]
         try:
-            share += self._todo.get_nowait()
-        except queue.Empty:
-            return False
-        return True
+            self._results.put(ask(session, work, self._options))
+        except HostError as error:
+            if self._todo.deaths(work) >= DEADLY:
+                self._results.put(_lost(work, str(error)))
+                del share[0]
+            raise
+        del share[0]
+        self._failures = 0
+
+    def _more(self, cpu_mbec: bool) -> Share:
+        """The next share for the CPU that is there; empty where the next is for another, or there is none."""
+        share = self._todo.take()
+        if share is None or share[0].load.env.cpu_mbec is cpu_mbec:
+            return share or []
+        self._todo.give_back(share)
+        return []
 
 
 def _lost(work: Work, why: str) -> Done:
-    """A load whose host died twice: every vector blocked, with what the host said."""
+    """A load that hosts died of: every vector blocked, with what the last of them said."""
     why = why.splitlines()[0]
-    done = Done(work.load)
-    if work.host:
-        done.batches[HOST_CELL] = Part(list(work.host), Seen(_blocked(work.host, why)), 0.0)
-    for guest_machine, vectors in work.batches.items():
-        done.batches[machine_name(guest_machine)] = Part(vectors, Seen(_blocked(vectors, why)), 0.0)
-    return done
+    return Done(
+        work.load,
+        {name: Part(asked, Seen(_blocked(asked, why)), 0.0) for name, asked in questions(work).items()},
+    )
+
+
+class _Gathered:
+    """Collects the shards of each load; a load is whole when all of them are in."""
+
+    def __init__(self, works: Iterable[Work], parts: Iterable[Share]) -> None:
+        self._whole = {work.load: work for work in works}
+        self._awaited: dict[Load, int] = {}
+        for part in parts:
+            for piece in part:
+                self._awaited[piece.load] = self._awaited.get(piece.load, 0) + 1
+        self._there: dict[Load, list[Done]] = {}
+
+    def take(self, done: Done) -> Done | None:
+        """The whole load where ``done`` was the last of it, else None."""
+        there = self._there.setdefault(done.load, [])
+        there.append(done)
+        self._awaited[done.load] -= 1
+        if self._awaited[done.load]:
+            return None
+        return merged(self._whole[done.load], self._there.pop(done.load))
 
 
 class _Book:
@@ -280,10 +304,9 @@ def execute(
             left[work.load] = by_rule
         else:
             book.enter(Done(work.load, collapsed=by_rule))
-    todo: queue.SimpleQueue[list[Work]] = queue.SimpleQueue()
-    parts = shares(asked, options)
-    for part in parts:
-        todo.put(part)
+    parts = shares(asked, options.jobs, lambda work: expected(work, options), options.deadly)
+    gathered = _Gathered(asked, parts)
+    todo = Queue(parts)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
     programs = proc.Group()
     workers = [
@@ -298,15 +321,17 @@ def execute(
                 done = results.get(timeout=0.5)
             except queue.Empty:
                 if not any(w.is_alive() for w in workers) and results.empty():
-                    raise HostError(f"the hosts stopped with {len(left)} loads not asked") from None
+                    raise _stopped(workers, len(left)) from None
                 continue
             if isinstance(done, BaseException):
                 if isinstance(done, KvmirrorError):
                     raise done
                 raise RuntimeError("a worker failed") from done
-            for rule, count in left.pop(done.load).items():
-                done.collapsed[rule] = done.collapsed.get(rule, 0) + count
-            book.enter(done)
+            voices.listen(done)
+            if (whole := gathered.take(done)) is not None:
+                for rule, count in left.pop(whole.load).items():
+                    whole.collapsed[rule] = whole.collapsed.get(rule, 0) + count
+                book.enter(whole)
     except BaseException:
         for worker in workers:
             worker.stopping.set()
@@ -317,6 +342,12 @@ def execute(
             worker.stopping.set()
         for worker in workers:
             worker.join(timeout=30)
+
+
+def _stopped(workers: Iterable[Worker], left: int) -> HostError:
+    """Why no worker is left: what the last host of one of them said."""
+    said = [str(worker.gave_up) for worker in workers if worker.gave_up is not None]
+    return HostError(f"the hosts stopped with {left} loads not asked: {said[-1] if said else 'no host says why'}")
 
 
 def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
@@ -337,9 +368,10 @@ def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[
 
     for name in done.batches | taken:
         batch = done.batches.get(name, nothing)
-        told = voices.judge_events(load, batch.seen)
-        facts = dict(batch.seen.facts) | ({"events": [one.as_json() for one in told]} if told else {})
-        answers = voices.answers(load, batch.vectors, batch.seen, told)
+        facts = dict(batch.seen.facts)
+        if batch.told:
+            facts["events"] = [one.as_json() for one in batch.told]
+        answers = voices.answers(load, batch.vectors, batch.seen, batch.told)
         if (others := taken.get(name)) is not None:
             answers += [
                 replace(answer, verdict=replace(answer.verdict, marks=answer.verdict.marks | Mark.TAKEN))

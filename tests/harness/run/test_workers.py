@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,9 @@ from harness.questions.core import CORE, core, thin
 from harness.questions.loads import Load, Work, plan, settled
 from harness.results import Journal, Mark, cpus, rows
 from harness.results.of_series import ASKED
+from harness.run.done import Done
 from harness.run.judge import Voices
-from harness.run.workers import Done, Options, ask, costs, execute, shares
+from harness.run.workers import Options, ask, costs, execute
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import AccessVector, NxVector, Vector
 from tests.harness.settings import OFF, ON, UNSET
@@ -31,6 +33,9 @@ class FakeHost:
     """A host that is only counted."""
 
     started = 0
+
+    def __init__(self, worker: str = "") -> None:
+        self.worker = worker
 
     def __enter__(self) -> FakeHost:
         FakeHost.started += 1
@@ -92,6 +97,100 @@ def run(
     execute(works, journal, number, options=options, voices=Voices(cpus.emulated), progress=progress, **fakes)
 
 
+VICTIM = "host 2"
+
+
+class Mortal:
+    """Hosts of which host 2 dies once it was asked ``after`` batches, and stays dead where ``for_good``."""
+
+    def __init__(self, after: int, for_good: bool = False) -> None:
+        self.after, self.for_good = after, for_good
+        self.dead = False
+        self.asked: Counter[str] = Counter()  # batches by the worker that got their answers
+
+    def open_host(self, _: bool, worker: str) -> Any:
+        if worker == VICTIM and self.dead and self.for_good:
+            raise HostError(f"{worker} does not answer\nany more")
+        return FakeHost(worker)
+
+    def open_session(self, host: Any) -> Any:
+        return MortalSession(self, host.worker)
+
+
+class MortalSession(FakeSession):
+    def __init__(self, hosts: Mortal, worker: str) -> None:
+        super().__init__()
+        self.hosts, self.worker = hosts, worker
+
+    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+        time.sleep(0.01)  # so that both workers get something to do
+        if self.worker == VICTIM and not self.hosts.dead and self.hosts.asked[self.worker] >= self.hosts.after:
+            self.hosts.dead = True
+            raise HostError("the plug was pulled")
+        self.hosts.asked[self.worker] += 1
+        return super().ask_l1(machine, vectors, deadly, traced)
+
+
+def asked_of(hosts: Mortal, works: list[Work], journal: Journal, jobs: int = 2) -> dict[tuple[str, str], str]:
+    """A run on ``hosts``: every answer by cell and vector."""
+    number = journal.begin(["kvmirror", "validate"], {})
+    fakes: dict[str, Any] = {"open_host": hosts.open_host, "open_session": hosts.open_session}
+    options = Options(jobs=jobs, values_named=NAMED.values_named)
+    execute(
+        works,
+        journal,
+        number,
+        options=options,
+        voices=Voices(cpus.emulated, mirror=False),
+        progress=lambda _: None,
+        **fakes,
+    )
+    rows = [((str(key), answer.vector.id), str(answer.seen)) for key, answer in journal.answers(number)]
+    assert len(dict(rows)) == len(rows)
+    return dict(rows)
+
+
+@pytest.mark.parametrize("for_good", [False, True], ids=["comes back", "stays dead"])
+def test_what_a_dead_host_was_asking_is_asked_of_another(tmp_path: Path, for_good: bool) -> None:
+    works = list(plan(core()[::4], [17, 18], [ON]))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        alone = asked_of(Mortal(after=9999), works, journal, jobs=1)
+        hosts = Mortal(after=2, for_good=for_good)
+        shared = asked_of(hosts, works, journal)
+        assert hosts.dead and set(hosts.asked) == {"host 1", "host 2"}
+        assert shared == alone
+        assert len(alone) == sum(work.size for work in works)
+
+
+def test_a_load_that_is_cut_is_one_cell_and_one_step_of_the_table(tmp_path: Path) -> None:
+    work = max(plan(core(), [18], [ON]), key=lambda work: work.size)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        number = journal.begin([], {})
+        session, loads = FakeSession(), []
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: session}
+        voices = Voices(cpus.emulated, mirror=False)
+        execute([work], journal, number, options=Options(), voices=voices, progress=loads.append, **fakes)
+        assert len(session.loads) == 4
+        assert [done.load for done in loads] == [work.load]
+        row: Any = next(iter(Run.open(journal, number).rows))
+        assert row.vectors + row.collapsed == work.size
+
+
+def test_where_no_host_is_left_the_run_ends_with_what_the_last_one_said(tmp_path: Path) -> None:
+    works = list(plan(thin(), [0, 16], [ON]))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+
+        def refuse(*_: object) -> Any:
+            raise HostError("no route to lab1")
+
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {"open_host": refuse, "open_session": lambda _: FakeSession()}
+        voices = Voices(cpus.emulated)
+        with pytest.raises(HostError, match=r"loads not asked: no route to lab1"):
+            execute(works, journal, number, options=Options(), voices=voices, progress=lambda _: None, **fakes)
+        assert journal.cells(number) == {}
+
+
 def planned() -> list[Work]:
     """A few loads on both CPUs."""
     vectors = {v.id: v for v in (*thin(), *CORE["controls"](), *CORE["host_itself"]())}
@@ -103,27 +202,6 @@ def totals(journal: Journal, number: int) -> dict[str, Any]:
     found: dict[str, Any] = Run.open(journal, number).as_json()["totals"]
     del found["seconds"]
     return found
-
-
-def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
-    works = list(plan(core(), range(19), [UNSET, OFF, ON]))
-    named = frozenset((level, value) for level in range(3, 19) for value in (OFF, ON))
-    offered = Voices(cpus.emulated).offered
-    found = shares(works, Options(values_named=named, offered=offered))
-    assert Counter(id(w) for share in found for w in share) == Counter(map(id, works))
-    assert all(len({w.load.env.cpu_mbec for w in share}) == 1 for share in found)
-    first = [share[0].load for share in found[:4]]
-    # What is long goes first: the levels that offer L1 the control, and the CPU that wants a boot of its own.
-    assert {load.level for load in first if load.env.cpu_mbec} == {16, 17, 18}
-    assert sum(not load.env.cpu_mbec for load in first) == 1
-
-
-def test_few_levels_go_to_all_hosts() -> None:
-    works = list(plan(core(), [18], [UNSET, OFF, ON]))
-    assert len(shares(works, NAMED)) >= 2 * NAMED.jobs
-    (only,) = shares(works[:1], NAMED)
-    assert only == works[:1]
-    assert shares([], NAMED) == []
 
 
 def test_an_interrupted_run_goes_on_and_counts_as_one_that_was_not(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""What came of a load that was asked, whole or in shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from harness.errors import HostError
+from harness.observe import Seen
+from harness.questions import Load, Work
+from harness.results import Judged
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Outcome
+from kvmodel.question.vector import Machine, Vector
+
+HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
+SEAL: Final = "load"  # the cell that is written when all others of a load are
+SUMMED: Final = ("counters", "l1_seconds")  # facts that are amounts: those of the shards are added
+LISTED: Final = ("warnings", "deaths")  # facts that are lists: the shards' follow each other
+
+
+def machine_name(m: Machine) -> str:
+    """A machine as the journal names it."""
+    words = [m.env.name]
+    words += ["mbec"] if m.mbec_offered else []
+    words += [] if m.execonly_offered else ["noxo"]
+    words += ["evmcs"] if m.evmcs_offered else []
+    return "+".join(words)
+
+
+@dataclass(slots=True)
+class Part:
+    """One machine's part of a load: asked and seen; ``told`` is what the mirror says of the traces."""
+
+    vectors: list[Vector]
+    seen: Seen
+    seconds: float
+    told: list[Judged] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Done:
+    """A load that was asked: parts by cell name (HOST_CELL for the host's own), and what collapsed by rule."""
+
+    load: Load
+    batches: dict[str, Part] = field(default_factory=dict)
+    collapsed: dict[str, int] = field(default_factory=dict)
+
+
+def questions(work: Work) -> dict[str, list[Vector]]:
+    """A load's vectors by the name of their cell."""
+    named: dict[str, list[Vector]] = {HOST_CELL: list(work.host)} if work.host else {}
+    return named | {machine_name(machine): list(asked) for machine, asked in work.batches.items()}
+
+
+def merged(whole: Work, shards: Sequence[Done]) -> Done:
+    """The shards of one load as if one host had been asked: the vectors in the load's own order.
+
+    RuntimeError where a vector is answered twice, or is neither answered nor counted as left out: that is a defect of
+    ours. HostError where the shards' hosts show L1 different CPUs: such answers are not of one run.
+    """
+    done = Done(whole.load, collapsed=dict(sum((Counter(shard.collapsed) for shard in shards), Counter())))
+    for name, vectors in questions(whole).items():
+        parts = [shard.batches[name] for shard in shards if name in shard.batches]
+        if parts:
+            done.batches[name] = _one_part(whole.load, vectors, parts)
+    answered = sum(len(part.vectors) for part in done.batches.values())
+    if answered + sum(done.collapsed.values()) != whole.size:
+        raise RuntimeError(
+            f"{whole.load}: {answered} vectors were answered and {sum(done.collapsed.values())} left out by rule, "
+            f"of {whole.size}"
+        )
+    return done
+
+
+def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> Part:
+    answers: dict[str, Outcome] = {}
+    for part in parts:
+        for vector, outcome in zip(part.vectors, part.seen.outcomes, strict=True):
+            if vector.id in answers:
+                raise RuntimeError(f"{load}: {vector.id} was answered twice")
+            answers[vector.id] = outcome
+    there = [vector for vector in vectors if vector.id in answers]
+    if len(there) != len(answers):
+        raise RuntimeError(f"{load}: {len(answers) - len(there)} vectors were answered that were not asked")
+    seen = Seen([answers[vector.id] for vector in there], _one_cpu(load, parts), _facts(p.seen.facts for p in parts))
+    seen.traced = [one for part in parts for one in part.seen.traced]
+    return Part(there, seen, sum(p.seconds for p in parts), [one for part in parts for one in part.told])
+
+
+def _one_cpu(load: Load, parts: Iterable[Part]) -> Cpu | None:
+    """The CPU that L1 read; None where no shard came so far."""
+    found = {part.seen.cpu for part in parts if part.seen.cpu is not None}
+    if len(found) > 1:
+        raise HostError(
+            f"{load}: the hosts show L1 different CPUs ({'; '.join(sorted(map(str, found)))}): one run is of one kind "
+            "of CPU and one QEMU; leave one of the hosts out"
+        )
+    return next(iter(found), None)
+
+
+def _facts(shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts of all; of what is neither an amount nor a list, the first that says it."""
+    found: dict[str, Any] = {}
+    for facts in shards:
+        for name, value in facts.items():
+            if name not in found:
+                found[name] = value
+            elif name == "counters":
+                found[name] = dict(Counter(found[name]) + Counter(value))
+            elif name in SUMMED or name in LISTED:
+                found[name] = found[name] + value
+            elif name == "livelocks":
+                found[name] = found[name] | value
+    return found
