@@ -40,15 +40,18 @@ WHAT: Final = ("mirror", "patches")
 T = TypeVar("T")
 
 EPILOG = """\
-A mutant of the mirror drops or forces a patch's gate, inverts a branch or flips a bit of a mask; one of the series
-leaves a hunk out or makes a line it adds wrong. It is caught by a case of the kernel's C, by a constant as the compiler
-has it, by a vector whose answer a run recorded (--journal), because it fails, or because it does not compile.
+A mutant of the mirror drops or forces a patch's gate, inverts a branch, flips a bit of a mask or of a constant, deletes
+a statement or an early return, or swaps the arms of branches, neighbouring calls or guards (order), or arguments. One
+of the series leaves a hunk out or makes a line it adds wrong. A mutant is caught by a case of the kernel's C, by a
+constant as the compiler has it, by a vector whose answer a run recorded (--journal), because it fails, or because it
+does not compile.
 
 examples:
   kvmirror mutate --sample 50                       a quick look, half of it mutants of the series
   kvmirror mutate --journal core.sqlite --journal full.sqlite
                                                     all, with what two runs saw
   kvmirror mutate --what mirror --only spte,nested  two modules of the mirror
+  kvmirror mutate --what mirror --kind return,order one kind of mutant and another
   kvmirror mutate --resume verdicts                 goes on where an interrupted run with that file was
 """
 
@@ -64,6 +67,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--what", default=",".join(WHAT), help="mirror, patches, or both (default)")
     parser.add_argument("--only", default="", metavar="NAMES", help="modules of the mirror, comma-separated")
+    parser.add_argument(
+        "--kind", default="", metavar="NAMES", help=f"kinds of mutants of the mirror: {', '.join(mutants.KINDS)}"
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn by --seed")
     parser.add_argument("--seed", type=int, default=1, help="of the sample and of the cases (default 1)")
     parser.add_argument("--cases", type=int, default=mutation.CASES, help="a check and level (default %(default)s)")
@@ -87,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     kinds = args.what.split(",")
     if unknown := [k for k in kinds if k not in WHAT]:
         raise InputError(f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches")
+    of_kinds = _kinds(args.kind)
     modules = mutants.named(args.only.split(",")) if args.only else list(mutants.MODULES)
     for name in ("sample", "cases", "jobs"):
         if (value := getattr(args, name)) is not None and value < 1:
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     cache, series = Cache(), folder.read()
     prepared = images.prepare(cache)
     started = time.monotonic()
-    made = mutants.mutants(modules) if "mirror" in kinds else []
+    made = [m for m in mutants.mutants(modules) if m.kind in of_kinds] if "mirror" in kinds else []
     wrong = patch_mutants.mutants(series, prepared.pristine) if "patches" in kinds else []
     share = args.sample
     if share is not None and made and wrong:
@@ -143,6 +150,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(report)
     return 0
+
+
+def _kinds(names: str) -> list[str]:
+    """The kinds of mutants of the mirror that are asked for; all where ``names`` is empty.
+
+    Raises InputError for one that there is not.
+    """
+    wanted = names.split(",") if names else list(mutants.KINDS)
+    if unknown := [name for name in wanted if name not in mutants.KINDS]:
+        raise InputError(f"--kind: there are no mutants {unknown[0]!r}; there are {', '.join(mutants.KINDS)}")
+    return wanted
 
 
 def control(by: str, caught: str) -> None:
@@ -232,6 +250,7 @@ def summary(
         else {"runs": seen.runs, "vectors": len(seen.asked), "rows": seen.rows, "drift": seen.drift},
         "mirror": score(Counter(v.by for v in mirror), rows)
         | {
+            "kinds": _of_kinds(mirror),
             "survivors": rows,
             "explained_yet_caught": [v.mutant.key for v in mirror if v.by and v.mutant.key in EQUIVALENT],
         },
@@ -244,6 +263,16 @@ def summary(
         },
         "seconds": round(seconds, 1),
     }
+
+
+def _of_kinds(mirror: Sequence[MutantVerdict]) -> dict[str, dict[str, int]]:
+    """How many mutants of each kind there are, were caught, and survive with a reason."""
+    found = {}
+    for kind in mutants.KINDS:
+        if own := [v for v in mirror if v.mutant.kind == kind]:
+            explained = sum(not v.by and v.mutant.key in EQUIVALENT for v in own)
+            found[kind] = {"mutants": len(own), "caught": sum(bool(v.by) for v in own), "explained": explained}
+    return found
 
 
 def score(by: Counter[str], survivors: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -278,6 +307,8 @@ def show(report: dict[str, Any]) -> None:
             continue
         by = ", ".join(f"{count} by {who}" for who, count in part["by"].items())
         print(f"{title}: {part['caught']} of {part['mutants']} caught ({by})")
+        for kind, row in part.get("kinds", {}).items():
+            print(f"  {kind}: {row['caught']} of {row['mutants']} caught, {row['explained']} change nothing")
         for row in part["survivors"]:
             print(f"  {row['place']} {row['function']}: {row['mutation']}")
             print(f"      {row['reason'] or 'NOT EXPLAINED'}")

@@ -218,6 +218,7 @@ BAD: Final = (
     "check --levels 99",
     "check --levels 0 --functions no_such",
     "mutate --what nothing",
+    "mutate --kind nothing",
 )
 
 

@@ -1,19 +1,23 @@
 """Mutants of the mirror: one small wrong thing each, made on the syntax tree of a mirror module.
 
-A gate (``has(k)``) is dropped or forced, a branch or a returned condition inverted, one bit of a mask flipped. What
-only tells (``narrate``, ``trace``, and an ``if`` around nothing else) is no semantics and is left alone.
+A gate (``has(k)``) is dropped or forced, a branch or a returned condition inverted, one bit of a mask flipped; those of
+``structure`` take statements out and put things in one another's place. What only tells (``narrate``, ``trace``, and an
+``if`` around nothing else) is no semantics and is left alone.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError
+from harness.oracle.mutate import structure
+from harness.oracle.mutate.telling import narrates, tells
 
 MODULES: Final = (
     "include.asm.hyperv_tlfs", "include.asm.kvm_host", "include.asm.kvm_host_role", "include.asm.vmx",
@@ -25,18 +29,21 @@ MODULES: Final = (
     "x86", "x86_emulate", "x86_slots",
 )  # fmt: skip
 BITS_MAX: Final = 64  # of one constant that are flipped
-_TELLING: Final = frozenset({"narrate", "trace"})
+KINDS: Final = ("gate", "branch", "mask", "constant", *structure.KINDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: the ``site``-th possible one of ``module``, in ``function`` (empty: at import)."""
+    """One change: the ``site``-th possible one of ``module``, in ``function`` (empty: at import).
+
+    Those of ``structure`` are counted apart.
+    """
 
     module: str
     site: int
     line: int
     function: str
-    kind: str  # gate, branch, mask, constant
+    kind: str  # of KINDS
     what: str
     patch: int = 0  # whose gate
     nth: int = 1  # of those in the function with the same words
@@ -55,7 +62,7 @@ class Mutant:
     @property
     def identity(self) -> str:
         """One mutant of one source."""
-        return f"{self.module}:{self.site}"
+        return f"{self.module}:{'structure.' if self.kind in structure.KINDS else ''}{self.site}"
 
     def __str__(self) -> str:
         return f"{self.place} {self.function or '(import)'}: {self.what}"
@@ -66,6 +73,10 @@ def source(module: str) -> Path:
     file = importlib.import_module(f"kvmodel.{module}").__file__
     assert file is not None
     return Path(file)
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(source(module).read_text(encoding="utf-8"))
 
 
 def named(names: Sequence[str]) -> list[str]:
@@ -80,21 +91,6 @@ def named(names: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"--only: the mirror has no module {unknown[0]!r}; it has {', '.join(MODULES)}")
     return [module for name in names for module in known[name]]
-
-
-def _narrates(node: ast.AST) -> bool:
-    """``narrate(...)`` or ``trace(...)`` as a statement: it only tells what happened."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Name)
-        and node.value.func.id in _TELLING
-    )
-
-
-def _tells(node: ast.If) -> bool:
-    """An ``if`` decides nothing but what is told."""
-    return all(map(_narrates, (*node.body, *node.orelse)))
 
 
 def _upper(target: ast.expr) -> str | None:
@@ -135,7 +131,7 @@ class _Sites(ast.NodeTransformer):
     def visit_If(self, node: ast.If) -> ast.AST:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return node
-        if _tells(node):
+        if tells(node):
             return node
         node.test = self._condition(node.test)
         node.body = [self.visit(n) for n in node.body]
@@ -143,7 +139,7 @@ class _Sites(ast.NodeTransformer):
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return node if _narrates(node) else self.generic_visit(node)
+        return node if narrates(node) else self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         node.test = self._condition(node.test)
@@ -268,19 +264,37 @@ def values(module: str) -> dict[str, int]:
     return found
 
 
+def _changes(module: str, tree: ast.Module) -> list[structure.Change]:
+    return list(structure.changes(tree, vars(importlib.import_module(f"kvmodel.{module}"))))
+
+
+def _structural(module: str, tree: ast.Module) -> list[Mutant]:
+    found: list[Mutant] = []
+    words: Counter[tuple[str, str]] = Counter()
+    for site, change in enumerate(_changes(module, tree)):
+        words[change.function, change.what] += 1
+        nth = words[change.function, change.what]
+        found.append(Mutant(module, site, change.line, change.function, change.kind, change.what, nth=nth))
+    return found
+
+
 def mutants(modules: Sequence[str] = MODULES) -> list[Mutant]:
     """Every mutant of the mirror, in the order of the files."""
     found: list[Mutant] = []
     for module in modules:
         sites = _Sites(module, values(module))
-        sites.visit(ast.parse(source(module).read_text(encoding="utf-8")))
+        sites.visit(_tree(module))
         found += sites.found
+        found += _structural(module, _tree(module))
     return found
 
 
 def mutated(mutant: Mutant, known: dict[str, int] | None = None) -> ast.Module:
     """The syntax tree of the mutant's module with its change in it."""
-    tree = ast.parse(source(mutant.module).read_text(encoding="utf-8"))
+    tree = _tree(mutant.module)
+    if mutant.kind in structure.KINDS:
+        _changes(mutant.module, tree)[mutant.site].make()
+        return ast.fix_missing_locations(tree)
     sites = _Sites(mutant.module, values(mutant.module) if known is None else known, mutant.site)
     changed = sites.visit(tree)
     assert isinstance(changed, ast.Module)

@@ -212,7 +212,7 @@ def changed(mutant: Mutant) -> Iterator[None]:
     depth = 2 if isinstance(getattr(module, names[0], None), type) else 1
     function = _function(module, names[:depth]) if mutant.function else None
     code = _code(tree, names[:depth]) if function else None
-    if function is None or code is None:
+    if function is None or code is None or code.co_freevars != function.__code__.co_freevars:
         with swapped(mutant.module, tree):
             yield
         return
