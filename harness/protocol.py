@@ -178,6 +178,28 @@ CONSTANTS: Final[dict[str, int]] = {
     "KIND_MSR": 2,
     "KIND_MMIO": 3,
     "KIND_SPIN": 4,  # L2 spins for ever: what shows that L1's timer works
+    "KIND_STEP": 16,  # a step of a program; access is OP_*
+    "OP_BUILD": 0,  # the tables at `leaf`, as every program finds them; `upper` 1: the guest's lead to L1's own pages
+    "OP_WRITE": 1,  # 8 bytes `upper` at L1-physical `leaf`
+    "OP_CODE": 2,  # 32 bytes of L2's code, `leaf` to `gu`, at offset `msr`
+    "OP_RUN": 3,  # enters L2 at its code; `leaf` is the EPT12 root, `msr` the VPID, 0 for none
+    "OP_INVEPT": 4,  # type `leaf`, descriptor `upper` and `gp`
+    "OP_INVVPID": 5,
+    "PROGRAM_TABLES": 24 << 20,  # L1-physical: PROGRAM_AREAS areas of PROGRAM_AREA bytes, which programs take in turn
+    "PROGRAM_AREA": 64 << 10,
+    "PROGRAM_AREAS": 128,
+    "PROGRAM_PAGES": 16,  # that know themselves by number: p0 to p7, q0 to q7
+    "PROGRAM_SLOT": 16,  # the entry of a page table that maps a window's first page
+    "PROGRAM_PDE": 8,  # the entry of a page directory, EPT12's and (window a) the guest's
+    "PROGRAM_P": 0x1200000,  # L1-physical: 2 MiB with the pages p at PROGRAM_SLOT and behind
+    "PROGRAM_Q": 0x1400000,  # the same of the pages q
+    "PROGRAM_GPT": 0x100b000,  # L1-physical: the guest's page tables of windows a, b, c
+    "GLA_PROGRAM": 0x403000,  # L2-linear: its code, supervisor's; user's one page on
+    "PROGRAM_RESULTS": 0xf00,  # offset in the code page: a byte an access, what it read
+    "PROGRAM_WRITTEN": 64,  # offset in a page of what the first part of a run writes, the next 8 bytes on
+    "PROGRAM_PARTS": 8,  # of a run
+    "PROGRAM_KNOWN": 0x80,  # set in the byte by which a page knows itself
+    "PROGRAM_MARK": 0x5a00_0000,  # what L2 writes: this and the number of the part
     "ACCESS_READ": 0,
     "ACCESS_WRITE": 1,
     "ACCESS_RMW": 2,
@@ -201,6 +223,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "EPT_AD": 2,
     "EPT_MBEC": 4,
     "EPT_EVMCS": 8,  # the vmcs12 is an enlightened one
+    "EPT_VPID": 16,  # the vmcs12 has a VPID
     "FLAG_CONTINUE": 1,  # a sequence: the same addresses and tables as the record before, entries rewritten
     "FLAG_NO_INVEPT": 2,  # no INVEPT before this entry
     "FLAG_VMCS_B": 4,  # run on the second vmcs12

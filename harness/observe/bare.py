@@ -17,6 +17,7 @@ from harness.errors import GuestError, HostError
 from harness.hosts import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
 from harness.observe import batch as guest
 from harness.process import programs
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, EntryVector, Mbec, MsrVector, Vector
 
@@ -29,6 +30,8 @@ def askable(vector: Vector) -> bool:
     """Whether the bare CPU can be asked: no host, no KVM client, and nothing that QEMU would take away."""
     if isinstance(vector, SequenceVector):
         return all(askable(turn.access) for turn in vector.turns)
+    if isinstance(vector, ProgramVector):
+        return vector.env == "std"
     if not isinstance(vector, AccessVector | EntryVector | MsrVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"

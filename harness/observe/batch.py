@@ -12,7 +12,9 @@ from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
+from harness.observe import program
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     Access,
@@ -191,13 +193,17 @@ def _turn_records(v: SequenceVector) -> list[Fields]:
     return records
 
 
-def _records(v: Vector) -> list[Fields]:
-    """The records that ask ``v``, in order; a sequence has several."""
+def _records(v: Vector, place: int) -> list[Fields]:
+    """The records that ask ``v``, the vector at ``place`` of its batch, in order; sequences and programs have several."""
+    if isinstance(v, ProgramVector):
+        return program.records(v, place)
     return _turn_records(v) if isinstance(v, SequenceVector) else [_record(v)]
 
 
 def count_records(v: Vector) -> int:
     """How many records ask ``v``."""
+    if isinstance(v, ProgramVector):
+        return len(program.records(v, 0))
     return len(v.turns) if isinstance(v, SequenceVector) else 1
 
 
@@ -247,7 +253,9 @@ def pack(
     L1 memory for tables. InputError for a vector that is not the probe's or cannot be built.
     """
     rows = [
-        {**row, "flags": _C["FLAG_MARK"]} if i in marks else row for i, v in enumerate(vectors) for row in _records(v)
+        {**row, "flags": _C["FLAG_MARK"]} if i in marks else row
+        for i, v in enumerate(vectors)
+        for row in _records(v, i)
     ]
     if flags is not None:
         if len(flags) != len(rows):
@@ -370,6 +378,8 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
 
     A sequence of which one turn's frame broke, or never ran, said nothing as a whole.
     """
+    if isinstance(vector, ProgramVector):
+        return program.outcome_of(vector, observations)
     if not isinstance(vector, SequenceVector):
         return outcome(vector, observations[0])
     seen = [outcome(vector, o) for o in observations]

@@ -15,11 +15,12 @@ from typing import Any, Final
 from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
-from harness.observe import cut, livelock, tracepoints, warns
+from harness.observe import cut, livelock, program, tracepoints, warns
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, of_turns
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Machine, Mbec, NxVector, Vector
 
@@ -190,7 +191,7 @@ class L1:
         All at once and briefly, which is enough for most; then alone and for longer what did not show one, and a
         sequence, which cannot be marked in the trace.
         """
-        together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector)]
+        together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector | ProgramVector)]
         brief = livelock.DEADLINE if self._machine.env.cpu_mbec else SLOW_DEADLINE
         found = self._watched(qemu, together, brief) if together else set()
         for i in chosen:
@@ -217,6 +218,8 @@ class L1:
         vector = self._vectors[i]
         if i in self._died:
             died = Outcome(Kind.HOST, note=self._died[i])
+            if isinstance(vector, ProgramVector):
+                return program.outcome_of(vector, observations[: self._died_at.get(i, 0)], died)
             if not isinstance(vector, SequenceVector):
                 return died
             return of_turns([*(guest.outcome(vector, o) for o in observations[: self._died_at.get(i, 0)]), died])

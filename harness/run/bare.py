@@ -39,7 +39,7 @@ def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
     cpu = virtual_cpu(batch.header)
     answers = []
     for vector, seen in zip(asked, guest.outcomes(asked, batch.observations), strict=True):
-        contract = sdm.allowed(cpu, vector)
+        contract = sdm.allowed_beside(cpu, vector, seen)
         answers.append(Answer(vector, seen, None, contract, judge(None, contract, seen)))
     inside = batch.header.tsc_ticks / IPS
     facts: dict[str, Any] = {"cpu": cpus.as_json(cpu)}

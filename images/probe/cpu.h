@@ -78,6 +78,7 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 #define PIN_EXTINT		(1u << 0)
 #define PROC_SECONDARY		(1u << 31)
 #define PROC2_EPT		(1u << 1)
+#define PROC2_VPID		(1u << 5)
 #define PROC2_UNRESTRICTED	(1u << 7)
 #define PROC2_MBEC		(1u << 22)
 #define EXIT_HOST64		(1u << 9)
@@ -87,6 +88,7 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 #define ENTRY_LOAD_EFER		(1u << 15)
 
 /* VMCS fields */
+#define VMCS_VPID		0x0000
 #define GUEST_ES_SELECTOR	0x0800	/* then CS, SS, DS, FS, GS, LDTR, TR in steps of 2 */
 #define HOST_ES_SELECTOR	0x0c00	/* then CS, SS, DS, FS, GS, TR */
 #define VMCS_EPTP		0x201a

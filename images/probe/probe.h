@@ -30,6 +30,8 @@
 #define L2_PT32_CODE	(SCAFFOLD + 8 * PAGE)
 #define L2_PT32		(SCAFFOLD + 9 * PAGE)
 #define L2_DATA		(SCAFFOLD + 10 * PAGE)	/* the page accessed where the walk is under test */
+/* the guest's page tables of a program's windows are pages 11 to 13: PROGRAM_GPT */
+#define L2_PROGRAM	(SCAFFOLD + 14 * PAGE)	/* L2's code in a program, and what it read */
 #define EPT_PD		(SCAFFOLD + 16 * PAGE)	/* EPT12 tables of the scaffold itself, shared by all vectors */
 #define EPT_PT		(SCAFFOLD + 17 * PAGE)
 #define L2_MMIO		(SCAFFOLD + 511 * PAGE)	/* L2-physical only: what L1 maps there has no memory */
@@ -153,7 +155,14 @@ void evmcs_write(uint64_t region, uint64_t field, uint64_t v);
 int vm_enter(struct l2_registers *r, int resume);
 void vm_exited(void);
 
+void vmx_state_changed(void);
+int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
+
+/* program.c */
+void run_step(const struct kvm_vector *v, struct kvm_observation *o);
+
 /* run.c */
+int enter_l2(struct l2_registers *r, struct kvm_observation *o);
 void put_mark(const struct kvm_vector *v);
 void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 

@@ -252,6 +252,30 @@ void vmx_invept(uint64_t root, int ad)
 	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
 }
 
+/* What L2 may have changed of its own state is in the vmcs12 now, whatever was written to it last. */
+void vmx_state_changed(void)
+{
+	static const enum slot changed[] = { S_CR0, S_CR3, S_CR4, S_EFER };
+
+	for (unsigned int i = 0; i < sizeof(changed) / sizeof(changed[0]); i++)
+		current->written[changed[i]] = 0xdeadbeefdeadbeefull;
+}
+
+/* INVVPID or INVEPT; 0, or the VM-instruction error (-1 where there is none to read). */
+int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high)
+{
+	struct { uint64_t low, high; } d = { low, high };
+	uint8_t invalid, failed;
+
+	if (vpid)
+		asm volatile("invvpid %2, %3\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
+			     "m"(d), "r"(type) : "cc", "memory");
+	else
+		asm volatile("invept %2, %3\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
+			     "m"(d), "r"(type) : "cc", "memory");
+	return invalid ? -1 : failed ? (int)vmread(INSTRUCTION_ERROR) : 0;
+}
+
 /* Makes the vmcs12 that `v` names the current one; non-zero where this L1 is not offered it. */
 int vmx_use(const struct kvm_vector *v)
 {
@@ -290,6 +314,10 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 	}
 	if (v->ept & EPT_MBEC)
 		proc2 |= PROC2_MBEC;
+	if (v->ept & EPT_VPID) {
+		proc2 |= PROC2_VPID;
+		vmwrite(VMCS_VPID, v->msr);
+	}
 
 	cr0 = (capability(MSR_VMX_CR0_FIXED0) & ~(CR0_PE | CR0_PG)) | CR0_PE | CR0_ET | CR0_NE;
 	cr0 |= (v->cr & CR_WP ? CR0_WP_BIT : 0) | (paged ? CR0_PG : 0);

@@ -30,6 +30,8 @@ class Kind(Enum):
     MISCONFIG = "misconfig"  # L1 saw an EPT misconfiguration: guest-physical address
     ENTRY_FAIL = "entry-fail"  # VMLAUNCH failed: VM-instruction error number
     ENTRY_EXIT = "entry-exit"  # VM entry ended in an exit with bit 31 of the reason
+    VMFAIL = "vm-fail"  # an instruction of L1's other than a VM entry failed: VM-instruction error number
+    UNREACHED = "unreached"  # L2 exited before it came to this access of its run
     EXIT = "exit"  # any other VM exit to L1
     VALUE = "value"  # an MSR's or a host file's value
     LIVELOCK = "livelock"  # no progress: the same exit for ever
@@ -57,7 +59,7 @@ class Outcome:
     """One answer.
 
     ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
-    error, ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10. ``number``:
+    error (VMFAIL too), ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10. ``number``:
     EXCEPTION the vector, ENTRY_EXIT and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of
     ``code`` that this voice vouches for. ``note``: HOST and LIVELOCK, a few words; NOT_MIRRORED, the C file and
     function that is not followed. ``turns``: SEQUENCE, the turns' outcomes.
@@ -122,7 +124,7 @@ class Outcome:
                     text += f" (any of {unknown:#x})"
             case Kind.EXCEPTION:
                 text += f" #{ {6: 'UD', 8: 'DF', 13: 'GP', 14: 'PF'}.get(self.number, self.number) }({self.code:#x})"
-            case Kind.ENTRY_FAIL:
+            case Kind.ENTRY_FAIL | Kind.VMFAIL:
                 text += f" error {self.code}"
             case Kind.ENTRY_EXIT | Kind.EXIT:
                 text += f" reason {self.number} q={self.code:#x}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from kvmodel.question.ids import expanded
+from kvmodel.question.program import is_program, program
 from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
 from kvmodel.question.vector import (
     CLIENT_STEPS,
@@ -112,6 +113,8 @@ def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
 
 def parse(text: str) -> Vector:
     """The vector that ``text`` names, in full or in short. VectorError with reason and mend where it is none."""
+    if is_program(text):
+        return program(text)
     vector = _of_full(text) or _of_full(expanded(text))
     if vector is None:
         raise VectorError(f"{text!r} is no vector: two of its fields do not go together")

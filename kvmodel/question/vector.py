@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from kvmodel.question.program import ProgramVector
     from kvmodel.question.sequence import SequenceVector
 
 
@@ -404,8 +405,10 @@ class NxVector:
 
 
 OnHost: TypeAlias = HostVector | ClientVector | ClientSequence | UserMsrVector  # asked of the host without QEMU
-# a sequence is made of access vectors, in kvmodel.sequence
-Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | NxVector | SequenceVector"
+# sequences and programs are in modules of their own, which this one does not import
+Vector: TypeAlias = (
+    "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | NxVector | SequenceVector | ProgramVector"
+)
 
 
 def changed_fields(a: AccessVector, b: AccessVector) -> list[str]:

@@ -1,5 +1,5 @@
 """The contract: what Intel's SDM lets a CPU answer. Knows nothing of KVM; see docs/design.md."""
 
-from kvmodel.sdm.contract import allowed, explaining, stale
+from kvmodel.sdm.contract import allowed, allowed_beside, explaining, stale
 
-__all__ = ["allowed", "explaining", "stale"]
+__all__ = ["allowed", "allowed_beside", "explaining", "stale"]

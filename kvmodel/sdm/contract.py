@@ -8,6 +8,7 @@ from itertools import combinations
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector, Turn
 from kvmodel.question.vector import (
     Access,
@@ -25,6 +26,7 @@ from kvmodel.question.vector import (
     Vector,
 )
 from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs
+from kvmodel.sdm import program as programs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
@@ -164,6 +166,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
     match vector:
         case AccessVector():
             return _access(cpu, vector)
+        case ProgramVector():
+            return programs.answers(cpu, vector)
         case SequenceVector():
             return sequences.answers(cpu, vector, _access, _cacheable)
         case NxVector():
@@ -197,6 +201,13 @@ def allowed(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
     return answers(replace(cpu, errata=frozenset()) if cpu.errata else cpu, vector)
 
 
+def allowed_beside(cpu: Cpu, vector: Vector, seen: Outcome) -> tuple[Allowed, ...] | NotApplicable:
+    """``allowed`` as far as it bears on what was ``seen``: of a program only the rows that begin as that does."""
+    if isinstance(vector, ProgramVector):
+        return programs.answers(replace(cpu, errata=frozenset()) if cpu.errata else cpu, vector, seen)
+    return allowed(cpu, vector)
+
+
 def stale(cpu: Cpu, turns: tuple[Turn, ...], seen: Outcome) -> bool:
     """Whether ``seen``, the outcome of the last of ``turns``, goes by what the entries or controls were before."""
     return len(turns) > 1 and sequences.stale(cpu, turns, seen, _access)
@@ -209,7 +220,8 @@ def explaining(cpu: Cpu, vector: Vector, seen: Outcome) -> frozenset[str] | None
     """
     for count in range(len(errata.ERRATA) + 1):
         for names in combinations(sorted(errata.ERRATA), count):
-            found = answers(replace(cpu, errata=frozenset(names)), vector)
+            known = replace(cpu, errata=frozenset(names))
+            found = programs.answers(known, vector, seen) if isinstance(vector, ProgramVector) else answers(known, vector)
             if isinstance(found, tuple) and any(a.outcome.matches(seen) for a in found):
                 return frozenset(names)
     return None

@@ -88,6 +88,13 @@ def fault(mode: Mode, entries: Sequence[GuestPerm], use: Use) -> PageFault | Non
     return PageFault(_error(mode, use), "guest-protection")
 
 
+def not_present(mode: Mode, upper: GuestPerm, use: Use) -> PageFault:
+    """The #PF of an access whose leaf entry is not present, below a present ``upper`` entry (SDM 4.7)."""
+    if is_reserved(mode, upper):
+        return PageFault(_error(mode, use) | ERROR_RESERVED, "guest-reserved")
+    return PageFault(_error(mode, use) & ~ERROR_PRESENT, "guest-not-present")
+
+
 def _permitted(mode: Mode, page: Linear, use: Use) -> bool:
     user_access = mode.cpl == 3
     if user_access and not page.user:

@@ -43,6 +43,17 @@ RULES: dict[str, Rule] = {
         "Until INVEPT, or an EPT violation at the address, a CPU may go by a translation that it cached when the "
         "entries were other, or EPTP bit 6 or mode-based execute control.",
     ),
+    # --- the instructions of programs ---
+    "program-unreached": Rule("28.1", "L2 exited before it came to this access."),
+    "invalidation-done": Rule("31.3", "The operands are legal: the CPU forgets what they name."),
+    "invept-operand": Rule(
+        "31.3", "INVEPT of an unsupported type, or of type 1 with an EPT pointer that VM entry refuses: VMfail, error 28."
+    ),
+    "invvpid-operand": Rule(
+        "31.3",
+        "INVVPID of an unsupported type, with reserved bits set, with VPID 0 but for all contexts, or of type 0 with an "
+        "address that is not canonical: VMfail, error 28.",
+    ),
     # --- what of the qualification is defined ---
     "undefined-bit6": Rule("28.2.1", "Qualification bit 6 is undefined without mode-based execute control."),
     "undefined-advanced": Rule(
@@ -78,6 +89,8 @@ RULES: dict[str, Rule] = {
     ),
     # --- guest paging ---
     "guest-protection": Rule("4.6", "The guest's own paging forbids the access: #PF with P set."),
+    "guest-permitted": Rule("4.6", "The guest's own paging permits the access."),
+    "guest-not-present": Rule("4.7", "A guest entry with P clear: #PF with P clear."),
     "guest-reserved": Rule("4.7", "XD set with EFER.NXE clear is a reserved bit: #PF with RSVD and P set."),
     "guest-fault-before-final-page": Rule(
         "29.3.3.2", "A page fault of the guest's paging comes before any EPT check of the page it would reach."
@@ -125,6 +138,7 @@ RULES: dict[str, Rule] = {
     # --- put aside ---
     "na-not-architectural": Rule("-", "Asks the host or KVM's own interfaces: the manual has nothing to say."),
     "na-no-vmx": Rule("-", "The virtual CPU has no VMX: L1 cannot run an L2."),
+    "na-no-ept": Rule("-", "The virtual CPU has no EPT: L1 cannot run the program's L2."),
     "na-walk-without-paging": Rule("-", "With paging off there is no walk of guest tables."),
     "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
     "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),

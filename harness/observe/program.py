@@ -1,0 +1,411 @@
+"""A program for the probe: its steps as records, L2's code as bytes, and back from the observations to outcomes.
+
+The probe only carries out (images/probe/program.c); where everything lies is known here, by ``harness.protocol``.
+Programs take their tables from PROGRAM_AREAS areas in turn, so that none finds another's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from harness import protocol
+from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
+from kvmodel.question.program import (
+    CONTROLS,
+    TABLES,
+    WINDOWS,
+    Control,
+    Flush,
+    Invept,
+    Invvpid,
+    Op,
+    ProgramVector,
+    Run,
+    SetEntry,
+    SetGuest,
+    SetGuestUpper,
+    Step,
+    Toggle,
+    Touch,
+)
+from kvmodel.question.vector import Access, GuestPerm
+from kvmodel.sdm.program import entry_bits, offset_of, reached
+
+PAGE: Final = 4096  # bytes
+PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63
+_C: Final = protocol.CONSTANTS
+_ROW: Final = {name: n for n, name in enumerate(TABLES)}  # a page each in a program's area, in this order
+_INDEX: Final = {"r": 1, "a": 1, "b": 2, "c": 1}  # the entry of an upper table that leads to a window
+_GPA: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}  # the guest-physical gigabyte of a window
+_L2_PD: Final = 0x1004000  # images/probe/probe.h: the guest's page directory
+_GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: the guest's page tables of the windows
+_CODE_BYTES: Final = 32  # of a record
+_NOWHERE: Final = 0xFF
+
+Fields = dict[str, int | tuple[int, ...]]
+
+
+class Seen(Protocol):
+    """What of an observation record a program's outcome is made of."""
+
+    @property
+    def verdict(self) -> int: ...
+    @property
+    def vector(self) -> int: ...
+    @property
+    def reason(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def qualification(self) -> int: ...
+    @property
+    def gpa(self) -> int: ...
+    @property
+    def gla(self) -> int: ...
+    @property
+    def rip(self) -> int: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def leaf_after(self) -> int: ...
+    @property
+    def upper_after(self) -> int: ...
+
+
+def _page_address(name: str) -> int:
+    """L1-physical, of a page ``p0`` to ``q7``."""
+    base = _C["PROGRAM_P"] if name[0] == "p" else _C["PROGRAM_Q"]
+    return base + (_C["PROGRAM_SLOT"] + int(name[1])) * PAGE
+
+
+def _window_offset(page: str) -> int:
+    return (_C["PROGRAM_SLOT"] + int(page[1])) * PAGE
+
+
+def guest_physical(page: str) -> int:
+    """L2-physical, of a window's page."""
+    return _GPA[page[0]] + (_C["PROGRAM_PDE"] << 21) + _window_offset(page)
+
+
+def guest_linear(page: str) -> int:
+    """L2-linear, of a window's page."""
+    return (_C["PROGRAM_PDE"] + WINDOWS.index(page[0]) << 21) + _window_offset(page)
+
+
+def _perm(perm: GuestPerm) -> int:
+    return (PTE_U if perm.u else 0) | (PTE_W if perm.w else 0) | (0 if perm.x else PTE_XD)
+
+
+def _guest_entry(made: SetGuest) -> int:
+    if not made.present:
+        return 0
+    at = _page_address(made.target) if made.target[0] in "pq" else guest_physical(made.target)
+    return at | PTE_P | PTE_A | PTE_D | _perm(made.perm)
+
+
+# --- L2's code ---
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """L2's code of a run: its bytes, and where each part ends in them."""
+
+    data: bytes
+    ends: tuple[int, ...]
+
+    def part_at(self, rip: int) -> int | None:
+        """The part that the instruction at the L2-linear ``rip`` belongs to; None where it is none of the code's."""
+        at = (rip - _C["GLA_PROGRAM"]) % PAGE
+        if not 0 <= rip - _C["GLA_PROGRAM"] < 2 * PAGE:
+            return None
+        return next((n for n, end in enumerate(self.ends) if at < end), None)
+
+
+def _address(value: int) -> bytes:
+    return b"\x48\xbf" + struct.pack("<Q", value)  # mov $value, %rdi
+
+
+def _bit(name: str, on: int) -> bytes:
+    """MOV to CR0 or CR4 with one bit other than it was."""
+    register, bit = {"wp": (0xC2, 16), "smep": (0xE2, 20), "smap": (0xE2, 21)}[name]
+    change = b"\x48\x0f\xba" + bytes((0xEA if on else 0xF2, bit))  # bts/btr $bit, %rdx
+    return b"\x0f\x20" + bytes((register,)) + change + b"\x0f\x22" + bytes((register,))
+
+
+def _touch(touch: Touch, place: int, at: int) -> bytes:
+    head = _address(guest_linear(touch.page) + offset_of(touch.access, place))
+    mark = b"\xb8" + struct.pack("<I", _C["PROGRAM_MARK"] | place)  # mov $mark, %eax
+    match touch.access:
+        case Access.WRITE:
+            return head + mark + b"\x89\x07"  # mov %eax, (%rdi)
+        case Access.RMW:
+            return head + mark + b"\xf0\x01\x07"  # lock add %eax, (%rdi)
+        case Access.FETCH:
+            return head + b"\xff\xe7"  # jmp *%rdi
+        case _:
+            body = head + b"\x8b\x07\xc1\xe8\x08\x88\x05"  # mov (%rdi), %eax; shr $8, %eax; mov %al, rel(%rip)
+            return body + struct.pack("<i", _C["PROGRAM_RESULTS"] + place - (at + len(body) + 4))
+
+
+def _op(op: Op, place: int, at: int) -> bytes:
+    match op:
+        case Touch():
+            return _touch(op, place, at)
+        case Toggle():
+            return _bit(op.name, op.value)
+        case Flush(page=""):
+            return b"\x0f\x20\xda\x0f\x22\xda"  # mov %cr3, %rdx; mov %rdx, %cr3
+        case Flush():
+            return _address(guest_linear(op.page)) + b"\x0f\x01\x3f"  # invlpg (%rdi)
+        case SetGuest():
+            where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (_C["PROGRAM_SLOT"] + int(op.page[1])) * 8
+            value = b"\x48\xb8" + struct.pack("<Q", _guest_entry(op))  # mov $entry, %rax
+            return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
+
+
+def assemble(run: Run) -> Code:
+    """L2's code for a run: part by part, then VMCALL."""
+    data, ends = b"", []
+    for place, op in enumerate(run.ops):
+        data += _op(op, place, len(data))
+        ends.append(len(data))
+    return Code(data + b"\x0f\x01\xc1", tuple(ends))
+
+
+# --- records ---
+
+
+@dataclass
+class _Controls:
+    """The controls as they stand, and the area of the program's tables."""
+
+    vector: ProgramVector
+    area: int
+    now: dict[str, int]
+
+    def table(self, name: str) -> int:
+        """L1-physical."""
+        return self.area + _ROW[name] * PAGE
+
+    def eptp(self, root: str, bad: str = "") -> int:
+        value = self.table(root) | 6 | 3 << 3 | self.now["ad"] << 6
+        return value ^ {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}[bad]
+
+    def common(self) -> Fields:
+        flags = _C["FLAG_VMCS_B"] * self.now["vmcs"]
+        return {"kind": _C["KIND_STEP"], "paging": _C["PAGING_64"], "flags": flags}
+
+
+def _entry_address(c: _Controls, name: str) -> int:
+    table = name[:2]
+    if table[0] == "t":
+        index = _C["PROGRAM_SLOT"] + int(name[2])
+    elif table[0] == "m":
+        index = _C["PROGRAM_PDE"]
+    else:
+        index = 1 if table[0] == "r" else _INDEX[name[2]]
+    return c.table(table) + 8 * index
+
+
+def _target_address(c: _Controls, made: SetEntry) -> int:
+    match made.target[0]:
+        case "n":
+            return 0
+        case "p" | "q":
+            return _page_address(made.target)
+        case "g":
+            return _C["PROGRAM_Q" if made.target == "g1" else "PROGRAM_P"]
+        case _:
+            return c.table(made.target)
+
+
+def _write(c: _Controls, address: int, value: int) -> Fields:
+    return {**c.common(), "access": _C["OP_WRITE"], "leaf": address, "upper": value}
+
+
+def _run(c: _Controls, run: Run) -> Iterator[Fields]:
+    data = assemble(run).data
+    for at in range(0, len(data), _CODE_BYTES):
+        words = struct.unpack("<4Q", data[at : at + _CODE_BYTES].ljust(_CODE_BYTES, b"\x90"))
+        fields = dict(zip(("leaf", "upper", "gp", "gu"), words, strict=True))
+        yield {**c.common(), **fields, "access": _C["OP_CODE"], "msr": at}
+    now = c.now
+    ept = c.vector.ept * (_C["EPT_ENABLE"] | now["ad"] * _C["EPT_AD"] | now["mbec"] * _C["EPT_MBEC"])
+    yield {
+        **c.common(),
+        "access": _C["OP_RUN"],
+        "leaf": c.table(f"r{now['root']}"),
+        "cpl": now["cpl"],
+        "cr": sum(now[name] * _C[f"CR_{name.upper()}"] for name in ("wp", "smep", "smap", "nxe")),
+        "ept": ept | (_C["EPT_VPID"] if now["vpid"] else 0),
+        "msr": now["vpid"],
+    }
+    for op in run.ops:
+        if isinstance(op, Toggle):
+            now[op.name] = op.value
+
+
+def _invvpid(c: _Controls, made: Invvpid) -> Fields:
+    address = 1 << 63 if made.bad == "noncanonical" else guest_linear(made.page)
+    low = made.vpid | (1 << 16 if made.bad == "reserved" else 0)
+    return {**c.common(), "access": _C["OP_INVVPID"], "leaf": made.type, "upper": low, "gp": address}
+
+
+def _step(c: _Controls, made: Step) -> Iterator[Fields]:
+    match made:
+        case Control():
+            c.now[made.name] = made.value
+        case SetEntry():
+            yield _write(c, _entry_address(c, made.entry), entry_bits(made) | _target_address(c, made))
+        case SetGuest():
+            table = _C["PROGRAM_GPT"] + WINDOWS.index(made.page[0]) * PAGE
+            yield _write(c, table + (_C["PROGRAM_SLOT"] + int(made.page[1])) * 8, _guest_entry(made))
+        case SetGuestUpper():
+            n = WINDOWS.index(made.window)
+            entry = _C["PROGRAM_GPT"] + n * PAGE | PTE_P | PTE_A | _perm(made.perm)
+            yield _write(c, _L2_PD + (_C["PROGRAM_PDE"] + n) * 8, entry)
+        case Invept():
+            yield {
+                **c.common(),
+                "access": _C["OP_INVEPT"],
+                "leaf": made.type,
+                "upper": c.eptp(made.root, made.bad),
+            }
+        case Invvpid():
+            yield _invvpid(c, made)
+        case Run():
+            yield from _run(c, made)
+
+
+def records(vector: ProgramVector, ordinal: int) -> list[Fields]:
+    """The records of a program that is the ``ordinal``-th of its batch."""
+    area = _C["PROGRAM_TABLES"] + ordinal % _C["PROGRAM_AREAS"] * _C["PROGRAM_AREA"]
+    c = _Controls(vector, area, {name: start for name, (_, start) in CONTROLS.items()})
+    found = [{**c.common(), "access": _C["OP_BUILD"], "leaf": area, "upper": int(not vector.ept)}]
+    if vector.ept:  # what an earlier program left in the CPU of these tables
+        found.append(next(_step(c, Invept(2))))
+    for made in vector.steps:
+        found += _step(c, made)
+    return found
+
+
+# --- outcomes ---
+
+
+def _byte(packed: int, place: int) -> Outcome:
+    """An access that completed, by the byte that tells which page it came to."""
+    known = packed >> 8 * place & 0xFF
+    number = known & ~_C["PROGRAM_KNOWN"]
+    if not known & _C["PROGRAM_KNOWN"] or number >= _C["PROGRAM_PAGES"]:
+        return Outcome(Kind.DONE, _NOWHERE, note="no page of the program")
+    return reached(number)
+
+
+def _completed(run: Run, o: Seen, parts: int) -> Iterator[Outcome]:
+    """The accesses among the first ``parts`` parts of a run, all of which completed."""
+    for place, op in enumerate(run.ops[:parts]):
+        if isinstance(op, Touch):
+            match op.access:
+                case Access.READ:
+                    yield _byte(o.value, place)
+                case Access.FETCH:
+                    yield _byte(o.upper_after, 0)
+                case _:
+                    yield _byte(o.leaf_after, place)
+
+
+def _linear(address: int) -> Place:
+    for window in WINDOWS:
+        for n in range(8):
+            if 0 <= address - guest_linear(f"{window}{n}") < PAGE:
+                return Place(f"{window}{n}", address % PAGE)
+    return Place("linear", address)
+
+
+def _physical(address: int) -> Place:
+    for window in WINDOWS:
+        for n in range(8):
+            if 0 <= address - guest_physical(f"{window}{n}") < PAGE:
+                return Place(f"{window}{n}", address % PAGE)
+    return Place("l2", address)
+
+
+def _ended(o: Seen) -> Outcome:
+    """What ended a run before its VMCALL."""
+    match o.verdict:
+        case 3:
+            gla = _linear(o.qualification) if o.vector == 14 else None
+            return Outcome(Kind.EXCEPTION, o.error, number=o.vector, gla=gla)
+        case 4:
+            return Outcome(Kind.ENTRY_FAIL, o.error)
+        case 5:
+            return Outcome(Kind.ENTRY_EXIT, o.qualification, number=o.reason & 0xFFFF)
+        case 6:
+            return Outcome(Kind.LIVELOCK)
+        case 8:
+            return Outcome(Kind.SCAFFOLD, note=f"error {o.error:#x}")
+    match o.reason & 0xFFFF:
+        case 48:
+            gla = _linear(o.gla) if o.qualification & 1 << 7 else None
+            return Outcome(Kind.VIOLATION, o.qualification, gpa=_physical(o.gpa), gla=gla)
+        case 49:
+            return Outcome(Kind.MISCONFIG, gpa=_physical(o.gpa))
+        case reason:
+            return Outcome(Kind.EXIT, o.qualification, number=reason)
+
+
+def _part(run: Run, o: Seen) -> int | None:
+    """The part of a run in which it ended; None where L2 was nowhere in it."""
+    if o.verdict in (4, 5):
+        return 0
+    if (part := assemble(run).part_at(o.rip)) is not None:
+        return part
+    last = run.ops[-1]
+    if isinstance(last, Touch) and last.access is Access.FETCH and o.rip == guest_linear(last.page):
+        return len(run.ops) - 1
+    return None
+
+
+def _of_run(run: Run, o: Seen) -> list[Outcome]:
+    """An outcome an access."""
+    if o.verdict == 1:
+        return list(_completed(run, o, len(run.ops)))
+    part = _part(run, o)
+    if part is None:
+        return [Outcome(Kind.SCAFFOLD, note=f"L2 ended at RIP {o.rip:#x}, reason {o.reason:#x}")]
+    found = [*_completed(run, o, part), _ended(o)]
+    return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
+
+
+def outcome_of(vector: ProgramVector, observations: Sequence[Seen], death: Outcome | None = None) -> Outcome:
+    """What the program's records observed; with ``death`` those before the one at which L1 died of it."""
+    told: list[tuple[Step, Seen]] = []
+    rows = list(observations)
+    at = 1 + vector.ept
+    for made in vector.steps:
+        wanted = len(list(_step(_plain(vector), made)))
+        if at + wanted > len(rows):
+            break
+        if isinstance(made, Run | Invept | Invvpid):
+            told.append((made, rows[at + wanted - 1]))
+        at += wanted
+    found: list[Outcome] = []
+    for made, o in told:
+        if isinstance(made, Run):
+            found += _of_run(made, o)
+        else:
+            found.append(Outcome(Kind.VMFAIL, o.error) if o.verdict == 4 else Outcome(Kind.DONE))
+    broken = next((turn for turn in found if turn.kind in (Kind.SCAFFOLD, Kind.BLOCKED)), None)
+    if broken is not None:
+        return broken
+    return of_turns([*found, *([death] if death else [])])
+
+
+def _plain(vector: ProgramVector) -> _Controls:
+    return _Controls(vector, 0, {name: start for name, (_, start) in CONTROLS.items()})
+
+
+

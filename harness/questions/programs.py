@@ -1,0 +1,262 @@
+"""The space of programs: tables shared and swapped, several EPT pointers, the guest's own tables, invalidations.
+
+Parts are named, deterministic generators like those of ``harness.questions.core``; a part that samples has its seed
+here. Each says what it is for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Final
+
+from kvmodel.question.program import (
+    BAD_EPTP,
+    PAGES,
+    SEPARATOR,
+    UPPER_ENTRIES,
+    WINDOWS,
+    Control,
+    Flush,
+    Invept,
+    Invvpid,
+    Op,
+    ProgramVector,
+    Run,
+    SetEntry,
+    SetGuest,
+    SetGuestUpper,
+    Step,
+    Toggle,
+    Touch,
+    level_of,
+    program,
+)
+from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Perm
+
+SEED: Final = 20250313  # the day the series was posted
+LOOK: Final = ("read", "write", "fetch")
+PERMS: Final = tuple(map(Perm.parse, ("r---", "rw--", "r-x-", "r--u", "rwx-", "rw-u", "r-xu", "----")))
+
+
+def _of(*steps: str, env: str = "std", ept: bool = True) -> ProgramVector:
+    head = "prog" + ("" if ept else ".noept") + (f".env={env}" if env != "std" else "")
+    return program(SEPARATOR.join([head, *steps]))
+
+
+def _switch(mbec: bool) -> tuple[str, ...]:
+    return ("mbec=on",) if mbec else ()
+
+
+def program_shared_tables() -> Iterator[ProgramVector]:
+    """Two upper entries with different permissions that lead to one table: each path has its own answer."""
+    for mbec, perm, (entry, table), look in product(
+        (False, True), PERMS, (("m1", "t0"), ("d0b", "m0"), ("r0c", "d2")), LOOK
+    ):
+        window = "c" if entry == "r0c" else "b"
+        setting = f"{entry}={table}" + ("" if perm == RWXU else f".{perm}")
+        first = f"{look}.{window}3"
+        for cpl in ((0, 3) if look == "fetch" else (3,)):
+            head = (*_switch(mbec), *((f"cpl={cpl}",) if cpl else ()), setting)
+            yield _of(*head, first, f"{look}.a3", first)
+            yield _of(*head, f"{look}.a3", first, "t03=p5.r-x-", "invept1.r0", first, f"{look}.a3")
+
+
+def program_moved_tables() -> Iterator[ProgramVector]:
+    """An upper entry led to another table, to a large page and back, pages swapped: with and without INVEPT."""
+    moves = (
+        ("m0=t1", "m0=t0"),
+        ("m0=g0", "m0=t0"),
+        ("m0=g1.r-x-", "m0=t0"),
+        ("m0=none", "m0=t0"),
+        ("d0a=m1", "d0a=m0"),
+        ("d0a=none", "d0a=m1"),
+        ("r0c=d2", "r0c=d1"),
+        ("t03=p4", "t03=p3"),
+        ("t03=q3.r--u", "t03=p3.rw--"),
+        ("t03=none", "t03=q7"),
+    )
+    ways = ((), ("invept1.r0",), ("invept2.r0",), ("invept1.r1",))
+    for mbec, (there, back), way, look in product((False, True), moves, ways, LOOK):
+        page = "c3" if there.startswith("r0c") else "a3"
+        mark = ("t13=p6",)  # the other table maps another page, so that it can be told apart
+        what = f"{look}.{page}"
+        yield _of(*_switch(mbec), *mark, what, there, *way, what, back, *way, what)
+
+
+def program_roots() -> Iterator[ProgramVector]:
+    """Two EPT pointers with tables in common, entered in turn: other controls, other A/D bit, one of them invalidated."""
+    for control, perm, way in product(
+        ("mbec=on", "ad=1", "vmcs=1"), PERMS, ((), ("invept1.r0",), ("invept1.r1",), ("invept2.r0",))
+    ):
+        back = {"mbec=on": "mbec=off", "ad=1": "ad=0", "vmcs=1": "vmcs=0"}[control]
+        looks = "read.a3,read.b2"
+        for look in ("write.a3", "fetch.a3"):
+            yield _of(looks, "root=1", control, looks, f"t03=p5.{perm}", *way, look, "root=0", back, look, *way, look)
+            yield _of("m1=t0", look, "root=1", f"d2a=m1.{perm}", control, look, "root=0", *way, look, back, look)
+
+
+def program_guest_tables() -> Iterator[ProgramVector]:
+    """L2's own page tables: changed by L1 and by L2, with INVLPG, MOV to CR3 or neither, at both privilege levels."""
+    perms = tuple(map(GuestPerm.parse, ("uwx", "urx", "uwn", "swx", "srn", "urn")))
+    for (ept, env), perm, look, cpl in product(
+        ((True, "std"), (False, "std"), (False, "ept0")), perms, (*LOOK, "rmw"), (0, 3)
+    ):
+        target = "b5" if ept else "q5"
+        setting = f"a3={target}" + ("" if perm == UWX else f".{perm}")
+        level = ("cpl=3",) if cpl else ()
+        yield _of(*level, f"{look}.a3", f"g.{setting}", f"{look}.a3", f"gu.a={perm}", f"{look}.a3", env=env, ept=ept)
+        yield _of(f"read.a3,pte.{setting},invlpg.a3,{look}.a3", *level, f"{look}.a3", env=env, ept=ept)
+        yield _of(f"read.a3,pte.{setting},cr3,{look}.a3", "g.a3=none", f"{look}.a3", env=env, ept=ept)
+
+
+def program_control_registers() -> Iterator[ProgramVector]:
+    """CR0.WP, CR4.SMEP and CR4.SMAP changed by L2 in the middle, and between entries."""
+    perms = tuple(map(GuestPerm.parse, ("uwx", "urx", "srx", "swx")))
+    for (ept, env), perm, (name, off), look in product(
+        ((True, "std"), (False, "std"), (False, "ept0")), perms, (("wp", 1), ("smep", 0), ("smap", 0)), LOOK
+    ):
+        target = "a3" if ept else "p3"
+        setting = f"g.a3={target}" + ("" if perm == UWX else f".{perm}")
+        to = 1 - off
+        yield _of(setting, f"{look}.a3", f"{name}{to},{look}.a3", f"{look}.a3", f"{name}={off}", f"{look}.a3", env=env, ept=ept)
+        if look != "fetch":
+            yield _of(setting, f"{name}{to},{look}.a3,{name}{off},{look}.a3", env=env, ept=ept)
+            yield _of(setting, f"{name}{off},{look}.a3,{name}{to},{look}.a3", env=env, ept=ept)
+
+
+def program_vpids() -> Iterator[ProgramVector]:
+    """What the CPU may keep of the guest's tables under a VPID, and what INVVPID of each type takes away."""
+    for kind, vpid, look, ept in product(range(4), (1, 2), LOOK, (True, False)):
+        target = "a4" if ept else "q4"
+        steps = (f"{look}.a3", f"g.a3={target}", f"{look}.a3", f"invvpid{kind}.1.a3", f"{look}.a3")
+        yield _of(f"vpid={vpid}", *steps, "vpid=0", f"{look}.a3", "vpid=1", f"{look}.a3", ept=ept)
+
+
+def program_invalidations() -> Iterator[ProgramVector]:
+    """INVEPT and INVVPID of every type, with good operands and bad ones: each gives the manual's number."""
+    for kind, bad in product((0, 1, 2, 3, 4, 31, 64), ("", *BAD_EPTP)):
+        yield _of(f"invept{kind}.r0" + (f".{bad}" if bad else ""), "read.a0")
+    for kind, vpid, bad in product((0, 1, 2, 3, 4, 32), (0, 1), ("", "reserved", "noncanonical")):
+        yield _of(f"invvpid{kind}.{vpid}.a0" + (f".{bad}" if bad else ""), "read.a0")
+
+
+def program_host_settings() -> Iterator[ProgramVector]:
+    """The same on other hosts: large pages under L1, the NX-huge-page mitigation, no EPT accessed and dirty flags."""
+    for env, mbec, way, look in product(
+        ("huge", "hugenx", "eptad0"), (False, True), ((), ("invept1.r0",)), LOOK
+    ):
+        yield _of(
+            *_switch(mbec), f"{look}.a3", "m0=g0.rw-u", *way, f"{look}.a3", "m1=g0", f"{look}.b3", "m0=t0", *way,
+            f"{look}.a3", f"{look}.b4", env=env,
+        )
+
+
+def _random_perm(rng: random.Random) -> Perm:
+    return rng.choice((RWXU, rng.choice(PERMS), rng.choice(list(Perm.all()))))
+
+
+def _random_entry(rng: random.Random) -> SetEntry:
+    entry = rng.choice([*UPPER_ENTRIES, *(f"t{n}{rng.randrange(PAGES)}" for n in (0, 0, 1, 2))])
+    targets = {
+        4: ("d1", "d2"),
+        3: ("m0", "m1", "m2"),
+        2: ("t0", "t1", "t2", "g0", "g1"),
+        1: tuple(f"{kind}{n}" for kind in "pq" for n in range(PAGES)),
+    }[level_of(entry)]
+    if rng.random() < 0.1:
+        return SetEntry(entry, "none")
+    made = SetEntry(entry, rng.choice(targets), _random_perm(rng))
+    return replace(made, memtype=2) if made.is_leaf and rng.random() < 0.03 else made
+
+
+def _random_page(rng: random.Random) -> str:
+    return f"{rng.choice(WINDOWS)}{rng.choice((0, 3, 3, 3, 4))}"
+
+
+def _random_guest(rng: random.Random, *, ept: bool, by_l2: bool) -> SetGuest:
+    page = _random_page(rng)
+    perm = rng.choice((UWX, GuestPerm(rng.random() < 0.7, rng.random() < 0.7, rng.random() < 0.7)))
+    if rng.random() < 0.1:
+        return SetGuest(page, "", present=False, by_l2=by_l2)
+    target = _random_page(rng) if ept else f"{rng.choice('pq')}{rng.randrange(PAGES)}"
+    return SetGuest(page, target, perm, by_l2=by_l2)
+
+
+def _random_run(rng: random.Random, *, ept: bool, cpl: int) -> Run:
+    ops: list[Op] = []
+    for _ in range(rng.choice((1, 1, 2, 3, 4))):
+        dice = rng.random()
+        if cpl == 0 and dice < 0.12:
+            ops.append(Toggle(rng.choice(("wp", "smep", "smap")), rng.randrange(2)))
+        elif cpl == 0 and dice < 0.22:
+            ops.append(_random_guest(rng, ept=ept, by_l2=True))
+        elif cpl == 0 and dice < 0.3:
+            ops.append(Flush(rng.choice(("", _random_page(rng)))))
+        else:
+            ops.append(Touch(rng.choice((Access.READ, Access.WRITE, Access.RMW)), _random_page(rng)))
+    last = rng.choice((Access.READ, Access.WRITE, Access.FETCH, Access.FETCH))
+    return Run((*ops, Touch(last, _random_page(rng))))
+
+
+def _random_control(rng: random.Random, *, ept: bool) -> Control:
+    names = ["cpl", "cpl", "vpid", "vmcs", "wp", "smep", "smap", "nxe"] + (["mbec", "mbec", "ad", "root", "root"] if ept else [])
+    name = rng.choice(names)
+    values = {"cpl": (0, 3), "vpid": (0, 1, 2)}.get(name, (0, 1))
+    return Control(name, rng.choice(values))
+
+
+def sampled(seed: int, count: int, *, ept: bool = True, env: str = "std") -> Iterator[ProgramVector]:
+    """``count`` programs of twelve steps at most, drawn by ``seed``."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        steps: list[Step] = []
+        cpl = 0
+        for _ in range(rng.randrange(4, 12)):
+            dice = rng.random()
+            if dice < 0.3:
+                made: Step = _random_control(rng, ept=ept)
+                cpl = made.value if isinstance(made, Control) and made.name == "cpl" else cpl
+            elif dice < 0.5 and ept:
+                made = _random_entry(rng)
+            elif dice < 0.6 and ept:
+                made = Invept(rng.choice((1, 1, 2)), rng.choice(("r0", "r1")))
+            elif dice < 0.65:
+                made = Invvpid(rng.randrange(4), rng.randrange(1, 3), _random_page(rng))
+            elif dice < 0.75:
+                made = _random_guest(rng, ept=ept, by_l2=False)
+            elif dice < 0.78:
+                made = SetGuestUpper(rng.choice(WINDOWS), GuestPerm(rng.random() < 0.7, rng.random() < 0.7, rng.random() < 0.8))
+            else:
+                made = _random_run(rng, ept=ept, cpl=cpl)
+            if env == "ept0" and isinstance(made, Invvpid):
+                continue
+            steps.append(made)
+        yield ProgramVector((*steps, _random_run(rng, ept=ept, cpl=cpl)), env, ept)
+
+
+def program_sampled() -> Iterator[ProgramVector]:
+    """Programs of whatever L1 and L2 may do, by chance: with EPT, without it, and where KVM has none itself."""
+    yield from sampled(SEED, 600)
+    yield from sampled(SEED + 1, 200, ept=False)
+    yield from sampled(SEED + 2, 200, ept=False, env="ept0")
+    yield from sampled(SEED + 3, 100, env="eptad0")
+    yield from sampled(SEED + 4, 100, env="hugenx")
+
+
+PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
+    part.__name__: part
+    for part in (
+        program_shared_tables,
+        program_moved_tables,
+        program_roots,
+        program_guest_tables,
+        program_control_registers,
+        program_vpids,
+        program_invalidations,
+        program_host_settings,
+        program_sampled,
+    )
+}

@@ -1,0 +1,437 @@
+"""A program: a short list of steps of L1, of its L2 and of the host, on one described machine.
+
+L1 has eleven EPT12 tables: roots ``r0`` and ``r1`` (PML4), ``d0`` to ``d2`` (page-directory-pointer tables), ``m0`` to
+``m2`` (page directories), ``t0`` to ``t2`` (page tables); pages ``p0`` to ``p7`` and ``q0`` to ``q7``, and two areas of
+2 MiB, ``g0`` around the first eight and ``g1`` around the others. L2 sees three windows of eight pages, ``a``, ``b`` and
+``c``: ``a3`` is its linear address and, as the guest's tables are at the start, its guest-physical one. At the start
+each window has tables of its own (``d0a`` leads to ``m0``, ``m0`` to ``t0``, ``t03`` maps ``p3``), and every entry permits
+everything.
+
+A step is a word without ``+``; what L2 does without an exit in between is one step, its parts joined by commas:
+
+    prog+mbec=on+read.a3+m1=t0.r-x-+invept1.r0+cpl=3+wp0,write.b3,fetch.a3
+
+The id is the head and the steps joined by ``+``; a file has a step a line, and comments behind ``#``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
+
+from kvmodel.question.vector import (
+    ENVIRONMENTS,
+    RWXU,
+    UWX,
+    Access,
+    GuestPerm,
+    Machine,
+    Perm,
+    VectorError,
+)
+
+PREFIX: Final = "prog"
+SEPARATOR: Final = "+"
+WINDOWS: Final = "abc"
+PAGES: Final = 8  # of a window
+MAX_STEPS: Final = 64
+MAX_OPS: Final = 8  # of L2 between an entry and the exit
+WRITE_BACK: Final = 6
+
+TABLES: Final = ("r0", "r1", "d0", "d1", "d2", "m0", "m1", "m2", "t0", "t1", "t2")
+LEVELS: Final = {"r": 4, "d": 3, "m": 2, "t": 1}
+# The entries that a program may write: the table that each lies in, and the window that it leads to, "" where that
+# depends on who leads to the table.
+UPPER_ENTRIES: Final = {
+    "r0c": ("r0", "c"),
+    "r1c": ("r1", "c"),
+    "d0a": ("d0", "a"),
+    "d0b": ("d0", "b"),
+    "d1c": ("d1", "c"),
+    "d2a": ("d2", "a"),
+    "d2b": ("d2", "b"),
+    "m0": ("m0", ""),
+    "m1": ("m1", ""),
+    "m2": ("m2", ""),
+}
+START: Final = {  # where the upper entries lead at the start; the first entry of each root's tables is the probe's own
+    "r0c": "d1",
+    "r1c": "d1",
+    "d0a": "m0",
+    "d0b": "m1",
+    "d1c": "m2",
+    "d2a": "m0",
+    "d2b": "m1",
+    "m0": "t0",
+    "m1": "t1",
+    "m2": "t2",
+}
+FIRST: Final = {"r0": "d0", "r1": "d2"}  # the table that windows a and b are reached by
+
+
+def level_of(entry: str) -> int:
+    """The level, 4 to 1, of the table that ``entry`` lies in."""
+    return LEVELS[entry[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class SetEntry:
+    """L1 writes an EPT12 entry: ``target`` is a table, a page, an area of 2 MiB, or ``none``, which is an entry of 0.
+
+    ``bits`` are further bits of the 64-bit entry; ``memtype`` bits 5:3 of a leaf.
+    """
+
+    entry: str
+    target: str
+    perm: Perm = RWXU
+    memtype: int = WRITE_BACK
+    bits: int = 0
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the entry maps a page."""
+        return self.target[0] in "pqg"
+
+    def __str__(self) -> str:
+        if self.target == "none":
+            return f"{self.entry}=none"
+        text = f"{self.entry}={self.target}"
+        if self.perm != RWXU:
+            text += f".{self.perm}"
+        if self.memtype != WRITE_BACK:
+            text += f".mt{self.memtype}"
+        return f"{text}.x{self.bits:x}" if self.bits else text
+
+
+@dataclass(frozen=True, slots=True)
+class SetGuest:
+    """Somebody writes the guest's page-table entry for the linear ``page``: where it leads, and what it permits.
+
+    ``present`` is bit 0. ``by_l2``: L2 writes it itself, in the middle of a run.
+    """
+
+    page: str
+    target: str
+    perm: GuestPerm = UWX
+    present: bool = True
+    by_l2: bool = False
+
+    def __str__(self) -> str:
+        head = f"{'pte' if self.by_l2 else 'g'}.{self.page}="
+        if not self.present:
+            return f"{head}none"
+        return f"{head}{self.target}" + (f".{self.perm}" if self.perm != UWX else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SetGuestUpper:
+    """L1 writes the guest's page-directory entry of a window: what it permits."""
+
+    window: str
+    perm: GuestPerm
+
+    def __str__(self) -> str:
+        return f"gu.{self.window}={self.perm}"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the VM entries from here on have: a control of the vmcs12 or a bit of L2's state."""
+
+    name: str
+    value: int
+
+    def __str__(self) -> str:
+        if self.name == "mbec":
+            return f"mbec={'on' if self.value else 'off'}"
+        return f"{self.name}={self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Invept:
+    """INVEPT of ``type`` (64 bits in a register) with the EPT pointer of a root, or with one that is ``bad``."""
+
+    type: int
+    root: str = "r0"
+    bad: str = ""
+
+    def __str__(self) -> str:
+        return f"invept{self.type}.{self.root}" + (f".{self.bad}" if self.bad else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Invvpid:
+    """INVVPID of ``type`` with a VPID and the linear address of a page; ``bad`` names what its descriptor has wrong."""
+
+    type: int
+    vpid: int = 1
+    page: str = "a0"
+    bad: str = ""
+
+    def __str__(self) -> str:
+        return f"invvpid{self.type}.{self.vpid}.{self.page}" + (f".{self.bad}" if self.bad else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """L2 accesses a page: reads 4 bytes, writes them, adds to them under LOCK, or jumps to it."""
+
+    access: Access
+    page: str
+
+    def __str__(self) -> str:
+        return f"{self.access.value}.{self.page}"
+
+
+@dataclass(frozen=True, slots=True)
+class Toggle:
+    """L2 sets a bit of its own state by MOV to CR0 or CR4, at CPL 0."""
+
+    name: str
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """L2 loads CR3 anew (``page`` empty) or executes INVLPG of a page, at CPL 0."""
+
+    page: str = ""
+
+    def __str__(self) -> str:
+        return f"invlpg.{self.page}" if self.page else "cr3"
+
+
+Op: TypeAlias = Touch | Toggle | Flush | SetGuest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A VM entry and what L2 does until it exits, at the latest by the VMCALL behind its last part."""
+
+    ops: tuple[Op, ...]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.ops))
+
+    @property
+    def touches(self) -> tuple[Touch, ...]:
+        """The accesses among the parts."""
+        return tuple(op for op in self.ops if isinstance(op, Touch))
+
+
+Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Run
+
+CONTROLS: Final = {  # name: the values that it may have, the one at the start
+    "mbec": ((0, 1), 0),
+    "ad": ((0, 1), 0),  # EPTP bit 6
+    "root": ((0, 1), 0),
+    "vpid": ((0, 1, 2), 0),  # 0: the control is clear
+    "vmcs": ((0, 1), 0),
+    "cpl": ((0, 3), 0),
+    "wp": ((0, 1), 1),
+    "smep": ((0, 1), 0),
+    "smap": ((0, 1), 0),
+    "nxe": ((0, 1), 1),
+}
+TOGGLES: Final = ("wp", "smep", "smap")  # EFER takes WRMSR, which L1 has exit
+BAD_EPTP: Final = ("reserved", "memtype", "walk")  # bits 11:7, bits 2:0, bits 5:3
+BAD_VPID: Final = ("reserved", "noncanonical")
+
+_PAGE = r"[abc][0-7]"
+_ENTRY = "|".join([*UPPER_ENTRIES, "t[012][0-7]"])
+_TARGET = r"none|d[12]|m[012]|t[012]|[pq][0-7]|g[01]"
+_SET_ENTRY = re.compile(
+    rf"(?P<entry>{_ENTRY})=(?P<target>{_TARGET})(?:\.(?P<perm>[rwxu-]{{4}}))?(?:\.mt(?P<mt>[0-7]))?(?:\.x(?P<bits>[0-9a-f]+))?"
+)
+_SET_GUEST = re.compile(
+    rf"(?P<by>g|pte)\.(?P<page>{_PAGE})=(?P<target>none|{_PAGE}|[pq][0-7])(?:\.(?P<perm>[us][wr][xn]))?"
+)
+_SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])")
+_CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\d+|on|off)")
+_INVEPT = re.compile(rf"invept(?P<type>\d+)\.(?P<root>r[01])(?:\.(?P<bad>{'|'.join(BAD_EPTP)}))?")
+_INVVPID = re.compile(
+    rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?"
+)
+_TOUCH = re.compile(rf"(?P<access>read|write|rmw|fetch)\.(?P<page>{_PAGE})")
+_TOGGLE = re.compile(rf"(?P<name>{'|'.join(TOGGLES)})(?P<value>[01])")
+_FLUSH = re.compile(rf"cr3|invlpg\.(?P<page>{_PAGE})")
+
+
+def _set_entry(m: re.Match[str]) -> SetEntry:
+    entry, target = m["entry"], m["target"]
+    perm = Perm.parse(m["perm"]) if m["perm"] else RWXU
+    made = SetEntry(entry, target, perm, int(m["mt"] or WRITE_BACK), int(m["bits"] or "0", 16))
+    level = level_of(entry)
+    fits = {4: "d", 3: "m", 2: "tg", 1: "pq"}[level]
+    if target != "none" and target[0] not in fits:
+        raise VectorError(f"{m.string!r}: an entry at level {level} leads to one of {', '.join(fits)}, or to none")
+    if not made.is_leaf and m["mt"]:
+        raise VectorError(f"{m.string!r}: only an entry that maps a page has a memory type")
+    return made
+
+
+def _set_guest(m: re.Match[str]) -> SetGuest:
+    perm = GuestPerm.parse(m["perm"]) if m["perm"] else UWX
+    present = m["target"] != "none"
+    return SetGuest(m["page"], m["target"] if present else "", perm, present, m["by"] == "pte")
+
+
+def _control(m: re.Match[str]) -> Control:
+    name, text = m["name"], m["value"]
+    if (name == "mbec") is not (text in ("on", "off")):
+        raise VectorError(f"{m.string!r}: write mbec=on or mbec=off, and numbers for the others")
+    value = int(text == "on") if name == "mbec" else int(text)
+    if value not in CONTROLS[name][0]:
+        raise VectorError(f"{m.string!r}: {name} is one of {', '.join(map(str, CONTROLS[name][0]))}")
+    return Control(name, value)
+
+
+def _number(m: re.Match[str]) -> int:
+    if len(m["type"]) > 19:
+        raise VectorError(f"{m.string!r}: the type is a register's, 64 bits")
+    return int(m["type"])
+
+
+_L1: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Step]], ...]] = (
+    (_SET_ENTRY, _set_entry),
+    (_SET_UPPER, lambda m: SetGuestUpper(m["window"], GuestPerm.parse(m["perm"]))),
+    (_CONTROL, _control),
+    (_INVEPT, lambda m: Invept(_number(m), m["root"], m["bad"] or "")),
+    (_INVVPID, lambda m: Invvpid(_number(m), int(m["vpid"]), m["page"], m["bad"] or "")),
+)
+_L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = (
+    (_TOUCH, lambda m: Touch(Access(m["access"]), m["page"])),
+    (_TOGGLE, lambda m: Toggle(m["name"], int(m["value"]))),
+    (_FLUSH, lambda m: Flush(m["page"] or "")),
+    (_SET_GUEST, _set_guest),
+)
+
+HELP: Final = (
+    "an EPT12 entry (m0=t1.r-x-), a guest entry (g.a3=b5.urx, gu.a=srx), a control (mbec=on, ad=1, root=1, vpid=1, cpl=3, "
+    "wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), or what L2 does, joined by commas "
+    "(read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, pte.a3=b5)"
+)
+
+
+def _op(text: str) -> Op:
+    for pattern, make in _L2:
+        if m := pattern.fullmatch(text):
+            return make(m)
+    raise VectorError(f"{text!r} is nothing that a program does: write {HELP}")
+
+
+def step(text: str) -> Step:
+    """The step that ``text`` says. Raises VectorError where it says none."""
+    for pattern, make in _L1:
+        if m := pattern.fullmatch(text):
+            return make(m)
+    ops = tuple(_op(part) for part in text.split(","))
+    if len(ops) == 1 and isinstance(ops[0], SetGuest) and not ops[0].by_l2:
+        return ops[0]
+    for op in ops:
+        if isinstance(op, SetGuest) and not op.by_l2:
+            raise VectorError(f"{text!r}: L1's write {op} is a step of its own; L2's own write is pte.{op.page}=...")
+    made = Run(ops)
+    if not made.touches:
+        raise VectorError(f"{text!r}: L2 accesses nothing; add read, write, rmw or fetch of a page")
+    if len(ops) > MAX_OPS:
+        raise VectorError(f"{text!r}: L2 does {MAX_OPS} things in a row at most; split the step")
+    if any(isinstance(op, Touch) and op.access is Access.FETCH for op in ops[:-1]):
+        raise VectorError(f"{text!r}: the code in a page ends with VMCALL, so a fetch is L2's last part")
+    return made
+
+
+@dataclass(frozen=True)
+class ProgramVector:
+    """A program. Raises VectorError where its steps do not go together."""
+
+    steps: tuple[Step, ...]
+    env: str = "std"
+    ept: bool = True  # L1 runs L2 with EPT; without it the guest's tables lead to L1's own pages
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.steps) <= MAX_STEPS:
+            raise VectorError(f"a program has 1 to {MAX_STEPS} steps, not {len(self.steps)}")
+        if not self.outcomes:
+            raise VectorError(f"{self.id!r} shows nothing: add an access of L2, or an instruction of L1's that may fail")
+        cpl = 0
+        for made in self.steps:
+            if isinstance(made, Control) and made.name == "cpl":
+                cpl = made.value
+            if isinstance(made, Run) and cpl == 3 and any(not isinstance(op, Touch) for op in made.ops):
+                raise VectorError(f"{str(made)!r}: at CPL 3 L2 can only access pages; write cpl=0 before it")
+            self._fits(made)
+
+    def _fits(self, made: Step) -> None:
+        if not self.ept and isinstance(made, SetEntry | Invept):
+            raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT12")
+        if not self.ept and isinstance(made, Control) and made.name in ("mbec", "ad", "root"):
+            raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT pointer, nor its controls")
+        for op in made.ops if isinstance(made, Run) else (made,):
+            if isinstance(op, SetGuest) and op.present and (op.target[0] in "pq") is self.ept:
+                where = "L2's pages, as in g.a3=b5" if self.ept else "L1's pages, as in g.a3=p5"
+                raise VectorError(f"{str(op)!r}: the guest's entries lead to {where}")
+
+    @property
+    def outcomes(self) -> int:
+        """How many answers the program has: one an access of L2, and one an instruction of L1's that may fail."""
+        return sum(len(s.touches) if isinstance(s, Run) else isinstance(s, Invept | Invvpid) for s in self.steps)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that the program needs."""
+        return Machine(True, True, False, ENVIRONMENTS[self.env])
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        head = PREFIX + ("" if self.ept else ".noept") + (f".env={self.env}" if self.env != "std" else "")
+        return SEPARATOR.join([head, *map(str, self.steps)])
+
+
+_HEAD = re.compile(rf"{PREFIX}(?P<noept>\.noept)?(?:\.env=(?P<env>\w+))?")
+
+
+def is_program(text: str) -> bool:
+    """Whether ``text`` begins as a program's id does."""
+    return _HEAD.fullmatch(text.partition(SEPARATOR)[0]) is not None
+
+
+def program(text: str) -> ProgramVector:
+    """The program that an id names. Raises VectorError with reason and mend where it names none."""
+    head, *steps = text.split(SEPARATOR)
+    m = _HEAD.fullmatch(head)
+    if m is None:
+        raise VectorError(f"{head!r} is no head of a program: write {PREFIX}, then .noept and .env=... where they are meant")
+    env = m["env"] or "std"
+    if env not in ENVIRONMENTS:
+        raise VectorError(f"environment {env!r} is not known: use one of {', '.join(ENVIRONMENTS)}")
+    made = ProgramVector(tuple(step(s) for s in steps), env, m["noept"] is None)
+    if made.id != text:
+        raise VectorError(f"{text!r}: write {made.id!r}: what is plain is left out, and the rest stands in this order")
+    return made
+
+
+def program_of_file(text: str) -> ProgramVector:
+    """The program in a file: a head on the first line, or none where it is plain, then a step a line.
+
+    Raises VectorError with the line's number where a line is no step.
+    """
+    lines = [(n, line.partition("#")[0].strip()) for n, line in enumerate(text.splitlines(), 1)]
+    lines = [(n, line) for n, line in lines if line]
+    head = PREFIX
+    if lines and is_program(lines[0][1]):
+        head = lines.pop(0)[1]
+    steps = []
+    for n, line in lines:
+        try:
+            steps.append(str(step(line)))
+        except VectorError as error:
+            raise VectorError(f"line {n}: {error}") from None
+    return program(SEPARATOR.join([head, *steps]))
