@@ -193,13 +193,13 @@ CONSTANTS: Final[dict[str, int]] = {
     "PROGRAM_PDE": 8,  # the entry of a page directory, EPT12's and (window a) the guest's
     "PROGRAM_P": 0x1200000,  # L1-physical: 2 MiB with the pages p at PROGRAM_SLOT and behind
     "PROGRAM_Q": 0x1400000,  # the same of the pages q
-    "PROGRAM_GPT": 0x100b000,  # L1-physical: the guest's page tables of windows a, b, c
+    "PROGRAM_GPT": 0x100B000,  # L1-physical: the guest's page tables of windows a, b, c
     "GLA_PROGRAM": 0x403000,  # L2-linear: its code, supervisor's; user's one page on
-    "PROGRAM_RESULTS": 0xf00,  # offset in the code page: a byte an access, what it read
+    "PROGRAM_RESULTS": 0xF00,  # offset in the code page: a byte an access, what it read
     "PROGRAM_WRITTEN": 64,  # offset in a page of what the first part of a run writes, the next 8 bytes on
     "PROGRAM_PARTS": 8,  # of a run
     "PROGRAM_KNOWN": 0x80,  # set in the byte by which a page knows itself
-    "PROGRAM_MARK": 0x5a00_0000,  # what L2 writes: this and the number of the part
+    "PROGRAM_MARK": 0x5A00_0000,  # what L2 writes: this and the number of the part
     "ACCESS_READ": 0,
     "ACCESS_WRITE": 1,
     "ACCESS_RMW": 2,

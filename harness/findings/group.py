@@ -20,6 +20,7 @@ from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Departure, Symptom, symptom
 from harness.questions import Setting, parameters
 from harness.results import FORESEEN_HOST, KVM_HOST, Cell, RunSeries
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
 from kvmodel.series import LAST, Level
@@ -178,6 +179,8 @@ def _fields_off(vector: Vector) -> int:
     if isinstance(vector, SequenceVector):  # a single access that shows the same is smaller
         differing = len(changed_fields(vector.turns[0].access, AccessVector()))
         return 100 * len(vector.turns) + differing + vector.id.count(".") + vector.id.count("+")
+    if isinstance(vector, ProgramVector):  # among programs; a single access that shows the same is smaller
+        return 1000 + 10 * len(vector.steps) + len(vector.id)
     if isinstance(vector, ClientSequence):
         return len(vector.steps)
     return 0

@@ -30,6 +30,7 @@ from harness.results import (
     outcome_json,
     outcome_of,
 )
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields
@@ -93,6 +94,8 @@ def simpler(vector: Vector) -> list[Vector]:
     Of an access one field more is as in the plain one, in the order of an id. Of a sequence each turn's access is
     asked alone, the last one's first, then the sequences with one turn left out.
     """
+    if isinstance(vector, ProgramVector):
+        return list(vector.shorter())
     if isinstance(vector, SequenceVector):
         return _fewer_turns(vector)
     if not isinstance(vector, AccessVector):

@@ -194,7 +194,7 @@ def _turn_records(v: SequenceVector) -> list[Fields]:
 
 
 def _records(v: Vector, place: int) -> list[Fields]:
-    """The records that ask ``v``, the vector at ``place`` of its batch, in order; sequences and programs have several."""
+    """The records that ask ``v``, the vector at ``place`` of its batch: several for a sequence or a program."""
     if isinstance(v, ProgramVector):
         return program.records(v, place)
     return _turn_records(v) if isinstance(v, SequenceVector) else [_record(v)]

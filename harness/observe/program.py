@@ -406,6 +406,3 @@ def outcome_of(vector: ProgramVector, observations: Sequence[Seen], death: Outco
 
 def _plain(vector: ProgramVector) -> _Controls:
     return _Controls(vector, 0, {name: start for name, (_, start) in CONTROLS.items()})
-
-
-

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import product
 
 from harness.questions.client import CLIENT
+from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
 from kvmodel.question.vector import (
     RWXU,
@@ -238,6 +239,7 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     emulated.__name__: emulated,
     reloaded_modules.__name__: reloaded_modules,
     **SEQUENCES,
+    **PROGRAMS,
     **CLIENT,
 }
 
@@ -292,12 +294,17 @@ def sequences() -> list[Vector]:
     return _all(SEQUENCES)
 
 
+def programs() -> list[Vector]:
+    """Every program: steps of L1 and L2 on tables that are shared, swapped, invalidated."""
+    return _all(PROGRAMS)
+
+
 def client() -> list[Vector]:
     """Everything that the small KVM client is asked in several steps."""
     return _all(CLIENT)
 
 
-_SPACES = (core, full, sequences, client, thin)
+_SPACES = (core, full, sequences, programs, client, thin)
 SPACES: dict[str, Callable[[], list[Vector]]] = {space.__name__: space for space in _SPACES}
 PARTS: dict[str, Callable[[], Iterator[Vector]]] = CORE | BEYOND | TRACED
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.questions.parameters import OWN, Setting, open_switches
 from harness.series import Parameter
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
 
@@ -153,6 +154,8 @@ def _wants(vector: Vector) -> set[Mbec]:
     """
     if isinstance(vector, SequenceVector):
         return {turn.access.mbec for turn in vector.turns}
+    if isinstance(vector, ProgramVector):
+        return {Mbec.ON if vector.wants_mbec else Mbec.OFF}
     if isinstance(vector, AccessVector):
         return {vector.mbec}
     again = isinstance(vector, MsrVector | EntryVector) and vector.mbec is Mbec.NA and vector.env != PLAIN

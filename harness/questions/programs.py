@@ -58,7 +58,7 @@ def program_shared_tables() -> Iterator[ProgramVector]:
         window = "c" if entry == "r0c" else "b"
         setting = f"{entry}={table}" + ("" if perm == RWXU else f".{perm}")
         first = f"{look}.{window}3"
-        for cpl in ((0, 3) if look == "fetch" else (3,)):
+        for cpl in (0, 3) if look == "fetch" else (3,):
             head = (*_switch(mbec), *((f"cpl={cpl}",) if cpl else ()), setting)
             yield _of(*head, first, f"{look}.a3", first)
             yield _of(*head, f"{look}.a3", first, "t03=p5.r-x-", "invept1.r0", first, f"{look}.a3")
@@ -87,7 +87,7 @@ def program_moved_tables() -> Iterator[ProgramVector]:
 
 
 def program_roots() -> Iterator[ProgramVector]:
-    """Two EPT pointers with tables in common, entered in turn: other controls, other A/D bit, one of them invalidated."""
+    """Two EPT pointers with tables in common, entered in turn: other controls or A/D bit, one invalidated."""
     for control, perm, way in product(
         ("mbec=on", "ad=1", "vmcs=1"), PERMS, ((), ("invept1.r0",), ("invept1.r1",), ("invept2.r0",))
     ):
@@ -121,7 +121,16 @@ def program_control_registers() -> Iterator[ProgramVector]:
         target = "a3" if ept else "p3"
         setting = f"g.a3={target}" + ("" if perm == UWX else f".{perm}")
         to = 1 - off
-        yield _of(setting, f"{look}.a3", f"{name}{to},{look}.a3", f"{look}.a3", f"{name}={off}", f"{look}.a3", env=env, ept=ept)
+        yield _of(
+            setting,
+            f"{look}.a3",
+            f"{name}{to},{look}.a3",
+            f"{look}.a3",
+            f"{name}={off}",
+            f"{look}.a3",
+            env=env,
+            ept=ept,
+        )
         if look != "fetch":
             yield _of(setting, f"{name}{to},{look}.a3,{name}{off},{look}.a3", env=env, ept=ept)
             yield _of(setting, f"{name}{off},{look}.a3,{name}{to},{look}.a3", env=env, ept=ept)
@@ -145,12 +154,20 @@ def program_invalidations() -> Iterator[ProgramVector]:
 
 def program_host_settings() -> Iterator[ProgramVector]:
     """The same on other hosts: large pages under L1, the NX-huge-page mitigation, no EPT accessed and dirty flags."""
-    for env, mbec, way, look in product(
-        ("huge", "hugenx", "eptad0"), (False, True), ((), ("invept1.r0",)), LOOK
-    ):
+    for env, mbec, way, look in product(("huge", "hugenx", "eptad0"), (False, True), ((), ("invept1.r0",)), LOOK):
         yield _of(
-            *_switch(mbec), f"{look}.a3", "m0=g0.rw-u", *way, f"{look}.a3", "m1=g0", f"{look}.b3", "m0=t0", *way,
-            f"{look}.a3", f"{look}.b4", env=env,
+            *_switch(mbec),
+            f"{look}.a3",
+            "m0=g0.rw-u",
+            *way,
+            f"{look}.a3",
+            "m1=g0",
+            f"{look}.b3",
+            "m0=t0",
+            *way,
+            f"{look}.a3",
+            f"{look}.b4",
+            env=env,
         )
 
 
@@ -202,7 +219,9 @@ def _random_run(rng: random.Random, *, ept: bool, cpl: int) -> Run:
 
 
 def _random_control(rng: random.Random, *, ept: bool) -> Control:
-    names = ["cpl", "cpl", "vpid", "vmcs", "wp", "smep", "smap", "nxe"] + (["mbec", "mbec", "ad", "root", "root"] if ept else [])
+    names = ["cpl", "cpl", "vpid", "vmcs", "wp", "smep", "smap", "nxe"] + (
+        ["mbec", "mbec", "ad", "root", "root"] if ept else []
+    )
     name = rng.choice(names)
     values = {"cpl": (0, 3), "vpid": (0, 1, 2)}.get(name, (0, 1))
     return Control(name, rng.choice(values))
@@ -228,7 +247,9 @@ def sampled(seed: int, count: int, *, ept: bool = True, env: str = "std") -> Ite
             elif dice < 0.75:
                 made = _random_guest(rng, ept=ept, by_l2=False)
             elif dice < 0.78:
-                made = SetGuestUpper(rng.choice(WINDOWS), GuestPerm(rng.random() < 0.7, rng.random() < 0.7, rng.random() < 0.8))
+                made = SetGuestUpper(
+                    rng.choice(WINDOWS), GuestPerm(rng.random() < 0.7, rng.random() < 0.7, rng.random() < 0.8)
+                )
             else:
                 made = _random_run(rng, ept=ept, cpl=cpl)
             if env == "ept0" and isinstance(made, Invvpid):

@@ -13,6 +13,7 @@ from harness.run.sample import judge_traces, select
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
 
@@ -20,6 +21,11 @@ from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vec
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
 # The contract of a vector is the same at every level that makes the same virtual CPU.
 _allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
+
+
+def _contract(cpu: Cpu, vector: Vector, seen: Outcome) -> Contract:
+    """What the manual allows; of a program, which may have many rows of answers, those that bear on ``seen``."""
+    return sdm.allowed_beside(cpu, vector, seen) if isinstance(vector, ProgramVector) else _allowed(cpu, vector)
 
 
 def death(vector: Vector, predicted: Callable[[Vector], Outcome]) -> str | None:
@@ -71,7 +77,7 @@ class Voices:
         found = []
         for vector, outcome in zip(vectors, seen.outcomes, strict=True):
             predicted = self._predict(load, cpu, vector)
-            contract: Contract = _allowed(seen.cpu or self._virtual(load, cpu, vector), vector)
+            contract = _contract(seen.cpu or self._virtual(load, cpu, vector), vector, outcome)
             verdict = judge(predicted, contract, outcome)
             access = vector.asked if isinstance(vector, NxVector) else vector
             verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)

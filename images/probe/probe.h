@@ -108,7 +108,7 @@ struct setting {
 };
 
 struct l2_registers {
-	uint64_t rax, rdi, rsi;
+	uint64_t rax, rdi, rsi, rdx;
 };
 
 /* platform.c */

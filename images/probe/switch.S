@@ -6,8 +6,8 @@
 
 /*
  * int vm_enter(struct l2_registers *r, int resume)
- * Loads RAX, RDI and RSI from *r, clears the rest, enters L2. Returns 0 after a VM exit (r->rax is L2's RAX),
- * 1 when VMLAUNCH/VMRESUME failed with a current VMCS (ZF), 2 without one (CF).
+ * Loads RAX, RDI, RSI and RDX from *r, clears the rest, enters L2. Returns 0 after a VM exit (*r is L2's then, so that
+ * a resumed L2 goes on as it was), 1 when VMLAUNCH/VMRESUME failed with a current VMCS (ZF), 2 without one (CF).
  */
 	.globl vm_enter
 vm_enter:
@@ -22,10 +22,10 @@ vm_enter:
 	test	%esi, %esi
 	mov	0(%rdi), %rax
 	mov	16(%rdi), %rsi
+	mov	24(%rdi), %rdx
 	mov	8(%rdi), %rdi
 	mov	$0, %ebx
 	mov	$0, %ecx
-	mov	$0, %edx
 	mov	$0, %ebp
 	mov	$0, %r8d
 	mov	$0, %r9d
@@ -48,8 +48,13 @@ vm_enter:
 	.globl vm_exited
 vm_exited:
 	mov	saved_rsp, %rsp
+	mov	%rdi, l2_rdi
 	pop	%rdi
 	mov	%rax, 0(%rdi)
+	mov	l2_rdi, %rax
+	mov	%rax, 8(%rdi)
+	mov	%rsi, 16(%rdi)
+	mov	%rdx, 24(%rdi)
 	xor	%eax, %eax
 4:	pop	%r15
 	pop	%r14
@@ -132,6 +137,8 @@ exception:
 	.bss
 	.align 8
 saved_rsp:
+	.skip 8
+l2_rdi:
 	.skip 8
 fixup:
 	.skip 8

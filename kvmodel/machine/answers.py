@@ -24,7 +24,17 @@ from kvmodel.include.asm.vmx import (
 from kvmodel.machine import client, l2
 from kvmodel.machine.vcpu import DONE, GPT, L1_GPA, TARGET, l1_run, l1_trouble, loaded
 from kvmodel.mmu import mmutrace
-from kvmodel.question.outcome import Kind, Outcome, Prediction, Step, parameter, parameter_lost, text_value
+from kvmodel.question.outcome import (
+    Kind,
+    Outcome,
+    Prediction,
+    Step,
+    not_mirrored,
+    parameter,
+    parameter_lost,
+    text_value,
+)
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     AccessVector,
@@ -201,6 +211,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
     match vector:
         case AccessVector():
             return l2.access(l2.context_of(lv, param, cpu), vector, steps)
+        case ProgramVector():
+            return Prediction(not_mirrored("programs"))
         case SequenceVector():
             return l2.sequence(l2.context_of(lv, param, cpu), vector, steps)
         case NxVector():

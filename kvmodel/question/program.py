@@ -1,11 +1,11 @@
 """A program: a short list of steps of L1, of its L2 and of the host, on one described machine.
 
-L1 has eleven EPT12 tables: roots ``r0`` and ``r1`` (PML4), ``d0`` to ``d2`` (page-directory-pointer tables), ``m0`` to
-``m2`` (page directories), ``t0`` to ``t2`` (page tables); pages ``p0`` to ``p7`` and ``q0`` to ``q7``, and two areas of
-2 MiB, ``g0`` around the first eight and ``g1`` around the others. L2 sees three windows of eight pages, ``a``, ``b`` and
-``c``: ``a3`` is its linear address and, as the guest's tables are at the start, its guest-physical one. At the start
-each window has tables of its own (``d0a`` leads to ``m0``, ``m0`` to ``t0``, ``t03`` maps ``p3``), and every entry permits
-everything.
+L1 has eleven EPT12 tables: roots ``r0`` and ``r1`` (PML4), ``d0`` to ``d2`` (page-directory-pointer tables), ``m0``
+to ``m2`` (page directories), ``t0`` to ``t2`` (page tables); pages ``p0`` to ``p7`` and ``q0`` to ``q7``, and two areas
+of 2 MiB, ``g0`` around the first eight and ``g1`` around the others. L2 sees three windows of eight pages, ``a``, ``b``
+and ``c``: ``a3`` is its linear address and, as the guest's tables are at the start, its guest-physical one. At the
+start each window has tables of its own (``d0a`` leads to ``m0``, ``m0`` to ``t0``, ``t03`` maps ``p3``), and every
+entry permits everything.
 
 A step is a word without ``+``; what L2 does without an exit in between is one step, its parts joined by commas:
 
@@ -17,7 +17,7 @@ The id is the head and the steps joined by ``+``; a file has a step a line, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeAlias
@@ -255,9 +255,7 @@ _SET_GUEST = re.compile(
 _SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])")
 _CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\d+|on|off)")
 _INVEPT = re.compile(rf"invept(?P<type>\d+)\.(?P<root>r[01])(?:\.(?P<bad>{'|'.join(BAD_EPTP)}))?")
-_INVVPID = re.compile(
-    rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?"
-)
+_INVVPID = re.compile(rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?")
 _TOUCH = re.compile(rf"(?P<access>read|write|rmw|fetch)\.(?P<page>{_PAGE})")
 _TOGGLE = re.compile(rf"(?P<name>{'|'.join(TOGGLES)})(?P<value>[01])")
 _FLUSH = re.compile(rf"cr3|invlpg\.(?P<page>{_PAGE})")
@@ -313,9 +311,9 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
 )
 
 HELP: Final = (
-    "an EPT12 entry (m0=t1.r-x-), a guest entry (g.a3=b5.urx, gu.a=srx), a control (mbec=on, ad=1, root=1, vpid=1, cpl=3, "
-    "wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), or what L2 does, joined by commas "
-    "(read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, pte.a3=b5)"
+    "an EPT12 entry (m0=t1.r-x-), a guest entry (g.a3=b5.urx, gu.a=srx), a control (mbec=on, ad=1, root=1, vpid=1, "
+    "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), or what L2 does, joined "
+    "by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, pte.a3=b5)"
 )
 
 
@@ -359,7 +357,9 @@ class ProgramVector:
         if not 1 <= len(self.steps) <= MAX_STEPS:
             raise VectorError(f"a program has 1 to {MAX_STEPS} steps, not {len(self.steps)}")
         if not self.outcomes:
-            raise VectorError(f"{self.id!r} shows nothing: add an access of L2, or an instruction of L1's that may fail")
+            raise VectorError(
+                f"{self.id!r} shows nothing: add an access of L2, or an instruction of L1's that may fail"
+            )
         cpl = 0
         for made in self.steps:
             if isinstance(made, Control) and made.name == "cpl":
@@ -384,15 +384,39 @@ class ProgramVector:
         return sum(len(s.touches) if isinstance(s, Run) else isinstance(s, Invept | Invvpid) for s in self.steps)
 
     @property
+    def wants_mbec(self) -> bool:
+        """Whether L1 ever sets mode-based execute control."""
+        return any(isinstance(s, Control) and s.name == "mbec" and s.value for s in self.steps)
+
+    @property
     def machine(self) -> Machine:
         """The machine that the program needs."""
         return Machine(True, True, False, ENVIRONMENTS[self.env])
+
+    def shorter(self) -> Iterator[ProgramVector]:
+        """The programs that are this one without a step, or without a part of what L2 does: the last ones first."""
+        for at in reversed(range(len(self.steps))):
+            before, made, behind = self.steps[:at], self.steps[at], self.steps[at + 1 :]
+            yield from _sound((*before, *behind), self)
+            if isinstance(made, Run):
+                for part in reversed(range(len(made.ops))):
+                    ops = made.ops[:part] + made.ops[part + 1 :]
+                    if any(isinstance(op, Touch) for op in ops):
+                        yield from _sound((*before, Run(ops), *behind), self)
 
     @cached_property
     def id(self) -> str:
         """The name to print and type."""
         head = PREFIX + ("" if self.ept else ".noept") + (f".env={self.env}" if self.env != "std" else "")
         return SEPARATOR.join([head, *map(str, self.steps)])
+
+
+def _sound(steps: tuple[Step, ...], like: ProgramVector) -> Iterator[ProgramVector]:
+    """The program of ``steps``; nothing where they do not go together."""
+    try:
+        yield ProgramVector(steps, like.env, like.ept)
+    except VectorError:
+        return
 
 
 _HEAD = re.compile(rf"{PREFIX}(?P<noept>\.noept)?(?:\.env=(?P<env>\w+))?")
@@ -408,7 +432,9 @@ def program(text: str) -> ProgramVector:
     head, *steps = text.split(SEPARATOR)
     m = _HEAD.fullmatch(head)
     if m is None:
-        raise VectorError(f"{head!r} is no head of a program: write {PREFIX}, then .noept and .env=... where they are meant")
+        raise VectorError(
+            f"{head!r} is no head of a program: write {PREFIX}, then .noept and .env=... where they are meant"
+        )
     env = m["env"] or "std"
     if env not in ENVIRONMENTS:
         raise VectorError(f"environment {env!r} is not known: use one of {', '.join(ENVIRONMENTS)}")

@@ -221,7 +221,9 @@ def explaining(cpu: Cpu, vector: Vector, seen: Outcome) -> frozenset[str] | None
     for count in range(len(errata.ERRATA) + 1):
         for names in combinations(sorted(errata.ERRATA), count):
             known = replace(cpu, errata=frozenset(names))
-            found = programs.answers(known, vector, seen) if isinstance(vector, ProgramVector) else answers(known, vector)
+            found = (
+                programs.answers(known, vector, seen) if isinstance(vector, ProgramVector) else answers(known, vector)
+            )
             if isinstance(found, tuple) and any(a.outcome.matches(seen) for a in found):
                 return frozenset(names)
     return None

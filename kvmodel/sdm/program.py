@@ -1,9 +1,9 @@
 """A program on a CPU: after each step every answer that the manual allows, with what the CPU may have cached.
 
-What may be cached is kept as one growing set, of which any part may be there (SDM 29.4.2: a CPU may cache what it uses,
-and what speculation uses). An access goes by the tables as they are, or from any cached part of a walk on; what was seen
-of it takes away what the CPU must have forgotten by then. So a program has one state at each step, however many
-rows of answers it allows.
+What may be cached is kept as one growing set, of which any part may be there (SDM 29.4.2: a CPU may cache what it
+uses, and what speculation uses). An access goes by the tables as they are, or from any cached part of a walk on; what
+was seen of it takes away what the CPU must have forgotten by then. So a program has one state at each step, however
+many rows of answers it allows.
 
 A cached part of a walk belongs to an EPT table (bits 51:12 of the EPT pointer) and to a guest-physical address; it is
 made while L2 runs on that table. INVEPT takes it away, and an EPT violation of its address does. What the guest's own
@@ -20,6 +20,7 @@ from typing import Final
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import (
+    CONTROLS,
     FIRST,
     PAGES,
     START,
@@ -35,11 +36,10 @@ from kvmodel.question.program import (
     SetGuestUpper,
     Toggle,
     Touch,
-    CONTROLS,
 )
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
 from kvmodel.sdm import controls, ept, guest_paging
-from kvmodel.sdm.access import Use
+from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
 
 INVALID_OPERAND: Final = 28  # VM-instruction error: invalid operand to INVEPT/INVVPID (SDM 31.4)
@@ -276,21 +276,17 @@ def _reached(name: str, rule: str) -> Allowed:
     return _allowed(reached(page_number(name)), rule)
 
 
-def _translated(m: _Machine, touch: Touch, gla: Place, mapping: _Mapping, linear: guest_paging.Linear) -> Iterator[Allowed]:
+def _translated(m: _Machine, touch: Touch, gla: Place, mapping: _Mapping, linear: Linear) -> Iterator[Allowed]:
     """What EPT makes of an access that the guest's own tables let through."""
     window, number = mapping.leads[0], int(mapping.leads[1])
     gpa = Place(mapping.leads, gla.offset)
     for entries, leads, mbec, stale in m.walks(window, number):
-        walked = ept.walk(
-            m.cpu, entries, _USES[touch.access], mbec=mbec, ad=bool(m.controls["ad"]), linear=linear
-        )
+        walked = ept.walk(m.cpu, entries, _USES[touch.access], mbec=mbec, ad=bool(m.controls["ad"]), linear=linear)
         match walked:
             case ept.Translated():
                 found = _reached(leads, walked.rule)
             case ept.Violation():
-                outcome = Outcome(
-                    Kind.VIOLATION, walked.qualification, defined=walked.defined, gpa=gpa, gla=gla
-                )
+                outcome = Outcome(Kind.VIOLATION, walked.qualification, defined=walked.defined, gpa=gpa, gla=gla)
                 found = _allowed(outcome, walked.rule)
             case _:
                 found = _allowed(Outcome(Kind.MISCONFIG, defined=0, gpa=gpa), walked.rule)
@@ -373,7 +369,8 @@ def _run(m: _Machine, run: Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
 def _invept(m: _Machine, made: Invept) -> Allowed:
     """INVEPT (SDM, volume 3, chapter 31): an unknown type or an EPT pointer that a VM entry refuses is VMfail."""
     kind = made.type
-    if kind not in (1, 2) or (kind == 1 and made.bad):
+    refused = made.bad or (m.controls["ad"] and not m.cpu.ept_ad)
+    if kind not in (1, 2) or (kind == 1 and refused):
         return _allowed(Outcome(Kind.VMFAIL, INVALID_OPERAND), "invept-operand")
     for root in ("r0", "r1") if kind == 2 else (made.root,):
         m.forget(root)
@@ -484,4 +481,3 @@ def _whole_run(m: _Machine, run: Run, row: _Row) -> list[Allowed] | None:
         if row.take([UNREACHED]) is None:
             return [UNREACHED]
     return None
-

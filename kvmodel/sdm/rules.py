@@ -47,12 +47,13 @@ RULES: dict[str, Rule] = {
     "program-unreached": Rule("28.1", "L2 exited before it came to this access."),
     "invalidation-done": Rule("31.3", "The operands are legal: the CPU forgets what they name."),
     "invept-operand": Rule(
-        "31.3", "INVEPT of an unsupported type, or of type 1 with an EPT pointer that VM entry refuses: VMfail, error 28."
+        "31.3",
+        "INVEPT of an unsupported type, or of type 1 with an EPT pointer that VM entry refuses: VMfail, error 28.",
     ),
     "invvpid-operand": Rule(
         "31.3",
-        "INVVPID of an unsupported type, with reserved bits set, with VPID 0 but for all contexts, or of type 0 with an "
-        "address that is not canonical: VMfail, error 28.",
+        "INVVPID of an unsupported type, with reserved bits set, with VPID 0 but for all contexts, or of type 0 with "
+        "an address that is not canonical: VMfail, error 28.",
     ),
     # --- what of the qualification is defined ---
     "undefined-bit6": Rule("28.2.1", "Qualification bit 6 is undefined without mode-based execute control."),
