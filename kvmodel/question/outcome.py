@@ -60,9 +60,10 @@ class Outcome:
 
     ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
     error (VMFAIL too), ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10,
-    DONE of a program's access the number of the page that it came to. ``number``: EXCEPTION the vector, ENTRY_EXIT and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of
-    ``code`` that this voice vouches for. ``note``: HOST and LIVELOCK, a few words; NOT_MIRRORED, the C file and
-    function that is not followed. ``turns``: SEQUENCE, the turns' outcomes.
+    DONE of a program's access the number of the page that it came to. ``number``: EXCEPTION the vector, ENTRY_EXIT
+    and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of ``code`` that this voice vouches
+    for. ``note``: HOST and LIVELOCK, a few words; NOT_MIRRORED, the C file and function that is not followed.
+    ``turns``: SEQUENCE, the turns' outcomes.
     """
 
     kind: Kind
