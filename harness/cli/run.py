@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from harness.cli.common import add_builds, add_host, add_level, one_level, want_mirror
+from harness.errors import InputError
 from harness.observe import Traced, cut, matching
 from harness.process import programs
 from harness.questions import Load, plan, selection
-from harness.results import Answer, Judged, Mark, stands
+from harness.results import Answer, Judged, Mark, departing, stands
 from harness.run import Bench, Options, Voices, ask
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import NotApplicable
+from kvmodel.question.program import ProgramVector, answers_of
 from kvmodel.question.vector import AccessVector, NxVector, Vector
 
 EXAMPLES = """\
-example:
+examples:
+  kvmirror run --level 0 prog+read.a3+m0=t1.r-x-+invept1.r0+write.a3
+  kvmirror run --level 18 --param 1 --program swap.prog
   kvmirror run --level 18 --param 1 --times 3 \\
       e4k.l1=rwx-.l2=rwxu.mt6.xb0.ub0.fetch.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=off.xo1.ev0.env=std
 """
@@ -39,7 +44,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object an answer, a line each")
     add_builds(parser)
     add_host(parser)
-    parser.add_argument("ids", nargs="+", metavar="ID", help="a vector's id, a part's name, or @FILE")
+    parser.add_argument(
+        "--program", action="append", default=[], metavar="FILE", help="a program, one step a line; may be given again"
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a vector's id, a part's name, or @FILE")
     parser.set_defaults(run=run)
 
 
@@ -56,11 +64,37 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
         print(json.dumps(row | {"mirror": mirror, "contract": allowed, "verdict": marks}), flush=True)
         return
     print(answer.vector.id)
+    if isinstance(answer.vector, ProgramVector) and answer.seen.turns:
+        for line in _steps(answer.vector, answer):
+            print(f"  {line}")
+        print(f"  mirror    {mirror}")
+        print(f"  verdict   {marks}", flush=True)
+        return
     print(f"  seen      {answer.seen}")
     print(f"  mirror    {mirror}")
     for line in allowed:
         print(f"  contract  {line}")
     print(f"  verdict   {marks}", flush=True)
+
+
+def _steps(program: ProgramVector, answer: Answer) -> Iterator[str]:
+    """A program step by step, each answer behind its step, and what the manual allows where it departs."""
+    left = iter(answer.seen.turns)
+    contract = answer.contract
+    departs, first = departing(contract, answer.seen) if isinstance(contract, tuple) else (-1, None)
+    if Mark.FINDING not in answer.verdict.marks:
+        departs = -1
+    number = 0
+    for made in program.steps:
+        yield str(made)
+        for _ in range(answers_of(made)):
+            seen = next(left, None)
+            yield f"    {seen or 'not reached: L1 died before it'}"
+            if number == departs and first is not None:
+                assert isinstance(contract, tuple)
+                legal = dict.fromkeys(str(a.outcome.turn(number)) for a in contract)
+                yield f"    DEPARTS: the manual has {', or '.join(legal)} ({first.rule}, {stands(first.section)})"
+            number += 1
 
 
 def _show_trace(load: Load, cpu: Cpu, one: Traced, told: Judged) -> None:
@@ -76,11 +110,19 @@ def _all_of(_: Load, vectors: list[Vector]) -> list[Vector]:
     return [v for v in vectors if isinstance(v, AccessVector | NxVector)]
 
 
+def _asked(args: argparse.Namespace) -> list[Vector]:
+    """The vectors and programs that the user names. Raises InputError where there is none."""
+    vectors = [*selection.vector_list(args.ids), *map(selection.program_file, args.program)]
+    if not vectors:
+        raise InputError("run: nothing is asked; name a vector's id, a part, @FILE, or --program FILE")
+    return vectors
+
+
 def run(args: argparse.Namespace) -> int:
     """The command asks and prints; the exit code is 3 where a vector drifted, 1 where one is a finding."""
     bench = Bench.of(args)
     level, setting = one_level(args, bench.series)
-    vectors = selection.vector_list(args.ids)
+    vectors = _asked(args)
     if args.trace:
         want_mirror(bench.series, "--trace", "leave it out")
     works = list(plan(vectors, [level], [setting], bench.series.parameters))

@@ -32,7 +32,7 @@ from kvmodel.question.program import (
     Touch,
 )
 from kvmodel.question.vector import Access, GuestPerm
-from kvmodel.sdm.program import entry_bits, offset_of, reached
+from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
 
 PAGE: Final = 4096  # bytes
 PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.questions import core, parameters
+from kvmodel.question.program import program_of_file
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
 
@@ -74,6 +75,19 @@ def _named(name: str) -> list[Vector]:
             raise InputError(f"vector file {name[1:]}: {error.strerror}; name a file with one id a line") from error
         return [vector(line) for line in lines]
     return [vector(name)]
+
+
+def program_file(name: str) -> Vector:
+    """The program in the file ``name``. Raises InputError with the file, the line and the mend where it holds none."""
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise InputError(f"--program {name}: {why}; name a file with one step a line") from error
+    try:
+        return program_of_file(text)
+    except VectorError as error:
+        raise InputError(f"--program {name}: {error}") from error
 
 
 def vector(name: str) -> Vector:

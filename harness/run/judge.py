@@ -32,11 +32,13 @@ def death(vector: Vector, predicted: Callable[[Vector], Outcome]) -> str | None:
     """The class of a vector of which L1 dies as ``predicted``; None where it lives, or no L1 is asked."""
     if isinstance(vector, NxVector):
         vector = vector.asked
-    if not isinstance(vector, AccessVector | SequenceVector):
+    if not isinstance(vector, AccessVector | SequenceVector | ProgramVector):
         return None
     outcome = predicted(vector)
     if outcome.last.kind is not Kind.HOST:
         return None
+    if isinstance(vector, ProgramVector):
+        return f"a program's run, MBEC {'on' if vector.wants_mbec else 'off'}, {vector.env}"
     if isinstance(vector, AccessVector):
         return f"{vector.access.value}, MBEC {vector.mbec.value}"
     access = vector.turns[len(outcome.turns) - 1].access

@@ -21,7 +21,7 @@ from kvmodel.include.asm.vmx import (
     VMX_EPT_AD_BIT,
     VMX_EPT_EXECUTE_ONLY_BIT,
 )
-from kvmodel.machine import client, l2
+from kvmodel.machine import client, l2, program
 from kvmodel.machine.vcpu import DONE, GPT, L1_GPA, TARGET, l1_run, l1_trouble, loaded
 from kvmodel.mmu import mmutrace
 from kvmodel.question.outcome import (
@@ -29,7 +29,6 @@ from kvmodel.question.outcome import (
     Outcome,
     Prediction,
     Step,
-    not_mirrored,
     parameter,
     parameter_lost,
     text_value,
@@ -212,7 +211,7 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
         case AccessVector():
             return l2.access(l2.context_of(lv, param, cpu), vector, steps)
         case ProgramVector():
-            return Prediction(not_mirrored("programs"))
+            return program.predicted(l2.context_of(lv, param, cpu), vector, steps)
         case SequenceVector():
             return l2.sequence(l2.context_of(lv, param, cpu), vector, steps)
         case NxVector():

@@ -220,7 +220,10 @@ class Context:
 
     def several(self, v: AccessVector) -> Guest:
         """A guest on ``v``'s machine that each turn of a sequence enters as it asks."""
-        machine = v.machine
+        return self.several_on(v.machine)
+
+    def several_on(self, machine: Machine) -> Guest:
+        """The same on a ``machine``."""
         if machine not in self.sequences:
             self.sequences[machine] = Guest(self.level, self.param, self.cpu, machine, mbec=False, ad=False, ept=True)
         return self.sequences[machine]

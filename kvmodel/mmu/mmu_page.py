@@ -5,6 +5,7 @@ Single entries are in ``spte``, syncing and zapping in ``mmu_sync``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PAGE_SIZE, PG_LEVEL_4K, Vcpu, kvm_memory_slot, kvm_mmu
@@ -251,10 +252,11 @@ def kvm_mmu_new_pgd(vcpu: Vcpu, mmu: kvm_mmu, new_pgd: int) -> None:
 
 
 @mirrors("mmu/mmu.c kvm_mmu_free_roots")
-def kvm_mmu_free_roots(mmu: kvm_mmu) -> None:
-    """All roots are freed (KVM_MMU_ROOTS_ALL): their pages stay and are found again by gfn and role."""
-    mmu.root = None
-    mmu.prev_roots = [None] * KVM_MMU_NUM_PREV_ROOTS
+def kvm_mmu_free_roots(mmu: kvm_mmu, pgds: Collection[int] | None = None) -> None:
+    """The roots of the pointers ``pgds`` are freed, or all: their pages stay and are found again by gfn and role."""
+    if pgds is None or mmu.root_pgd in pgds:
+        mmu.root = None
+    mmu.prev_roots = [None if root is None or pgds is None or root[0] in pgds else root for root in mmu.prev_roots]
 
 
 @mirrors("mmu/mmu.c mmu_alloc_shadow_roots")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
+from kvmodel.question.program import is_program
 from kvmodel.question.sequence import PREFIX, SEPARATOR
 from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, Access, VectorError
 
@@ -153,7 +154,9 @@ def _form(words: list[str], forms: tuple[Form, ...]) -> Form:
     of_kind = [form for form in forms if form.fields[0].takes(words[0])]
     if not of_kind:
         known = ", ".join(dict.fromkeys(form.fields[0].pattern for form in forms))
-        raise VectorError(f"{'.'.join(words)!r} is not a vector id: one begins with {known}, seq. or {NX_PREFIX}")
+        raise VectorError(
+            f"{'.'.join(words)!r} is not a vector id: one begins with {known}, seq., prog+ or {NX_PREFIX}"
+        )
     return next((form for form in of_kind if form.knows(words)), of_kind[-1])
 
 
@@ -178,17 +181,24 @@ def _read(text: str) -> tuple[str, list[tuple[Field, str]], str]:
 
 def expanded(text: str) -> str:
     """The full id that ``text`` stands for. VectorError where it is no id: the word that is wrong, and the mend."""
+    if is_program(text):
+        return text
     prefix, rows, turns = _read(text)
     return prefix + ".".join(word for _, word in rows) + turns
 
 
 def short(name: str) -> str:
     """The short form of the id ``name``."""
+    if is_program(name):  # which has one form
+        return name
     prefix, rows, turns = _read(name)
     return prefix + ".".join(word for field, word in rows if field.shown or word != field.plain) + turns
 
 
 def named_fields(name: str) -> list[tuple[str, str]]:
     """Each field of an id by its name, in the id's order, with those that are left out; then a sequence's turns."""
+    if is_program(name):
+        head, *steps = name.split(SEPARATOR)
+        return [("head", head), *(("step", step) for step in steps)]
     _, rows, turns = _read(name)
     return [(field.name, word) for field, word in rows] + [("turn", turn) for turn in turns.split(SEPARATOR)[1:]]

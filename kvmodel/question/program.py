@@ -317,6 +317,11 @@ HELP: Final = (
 )
 
 
+def answers_of(made: Step) -> int:
+    """How many answers a step has: one an access of L2, one of an invalidation."""
+    return len(made.touches) if isinstance(made, Run) else int(isinstance(made, Invept | Invvpid))
+
+
 def _op(text: str) -> Op:
     for pattern, make in _L2:
         if m := pattern.fullmatch(text):
@@ -381,7 +386,7 @@ class ProgramVector:
     @property
     def outcomes(self) -> int:
         """How many answers the program has: one an access of L2, and one an instruction of L1's that may fail."""
-        return sum(len(s.touches) if isinstance(s, Run) else isinstance(s, Invept | Invvpid) for s in self.steps)
+        return sum(map(answers_of, self.steps))
 
     @property
     def wants_mbec(self) -> bool:

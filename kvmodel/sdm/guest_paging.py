@@ -88,9 +88,11 @@ def fault(mode: Mode, entries: Sequence[GuestPerm], use: Use) -> PageFault | Non
     return PageFault(_error(mode, use), "guest-protection")
 
 
-def not_present(mode: Mode, upper: GuestPerm, use: Use) -> PageFault:
-    """The #PF of an access whose leaf entry is not present, below a present ``upper`` entry (SDM 4.7)."""
-    if is_reserved(mode, upper):
+def fault_of(mode: Mode, entries: tuple[GuestPerm, GuestPerm], use: Use, *, present: bool) -> PageFault | None:
+    """``fault`` of an upper entry and a leaf that may have P clear: then the upper one alone counts (SDM 4.7)."""
+    if present:
+        return fault(mode, entries, use)
+    if is_reserved(mode, entries[0]):
         return PageFault(_error(mode, use) | ERROR_RESERVED, "guest-reserved")
     return PageFault(_error(mode, use) & ~ERROR_PRESENT, "guest-not-present")
 

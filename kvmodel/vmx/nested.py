@@ -76,7 +76,9 @@ from kvmodel.include.asm.vmx import (
     VMX_EPT_2MB_PAGE_BIT,
     VMX_EPT_AD_BIT,
     VMX_EPT_EXECUTE_ONLY_BIT,
+    VMX_EPT_EXTENT_CONTEXT,
     VMX_EPT_EXTENT_CONTEXT_BIT,
+    VMX_EPT_EXTENT_GLOBAL,
     VMX_EPT_EXTENT_GLOBAL_BIT,
     VMX_EPT_INVEPT_BIT,
     VMX_EPT_PAGE_WALK_4_BIT,
@@ -93,6 +95,7 @@ from kvmodel.include.asm.vmx import (
     VMX_VPID_EXTENT_SUPPORTED_MASK,
     VMX_VPID_INVVPID_BIT,
     VMXERR_ENTRY_INVALID_CONTROL_FIELD,
+    VMXERR_INVALID_OPERAND_TO_INVEPT_INVVPID,
 )
 from kvmodel.mirrors import mirrors
 from kvmodel.mmu.mmu_fault import kvm_init_shadow_ept_mmu
@@ -503,10 +506,28 @@ def invept_type_valid(vcpu: Vcpu, kind: int) -> bool:
 
 
 @mirrors("vmx/nested.c handle_invept")
-def handle_invept(vcpu: Vcpu) -> None:
-    """INVEPT of all contexts frees the shadow EPT's roots."""
+def handle_invept(vcpu: Vcpu, extent: int = VMX_EPT_EXTENT_GLOBAL, eptp: int = 0) -> int:
+    """INVEPT of all contexts frees the shadow EPT's roots, of one context those of the table ``u64 eptp`` points at.
+
+    The VM-instruction error number where L1's operands are wrong, else 0. ``extent`` is the type.
+    """
+    if not invept_type_valid(vcpu, extent):
+        return VMXERR_INVALID_OPERAND_TO_INVEPT_INVVPID
+    mmu = vcpu.guest_mmu
+    if extent == VMX_EPT_EXTENT_CONTEXT:
+        if not nested_vmx_check_eptp(vcpu, eptp):
+            return VMXERR_INVALID_OPERAND_TO_INVEPT_INVVPID
+        freed = [
+            pgd
+            for pgd in (mmu.root_pgd if mmu.root is not None else None, *(r and r[0] for r in mmu.prev_roots))
+            if pgd is not None and nested_ept_root_matches(pgd, eptp)
+        ]
+        narrate(vcpu, "{} roots of this table are freed", len(freed))
+        kvm_mmu_free_roots(mmu, freed)
+        return 0
     narrate(vcpu, "the roots are freed: the next entry allocates and syncs one")
-    kvm_mmu_free_roots(vcpu.guest_mmu)
+    kvm_mmu_free_roots(mmu)
+    return 0
 
 
 @mirrors("vmx/nested.c nested_release_vmcs12")

@@ -1,0 +1,231 @@
+"""A program under the mirror: L1 writes, invalidates and enters, L2 accesses, on KVM's shadow of EPT12.
+
+KVM's shadow MMU is followed, and the CPU that walks what it made; what the CPU holds of the guest's own tables is not:
+the answer is "not mirrored" from the first access on that rests on it, and for all of a program without EPT12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from kvmodel.bits import GENMASK
+from kvmodel.include.asm.vmx import SECONDARY_EXEC_ENABLE_EPT, SECONDARY_EXEC_MODE_BASED_EPT_EXEC
+from kvmodel.machine.l2 import Context, Guest
+from kvmodel.machine.vcpu import DONE
+from kvmodel.mmu.mmu import hardware_entries
+from kvmodel.mmu.mmu_sync import write_guest_table
+from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, not_mirrored, of_turns
+from kvmodel.question.program import (
+    FIRST,
+    PAGES,
+    TABLES,
+    Control,
+    Flush,
+    Invept,
+    Invvpid,
+    ProgramVector,
+    Run,
+    SetEntry,
+    SetGuest,
+    SetGuestUpper,
+    Toggle,
+    Touch,
+    answers_of,
+)
+from kvmodel.question.vector import Evmcs, Machine
+from kvmodel.sdm import guest_paging
+from kvmodel.sdm.program import USES, invvpid
+from kvmodel.sdm.program_tables import Tables, entry_bits, offset_of, reached
+from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
+
+# Where the probe's things lie in this model; any address does that keeps what is 2 MiB apart so.
+_TABLE: Final = {name: 0x0180_0000 + (n << 12) for n, name in enumerate(TABLES)}
+_AREA: Final = {"p": 0x0120_0000, "q": 0x0140_0000}
+_SLOT: Final = 16  # the entry of a page table that maps a window's first page
+_PDE: Final = 8
+_GPA: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}
+_INDEX: Final = {"a": 1, "b": 2, "c": 1}
+_SCAFFOLD: Final = 0x0101_0000  # the page directory of the probe's own memory, behind entry 0 of the first tables
+_NONLEAF: Final = 0x407 | 0x100
+
+
+def _page(name: str) -> int:
+    return _AREA[name[0]] + (_SLOT + int(name[1]) << 12)
+
+
+def _gpa(page: str) -> int:
+    return _GPA[page[0]] + (_PDE << 21) + (_SLOT + int(page[1]) << 12)
+
+
+def _entry_address(name: str) -> int:
+    if name[0] == "t":
+        return _TABLE[name[:2]] + (_SLOT + int(name[2])) * 8
+    return _TABLE[name[:2]] + 8 * (_PDE if name[0] == "m" else 1 if name[0] == "r" else _INDEX[name[2]])
+
+
+def _target(name: str) -> int:
+    match name[0]:
+        case "n":
+            return 0
+        case "p" | "q":
+            return _page(name)
+        case "g":
+            return _AREA["pq"[int(name[1])]]
+        case _:
+            return _TABLE[name]
+
+
+def _memory(tables: Tables) -> dict[int, int]:
+    """EPT12 as every program finds it."""
+    memory = {
+        _entry_address(name): bits | _target(leads)
+        for name, (bits, leads) in tables.entries.items()
+        if name != "absent"
+    }
+    for root, first in FIRST.items():
+        memory[_TABLE[root]] = _TABLE[first] | _NONLEAF
+        memory[_TABLE[first]] = _SCAFFOLD | _NONLEAF
+    return memory
+
+
+def _named(address: int) -> Outcome:
+    """The outcome of an access that came to L1-physical ``address``."""
+    for n in range(2 * PAGES):
+        name = f"{'pq'[n // PAGES]}{n % PAGES}"
+        if _page(name) == address & ~0xFFF:
+            return reached(n)
+    return replace(DONE, code=0xFF, note="no page of the program")
+
+
+class _Program:
+    """One program on one guest: KVM's state in ``guest``, the guest's own tables and the controls in ``tables``."""
+
+    def __init__(self, guest: Guest, vector: ProgramVector) -> None:
+        self.guest = guest
+        self.tables = Tables(guest.cpu, vector)
+        self.exits = 0
+        self.vmcs = 0
+
+    def step(self, made: SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Run) -> Iterator[Outcome]:
+        """The answers of one step."""
+        vcpu, tables = self.guest.vcpu, self.tables
+        if vcpu.steps is not None:
+            vcpu.steps.append(Step("L1", str(made)))
+        if not isinstance(made, Control) and tables.controls["vmcs"] != self.vmcs:
+            self.vmcs = tables.controls["vmcs"]
+            nested_release_vmcs12(vcpu)
+        match made:
+            case Control():
+                tables.controls[made.name] = made.value
+            case SetEntry():
+                tables.set_entry(made)
+                write_guest_table(vcpu, _entry_address(made.entry), entry_bits(made) | _target(made.target))
+            case SetGuest():
+                tables.set_guest(made)
+            case SetGuestUpper():
+                tables.guest_upper[made.window] = made.perm
+            case Invept():
+                yield self._invept(made)
+            case Invvpid():
+                yield invvpid(tables, made).outcome
+            case Run():
+                yield from self._run(made)
+
+    def _eptp(self, root: str) -> int:
+        return vmcs12_eptp(_TABLE[root], ad=bool(self.tables.controls["ad"]))
+
+    def _invept(self, made: Invept) -> Outcome:
+        wrong = {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}[made.bad]
+        error = handle_invept(self.guest.vcpu, made.type, self._eptp(made.root) ^ wrong)
+        if error:
+            return Outcome(Kind.VMFAIL, error)
+        for root in FIRST if made.type == 2 else (made.root,):
+            self.tables.forget(root)
+        return DONE
+
+    def _run(self, run: Run) -> Iterator[Outcome]:
+        """A VM entry, and the accesses until L2 exits."""
+        tables = self.tables
+        left = answers_of(run)
+        outcome = self._enter()
+        if outcome is None:
+            tables.enter()
+            for place, op in enumerate(run.ops):
+                tables.remember_linear()
+                match op:
+                    case Touch():
+                        outcome = self._touch(op, place)
+                        yield outcome
+                        left -= 1
+                        if outcome.kind in (Kind.HOST, Kind.NOT_MIRRORED):
+                            return
+                        if outcome.kind is not Kind.DONE:
+                            break
+                    case Toggle():
+                        tables.controls[op.name] = op.value
+                    case Flush():
+                        tables.flush(op.page)
+                    case SetGuest():
+                        tables.set_guest(op)
+            self.exits += self.guest.run.exits
+        else:
+            yield outcome
+            left -= 1
+        tables.controls |= {op.name: op.value for op in run.ops if isinstance(op, Toggle)}
+        for _ in range(left):
+            yield Outcome(Kind.UNREACHED)
+
+    def _enter(self) -> Outcome | None:
+        """The VM entry; None where L2 runs."""
+        c = self.tables.controls
+        control = SECONDARY_EXEC_ENABLE_EPT | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if c["mbec"] else 0)
+        error = self.guest.enter_with(Evmcs.ABSENT, control, self._eptp(self.tables.root), second=bool(c["vmcs"]))
+        return Outcome(Kind.ENTRY_FAIL, error) if error else None
+
+    def _touch(self, touch: Touch, place: int) -> Outcome:
+        """One access of L2."""
+        tables = self.tables
+        mappings, modes = tables.mappings(touch.page), tables.modes()
+        if len(mappings) > 1 or len(modes) > 1:
+            return not_mirrored("what the CPU holds of the guest's own tables")
+        mapping, mode = mappings[0], modes[0]
+        entries, use = (mapping.upper, mapping.perm), USES[touch.access]
+        gla = Place(touch.page, offset_of(touch.access, place))
+        fault = guest_paging.fault_of(mode, entries, use, present=mapping.present)
+        if fault is not None:
+            return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=gla)
+        gpa = _gpa(mapping.leads) + gla.offset
+        trouble = self.guest.run.access(gpa, use, guest_paging.linear(mode, entries), gla)
+        if trouble is not None:
+            where = Place(mapping.leads, gla.offset)
+            return replace(trouble, gpa=where if trouble.gpa else None, gla=gla if trouble.gla else None)
+        level, spte = hardware_entries(self.guest.vcpu, gpa)[-1]
+        size = 12 + 9 * (level - 1)
+        host = spte & GENMASK(51, size) | gpa & ((1 << size) - 1)
+        return _named(host - (self.guest.vcpu.pfn_base << 12))
+
+
+def predicted(context: Context, vector: ProgramVector, want_steps: bool) -> Prediction:
+    """The mirror's answers to a program."""
+    if trouble := context.blocked(vector.env):
+        return Prediction(trouble)
+    if not vector.ept:
+        return Prediction(of_turns([not_mirrored("mmu/mmu.c: shadow paging of L2's own tables")]))
+    machine: Machine = vector.machine
+    guest = context.several_on(machine)
+    if guest.error:
+        return Prediction(not_mirrored("an L1 that cannot enter L2 at all"))
+    steps: list[Step] | None = [] if want_steps else None
+    running = _Program(guest, vector)
+    guest.reset(_memory(running.tables), steps)
+    outcomes: list[Outcome] = []
+    for made in vector.steps:
+        answers = list(running.step(made))
+        if answers and answers[-1].kind is Kind.HOST:  # what L2 did before in that run nobody is left to tell
+            answers = answers[-1:]
+        outcomes += answers
+        if outcomes and outcomes[-1].kind in (Kind.HOST, Kind.NOT_MIRRORED):
+            break
+    return Prediction(of_turns(outcomes), tuple(steps or ()), running.exits)

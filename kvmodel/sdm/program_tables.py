@@ -1,0 +1,259 @@
+"""The tables of a program as a CPU sees them: EPT12, the guest's own, and what the CPU may hold of either.
+
+What may be cached is kept as one growing set, of which any part may be there (SDM 29.4.2: a CPU may cache what it
+uses, and what speculation uses). A cached part of a walk belongs to an EPT table (bits 51:12 of the EPT pointer) and to
+a guest-physical address; it is made while L2 runs on that table. INVEPT takes it away, and an EPT violation of its
+address does. What the guest's own tables gave is cached for a VPID; without one each VM entry takes it away (29.4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import (
+    CONTROLS,
+    FIRST,
+    PAGES,
+    START,
+    WINDOWS,
+    ProgramVector,
+    SetEntry,
+    SetGuest,
+)
+from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
+from kvmodel.sdm import ept, guest_paging
+
+WRITTEN_AT: Final = 64  # bytes into a page: where the first part of a run writes, the next 8 bytes on
+
+_NONLEAF: Final = RWXU.bits | ept.ACCESSED
+_LEAF: Final = ept.ACCESSED | ept.DIRTY
+
+
+def page_number(name: str) -> int:
+    """The number by which a page of L1's knows itself: ``p0`` to ``p7`` are 0 to 7, ``q0`` to ``q7`` 8 to 15."""
+    return int(name[1]) + (PAGES if name[0] == "q" else 0)
+
+
+def reached(number: int) -> Outcome:
+    """The outcome of an access that came to the page of that number."""
+    return Outcome(Kind.DONE, number, note=f"{'pq'[number // PAGES]}{number % PAGES}")
+
+
+def offset_of(access: Access, place: int) -> int:
+    """The offset in its page that an access uses, in bytes; ``place`` is its place among the parts of its run."""
+    return WRITTEN_AT + 8 * place if access in (Access.WRITE, Access.RMW) else 0
+
+
+def entry_bits(made: SetEntry) -> int:
+    """The 64-bit entry that L1 writes, without its address."""
+    if made.target == "none":
+        return made.bits
+    if not made.is_leaf:
+        return made.perm.bits | ept.ACCESSED | made.bits
+    return made.perm.bits | made.memtype << 3 | _LEAF | made.bits | (ept.PAGE_SIZE if made.target[0] == "g" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A walk as far as it came: (level, 64-bit entry) of each entry used, and where the last one leads."""
+
+    window: str
+    page: int | None  # within the window; None above level 1, where all pages share the entries
+    entries: tuple[tuple[int, int], ...]
+    leads: str
+    mbec: bool  # the control that the entries were read with
+
+    @property
+    def complete(self) -> bool:
+        return self.leads[0] in "pqg"
+
+
+def entry_name(table: str, window: str, page: int) -> str:
+    """The entry of ``table`` that a walk for a page of ``window`` uses."""
+    match table[0]:
+        case "r":
+            return f"{table}c" if window == "c" else ""
+        case "d":
+            if table == "d1":
+                return "d1c" if window != "b" else "absent"
+            return f"{table}{'b' if window == 'b' else 'a'}"
+        case "m":
+            return table
+        case _:
+            return f"{table}{page}"
+
+
+def _entries_at_start() -> dict[str, tuple[int, str]]:
+    found = {name: (_NONLEAF, leads) for name, leads in START.items()}
+    for n in range(len(WINDOWS)):
+        for page in range(PAGES):
+            found[f"t{n}{page}"] = (RWXU.bits | 6 << 3 | _LEAF, f"p{page}")
+    found["absent"] = (0, "none")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """What the guest's tables make of a linear page: the upper entry's permissions, the leaf's, where it leads."""
+
+    upper: GuestPerm
+    perm: GuestPerm
+    leads: str
+    present: bool
+
+
+@dataclass
+class Held:
+    """What a CPU may have cached of the guest's tables under one VPID and EPT table, and by which EFER.NXE."""
+
+    uppers: dict[str, set[GuestPerm]] = field(default_factory=dict)
+    pages: dict[str, set[Mapping]] = field(default_factory=dict)
+    nxe: set[bool] = field(default_factory=set)
+
+
+class Tables:
+    """L1's tables, the guest's, the controls, and what the CPU may have cached."""
+
+    def __init__(self, cpu: Cpu, vector: ProgramVector) -> None:
+        self.cpu = cpu
+        self.with_ept = vector.ept
+        self.entries = _entries_at_start()
+        self.guest = {
+            f"{w}{n}": (UWX, f"{w}{n}" if vector.ept else f"p{n}", True) for w in WINDOWS for n in range(PAGES)
+        }
+        self.guest_upper = dict.fromkeys(WINDOWS, UWX)
+        self.controls = {name: start for name, (_, start) in CONTROLS.items()}
+        self.cached: dict[str, set[Part]] = {"r0": set(), "r1": set()}
+        self.linear: dict[tuple[int, str], Held] = {}
+
+    # --- EPT ---
+
+    @property
+    def root(self) -> str:
+        return f"r{self.controls['root']}"
+
+    @property
+    def mbec(self) -> bool:
+        return bool(self.controls["mbec"])
+
+    def _start(self, window: str) -> Part:
+        if window == "c":
+            return Part(window, None, (), self.root, self.mbec)
+        return Part(window, None, ((4, _NONLEAF),), FIRST[self.root], self.mbec)
+
+    def _longer(self, part: Part, page: int) -> Part | None:
+        """``part`` and the entry behind it as it is now; None where that ends the walk without a translation."""
+        level = 5 - len(part.entries) - 1
+        bits, leads = self.entries[entry_name(part.leads, part.window, page)]
+        if not ept.is_present(bits, mbec=self.mbec) or ept.misconfiguration(self.cpu, bits, level, mbec=self.mbec):
+            return None
+        own = page if level == 1 else None
+        return Part(part.window, own, (*part.entries, (level, bits)), leads, self.mbec)
+
+    def remember_walks(self) -> None:
+        """Adds whatever a walk on the current EPT table may leave in the CPU now."""
+        known = self.cached[self.root]
+        todo = [self._start(window) for window in WINDOWS] + [part for part in known if not part.complete]
+        while todo:
+            part = todo.pop()
+            for page in range(PAGES):
+                longer = self._longer(part, page)
+                if longer is not None and longer not in known:
+                    known.add(longer)
+                    if not longer.complete:
+                        todo.append(longer)
+
+    def walks(self, window: str, page: int) -> Iterator[tuple[tuple[tuple[int, int], ...], str, bool, bool]]:
+        """(entries, where they lead, MBEC to judge them by, whether anything of it is cached): as it is now first."""
+        yield (*self._to_the_end(self._start(window), page), self.mbec, False)
+        for part in sorted(self.cached[self.root], key=repr):
+            if part.window == window and part.page in (None, page):
+                entries, leads = self._to_the_end(part, page)
+                for mbec in {self.mbec, part.mbec}:
+                    yield entries, leads, mbec, True
+
+    def _to_the_end(self, part: Part, page: int) -> tuple[tuple[tuple[int, int], ...], str]:
+        entries, leads = part.entries, part.leads
+        while leads[0] not in "pqgn":
+            bits, leads = self.entries[entry_name(leads, part.window, page)]
+            entries = (*entries, (5 - len(entries) - 1, bits))
+        return entries, f"{'pq'[int(leads[1])]}{page}" if leads[0] == "g" else leads
+
+    def forget(self, root: str, page: str = "") -> None:
+        """INVEPT of a table, or, with a ``page``, what an EPT violation of its guest-physical address takes away."""
+        if not page:
+            self.cached[root].clear()
+            for key in [key for key in self.linear if key[1] == root]:
+                del self.linear[key]
+            return
+        window, number = page[0], int(page[1])
+        self.cached[root] = {p for p in self.cached[root] if p.window != window or p.page not in (None, number)}
+
+    def set_entry(self, made: SetEntry) -> None:
+        """L1 writes an EPT12 entry."""
+        self.entries[made.entry] = (entry_bits(made), made.target)
+
+    # --- the guest's own tables ---
+
+    def set_guest(self, made: SetGuest) -> None:
+        """Somebody writes the guest's entry for a page."""
+        _, leads, _ = self.guest[made.page]
+        self.guest[made.page] = (made.perm, made.target if made.present else leads, made.present)
+
+    def flush(self, page: str = "") -> None:
+        """MOV to CR3, or INVLPG of ``page``: SDM 4.10.4.1."""
+        held = self.tlb()
+        held.uppers.clear()
+        if page:
+            held.pages.pop(page, None)
+        else:
+            held.pages.clear()
+            held.nxe.clear()
+
+    def tlb(self) -> Held:
+        """What the CPU may hold of the guest's tables under the current VPID."""
+        return self.linear.setdefault((self.controls["vpid"], self.root if self.with_ept else ""), Held())
+
+    def enter(self) -> None:
+        """A VM entry: without a VPID nothing of the guest's tables outlives it."""
+        if not self.controls["vpid"]:
+            self.linear = {key: held for key, held in self.linear.items() if key[0]}
+
+    def mapping(self, page: str) -> Mapping:
+        """What the guest's tables say of the linear ``page`` now."""
+        perm, leads, present = self.guest[page]
+        return Mapping(self.guest_upper[page[0]], perm, leads, present)
+
+    def remember_linear(self) -> None:
+        """Adds whatever a walk of the guest's tables may leave in the CPU now."""
+        held = self.tlb()
+        held.nxe.add(bool(self.controls["nxe"]))
+        for window, upper in self.guest_upper.items():
+            held.uppers.setdefault(window, set()).add(upper)
+        for page in self.guest:
+            now = self.mapping(page)
+            if now.present:
+                uppers = held.uppers[page[0]]
+                held.pages.setdefault(page, set()).update(Mapping(upper, now.perm, now.leads, True) for upper in uppers)
+
+    def mappings(self, page: str) -> list[Mapping]:
+        """What the guest's tables may make of ``page``: as they are now first, then by what may be cached."""
+        now = self.mapping(page)
+        held = self.tlb()
+        found = dict.fromkeys([now])
+        found |= dict.fromkeys(Mapping(u, now.perm, now.leads, now.present) for u in held.uppers.get(page[0], ()))
+        found |= dict.fromkeys(held.pages.get(page, ()))
+        return list(found)
+
+    def modes(self) -> list[guest_paging.Mode]:
+        """CPL, CR0, CR4 and EFER as they are; of a translation cached before, EFER.NXE may be the earlier one."""
+        c = self.controls
+        nxe = dict.fromkeys([bool(c["nxe"]), *sorted(self.tlb().nxe)])
+        return [
+            guest_paging.Mode(Paging.LONG, c["cpl"], bool(c["wp"]), bool(c["smep"]), bool(c["smap"]), each)
+            for each in nxe
+        ]

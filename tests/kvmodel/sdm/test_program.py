@@ -1,0 +1,180 @@
+"""What the manual allows of programs: paths that share a table, what may be cached and until when."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmodel import sdm
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, of_turns
+from kvmodel.question.program import program
+from kvmodel.sdm import program as programs
+from kvmodel.sdm.program_tables import reached
+
+P3, P5, P4 = reached(3), reached(5), reached(4)
+DONE = Outcome(Kind.DONE)
+
+
+def plain(text: str, cpu: Cpu | None = None) -> tuple[Outcome, ...]:
+    """The row of a CPU that caches nothing."""
+    found = programs.answers(cpu or Cpu(), program(text))
+    assert not isinstance(found, NotApplicable)
+    return found[0].outcome.turns
+
+
+def allows(text: str, *seen: Outcome) -> bool:
+    """Whether the manual allows these answers."""
+    found = sdm.allowed_beside(Cpu(), program(text), of_turns(seen))
+    assert not isinstance(found, NotApplicable)
+    return any(a.outcome.matches(of_turns(seen)) for a in found)
+
+
+def violation(page: str, qualification: int, offset: int = 0) -> Outcome:
+    return Outcome(Kind.VIOLATION, qualification, gpa=Place(page, offset), gla=Place(page, offset))
+
+
+def test_each_path_to_a_shared_table_has_its_own_permissions() -> None:
+    a, b = plain("prog+m1=t0.r-x-+write.a3+write.b3")
+    assert a == P3
+    # write, readable and executable, translation of a user-mode writable linear address
+    assert (b.kind, b.code & b.defined, b.gpa) == (Kind.VIOLATION, 0x7AA & ~0x40, Place("b3", 64))
+
+
+def test_a_large_page_maps_its_own_pages() -> None:
+    assert [str(o) for o in plain("prog+m0=g1+invept1.r0+read.a3,write.a4")] == ["done", "done (q3)", "done (q4)"]
+
+
+@pytest.mark.parametrize("invept", ["invept1.r0", "invept2.r0"])
+def test_a_translation_may_be_cached_until_invept(invept: str) -> None:
+    stale = "prog+read.a3+t03=p5+read.a3"
+    assert allows(stale, P3, P5)
+    assert allows(stale, P3, P3)
+    assert not allows(stale, P3, P4)
+    fresh = f"prog+read.a3+t03=p5+{invept}+read.a3"
+    assert allows(fresh, P3, DONE, P5)
+    assert not allows(fresh, P3, DONE, P3)
+
+
+def test_invept_of_another_table_takes_nothing_away() -> None:
+    assert allows("prog+read.a3+t03=p5+invept1.r1+read.a3", P3, DONE, P3)
+
+
+def test_a_table_that_l2_never_ran_on_is_not_cached() -> None:
+    text = "prog+read.a3+d2a=m1+t13=p5+root=1+read.a3"
+    assert allows(text, P3, P5)
+    assert not allows(text, P3, P3)
+
+
+def test_a_cached_upper_entry_leads_to_the_table_as_it_is_now() -> None:
+    text = "prog+read.a3+m0=t1+t03=p4+read.a3"
+    assert allows(text, P3, P3)  # the cached translation
+    assert allows(text, P3, P4)  # the cached upper entry, the leaf from memory
+    assert not allows(text, P3, P5)
+
+
+def test_a_violation_makes_the_cpu_forget_the_address() -> None:
+    text = "prog+read.a3+t03=p5.r---+write.a3+t03=p4+read.a3"
+    seen = plain(text)[1]
+    assert seen.kind is Kind.VIOLATION
+    assert allows(text, P3, seen, P4)
+    assert not allows(text, P3, seen, P5)
+    assert not allows(text, P3, seen, P3)
+
+
+def test_what_the_guests_tables_gave_is_forgotten_at_a_vm_entry_without_a_vpid() -> None:
+    assert not allows("prog+read.a3+g.a3=a4+read.a3", P3, P3)
+    assert allows("prog+vpid=1+read.a3+g.a3=a4+read.a3", P3, P3)
+    assert not allows("prog+vpid=1+read.a3+g.a3=a4+vpid=2+read.a3", P3, P3)
+    for gone in ("invvpid0.1.a3", "invvpid1.1.a0", "invvpid2.0.a0", "invvpid3.1.a0", "invept1.r0"):
+        assert not allows(f"prog+vpid=1+read.a3+g.a3=a4+{gone}+read.a3", P3, DONE, P3), gone
+    assert allows("prog+vpid=1+read.a3+g.a3=a4+invvpid1.2.a0+read.a3", P3, DONE, P3)
+
+
+def test_l2_sees_its_own_change_after_invlpg_or_cr3() -> None:
+    assert allows("prog+read.a3,pte.a3=b5,read.a3", P3, P3)
+    for flush in ("invlpg.a3", "cr3"):
+        assert not allows(f"prog+read.a3,pte.a3=b5,{flush},read.a3", P3, P3)
+    assert allows("prog+read.a3,pte.a3=b5,invlpg.b5,read.a3", P3, P3)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("prog+g.a3=a3.urx+write.a3", 0x3),
+        ("prog+cpl=3+g.a3=a3.swx+read.a3", 0x5),
+        ("prog+g.a3=none+write.a3", 0x2),
+        ("prog+g.a3=a3.uwn+fetch.a3", 0x11),
+        ("prog+smep=1+fetch.a3", 0x11),
+        ("prog+smap1,read.a3", 0x1),
+        ("prog+nxe=0+g.a3=a3.uwn+read.a3", 0x9),
+        ("prog+nxe=0+gu.a=uwn+g.a3=none+read.a3", 0x9),
+        ("prog.noept+gu.a=swx+cpl=3+write.a3", 0x7),
+    ],
+)
+def test_the_guests_own_paging(text: str, error: int) -> None:
+    seen = plain(text)[-1]
+    assert (seen.kind, seen.number, seen.code) == (Kind.EXCEPTION, 14, error)
+
+
+def test_a_bit_of_cr0_counts_at_once() -> None:
+    assert [o.kind for o in plain("prog+g.a3=a3.urx+wp0,write.a3,wp1,write.a3+write.a3")] == [
+        Kind.DONE,
+        Kind.EXCEPTION,
+        Kind.EXCEPTION,
+    ]
+
+
+def test_after_an_exit_the_rest_of_a_run_is_not_reached() -> None:
+    kinds = [o.kind for o in plain("prog+t03=none+read.a3,read.a4+read.a4")]
+    assert kinds == [Kind.VIOLATION, Kind.UNREACHED, Kind.DONE]
+
+
+@pytest.mark.parametrize(
+    ("step", "fails"),
+    [
+        ("invept0.r0", True),
+        ("invept1.r0", False),
+        ("invept2.r0.memtype", False),
+        ("invept1.r0.memtype", True),
+        ("invept1.r0.reserved", True),
+        ("invept3.r0", True),
+        ("invvpid0.0.a0", True),
+        ("invvpid0.1.a0", False),
+        ("invvpid0.1.a0.noncanonical", True),
+        ("invvpid1.1.a0.noncanonical", False),
+        ("invvpid1.0.a0", True),
+        ("invvpid2.0.a0", False),
+        ("invvpid2.0.a0.reserved", True),
+        ("invvpid3.0.a0", True),
+        ("invvpid4.1.a0", True),
+    ],
+)
+def test_the_operands_of_invalidations(step: str, fails: bool) -> None:
+    seen = plain(f"prog+{step}+read.a0")[0]
+    assert (seen.kind, seen.code) == ((Kind.VMFAIL, 28) if fails else (Kind.DONE, 0))
+
+
+def test_an_ept_pointer_with_accessed_and_dirty_flags_needs_a_cpu_that_has_them() -> None:
+    text = "prog+ad=1+invept1.r0+read.a0"
+    assert plain(text)[0].kind is Kind.DONE
+    without = plain(text, Cpu(ept_ad=False))
+    assert [o.kind for o in without] == [Kind.VMFAIL, Kind.ENTRY_FAIL]
+
+
+def test_the_rows_beside_a_departure_say_what_is_allowed_there() -> None:
+    asked = program("prog+read.a3+t03=p5+read.a3+read.a4")
+    found = sdm.allowed_beside(Cpu(), asked, of_turns((P3, P4, P4)))
+    assert isinstance(found, tuple)
+    assert [row.outcome.turns for row in found] == [(P3, P5), (P3, P3)]
+    assert [row.rule for row in found] == ["ept-permitted > ept-permitted", "ept-permitted > cached-translation"]
+
+
+def test_a_machine_that_dies_has_no_row() -> None:
+    dead = Outcome(Kind.HOST, note="the virtual machine ended")
+    assert not allows("prog+read.a3+read.a3", P3, dead)
+
+
+def test_without_ept_the_contract_stands_aside() -> None:
+    found = programs.answers(Cpu(ept=False), program("prog+read.a3"))
+    assert isinstance(found, NotApplicable) and found.rule == "na-no-ept"
+    assert isinstance(programs.answers(Cpu(ept=False), program("prog.noept+read.a3")), tuple)
