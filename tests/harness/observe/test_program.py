@@ -81,7 +81,7 @@ def test_the_controls_go_with_the_entries_behind_them() -> None:
 def test_l2s_code() -> None:
     code = assemble(run_of("prog+wp0,write.a3,read.b1"))
     address = guest_linear("a3") + 64 + 8
-    assert code.data.startswith(bytes.fromhex("0f20c2480fbaf2100f22c2" "48bf") + address.to_bytes(8, "little"))
+    assert code.data.startswith(bytes.fromhex("0f20c2480fbaf2100f22c248bf") + address.to_bytes(8, "little"))
     assert code.data.endswith(bytes.fromhex("0f01c1"))
     supervisor, user = C["GLA_PROGRAM"], C["GLA_PROGRAM"] + 4096
     assert [code.part_at(supervisor + at) for at in (0, 10, 11, len(code.data) - 4)] == [0, 0, 1, 2]
