@@ -21,9 +21,9 @@ from kvmodel.question.program import (
     Flush,
     Invept,
     Invvpid,
+    L2Run,
     Op,
     ProgramVector,
-    Run,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -48,7 +48,7 @@ _NOWHERE: Final = 0xFF
 Fields = dict[str, int | tuple[int, ...]]
 
 
-class Seen(Protocol):
+class Observed(Protocol):
     """What of an observation record a program's outcome is made of."""
 
     @property
@@ -166,7 +166,7 @@ def _op(op: Op, place: int, at: int) -> bytes:
             return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
 
 
-def assemble(run: Run) -> Code:
+def assemble(run: L2Run) -> Code:
     """L2's code for a run: part by part, then VMCALL."""
     data, ends = b"", []
     for place, op in enumerate(run.ops):
@@ -226,7 +226,7 @@ def _write(c: _Controls, address: int, value: int) -> Fields:
     return {**c.common(), "access": _C["OP_WRITE"], "leaf": address, "upper": value}
 
 
-def _run(c: _Controls, run: Run) -> Iterator[Fields]:
+def _run(c: _Controls, run: L2Run) -> Iterator[Fields]:
     data = assemble(run).data
     for at in range(0, len(data), _CODE_BYTES):
         words = struct.unpack("<4Q", data[at : at + _CODE_BYTES].ljust(_CODE_BYTES, b"\x90"))
@@ -276,7 +276,7 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
             }
         case Invvpid():
             yield _invvpid(c, made)
-        case Run():
+        case L2Run():
             yield from _run(c, made)
 
 
@@ -304,7 +304,7 @@ def _byte(packed: int, place: int) -> Outcome:
     return reached(number)
 
 
-def _completed(run: Run, o: Seen, parts: int) -> Iterator[Outcome]:
+def _completed(run: L2Run, o: Observed, parts: int) -> Iterator[Outcome]:
     """The accesses among the first ``parts`` parts of a run, all of which completed."""
     for place, op in enumerate(run.ops[:parts]):
         if isinstance(op, Touch):
@@ -333,7 +333,7 @@ def _physical(address: int) -> Place:
     return Place("l2", address)
 
 
-def _ended(o: Seen) -> Outcome:
+def _ended(o: Observed) -> Outcome:
     """What ended a run before its VMCALL."""
     match o.verdict:
         case 3:
@@ -357,7 +357,7 @@ def _ended(o: Seen) -> Outcome:
             return Outcome(Kind.EXIT, o.qualification, number=reason)
 
 
-def _part(run: Run, o: Seen) -> int | None:
+def _part(run: L2Run, o: Observed) -> int | None:
     """The part of a run in which it ended; None where L2 was nowhere in it."""
     if o.verdict in (4, 5):
         return 0
@@ -369,7 +369,7 @@ def _part(run: Run, o: Seen) -> int | None:
     return None
 
 
-def _of_run(run: Run, o: Seen) -> list[Outcome]:
+def _of_run(run: L2Run, o: Observed) -> list[Outcome]:
     """An outcome an access."""
     if o.verdict == 1:
         return list(_completed(run, o, len(run.ops)))
@@ -380,21 +380,21 @@ def _of_run(run: Run, o: Seen) -> list[Outcome]:
     return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
 
 
-def outcome_of(vector: ProgramVector, observations: Sequence[Seen], death: Outcome | None = None) -> Outcome:
+def outcome_of(vector: ProgramVector, observations: Sequence[Observed], death: Outcome | None = None) -> Outcome:
     """What the program's records observed; with ``death`` those before the one at which L1 died of it."""
-    told: list[tuple[Step, Seen]] = []
+    told: list[tuple[Step, Observed]] = []
     rows = list(observations)
     at = 1 + vector.ept
     for made in vector.steps:
         wanted = len(list(_step(_plain(vector), made)))
         if at + wanted > len(rows):
             break
-        if isinstance(made, Run | Invept | Invvpid):
+        if isinstance(made, L2Run | Invept | Invvpid):
             told.append((made, rows[at + wanted - 1]))
         at += wanted
     found: list[Outcome] = []
     for made, o in told:
-        if isinstance(made, Run):
+        if isinstance(made, L2Run):
             found += _of_run(made, o)
         else:
             found.append(Outcome(Kind.VMFAIL, o.error) if o.verdict == 4 else Outcome(Kind.DONE))

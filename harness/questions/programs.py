@@ -22,9 +22,9 @@ from kvmodel.question.program import (
     Flush,
     Invept,
     Invvpid,
+    L2Run,
     Op,
     ProgramVector,
-    Run,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -202,7 +202,7 @@ def _random_guest(rng: random.Random, *, ept: bool, by_l2: bool) -> SetGuest:
     return SetGuest(page, target, perm, by_l2=by_l2)
 
 
-def _random_run(rng: random.Random, *, ept: bool, cpl: int) -> Run:
+def _random_run(rng: random.Random, *, ept: bool, cpl: int) -> L2Run:
     ops: list[Op] = []
     for _ in range(rng.choice((1, 1, 2, 3, 4))):
         dice = rng.random()
@@ -215,7 +215,7 @@ def _random_run(rng: random.Random, *, ept: bool, cpl: int) -> Run:
         else:
             ops.append(Touch(rng.choice((Access.READ, Access.WRITE, Access.RMW)), _random_page(rng)))
     last = rng.choice((Access.READ, Access.WRITE, Access.FETCH, Access.FETCH))
-    return Run((*ops, Touch(last, _random_page(rng))))
+    return L2Run((*ops, Touch(last, _random_page(rng))))
 
 
 def _random_control(rng: random.Random, *, ept: bool) -> Control:

@@ -25,8 +25,8 @@ from kvmodel.question.program import (
     Flush,
     Invept,
     Invvpid,
+    L2Run,
     ProgramVector,
-    Run,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -37,7 +37,7 @@ from kvmodel.question.program import (
 from kvmodel.question.vector import Evmcs, Machine
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.program import USES, invvpid
-from kvmodel.sdm.program_tables import Tables, entry_bits, offset_of, reached
+from kvmodel.sdm.program_tables import ProgramTables, entry_bits, offset_of, reached
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
 
 # Where the probe's things lie in this model; any address does that keeps what is 2 MiB apart so.
@@ -77,7 +77,7 @@ def _target(name: str) -> int:
             return _TABLE[name]
 
 
-def _memory(tables: Tables) -> dict[int, int]:
+def _memory(tables: ProgramTables) -> dict[int, int]:
     """EPT12 as every program finds it."""
     memory = {
         _entry_address(name): bits | _target(leads)
@@ -104,11 +104,11 @@ class _Program:
 
     def __init__(self, guest: Guest, vector: ProgramVector) -> None:
         self.guest = guest
-        self.tables = Tables(guest.cpu, vector)
+        self.tables = ProgramTables(guest.cpu, vector)
         self.exits = 0
         self.vmcs = 0
 
-    def step(self, made: SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Run) -> Iterator[Outcome]:
+    def step(self, made: SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | L2Run) -> Iterator[Outcome]:
         """The answers of one step."""
         vcpu, tables = self.guest.vcpu, self.tables
         if vcpu.steps is not None:
@@ -130,7 +130,7 @@ class _Program:
                 yield self._invept(made)
             case Invvpid():
                 yield invvpid(tables, made).outcome
-            case Run():
+            case L2Run():
                 yield from self._run(made)
 
     def _eptp(self, root: str) -> int:
@@ -145,7 +145,7 @@ class _Program:
             self.tables.forget(root)
         return DONE
 
-    def _run(self, run: Run) -> Iterator[Outcome]:
+    def _run(self, run: L2Run) -> Iterator[Outcome]:
         """A VM entry, and the accesses until L2 exits."""
         tables = self.tables
         left = answers_of(run)

@@ -211,7 +211,7 @@ Op: TypeAlias = Touch | Toggle | Flush | SetGuest
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class L2Run:
     """A VM entry and what L2 does until it exits, at the latest by the VMCALL behind its last part."""
 
     ops: tuple[Op, ...]
@@ -225,7 +225,7 @@ class Run:
         return tuple(op for op in self.ops if isinstance(op, Touch))
 
 
-Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Run
+Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | L2Run
 
 CONTROLS: Final = {  # name: the values that it may have, the one at the start
     "mbec": ((0, 1), 0),
@@ -319,7 +319,7 @@ HELP: Final = (
 
 def answers_of(made: Step) -> int:
     """How many answers a step has: one an access of L2, one of an invalidation."""
-    return len(made.touches) if isinstance(made, Run) else int(isinstance(made, Invept | Invvpid))
+    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid))
 
 
 def _op(text: str) -> Op:
@@ -340,7 +340,7 @@ def step(text: str) -> Step:
     for op in ops:
         if isinstance(op, SetGuest) and not op.by_l2:
             raise VectorError(f"{text!r}: L1's write {op} is a step of its own; L2's own write is pte.{op.page}=...")
-    made = Run(ops)
+    made = L2Run(ops)
     if not made.touches:
         raise VectorError(f"{text!r}: L2 accesses nothing; add read, write, rmw or fetch of a page")
     if len(ops) > MAX_OPS:
@@ -369,7 +369,7 @@ class ProgramVector:
         for made in self.steps:
             if isinstance(made, Control) and made.name == "cpl":
                 cpl = made.value
-            if isinstance(made, Run) and cpl == 3 and any(not isinstance(op, Touch) for op in made.ops):
+            if isinstance(made, L2Run) and cpl == 3 and any(not isinstance(op, Touch) for op in made.ops):
                 raise VectorError(f"{str(made)!r}: at CPL 3 L2 can only access pages; write cpl=0 before it")
             self._fits(made)
 
@@ -378,7 +378,7 @@ class ProgramVector:
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT12")
         if not self.ept and isinstance(made, Control) and made.name in ("mbec", "ad", "root"):
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT pointer, nor its controls")
-        for op in made.ops if isinstance(made, Run) else (made,):
+        for op in made.ops if isinstance(made, L2Run) else (made,):
             if isinstance(op, SetGuest) and op.present and (op.target[0] in "pq") is self.ept:
                 where = "L2's pages, as in g.a3=b5" if self.ept else "L1's pages, as in g.a3=p5"
                 raise VectorError(f"{str(op)!r}: the guest's entries lead to {where}")
@@ -403,11 +403,11 @@ class ProgramVector:
         for at in reversed(range(len(self.steps))):
             before, made, behind = self.steps[:at], self.steps[at], self.steps[at + 1 :]
             yield from _sound((*before, *behind), self)
-            if isinstance(made, Run):
+            if isinstance(made, L2Run):
                 for part in reversed(range(len(made.ops))):
                     ops = made.ops[:part] + made.ops[part + 1 :]
                     if any(isinstance(op, Touch) for op in ops):
-                        yield from _sound((*before, Run(ops), *behind), self)
+                        yield from _sound((*before, L2Run(ops), *behind), self)
 
     @cached_property
     def id(self) -> str:

@@ -18,8 +18,8 @@ from kvmodel.question.program import (
     Flush,
     Invept,
     Invvpid,
+    L2Run,
     ProgramVector,
-    Run,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -29,7 +29,7 @@ from kvmodel.question.program import (
 from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging
 from kvmodel.sdm.access import Linear, Use
-from kvmodel.sdm.program_tables import Mapping, Tables, offset_of, page_number, reached
+from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
 from kvmodel.sdm.rules import RULES
 
 INVALID_OPERAND: Final = 28  # VM-instruction error: invalid operand to INVEPT/INVVPID (SDM 31.4)
@@ -54,7 +54,7 @@ def _reached(name: str, rule: str) -> Allowed:
     return _allowed(reached(page_number(name)), rule)
 
 
-def _translated(m: Tables, touch: Touch, gla: Place, mapping: Mapping, linear: Linear) -> Iterator[Allowed]:
+def _translated(m: ProgramTables, touch: Touch, gla: Place, mapping: Mapping, linear: Linear) -> Iterator[Allowed]:
     """What EPT makes of an access that the guest's own tables let through."""
     window, number = mapping.leads[0], int(mapping.leads[1])
     gpa = Place(mapping.leads, gla.offset)
@@ -71,7 +71,7 @@ def _translated(m: Tables, touch: Touch, gla: Place, mapping: Mapping, linear: L
         yield _allowed(found.outcome, "cached-translation") if stale else found
 
 
-def _met(m: Tables, touch: Touch, gla: Place, mode: guest_paging.Mode, mapping: Mapping) -> list[Allowed]:
+def _met(m: ProgramTables, touch: Touch, gla: Place, mode: guest_paging.Mode, mapping: Mapping) -> list[Allowed]:
     """What an access comes to by one state of the guest's tables and mode, and every walk of EPT behind it."""
     entries, use = (mapping.upper, mapping.perm), USES[touch.access]
     fault = guest_paging.fault_of(mode, entries, use, present=mapping.present)
@@ -83,7 +83,7 @@ def _met(m: Tables, touch: Touch, gla: Place, mode: guest_paging.Mode, mapping: 
     return list(_translated(m, touch, gla, mapping, guest_paging.linear(mode, entries)))
 
 
-def _answers(m: Tables, touch: Touch, place: int) -> list[Allowed]:
+def _answers(m: ProgramTables, touch: Touch, place: int) -> list[Allowed]:
     """Every answer to an access of L2, that of a CPU which caches nothing first."""
     found: dict[Outcome, Allowed] = {}
     gla = Place(touch.page, offset_of(touch.access, place))
@@ -94,7 +94,7 @@ def _answers(m: Tables, touch: Touch, place: int) -> list[Allowed]:
     return list(found.values())
 
 
-def _saw(m: Tables, touch: Touch, outcome: Outcome) -> None:
+def _saw(m: ProgramTables, touch: Touch, outcome: Outcome) -> None:
     """Takes away what the CPU cannot hold any more after ``outcome``."""
     if outcome.kind is Kind.VIOLATION and outcome.gpa is not None:
         m.forget(m.root, outcome.gpa.base)
@@ -103,7 +103,7 @@ def _saw(m: Tables, touch: Touch, outcome: Outcome) -> None:
         m.tlb().uppers.clear()
 
 
-def _run(m: Tables, run: Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
+def _run(m: ProgramTables, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
     refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, ad=bool(m.controls["ad"]))
     if refused:
@@ -125,7 +125,7 @@ def _run(m: Tables, run: Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
                 m.set_guest(op)
 
 
-def _invept(m: Tables, made: Invept) -> Allowed:
+def _invept(m: ProgramTables, made: Invept) -> Allowed:
     """INVEPT (SDM, volume 3, chapter 31): an unknown type or an EPT pointer that a VM entry refuses is VMfail."""
     kind = made.type
     refused = made.bad or (m.controls["ad"] and not m.cpu.ept_ad)
@@ -136,7 +136,7 @@ def _invept(m: Tables, made: Invept) -> Allowed:
     return DONE
 
 
-def invvpid(m: Tables, made: Invvpid) -> Allowed:
+def invvpid(m: ProgramTables, made: Invvpid) -> Allowed:
     """INVVPID: the types, a VPID of 0 but for all contexts, the descriptor's reserved bits, a canonical address."""
     kind = made.type
     bad = kind not in (0, 1, 2, 3) or made.bad == "reserved" or (kind != 2 and made.vpid == 0)
@@ -201,7 +201,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     """
     if (why := aside(cpu, vector)) is not None:
         return why
-    m, row = Tables(cpu, vector), _Row(seen)
+    m, row = ProgramTables(cpu, vector), _Row(seen)
     for made in vector.steps:
         match made:
             case Control():
@@ -216,14 +216,14 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
                 answer = [_invept(m, made) if isinstance(made, Invept) else invvpid(m, made)]
                 if row.take(answer) is None:
                     return row.rows(answer)
-            case Run():
+            case L2Run():
                 missed = _whole_run(m, made, row)
                 if missed is not None:
                     return row.rows(missed)
     return (_row(row.taken),)
 
 
-def _whole_run(m: Tables, run: Run, row: _Row) -> list[Allowed] | None:
+def _whole_run(m: ProgramTables, run: L2Run, row: _Row) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
     left = len(run.touches)
     for touch, allowed in _run(m, run):

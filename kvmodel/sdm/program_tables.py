@@ -58,7 +58,7 @@ def entry_bits(made: SetEntry) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CachedWalk:
     """A walk as far as it came: (level, 64-bit entry) of each entry used, and where the last one leads."""
 
     window: str
@@ -107,7 +107,7 @@ class Mapping:
 
 
 @dataclass
-class Held:
+class CachedLinear:
     """What a CPU may have cached of the guest's tables under one VPID and EPT table, and by which EFER.NXE."""
 
     uppers: dict[str, set[GuestPerm]] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Held:
     nxe: set[bool] = field(default_factory=set)
 
 
-class Tables:
+class ProgramTables:
     """L1's tables, the guest's, the controls, and what the CPU may have cached."""
 
     def __init__(self, cpu: Cpu, vector: ProgramVector) -> None:
@@ -127,8 +127,8 @@ class Tables:
         }
         self.guest_upper = dict.fromkeys(WINDOWS, UWX)
         self.controls = {name: start for name, (_, start) in CONTROLS.items()}
-        self.cached: dict[str, set[Part]] = {"r0": set(), "r1": set()}
-        self.linear: dict[tuple[int, str], Held] = {}
+        self.cached: dict[str, set[CachedWalk]] = {"r0": set(), "r1": set()}
+        self.linear: dict[tuple[int, str], CachedLinear] = {}
 
     # --- EPT ---
 
@@ -140,19 +140,19 @@ class Tables:
     def mbec(self) -> bool:
         return bool(self.controls["mbec"])
 
-    def _start(self, window: str) -> Part:
+    def _start(self, window: str) -> CachedWalk:
         if window == "c":
-            return Part(window, None, (), self.root, self.mbec)
-        return Part(window, None, ((4, _NONLEAF),), FIRST[self.root], self.mbec)
+            return CachedWalk(window, None, (), self.root, self.mbec)
+        return CachedWalk(window, None, ((4, _NONLEAF),), FIRST[self.root], self.mbec)
 
-    def _longer(self, part: Part, page: int) -> Part | None:
+    def _longer(self, part: CachedWalk, page: int) -> CachedWalk | None:
         """``part`` and the entry behind it as it is now; None where that ends the walk without a translation."""
         level = 5 - len(part.entries) - 1
         bits, leads = self.entries[entry_name(part.leads, part.window, page)]
         if not ept.is_present(bits, mbec=self.mbec) or ept.misconfiguration(self.cpu, bits, level, mbec=self.mbec):
             return None
         own = page if level == 1 else None
-        return Part(part.window, own, (*part.entries, (level, bits)), leads, self.mbec)
+        return CachedWalk(part.window, own, (*part.entries, (level, bits)), leads, self.mbec)
 
     def remember_walks(self) -> None:
         """Adds whatever a walk on the current EPT table may leave in the CPU now."""
@@ -176,7 +176,7 @@ class Tables:
                 for mbec in {self.mbec, part.mbec}:
                     yield entries, leads, mbec, True
 
-    def _to_the_end(self, part: Part, page: int) -> tuple[tuple[tuple[int, int], ...], str]:
+    def _to_the_end(self, part: CachedWalk, page: int) -> tuple[tuple[tuple[int, int], ...], str]:
         entries, leads = part.entries, part.leads
         while leads[0] not in "pqgn":
             bits, leads = self.entries[entry_name(leads, part.window, page)]
@@ -214,9 +214,9 @@ class Tables:
             held.pages.clear()
             held.nxe.clear()
 
-    def tlb(self) -> Held:
+    def tlb(self) -> CachedLinear:
         """What the CPU may hold of the guest's tables under the current VPID."""
-        return self.linear.setdefault((self.controls["vpid"], self.root if self.with_ept else ""), Held())
+        return self.linear.setdefault((self.controls["vpid"], self.root if self.with_ept else ""), CachedLinear())
 
     def enter(self) -> None:
         """A VM entry: without a VPID nothing of the guest's tables outlives it."""

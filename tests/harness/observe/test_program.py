@@ -10,7 +10,7 @@ from harness import protocol
 from harness.observe.batch import pack, unpack
 from harness.observe.program import assemble, guest_linear, guest_physical, outcome_of, records
 from kvmodel.question.outcome import Kind, Outcome, Place
-from kvmodel.question.program import Run, program
+from kvmodel.question.program import L2Run, program
 from kvmodel.sdm.program_tables import reached
 
 C = protocol.CONSTANTS
@@ -33,9 +33,9 @@ class Row:
     upper_after: int = 0
 
 
-def run_of(text: str) -> Run:
+def run_of(text: str) -> L2Run:
     made = program(text).steps[-1]
-    assert isinstance(made, Run)
+    assert isinstance(made, L2Run)
     return made
 
 

@@ -8,8 +8,8 @@ from harness.questions import core
 from kvmodel.question.program import (
     Control,
     Invept,
+    L2Run,
     ProgramVector,
-    Run,
     SetEntry,
     Touch,
     answers_of,
@@ -34,7 +34,7 @@ def test_the_steps_are_what_they_say() -> None:
         SetEntry("m0", "t1", Perm.parse("r-x-")),
         Invept(1, "r0"),
         Control("cpl", 3),
-        Run((Touch(Access.READ, "a3"), Touch(Access.FETCH, "b0"))),
+        L2Run((Touch(Access.READ, "a3"), Touch(Access.FETCH, "b0"))),
     )
     assert vector.outcomes == 3
     assert [answers_of(step) for step in vector.steps] == [0, 0, 1, 0, 2]
