@@ -48,7 +48,7 @@ _NOWHERE: Final = 0xFF
 Fields = dict[str, int | tuple[int, ...]]
 
 
-class Observed(Protocol):
+class StepRecord(Protocol):
     """What of an observation record a program's outcome is made of."""
 
     @property
@@ -304,7 +304,7 @@ def _byte(packed: int, place: int) -> Outcome:
     return reached(number)
 
 
-def _completed(run: L2Run, o: Observed, parts: int) -> Iterator[Outcome]:
+def _completed(run: L2Run, o: StepRecord, parts: int) -> Iterator[Outcome]:
     """The accesses among the first ``parts`` parts of a run, all of which completed."""
     for place, op in enumerate(run.ops[:parts]):
         if isinstance(op, Touch):
@@ -333,7 +333,7 @@ def _physical(address: int) -> Place:
     return Place("l2", address)
 
 
-def _ended(o: Observed) -> Outcome:
+def _ended(o: StepRecord) -> Outcome:
     """What ended a run before its VMCALL."""
     match o.verdict:
         case 3:
@@ -357,7 +357,7 @@ def _ended(o: Observed) -> Outcome:
             return Outcome(Kind.EXIT, o.qualification, number=reason)
 
 
-def _part(run: L2Run, o: Observed) -> int | None:
+def _part(run: L2Run, o: StepRecord) -> int | None:
     """The part of a run in which it ended; None where L2 was nowhere in it."""
     if o.verdict in (4, 5):
         return 0
@@ -369,7 +369,7 @@ def _part(run: L2Run, o: Observed) -> int | None:
     return None
 
 
-def _of_run(run: L2Run, o: Observed) -> list[Outcome]:
+def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     """An outcome an access."""
     if o.verdict == 1:
         return list(_completed(run, o, len(run.ops)))
@@ -380,9 +380,9 @@ def _of_run(run: L2Run, o: Observed) -> list[Outcome]:
     return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
 
 
-def outcome_of(vector: ProgramVector, observations: Sequence[Observed], death: Outcome | None = None) -> Outcome:
+def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death: Outcome | None = None) -> Outcome:
     """What the program's records observed; with ``death`` those before the one at which L1 died of it."""
-    told: list[tuple[Step, Observed]] = []
+    told: list[tuple[Step, StepRecord]] = []
     rows = list(observations)
     at = 1 + vector.ept
     for made in vector.steps:
