@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.results import Journal, RunSeries, of_series, rows
 from harness.run import (
     Bench,
     Done,
+    Earlier,
     Options,
     Voices,
     costs,
@@ -37,7 +39,7 @@ from harness.run import bare as silicon
 from kvmodel.question.ids import short
 
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
-SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level")  # the options that select
+SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level", "fresh")  # the options that select
 
 EXAMPLES = """\
 examples:
@@ -72,6 +74,12 @@ def add_parser(commands: Any) -> None:
         "--every-level",
         action="store_true",
         help="ask every level in full, also one whose modules are a lower level's machine code (default: a spread)",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="ask all, also what an earlier run of the journal answered where kernel, modules, emulator and all else "
+        "that the answer rests on were the same (default: take it, and ask a sample again)",
     )
     parser.add_argument("--no-mirror", action="store_true", help="contract and observation only")
     parser.add_argument(
@@ -241,6 +249,7 @@ def run(args: argparse.Namespace) -> int:
             run_number = journal.begin(sys.argv, made)
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
             options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
+        _take_earlier(options, works, journal, run_number, bench, args.fresh)
         table = Table(works, journal, run_number, args.json)
         began = time.monotonic()
         status = "interrupted"
@@ -282,6 +291,23 @@ def run(args: argparse.Namespace) -> int:
                     journal, run_number, found, bench, lambda text: print(text, file=sys.stderr)
                 )
         return _close(Run.open(journal, run_number), args, seconds)
+
+
+def _take_earlier(
+    options: Options, works: list[Work], journal: Journal, run_number: int, bench: Bench, fresh: bool
+) -> None:
+    """Let the run take what earlier ones answered, unless it asks afresh; say why where it cannot."""
+    if (basis := bench.basis()) is None:
+        return
+    options.basis = basis.text
+    if fresh:
+        return
+    earlier = Earlier(journal, run_number, basis.text)
+    with PROGRESS.task("earlier answers"):
+        options.known = earlier.known(works)
+    for parts, levels in earlier.otherwise(w for w in works if w.load not in options.known).items():
+        asked = f"level {facts.ranges(levels)} is asked anew"
+        PROGRESS.say(f"{asked}: since the last run of it there is another {', '.join(parts)}")
 
 
 def _bare(args: argparse.Namespace) -> int:
@@ -339,6 +365,13 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
             print(f"{total.taken} of the answers are taken from a lower level that is the same machine code")
         if total.not_mirrored:
             print(f"{total.not_mirrored} answers were held against the manual alone, in whole or in part: not mirrored")
+        if asked.earlier:
+            print(
+                f"{total.earlier} of the answers are taken from run {facts.ranges(asked.earlier)}, where all that they "
+                f"rest on was the same; {total.again} were asked again, {total.not_reproduced} of them came out "
+                "otherwise (--fresh asks all)"
+            )
+        print("".join(_unsteady(asked)), end="")
         print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
         for cell, one in asked.event_drift:
             print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
@@ -352,4 +385,13 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
             print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
         hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
         print(f"run {asked.number} in {asked.journal.path}{hint}")
-    return 3 if total.drift or total.event_drift else 1 if total.findings or claims else 0
+    return 3 if total.drift or total.event_drift else 1 if total.findings or claims or total.not_reproduced else 0
+
+
+def _unsteady(asked: Run) -> Iterator[str]:
+    """Lines on the answers that a run before did not have, ready to print."""
+    for cell, one in asked.not_reproduced:
+        yield (
+            f"NOT REPRODUCIBLE: level {cell.level}, parameter {cell.param}: {one.vector}\n"
+            f"     run {one.run} saw {one.before}, this run {one.now}; nothing that it rests on has changed\n"
+        )

@@ -22,6 +22,7 @@ from harness.results import (
     Journal,
     Judged,
     Mark,
+    NotReproduced,
     Recorded,
     Row,
     RunInfo,
@@ -97,6 +98,16 @@ class Run:
         return list(rows.event_drift(self.cells))
 
     @cached_property
+    def not_reproduced(self) -> list[tuple[CellKey, NotReproduced]]:
+        """The vectors that an earlier run answered otherwise."""
+        return [(key, one) for key, recorded in self.cells.items() for one in recorded.not_reproduced]
+
+    @cached_property
+    def earlier(self) -> list[int]:
+        """The runs of which answers were taken."""
+        return sorted({number for recorded in self.cells.values() for number in recorded.earlier})
+
+    @cached_property
     def under(self) -> Under:
         """The CPU under KVM."""
         return cpus.of_run(self.info.provenance)
@@ -150,6 +161,12 @@ class Run:
             "errata": [finding_json(f) for f in self.errata],
             **rows.aside_json(self.journal, self.number, self.host),
             "totals": total,
+            "earlier_runs": self.earlier,
+            "not_reproduced": [
+                {"level": key.level, "param": key.param, "vector": one.vector, "run": one.run}
+                | {"before": str(one.before), "now": str(one.now)}
+                for key, one in self.not_reproduced
+            ],
         }
 
 

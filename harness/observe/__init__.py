@@ -3,10 +3,20 @@
 from harness.observe import bare, batch, client, cut, livelock, matching, qemu, warns
 from harness.observe.batch import Observation, pack
 from harness.observe.cut import Traced
-from harness.observe.l1 import Seen, qemu_facts, virtual_cpu
+from harness.observe.l1 import Seen, hurried, qemu_facts, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
-from harness.observe.session import FIRST_FETCH, Deadly, Session, cannot_run, module_options, sampled, spared_outcome
+from harness.observe.session import (
+    FIRST_FETCH,
+    Deadly,
+    Session,
+    always_asked,
+    cannot_run,
+    module_options,
+    sampled,
+    spared_beside,
+    spared_outcome,
+)
 
 __all__ = [
     "FIRST_FETCH",
@@ -16,12 +26,14 @@ __all__ = [
     "Seen",
     "Session",
     "Traced",
+    "always_asked",
     "arguments",
     "bare",
     "batch",
     "cannot_run",
     "client",
     "cut",
+    "hurried",
     "livelock",
     "matching",
     "module_options",
@@ -29,6 +41,7 @@ __all__ = [
     "qemu",
     "qemu_facts",
     "sampled",
+    "spared_beside",
     "spared_outcome",
     "virtual_cpu",
     "warns",

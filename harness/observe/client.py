@@ -15,6 +15,7 @@ from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
 
 PATH: Final = "/tmp/kvmclient"
 BAD_USAGE: Final = 2  # its exit status for a request that it does not know
+NOT_BACK: Final = "the vCPU did not come back, and KVM counts no spurious faults"
 REFUSED: Final = 64  # the bit of a UserMsrVector's answer where its refused writes begin
 
 ClientQuestion = ClientVector | ClientSequence | UserMsrVector
@@ -54,7 +55,7 @@ def _stopped(line: dict[str, Any], step: int) -> Outcome:
         case "timeout":
             if line["spurious"] >= LIVELOCK_EXITS:
                 return Outcome(Kind.LIVELOCK, number=step)
-            note = "the vCPU did not come back, and KVM counts no spurious faults"
+            note = NOT_BACK
         case "errno":
             note = f"KVM_RUN failed with errno {line['errno']}"
         case "warning":

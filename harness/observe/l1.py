@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
-from harness.observe import cut, livelock, program, tracepoints, warns
+from harness.observe import client, cut, livelock, program, tracepoints, warns
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
@@ -28,7 +28,10 @@ SILENCE: Final = 20.0  # seconds of wall time in which L1 has to come one vector
 BATCH_DEADLINE: Final = 600.0  # seconds of wall time for a whole batch
 SLOW_DEADLINE: Final = 400  # microseconds of guest time, on a CPU model with slower exits
 LONG_DEADLINE: Final = 3000  # microseconds of guest time, where the probe's default may have been too short
+NO_LIVELOCK: Final = "L1's timer ran out, and KVM's trace shows no livelock"
 L1_DEATHS: Final = 32  # after that many the rest of a batch is blocked
+
+_HURRIED: Final = frozenset((*(end.value for end in (End.HANG, End.DEADLINE, End.DIED)), NO_LIVELOCK, client.NOT_BACK))
 
 
 @dataclass(slots=True)
@@ -39,6 +42,12 @@ class Seen:
     cpu: Cpu | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     traced: list[cut.Traced] = field(default_factory=list)
+
+
+def hurried(outcome: Outcome) -> bool:
+    """Whether wall time had a part in an outcome: on a machine that has less to do it may be another one."""
+    turns = outcome.turns or (outcome,)
+    return any(turn.kind is Kind.HOST and turn.note in _HURRIED for turn in turns)
 
 
 def virtual_cpu(header: guest.Header) -> Cpu:
@@ -170,7 +179,7 @@ class L1:
             self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
             chosen = self._sample([i for i in suspects if self._loops(i, self._again[i])])
             for i in set(chosen) - self._looping(qemu, chosen):
-                self._died[i] = "L1's timer ran out, and KVM's trace shows no livelock"
+                self._died[i] = NO_LIVELOCK
 
     def _loops(self, i: int, observations: Sequence[guest.Observation]) -> bool:
         outcome = self._outcome(i, observations)

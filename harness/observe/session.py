@@ -7,6 +7,7 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,11 @@ def _plain(machine: Machine) -> bool:
     return machine.env.name == PLAIN and machine.execonly_offered and not machine.evmcs_offered
 
 
+def _sample(machine: Machine) -> int:
+    """How many vectors of a class that kills L1 are run."""
+    return SAMPLE if _plain(machine) else 1
+
+
 def _unheard(count: int, why: str) -> Seen:
     """A batch of which nothing was heard."""
     first = why.splitlines()[0]
@@ -205,11 +211,31 @@ def spared_outcome(name: str) -> Outcome:
     return Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({name})")
 
 
+def always_asked(machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Iterable[Vector]) -> set[str]:
+    """The ids of those of ``vectors`` that ``Session.ask_l1`` would trace: no earlier answer says what it showed."""
+    ids = {v.id for v in traced}
+    if not ids:
+        return set()
+    asked = [vectors[i] for i in sampled(machine, vectors, deadly, ids)[0]]
+    return {asked[i].id for i in _marks(asked, deadly, ids)}
+
+
+def spared_beside(
+    machine: Machine, unknown: Iterable[Vector], died: Iterable[Vector], deadly: Deadly | None
+) -> dict[str, str]:
+    """Of the vectors ``unknown`` those that are not run, with their class: of its sample L1 has ``died`` before."""
+    if deadly is None:
+        return {}
+    met = Counter(filter(None, map(deadly, died)))
+    named = ((vector.id, deadly(vector)) for vector in unknown)
+    return {name: kind for name, kind in named if kind is not None and met[kind] >= _sample(machine)}
+
+
 def sampled(
     machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Set[str] = frozenset()
 ) -> tuple[list[int], dict[int, str]]:
     """Indices to run, traced first, then harmless, last a sample of each class; the indices spared with their class."""
-    sample = SAMPLE if _plain(machine) else 1
+    sample = _sample(machine)
     classes: dict[str, list[int]] = {}
     order: list[int] = []
     for i, vector in enumerate(vectors):

@@ -3,6 +3,7 @@
 from harness.questions import core, parameters, selection
 from harness.questions.core import SWX
 from harness.questions.loads import (
+    ASKED_BEFORE,
     PARAM_FROM,
     PLAIN,
     RULES,
@@ -20,6 +21,7 @@ from harness.questions.parameters import Setting
 from harness.questions.selection import PARAM_VALUES
 
 __all__ = [
+    "ASKED_BEFORE",
     "PARAM_FROM",
     "PARAM_VALUES",
     "PLAIN",

@@ -22,9 +22,12 @@ PLAIN = "std"  # the environment without special settings
 SPREAD = 8  # of a level whose machine code is a lower level's, one vector of so many is asked
 
 SAME_CODE = "same-code"
+ASKED_BEFORE = "asked-before"
 RULES = {
     SAME_CODE: "the level's modules are a lower level's, machine code and data: a spread of the plain machine's "
     "vectors is asked, the others have that level's answer",
+    ASKED_BEFORE: "an earlier run asked it where all that the answer rests on was the same: the answer is that run's, "
+    "judged anew; a sample is asked again",
     "same-value": "the parameter left unset has the value that another run of this level gives it by name",
     "never-offered": "KVM does not offer L1 the control: setting it is one refused entry, asked once",
     "not-advertised": "KVM does not offer L1 the control: QEMU without vmx-mbec makes the same virtual CPU",

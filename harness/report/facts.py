@@ -20,6 +20,7 @@ from harness.results import (
     Cell,
     Journal,
     Mark,
+    NotReproduced,
     Row,
     RunInfo,
     Said,
@@ -91,6 +92,15 @@ class Report:
     machines: list[tuple[str, list[str]]]  # what the run found out about its guests: name, distinct values
     drifts: list[tuple[Cell, str, str, str]] = field(default_factory=list)  # a few: cell, vector, mirror, seen
     has_baseline: bool = False
+    unsteady: list[tuple[Cell, NotReproduced]] = field(default_factory=list)  # answers that an earlier run had not
+
+    def unsteady_at(self, cell: Cell) -> list[str]:
+        """The function gives a line for each vector of ``cell`` that an earlier run answered otherwise."""
+        return [
+            f"{one.vector}: run {one.run} saw {one.before}, this run {one.now}"
+            for at, one in self.unsteady
+            if at == cell
+        ]
 
     @property
     def number(self) -> int:
@@ -151,9 +161,13 @@ class Report:
     @property
     def answered(self) -> str:
         """The text says how many answers the run has, and where they are from if not all are of their own level."""
-        taken = self.totals.taken
-        rest = f", {taken:,} of them a lower level's with the same machine code" if taken else ""
-        return f"{self.totals.vectors:,} answers{rest}"
+        total = self.totals
+        words = [f"{total.vectors:,} answers"]
+        if total.taken:
+            words.append(f"{total.taken:,} of them a lower level's with the same machine code")
+        if total.earlier:
+            words.append(f"{total.earlier:,} of them an earlier run's, all else the same")
+        return ", ".join(words)
 
     @property
     def new_findings(self) -> list[FindingView]:
@@ -176,6 +190,8 @@ class Report:
             words.append("no mirror was asked")
         elif not self.foreseen:
             words.append(f"{drift} answers differ from the mirror (drift)" if drift else "no drift")
+        if self.totals.not_reproduced:
+            words.append(f"{plural(self.totals.not_reproduced, 'answer')} not reproducible")
         new, known = len(self.new_findings), len(self.findings) - len(self.new_findings)
         words.append(f"{plural(new, 'new finding' if self.has_baseline else 'finding')}")
         if known:
@@ -199,6 +215,8 @@ class Report:
             hurdles.append("no vector ran")
         if self.totals.drift:
             hurdles.append(f"{self.totals.drift} answers differ from the mirror")
+        if self.totals.not_reproduced:
+            hurdles.append(f"{plural(self.totals.not_reproduced, 'answer')} not reproducible")
         if self.findings:
             hurdles.append(plural(len(self.findings), "finding"))
         if self.broken_claims:
@@ -283,6 +301,7 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         machines=_machines(told),
         drifts=_some_drift(run),
         has_baseline=baseline is not None,
+        unsteady=[(key.cell, one) for key, one in run.not_reproduced],
     )
     if baseline is not None:
         for entry, view in zip(body["findings"], views, strict=True):

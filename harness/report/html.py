@@ -34,6 +34,8 @@ ROW_TITLES: Final = (
     ("not asked again", "collapsed"),
     ("of a lower level", "taken"),
     ("not mirrored", "not_mirrored"),
+    ("of an earlier run", "earlier"),
+    ("not reproducible", "not_reproduced"),
     ("seconds", "seconds"),
 )
 
@@ -97,7 +99,8 @@ def render(report: Report, grid: Grid) -> str:
     source = resources.files("harness.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
     used = {name for kinds in grid.kinds.values() for name in kinds}
-    bad = report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete"
+    unsure = report.totals.drift or report.unsteady
+    bad = unsure or report.new_findings or report.broken_claims or report.status != "complete"
     tone, symbol = ("bad", "✗") if bad else ("warn", "!") if report.findings else ("good", "✓")
     took = "running" if report.seconds is None else duration(report.seconds)
     totals = report.totals

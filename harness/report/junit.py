@@ -80,6 +80,10 @@ def _suite(report: Report, cell: Cell, groups: dict[str, CaseGroup]) -> ElementT
     for name, group in groups.items():
         case = _case(suite, f"kvmirror.level{level}.param_{param}", name)
         _judge(report, cell, case, group)
+    if told := report.unsteady_at(cell):
+        case = _case(suite, f"kvmirror.level{level}.param_{param}", "reproducible")
+        message = f"{len(told)} answered otherwise than in an earlier run, all else the same"
+        ElementTree.SubElement(case, "error", _attributes(type="not reproducible", message=message)).text = _text(told)
     seconds = sum(r.seconds for r in report.rows if (r.level, r.param) == cell)
     return _finish(suite, f"level {level}, parameter {param}", seconds, report.begun)
 

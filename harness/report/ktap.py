@@ -20,14 +20,17 @@ def render(report: Report, groups: dict[Cell, dict[str, CaseGroup]]) -> str:
         lines += _claims(claims)
     for number, ((level, param), found) in enumerate(groups.items(), 1 + bool(claims)):
         title = f"level {level} parameter {param}"
-        lines += ["  KTAP version 1", f"  # Subtest: {title}", f"  1..{len(found)}"]
-        good = True
+        unsteady = report.unsteady_at((level, param))
+        lines += ["  KTAP version 1", f"  # Subtest: {title}", f"  1..{len(found) + bool(unsteady)}"]
+        good = not unsteady
         for n, (name, group) in enumerate(found.items(), 1):
             ok = not (group.drift or group.new)
             good = good and ok
             lines += [f"  # {line}" for line in _diagnostics(report, group)]
             skip = f" # SKIP {ktap(group.skipped)}" if group.skipped else ""
             lines.append(f"  {'ok' if ok else 'not ok'} {n} {ktap(name)}{skip}")
+        lines += [f"  # {ktap(line)}" for line in unsteady]
+        lines += [f"  not ok {len(found) + 1} reproducible"] if unsteady else []
         lines.append(f"{'ok' if good else 'not ok'} {number} {title}")
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,8 @@ MOST = 20  # findings that are written out
 
 def render(report: Report) -> str:
     """The function gives the text."""
-    good = not (report.totals.drift or report.new_findings or report.broken_claims or report.status != "complete")
+    bad = report.totals.drift or report.unsteady or report.new_findings or report.broken_claims
+    good = not bad and report.status == "complete"
     took = "" if report.seconds is None else f" in {duration(report.seconds)}"
     lines = [
         f"## kvmirror: {'foreseen, nothing ran' if report.foreseen else 'pass' if good else 'look at this'}",
@@ -35,6 +36,13 @@ def render(report: Report) -> str:
         lines += ["| level | parameter | vector | mirror | seen |", "|--:|---|---|---|---|"]
         for (level, param), vector, mirror, seen in report.drifts[:10]:
             lines.append(f"| {level} | {param} | {code(vector)} | {markdown(mirror)} | {markdown(seen)} |")
+        lines.append("")
+    if report.unsteady:
+        lines += ["### Not reproducible", "", "| level | parameter | vector | earlier run | its answer | this run |"]
+        lines.append("|--:|---|---|--:|---|---|")
+        for (level, param), one in report.unsteady:
+            answers = f"{markdown(str(one.before))} | {markdown(str(one.now))}"
+            lines.append(f"| {level} | {param} | {code(one.vector)} | {one.run} | {answers} |")
         lines.append("")
     lines += ["### Series", "", "| patch | subject | applies | builds | changes | findings first seen | drift |"]
     lines.append("|--:|---|---|---|--:|---|--:|")

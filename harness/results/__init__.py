@@ -1,10 +1,10 @@
 """What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
 from harness.results import cpus, journal, of_series, rows
-from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged
+from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, NotReproduced
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
-from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo
+from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo, Sighting
 from harness.results.of_series import RunSeries
 from harness.results.rows import Row, asked_at, below, cell_order
 from harness.results.said import Said
@@ -24,11 +24,13 @@ __all__ = [
     "Journal",
     "Judged",
     "Mark",
+    "NotReproduced",
     "Recorded",
     "Row",
     "RunInfo",
     "RunSeries",
     "Said",
+    "Sighting",
     "Under",
     "Verdict",
     "asked_at",

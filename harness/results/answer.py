@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from harness.results.coding import outcome_json, outcome_of
 from harness.results.verdict import Contract, Verdict
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.vector import Vector
@@ -64,3 +65,27 @@ class Judged:
     def from_json(cls, body: Mapping[str, Any]) -> Judged:
         """The inverse of ``as_json``."""
         return cls(**{**body, "warns": tuple(body.get("warns", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class NotReproduced:
+    """A vector that was answered otherwise than in an earlier ``run``, all else the same."""
+
+    vector: str
+    run: int
+    before: Outcome
+    now: Outcome
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "vector": self.vector,
+            "run": self.run,
+            "before": outcome_json(self.before),
+            "now": outcome_json(self.now),
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> NotReproduced:
+        """The inverse of ``as_json``."""
+        return cls(body["vector"], body["run"], outcome_of(body["before"]), outcome_of(body["now"]))

@@ -3,6 +3,9 @@
 One row per (run, level, parameter, host, vector): the three answers and the marks of their comparison.
 Vectors, outcomes and rules are stored once and referred to by number; an outcome's row is its JSON.
 A cell (level, parameter, machine) is committed whole, so that an interrupted run loses at most the cell it was in.
+With a cell stands its basis, a text that names all that its answers rest on: a later run takes answers of the same one.
+
+Version 2 brought the basis. A journal of version 1 is read as it is, and becomes one of version 2 when it is written.
 """
 
 from __future__ import annotations
@@ -19,14 +22,15 @@ from typing import Any, Final
 
 from harness import places
 from harness.errors import InputError
-from harness.results.answer import Answer, CellKey, Judged
+from harness.results.answer import Answer, CellKey, Judged, NotReproduced
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
-from harness.results.verdict import UNHEARD, Contract, Mark, Verdict
+from harness.results.verdict import UNHEARD, UNSEEN, Contract, Mark, Verdict
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
 
-USER_VERSION: Final = 1
+USER_VERSION: Final = 2
+OLDER: Final = 1  # the version that is read as well
 BUSY: Final = 60_000  # milliseconds to wait for another writer
 LEFT_OUT: Final = "left_out"  # in a run's provenance, by a patch's hash: what changes when it is left out
 FORESEEN: Final = "foreseen"  # in a run's provenance: that the mirror alone was asked
@@ -39,13 +43,21 @@ CREATE TABLE contract (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
 CREATE TABLE rule (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE cell (id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES run, level INTEGER NOT NULL,
     param TEXT NOT NULL, host TEXT NOT NULL, machine TEXT NOT NULL, seconds REAL NOT NULL, facts TEXT NOT NULL,
-    UNIQUE (run, level, param, host, machine));
+    basis INTEGER REFERENCES basis, UNIQUE (run, level, param, host, machine));
 CREATE TABLE result (cell INTEGER NOT NULL REFERENCES cell, vector INTEGER NOT NULL REFERENCES vector,
     seen INTEGER NOT NULL REFERENCES outcome, predicted INTEGER REFERENCES outcome,
     contract INTEGER REFERENCES contract, marks INTEGER NOT NULL, rule INTEGER REFERENCES rule,
     PRIMARY KEY (cell, vector)) WITHOUT ROWID;
 CREATE INDEX result_marks ON result (marks);
+CREATE TABLE basis (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
+CREATE INDEX cell_basis ON cell (basis);
 """
+_UPGRADE: Final = (
+    "CREATE TABLE basis (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)",
+    "ALTER TABLE cell ADD COLUMN basis INTEGER REFERENCES basis",
+    "CREATE INDEX cell_basis ON cell (basis)",
+    f"PRAGMA user_version={USER_VERSION}",
+)
 # What was found out from a run's answers, with what it was found out from. It may go at any time: it is found out anew.
 _DERIVED: Final = """
 CREATE TABLE IF NOT EXISTS derived (run INTEGER NOT NULL REFERENCES run, host TEXT NOT NULL, source TEXT NOT NULL,
@@ -96,6 +108,25 @@ class Recorded:
         """The traced vectors."""
         return [Judged.from_json(body) for body in self.facts.get("events", ())]
 
+    @property
+    def not_reproduced(self) -> list[NotReproduced]:
+        """The vectors that an earlier run answered otherwise."""
+        return [NotReproduced.from_json(body) for body in self.facts.get("not_reproduced", ())]
+
+    @property
+    def earlier(self) -> dict[int, int]:
+        """How many answers are those of each earlier run."""
+        return {int(run): count for run, count in self.facts.get("earlier", {}).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one cell of a run saw for itself, and what its host said of itself."""
+
+    run: int
+    facts: dict[str, Any]
+    outcomes: dict[str, Outcome]  # by the vector's id
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
@@ -134,11 +165,13 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={USER_VERSION}")
-        elif version != USER_VERSION:
+            version = USER_VERSION
+        elif version not in (OLDER, USER_VERSION):
             raise InputError(
-                f"journal {self.path} has version {version}, this kvmirror reads {USER_VERSION}: "
+                f"journal {self.path} has version {version}, this kvmirror reads {OLDER} and {USER_VERSION}: "
                 "move it away or name another with --journal"
             )
+        self._version: int = version
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._ids: dict[tuple[str, str], int] = {}
         self._vectors: dict[int, Vector] = {}
@@ -157,6 +190,7 @@ class Journal:
 
     def begin(self, argv: list[str], provenance: dict[str, Any]) -> int:
         """A new run's number."""
+        self._upgrade()
         with self._db:
             cursor = self._db.execute(
                 "INSERT INTO run (begun, status, argv, provenance) VALUES (?, 'running', ?, ?)",
@@ -176,6 +210,17 @@ class Journal:
         with self._db:
             self._db.execute("UPDATE run SET ended=?, status=? WHERE id=?", (time.time(), status, run))
 
+    def _upgrade(self) -> None:
+        """Make a journal of the older version one of ours; one process does it, whoever else wants to waits."""
+        if self._version == USER_VERSION:
+            return
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for statement in _UPGRADE if version == OLDER else ():
+                self._db.execute(statement)
+        self._version = USER_VERSION
+
     def _intern(self, table: str, column: str, text: str) -> int:
         key = (table, text)
         if key not in self._ids:
@@ -183,8 +228,20 @@ class Journal:
             (self._ids[key],) = self._db.execute(f"SELECT id FROM {table} WHERE {column}=?", (text,)).fetchone()
         return self._ids[key]
 
-    def record(self, run: int, key: CellKey, answers: Iterable[Answer], seconds: float, facts: dict[str, Any]) -> None:
-        """Commit a whole cell, replacing what an interrupted run left of it."""
+    def record(
+        self,
+        run: int,
+        key: CellKey,
+        answers: Iterable[Answer],
+        seconds: float,
+        facts: dict[str, Any],
+        basis: str | None = None,
+    ) -> None:
+        """Commit a whole cell, replacing what an interrupted run left of it.
+
+        ``basis`` names all that its answers rest on; None where that is not known, and no later run takes them.
+        """
+        self._upgrade()
         with self._db:
             self._db.execute(
                 "DELETE FROM result WHERE cell IN (SELECT id FROM cell WHERE run=? AND level=? AND param=? AND host=?"
@@ -192,8 +249,12 @@ class Journal:
                 (run, key.level, key.param, key.host, key.machine),
             )
             self._db.execute(
-                "INSERT OR REPLACE INTO cell (run, level, param, host, machine, seconds, facts) VALUES (?,?,?,?,?,?,?)",
-                (run, key.level, key.param, key.host, key.machine, seconds, json.dumps(facts)),
+                "INSERT OR REPLACE INTO cell (run, level, param, host, machine, seconds, facts, basis)"
+                " VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    *(run, key.level, key.param, key.host, key.machine, seconds, json.dumps(facts)),
+                    None if basis is None else self._intern("basis", "body", basis),
+                ),
             )
             (cell,) = self._db.execute("SELECT last_insert_rowid()").fetchone()
             number = self._numbering()
@@ -328,6 +389,40 @@ class Journal:
                     Verdict(Mark(marks), rule or ""),
                 ),
             )
+
+    def observed(self, basis: str, host: str, but: int) -> list[Sighting]:
+        """What other runs than ``but`` saw for themselves on ``basis``, the newest first, one a cell.
+
+        An answer that was itself taken is not among them, and none that says nothing.
+        """
+        if self._version == OLDER:
+            return []
+        cells = self._db.execute(
+            "SELECT c.id, c.run, c.facts FROM cell c JOIN basis b ON b.id=c.basis"
+            " WHERE b.body=? AND c.host=? AND c.run!=? ORDER BY c.run DESC, c.id DESC",
+            (basis, host, but),
+        ).fetchall()
+        return [Sighting(run, json.loads(facts), self._seen(cell)) for cell, run, facts in cells]
+
+    def _seen(self, cell: int) -> dict[str, Outcome]:
+        """What was seen in a cell by those that were asked there."""
+        rows = self._db.execute(
+            "SELECT v.name, s.body FROM result r JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen"
+            " WHERE r.cell=? AND r.marks & ? = 0",
+            (cell, UNSEEN.value),
+        )
+        return {name: outcome_of(body) for name, body in rows}
+
+    def newest_basis(self, level: int, param: str, host: str, machine: str, but: int) -> str | None:
+        """The newest basis of such a cell in another run than ``but``; None where none is known."""
+        if self._version == OLDER:
+            return None
+        row = self._db.execute(
+            "SELECT b.body FROM cell c JOIN basis b ON b.id=c.basis WHERE c.level=? AND c.param=? AND c.host=?"
+            " AND c.machine=? AND c.run!=? ORDER BY c.run DESC LIMIT 1",
+            (level, param, host, machine, but),
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def digest(self, run: int, host: str, having: Mark) -> str:
         """A hash of what ``answers`` gives, texts and all."""

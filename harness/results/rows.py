@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from harness.questions import ASKED_BEFORE, SAME_CODE, Setting, parameters
 from harness.questions import RULES as COLLAPSE_RULES
-from harness.questions import SAME_CODE, Setting, parameters
 from harness.results.answer import KVM_HOST, Cell, CellKey, Judged
 from harness.results.coding import outcome_of
 from harness.results.journal import Journal, Recorded
@@ -25,6 +25,8 @@ class Row:
 
     ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
     ``same-code``. ``not_mirrored``: those on which the mirror does not speak, in whole or from some turn on.
+    ``earlier``: of those not ``taken``, the ones whose answer is an earlier run's by the rule ``asked-before``.
+    ``again``: asked although an earlier run has such an answer; of them ``not_reproduced`` had another answer there.
     """
 
     level: int
@@ -42,6 +44,9 @@ class Row:
     collapsed: int = 0
     taken: int = 0
     not_mirrored: int = 0
+    earlier: int = 0
+    again: int = 0
+    not_reproduced: int = 0
     seconds: float = 0.0
 
     @property
@@ -52,6 +57,9 @@ class Row:
 
 _COUNTED: Final = {
     Mark.TAKEN: "taken",
+    Mark.EARLIER: "earlier",
+    Mark.AGAIN: "again",
+    Mark.NOT_REPRODUCED: "not_reproduced",
     Mark.AGREE: "agree",
     Mark.DRIFT: "drift",
     Mark.FINDING: "findings",
@@ -62,6 +70,7 @@ _COUNTED: Final = {
     Mark.EVENT_DRIFT: "event_drift",
     Mark.NOT_MIRRORED: "not_mirrored",
 }
+ANSWERED: Final = (SAME_CODE, ASKED_BEFORE)  # rules by which an answer comes from elsewhere: nothing is left out
 COUNTS: Final = tuple(f.name for f in fields(Row) if f.name not in ("level", "param"))
 
 
@@ -94,10 +103,10 @@ def row(journal: Journal, run: int, level: int, param: str, cells: Cells, host: 
         if (key.level, key.param, key.host) != (level, param, host):
             continue
         out.seconds += recorded.seconds
-        out.collapsed += sum(recorded.collapsed.values()) - recorded.collapsed.get(SAME_CODE, 0)
+        out.collapsed += sum(count for rule, count in recorded.collapsed.items() if rule not in ANSWERED)
         for marks, count in journal.counts(recorded.number).items():
             out.vectors += count
-            for mark in marks:
+            for mark in marks & ~Mark.EARLIER if Mark.TAKEN in marks else marks:
                 if (name := _COUNTED.get(mark)) is not None:
                     setattr(out, name, getattr(out, name) + count)
     present = {k.cell for k in cells if k.host == host}
@@ -196,6 +205,7 @@ COLUMNS: Final = (
     Column("merged", 7, "collapsed"),
     Column("taken", 6, "taken"),
     Column("no-mirr", 7, "not_mirrored"),
+    Column("earlier", 7, "earlier"),
     Column("seconds", 8, "seconds"),
 )
 

@@ -12,7 +12,7 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand only the last five."""
+    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand those from TRACED on."""
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -25,9 +25,13 @@ class Mark(Flag):
     TAKEN = auto()  # not asked: a lower level's answer, whose machine code this level is
     FORESEEN = auto()  # nobody looked: the mirror's prediction stands where an observation would
     NOT_MIRRORED = auto()  # the mirror does not follow the code behind it: contract and observation alone speak
+    EARLIER = auto()  # not asked: an earlier run's answer, where all that it rests on was the same
+    AGAIN = auto()  # asked although an earlier run has such an answer
+    NOT_REPRODUCED = auto()  # ... which was another one
 
 
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)  # of an observation
+UNSEEN = Mark.BLOCKED | Mark.TAKEN | Mark.FORESEEN | Mark.EARLIER  # whoever carries one was not seen where it stands
 
 
 def stands(section: str) -> str:

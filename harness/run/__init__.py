@@ -1,16 +1,19 @@
 """A run: what it needs, who asks which host what, and the three voices side by side."""
 
 from harness.run import bare, leave_out, minimise_on_hosts
+from harness.run.book import finished
 from harness.run.done import Done, machine_name
+from harness.run.earlier import Earlier
 from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from harness.run.setup import Bench
-from harness.run.workers import Options, ask, costs, execute, finished
+from harness.run.workers import Options, ask, costs, execute
 
 __all__ = [
     "Bench",
     "Done",
+    "Earlier",
     "Named",
     "Options",
     "Voices",

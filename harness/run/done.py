@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from harness.errors import HostError
 from harness.observe import Seen
-from harness.questions import Load, Work
-from harness.results import Judged
+from harness.questions import Load, Work, parameters
+from harness.results import Judged, outcome_json, outcome_of
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.vector import Machine, Vector
 
 HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
 SEAL: Final = "load"  # the cell that is written when all others of a load are
+FACTS: Final = "load"  # in that cell's facts: what the host said of the load
 SUMMED: Final = ("counters", "l1_seconds")  # facts that are amounts: those of the shards are added
 LISTED: Final = ("warnings", "deaths")  # facts that are lists: the shards' follow each other
 
@@ -30,23 +31,71 @@ def machine_name(m: Machine) -> str:
     return "+".join(words)
 
 
+def seal(load: Load) -> str:
+    """The name of a load's last cell."""
+    return f"{load.env.name}:{SEAL}"
+
+
 @dataclass(slots=True)
 class Part:
-    """One machine's part of a load: asked and seen; ``told`` is what the mirror says of the traces."""
+    """One machine's part of a load: asked and seen; ``told`` is what the mirror says of the traces.
+
+    ``guest`` is None for what is asked of the host itself. ``earlier``: of the vectors that were not asked, the run
+    whose answer stands here. ``again``: of vectors that were, an earlier run with its answer.
+    """
 
     vectors: list[Vector]
     seen: Seen
-    seconds: float
+    seconds: float = 0.0
     told: list[Judged] = field(default_factory=list)
+    guest: Machine | None = None
+    earlier: dict[str, int] = field(default_factory=dict)
+    again: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFacts:
+    """What a host said of a load, by which it is settled what is asked there.
+
+    ``values``: of parameters that the load leaves unset. ``started``: whether it was seen how an L1 starts;
+    ``blocked`` is then what blocks all of L1's vectors, None where it gets past its first fetch.
+    """
+
+    parameter: str | None
+    mbec_offered: bool
+    values: Mapping[parameters.Key, str | None] = field(default_factory=dict)
+    started: bool = False
+    blocked: Outcome | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The inverse of ``from_json``, for a cell's facts."""
+        return {
+            "parameter": self.parameter,
+            "mbec_offered": self.mbec_offered,
+            "values": [[*key, value] for key, value in self.values.items()],
+            "started": self.started,
+            "blocked": None if self.blocked is None else outcome_json(self.blocked),
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> LoadFacts:
+        """The inverse of ``as_json``."""
+        values = {(module, name): value for module, name, value in body["values"]}
+        blocked = None if body["blocked"] is None else outcome_of(body["blocked"])
+        return cls(body["parameter"], body["mbec_offered"], values, body["started"], blocked)
 
 
 @dataclass(slots=True)
 class Done:
-    """A load that was asked: parts by cell name (HOST_CELL for the host's own), and what collapsed by rule."""
+    """A load that was asked: parts by cell name (HOST_CELL for the host's own), and what collapsed by rule.
+
+    ``facts``: what its host said of it; None where nobody asked.
+    """
 
     load: Load
     batches: dict[str, Part] = field(default_factory=dict)
     collapsed: dict[str, int] = field(default_factory=dict)
+    facts: LoadFacts | None = None
 
 
 def questions(work: Work) -> dict[str, list[Vector]]:
@@ -62,6 +111,7 @@ def merged(whole: Work, shards: Sequence[Done]) -> Done:
     ours. HostError where the shards' hosts show L1 different CPUs: such answers are not of one run.
     """
     done = Done(whole.load, collapsed=dict(sum((Counter(shard.collapsed) for shard in shards), Counter())))
+    done.facts = _one_facts(shards)
     for name, vectors in questions(whole).items():
         parts = [shard.batches[name] for shard in shards if name in shard.batches]
         if parts:
@@ -73,6 +123,12 @@ def merged(whole: Work, shards: Sequence[Done]) -> Done:
             f"of {whole.size}"
         )
     return done
+
+
+def _one_facts(shards: Iterable[Done]) -> LoadFacts | None:
+    """What the hosts said of the load: of shards that say it, one that saw how an L1 starts."""
+    told = [shard.facts for shard in shards if shard.facts is not None]
+    return next((facts for facts in told if facts.started), told[0] if told else None)
 
 
 def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> Part:
@@ -87,7 +143,12 @@ def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> P
         raise RuntimeError(f"{load}: {len(answers) - len(there)} vectors were answered that were not asked")
     seen = Seen([answers[vector.id] for vector in there], _one_cpu(load, parts), _facts(p.seen.facts for p in parts))
     seen.traced = [one for part in parts for one in part.seen.traced]
-    return Part(there, seen, sum(p.seconds for p in parts), [one for part in parts for one in part.told])
+    joined = Part(there, seen, sum(p.seconds for p in parts), guest=parts[0].guest)
+    for part in parts:
+        joined.told += part.told
+        joined.earlier |= part.earlier
+        joined.again |= part.again
+    return joined
 
 
 def _one_cpu(load: Load, parts: Iterable[Part]) -> Cpu | None:

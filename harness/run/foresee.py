@@ -15,7 +15,7 @@ from typing import Any
 from harness.observe import FIRST_FETCH, cannot_run, sampled, spared_outcome
 from harness.questions import Load, Setting, Work, collapse, settled
 from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge
-from harness.run.done import HOST_CELL, SEAL, machine_name
+from harness.run.done import HOST_CELL, machine_name, seal
 from harness.run.judge import death
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
@@ -131,5 +131,5 @@ def foresee(
         for name, answers in cells.items():
             cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
             record(cell, answers, seconds * len(answers) / total, {})
-        record(f"{load.env.name}:{SEAL}", [], 0.0, {"collapsed": left_out})
+        record(seal(load), [], 0.0, {"collapsed": left_out})
         progress(work)

@@ -20,6 +20,7 @@ from harness.results import RunSeries, Said, cpus, of_series
 from harness.review import check as series_check
 from harness.review import identity
 from harness.run import emulator, having
+from harness.run.basis import Basis
 from harness.series import folder
 from harness.series import folder as series_io
 from kvmodel.cpu import Cpu
@@ -229,6 +230,20 @@ class Bench:
         if level not in self._codes:
             self._codes[level] = identity.fingerprint(self.cache, series_check.files(self._modules[level]))
         return self._codes[level]
+
+    def basis(self) -> Basis | None:
+        """What answers of the run rest on, where ``build`` was called; None on lab machines."""
+        if self.lab is not None:
+            return None
+        return Basis(
+            code=self.code,
+            image=self.base.bzimage,
+            emulator=self.bochs,
+            file_system=rootfs.initramfs(self.cache),
+            qemu=rootfs.qemu_version(self.cache),
+            probe=self.probe,
+            client=self.client,
+        )
 
     def check_parameters(self, loads: Iterable[Load]) -> None:
         """InputError where a load gives a parameter that the level's modules, as built, do not have or do not take."""

@@ -3,6 +3,7 @@
 Workers own a host each and take shares from one queue; the calling thread judges and writes, since SQLite and the table
 have one writer. What a host was asking when it died goes back to the queue, for the host that is free first. What two
 hosts died of is blocked, with the reason. A worker whose hosts die in a row gives up and leaves the rest to the others.
+What earlier runs answered is not asked, and a load of which that is all needs no host.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from harness.errors import HostError, KvmirrorError
 from harness.hosts import Host
-from harness.observe import Deadly, Seen, Session
+from harness.observe import Deadly, Seen, Session, always_asked, spared_beside, spared_outcome
 from harness.process import PROGRESS
 from harness.process import programs as proc
-from harness.questions import SAME_CODE, Load, Setting, Work, collapse, given_otherwise, parameters, settled
-from harness.results import KVM_HOST, CellKey, Journal, Mark
-from harness.run.done import HOST_CELL, SEAL, Done, Part, machine_name, merged, questions
+from harness.questions import Load, Setting, Work, collapse, given_otherwise, parameters, settled
+from harness.results import Journal
+from harness.run.book import Book, Rests
+from harness.run.done import HOST_CELL, Done, LoadFacts, Part, machine_name, merged
+from harness.run.earlier import NOTHING, Answering, KnownCell, KnownLoad, Remembered, ToAsk, samples
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
 from harness.run.shards import START, Share, shares
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Vector
+from kvmodel.question.vector import Machine, OnHost, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 DEADLY: Final = 2  # what so many hosts died of is asked no more
@@ -44,22 +47,33 @@ class Options:
     deadly: Callable[[Load], Deadly | None] = lambda _: None  # which vectors are expected to kill L1, and their class
     offered: Callable[[Load], bool] = lambda _: True  # whether L1 is expected to be offered the control
     traced: Callable[[Load, list[Vector]], list[Vector]] = huge_pages  # which vectors' tracepoints are read
+    known: Mapping[Load, KnownLoad] = field(default_factory=dict)  # what earlier runs answered
+    basis: Rests = lambda *_: None  # what answers rest on
 
 
-def _same_value(load: Load, session: Session, options: Options) -> bool:
+def _named(load: Load, options: Options) -> set[Setting]:
+    return {setting for level, setting in options.values_named if level == load.level}
+
+
+def _values(load: Load, session: Answering, options: Options) -> dict[parameters.Key, str | None]:
+    """The parameters that a load leaves unset and other loads of its level name, as the session has them."""
+    keys = dict.fromkeys(key for one in _named(load, options) for key in one.values if key not in load.setting.values)
+    return {key: session.value(key) for key in keys}
+
+
+def _same_value(load: Load, values: Mapping[parameters.Key, str | None], options: Options) -> bool:
     """Whether a load that leaves a parameter unset has a value that another load of its level names."""
-    named = {setting for level, setting in options.values_named if level == load.level}
-    for key in dict.fromkeys(key for one in named for key in one.values if key not in load.setting.values):
-        value = session.value(key)
-        if value is not None and value in parameters.SWITCH and load.setting.plus(key, value) in named:
-            return True
-    return False
+    named = _named(load, options)
+    known = [(key, value) for key, value in values.items() if value is not None and value in parameters.SWITCH]
+    return any(load.setting.plus(key, value) in named for key, value in known)
 
 
 def expected(work: Work, options: Options) -> int:
     """How long a load is expected to take, in vectors: a guess for order and progress, nothing is left out by it."""
     load = work.load
     left = Work(load, work.host, dict(work.batches))
+    if (known := options.known.get(load)) is not None:
+        return known.unknown(left)
     collapse(left, same_value=given_otherwise(load, options.values_named), offered=options.offered(load))
     return left.size + START * len(left.batches)
 
@@ -73,29 +87,66 @@ def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
     return [Outcome(Kind.BLOCKED, note=why) for _ in vectors]
 
 
-def ask(session: Session, work: Work, options: Options, *, collapsing: bool = True) -> Done:
-    """Ask a load's vectors; with ``collapsing`` what the rules leave out is counted instead."""
+def ask(
+    session: Answering, work: Work, options: Options, *, collapsing: bool = True, known: KnownLoad = NOTHING
+) -> Done:
+    """Ask a load's vectors but for those that are ``known``; with ``collapsing`` what the rules leave out is counted.
+
+    Whatever ``session`` raises.
+    """
     done = Done(work.load)
     work = Work(work.load, work.host, dict(work.batches))  # collapsed here, and whole again where it is asked twice
     begun = time.monotonic()
     session.load(work.load)
+    values: dict[parameters.Key, str | None] = {}
     if collapsing:
-        same = _same_value(work.load, session, options)
-        done.collapsed = collapse(work, same_value=same, offered=session.mbec_offered)
+        values = _values(work.load, session, options)
+        same_value = _same_value(work.load, values, options)
+        done.collapsed = collapse(work, same_value=same_value, offered=session.mbec_offered)
     blocked = session.l1_can_run() if work.batches else None
+    done.facts = LoadFacts(session.parameter, session.mbec_offered, values, bool(work.batches), blocked)
     if work.host:
-        outcomes = session.ask_host(work.host)
-        facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
-        done.batches[HOST_CELL] = Part(list(work.host), Seen(outcomes, None, facts), time.monotonic() - begun)
+        part = _ask_host(session, work.host, known.cell(None))
+        part.seconds = time.monotonic() - begun
+        done.batches[HOST_CELL] = part
     for guest_machine, vectors in work.batches.items():
-        name = machine_name(guest_machine)
         begun = time.monotonic()
         if blocked is not None:
-            seen = Seen([blocked] * len(vectors))
+            part = Part(vectors, Seen([blocked] * len(vectors)), guest=guest_machine)
         else:
-            seen = session.ask_l1(guest_machine, vectors, options.deadly(work.load), options.traced(work.load, vectors))
-        done.batches[name] = Part(vectors, seen, time.monotonic() - begun)
+            part = _ask_l1(session, guest_machine, vectors, work.load, options, known.cell(guest_machine))
+        part.seconds = time.monotonic() - begun
+        done.batches[machine_name(guest_machine)] = part
     return done
+
+
+def _ask_host(session: Answering, vectors: list[OnHost], known: KnownCell) -> Part:
+    todo = [v for v in vectors if not known.taken(v)]
+    outcomes = session.ask_host(todo) if todo else []
+    facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
+    part = known.joined(vectors, todo, Seen(outcomes, None, facts), {})
+    part.seen.facts |= facts
+    return part
+
+
+def _ask_l1(
+    session: Answering, guest: Machine, vectors: list[Vector], load: Load, options: Options, known: KnownCell
+) -> Part:
+    deadly, traced = options.deadly(load), options.traced(load, vectors)
+    if known.answers:
+        known = known.asking(always_asked(guest, vectors, deadly, traced))
+        died = [v for v in vectors if known.died(v)]
+        spared = spared_beside(guest, (v for v in vectors if v.id not in known.answers), died, deadly)
+        todo = [v for v in vectors if not known.taken(v) and v.id not in spared]
+        seen = session.ask_l1(guest, todo, deadly, [v for v in traced if v in todo]) if todo else Seen([])
+        # Another virtual CPU is another experiment, whatever the basis says: all of it is asked then.
+        if seen.cpu in (None, known.cpu):
+            part = known.joined(vectors, todo, seen, {v: spared_outcome(kind) for v, kind in spared.items()})
+            part.guest = guest
+            return part
+    part = known.joined(vectors, vectors, session.ask_l1(guest, vectors, deadly, traced), {})
+    part.guest = guest
+    return part
 
 
 class Queue:
@@ -138,9 +189,11 @@ class Worker(threading.Thread):
         open_host: Callable[[bool, str], Host],
         open_session: Callable[[Host], Session],
         options: Options,
+        known: Mapping[Load, KnownLoad],
         programs: proc.Group,
     ) -> None:
         super().__init__(name=name, daemon=True)
+        self._known = known
         self._programs = programs
         self._todo = todo
         self._results = results
@@ -192,11 +245,12 @@ class Worker(threading.Thread):
 
     def _ask_first(self, session: Session, share: Share) -> None:
         work = share[0]
+        known = self._known.get(work.load, NOTHING)
         try:
-            self._results.put(ask(session, work, self._options))
+            self._results.put(ask(session, work, self._options, known=known))
         except HostError as error:
             if self._todo.deaths(work) >= DEADLY:
-                self._results.put(_lost(work, str(error)))
+                self._results.put(_lost(work, str(error), known))
                 del share[0]
             raise
         del share[0]
@@ -211,13 +265,17 @@ class Worker(threading.Thread):
         return []
 
 
-def _lost(work: Work, why: str) -> Done:
-    """A load that hosts died of: every vector blocked, with what the last of them said."""
+def _lost(work: Work, why: str, known: KnownLoad) -> Done:
+    """A load whose host died twice: every vector that is not known is blocked, with what the host said."""
     why = why.splitlines()[0]
-    return Done(
-        work.load,
-        {name: Part(asked, Seen(_blocked(asked, why)), 0.0) for name, asked in questions(work).items()},
-    )
+    done = Done(work.load)
+    if work.host:
+        done.batches[HOST_CELL] = known.cell(None).joined(work.host, work.host, Seen(_blocked(work.host, why)), {})
+    for guest_machine, vectors in work.batches.items():
+        part = known.cell(guest_machine).joined(vectors, vectors, Seen(_blocked(vectors, why)), {})
+        part.guest = guest_machine
+        done.batches[machine_name(guest_machine)] = part
+    return done
 
 
 class _Gathered:
@@ -241,47 +299,6 @@ class _Gathered:
         return merged(self._whole[done.load], self._there.pop(done.load))
 
 
-class _Book:
-    """Puts loads into the journal, each with what it takes over from the level whose machine code it is."""
-
-    def __init__(
-        self, journal: Journal, run: int, options: Options, voices: Voices, progress: Callable[[Done], None]
-    ) -> None:
-        self._journal, self._run, self._voices, self._progress = journal, run, voices, progress
-        self._twins = options.twins
-        self._kept: dict[Load, Done] = {}  # of levels that others are the machine code of
-        self._waiting: list[Done] = []
-
-    def enter(self, done: Done) -> None:
-        """Record a load, and whatever waited for it; one that comes before its twin's waits."""
-        if done.load.level in self._twins.values():
-            self._kept[done.load] = done
-        self._waiting.append(done)
-        for one in list(self._waiting):
-            twin = self._twins.get(one.load.level)
-            if twin is None:
-                taken: dict[str, Part] = {}
-            elif (source := self._kept.get(replace(one.load, level=twin))) is not None:
-                taken = _take_over(one, source)
-            else:
-                continue
-            self._waiting.remove(one)
-            _record(self._journal, self._run, self._voices, one, taken)
-            self._progress(one)
-
-
-def _take_over(done: Done, source: Done) -> dict[str, Part]:
-    """The answers of ``source`` to what ``done`` did not ask, by cell name; ``done`` counts them."""
-    taken = {}
-    for name, batch in source.batches.items():
-        asked = {v.id for v in done.batches[name].vectors} if name in done.batches else set()
-        rest = [(v, seen) for v, seen in zip(batch.vectors, batch.seen.outcomes, strict=True) if v.id not in asked]
-        if rest:
-            taken[name] = Part([v for v, _ in rest], Seen([seen for _, seen in rest], batch.seen.cpu), 0.0)
-    done.collapsed = source.collapsed | {SAME_CODE: sum(len(batch.vectors) for batch in taken.values())}
-    return taken
-
-
 def execute(
     works: list[Work],
     journal: Journal,
@@ -294,44 +311,56 @@ def execute(
     progress: Callable[[Done], None],
 ) -> None:
     """Ask every work and record it. KeyboardInterrupt and failures stop the hosts before they are raised."""
-    book = _Book(journal, run, options, voices, progress)
+    book = Book(journal, run, voices, progress, twins=options.twins, basis=options.basis)
     left: dict[Load, dict[str, int]] = {}  # what rules left out beforehand
     asked = []
+    ready = []
     for work in works:
         rest, by_rule = settled(work, options.values_named, options.twins)
-        if rest.size:
-            asked.append(rest)
-            left[work.load] = by_rule
-        else:
-            book.enter(Done(work.load, collapsed=by_rule))
+        left[work.load] = by_rule
+        if not rest.size:
+            ready.append(Done(work.load))
+        elif (done := _recalled(rest, options)) is not None:
+            ready.append(done)
+        asked.append(rest)
+    known = samples(options.known, [done.load for done in ready if done.batches], f"run {run}")
+    ready = [done for done in ready if done.load not in known]
+    there = {done.load for done in ready}
+    asked = [work for work in asked if work.load not in there]
     parts = shares(asked, options.jobs, lambda work: expected(work, options), options.deadly)
     gathered = _Gathered(asked, parts)
     todo = Queue(parts)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
     programs = proc.Group()
     workers = [
-        Worker(f"host {n + 1}", todo, results, open_host, open_session, options, programs)
+        Worker(f"host {n + 1}", todo, results, open_host, open_session, options, known, programs)
         for n in range(min(options.jobs, len(parts)))
     ]
     for worker in workers:
         worker.start()
+
+    def enter(done: Done) -> None:
+        for rule, count in left.pop(done.load).items():
+            done.collapsed[rule] = done.collapsed.get(rule, 0) + count
+        book.enter(done)
+
     try:
+        for done in ready:
+            enter(done)
         while left:
             try:
-                done = results.get(timeout=0.5)
+                came = results.get(timeout=0.5)
             except queue.Empty:
                 if not any(w.is_alive() for w in workers) and results.empty():
                     raise _stopped(workers, len(left)) from None
                 continue
-            if isinstance(done, BaseException):
-                if isinstance(done, KvmirrorError):
-                    raise done
-                raise RuntimeError("a worker failed") from done
-            voices.listen(done)
-            if (whole := gathered.take(done)) is not None:
-                for rule, count in left.pop(whole.load).items():
-                    whole.collapsed[rule] = whole.collapsed.get(rule, 0) + count
-                book.enter(whole)
+            if isinstance(came, BaseException):
+                if isinstance(came, KvmirrorError):
+                    raise came
+                raise RuntimeError("a worker failed") from came
+            voices.listen(came)
+            if (whole := gathered.take(came)) is not None:
+                enter(whole)
     except BaseException:
         for worker in workers:
             worker.stopping.set()
@@ -350,34 +379,12 @@ def _stopped(workers: Iterable[Worker], left: int) -> HostError:
     return HostError(f"the hosts stopped with {left} loads not asked: {said[-1] if said else 'no host says why'}")
 
 
-def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
-    """The loads of which every cell is there: level, parameter, environment."""
-    return {
-        (key.level, key.param, key.machine.removesuffix(f":{SEAL}"))
-        for key in cells
-        if key.machine.endswith(f":{SEAL}")
-    }
-
-
-def _record(journal: Journal, run: int, voices: Voices, done: Done, taken: dict[str, Part]) -> None:
-    load = done.load
-    nothing = Part([], Seen([]), 0.0)
-
-    def key(machine: str) -> CellKey:
-        return CellKey(load.level, str(load.setting), KVM_HOST, machine)
-
-    for name in done.batches | taken:
-        batch = done.batches.get(name, nothing)
-        facts = dict(batch.seen.facts)
-        if batch.told:
-            facts["events"] = [one.as_json() for one in batch.told]
-        answers = voices.answers(load, batch.vectors, batch.seen, batch.told)
-        if (others := taken.get(name)) is not None:
-            answers += [
-                replace(answer, verdict=replace(answer.verdict, marks=answer.verdict.marks | Mark.TAKEN))
-                for answer in voices.answers(load, others.vectors, others.seen)
-            ]
-        journal.record(
-            run, key(f"{load.env.name}:{name}" if name == HOST_CELL else name), answers, batch.seconds, facts
-        )
-    journal.record(run, key(f"{load.env.name}:{SEAL}"), [], 0.0, {"collapsed": done.collapsed})
+def _recalled(work: Work, options: Options) -> Done | None:
+    """A load of which earlier runs answered all that a host would be asked; None where there is something left."""
+    known = options.known.get(work.load)
+    if known is None or known.facts is None:
+        return None
+    try:
+        return ask(Remembered(known.facts), work, options, known=known)
+    except ToAsk:
+        return None

@@ -21,7 +21,7 @@ from kvmodel.question.outcome import NotApplicable, Outcome
 from kvmodel.question.vector import AccessVector, Vector
 
 # Marks that the judge does not give: they say how an answer was come by.
-_GIVEN = Mark.TRACED | Mark.EVENT_DRIFT | Mark.TAKEN
+_GIVEN = Mark.TRACED | Mark.EVENT_DRIFT | Mark.TAKEN | Mark.EARLIER | Mark.AGAIN | Mark.NOT_REPRODUCED
 
 
 def commands() -> list[str]:

@@ -1,0 +1,132 @@
+"""Puts loads that were asked into the journal, judged, each with what it takes over from elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.observe import Seen
+from harness.questions import ASKED_BEFORE, SAME_CODE, Load
+from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, NotReproduced, Verdict, cpus
+from harness.run.done import FACTS, HOST_CELL, SEAL, Done, Part, seal
+from harness.run.earlier import CPU, same
+from harness.run.judge import Voices
+from kvmodel.question.vector import Machine
+
+Rests = Callable[[Load, Machine | None], str | None]
+"""Gives what answers of a load rest on, as the journal keeps it; None where later runs are to take none."""
+
+
+class Book:
+    """Puts loads into the journal, each with what it takes over from the level whose machine code it is."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        run: int,
+        voices: Voices,
+        progress: Callable[[Done], None],
+        *,
+        twins: Mapping[int, int],
+        basis: Rests,
+    ) -> None:
+        self._journal, self._run, self._voices, self._progress = journal, run, voices, progress
+        self._twins, self._basis = twins, basis
+        self._kept: dict[Load, Done] = {}  # of levels that others are the machine code of
+        self._waiting: list[Done] = []
+
+    def enter(self, done: Done) -> None:
+        """Record a load, and whatever waited for it; one that comes before its twin's waits."""
+        if done.load.level in self._twins.values():
+            self._kept[done.load] = done
+        self._waiting.append(done)
+        for one in list(self._waiting):
+            twin = self._twins.get(one.load.level)
+            if twin is None:
+                taken: dict[str, Part] = {}
+            elif (source := self._kept.get(replace(one.load, level=twin))) is not None:
+                taken = _take_over(one, source)
+            else:
+                continue
+            self._waiting.remove(one)
+            self._record(one, taken)
+            self._progress(one)
+
+    def _record(self, done: Done, taken: Mapping[str, Part]) -> None:
+        load = done.load
+        before = sum(len(part.earlier) for part in done.batches.values())
+        collapsed = done.collapsed | ({ASKED_BEFORE: before} if before else {})
+        for name in done.batches | dict(taken):
+            batch = done.batches.get(name) or Part([], Seen([]), guest=taken[name].guest)
+            facts = dict(batch.seen.facts)
+            if batch.told:
+                facts["events"] = [one.as_json() for one in batch.told]
+            answers = [_marked(a, batch) for a in self._voices.answers(load, batch.vectors, batch.seen, batch.told)]
+            facts |= _facts_of(batch, answers)
+            if (others := taken.get(name)) is not None:
+                own = self._voices.answers(load, others.vectors, others.seen)
+                answers += [_with(_marked(a, others), Mark.TAKEN) for a in own]
+            cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
+            self._enter(load, cell, answers, batch.seconds, facts, batch.guest)
+        said = {} if done.facts is None else {FACTS: done.facts.as_json()}
+        self._enter(load, seal(load), [], 0.0, {"collapsed": collapsed} | said, None)
+
+    def _enter(
+        self, load: Load, cell: str, answers: list[Answer], seconds: float, facts: dict[str, Any], guest: Machine | None
+    ) -> None:
+        key = CellKey(load.level, str(load.setting), KVM_HOST, cell)
+        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest))
+
+
+def _with(answer: Answer, marks: Mark) -> Answer:
+    return replace(answer, verdict=Verdict(answer.verdict.marks | marks, answer.verdict.rule)) if marks else answer
+
+
+def _marked(answer: Answer, part: Part) -> Answer:
+    """``answer`` with how it was come by."""
+    if answer.vector.id in part.earlier:
+        return _with(answer, Mark.EARLIER)
+    if (before := part.again.get(answer.vector.id)) is None:
+        return answer
+    return _with(answer, Mark.AGAIN if same(before[1], answer.seen) else Mark.AGAIN | Mark.NOT_REPRODUCED)
+
+
+def _facts_of(part: Part, answers: list[Answer]) -> dict[str, Any]:
+    """What a cell's facts say of earlier runs, and for later ones."""
+    found: dict[str, Any] = {}
+    if part.seen.cpu is not None:
+        found[CPU] = cpus.as_json(part.seen.cpu)
+    if part.earlier:
+        found["earlier"] = Counter(part.earlier.values())
+    other = {a.vector.id: a for a in answers if Mark.NOT_REPRODUCED in a.verdict.marks}
+    if other:
+        found["not_reproduced"] = [
+            NotReproduced(name, run, before, other[name].seen).as_json()
+            for name, (run, before) in part.again.items()
+            if name in other
+        ]
+    return found
+
+
+def _take_over(done: Done, source: Done) -> dict[str, Part]:
+    """The answers of ``source`` to what ``done`` did not ask, by cell name; ``done`` counts them."""
+    taken = {}
+    for name, batch in source.batches.items():
+        asked = {v.id for v in done.batches[name].vectors} if name in done.batches else set()
+        rest = [(v, seen) for v, seen in zip(batch.vectors, batch.seen.outcomes, strict=True) if v.id not in asked]
+        if rest:
+            seen = Seen([seen for _, seen in rest], batch.seen.cpu)
+            taken[name] = Part([v for v, _ in rest], seen, guest=batch.guest, earlier=batch.earlier)
+    done.collapsed = source.collapsed | {SAME_CODE: sum(len(batch.vectors) for batch in taken.values())}
+    return taken
+
+
+def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
+    """The loads of which every cell is there: level, parameter, environment."""
+    return {
+        (key.level, key.param, key.machine.removesuffix(f":{SEAL}"))
+        for key in cells
+        if key.machine.endswith(f":{SEAL}")
+    }

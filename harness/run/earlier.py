@@ -1,0 +1,261 @@
+"""Answers of earlier runs in place of asking: of the very same experiment, as the basis of both says.
+
+Only what was seen is taken, never what was blocked or spared, and nothing of how it was judged. A seeded sample is
+asked again all the same: what comes out otherwise is not reproducible, and is asked at every later run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Final, Protocol
+
+from harness.observe import Deadly, Seen, hurried
+from harness.questions import Load, Work, parameters
+from harness.results import KVM_HOST, UNHEARD, Journal, Sighting, cpus
+from harness.run.basis import other_parts
+from harness.run.done import FACTS, LoadFacts, Part, seal
+from kvmodel.cpu import Cpu
+from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.vector import Machine, OnHost, Vector
+
+AGAIN: Final = 64  # of the answers that are taken, one in so many is asked again
+LOADS_AGAIN: Final = 16  # of the loads that need no host, one in so many gets one for that, and one at least
+CPU: Final = "virtual_cpu"  # in a cell's facts: the virtual CPU as L1 read it
+DROPPED: Final = ("events", "l1_seconds", "not_reproduced")  # facts that do not go along with an answer
+
+
+class ToAsk(Exception):
+    """A load cannot do without its host."""
+
+
+class Answering(Protocol):
+    """What ``workers.ask`` asks: a session on a host, or what is known of earlier ones."""
+
+    @property
+    def parameter(self) -> str | None: ...
+    @property
+    def mbec_offered(self) -> bool: ...
+    def load(self, load: Load) -> None: ...
+    def value(self, key: parameters.Key) -> str | None: ...
+    def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]: ...
+    def l1_can_run(self) -> Outcome | None: ...
+    def ask_l1(
+        self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
+    ) -> Seen: ...
+
+
+class Remembered:
+    """A session without a host: knows what earlier ones were told, and raises ToAsk for everything else."""
+
+    def __init__(self, facts: LoadFacts) -> None:
+        self._facts = facts
+
+    @property
+    def parameter(self) -> str | None:
+        """As ``Session``."""
+        return self._facts.parameter
+
+    @property
+    def mbec_offered(self) -> bool:
+        """As ``Session``."""
+        return self._facts.mbec_offered
+
+    def load(self, load: Load) -> None:
+        """Nothing is loaded."""
+
+    def value(self, key: parameters.Key) -> str | None:
+        """As ``Session``."""
+        if key not in self._facts.values:
+            raise ToAsk
+        return self._facts.values[key]
+
+    def l1_can_run(self) -> Outcome | None:
+        """As ``Session``."""
+        if not self._facts.started:
+            raise ToAsk
+        return self._facts.blocked
+
+    def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
+        """There is no host."""
+        raise ToAsk
+
+    def ask_l1(
+        self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
+    ) -> Seen:
+        """There is no host."""
+        raise ToAsk
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCell:
+    """What earlier runs saw in a cell: by vector the run and its answer, the virtual CPU, facts of the newest.
+
+    ``again``: vectors that are asked all the same.
+    """
+
+    answers: Mapping[str, tuple[int, Outcome]] = field(default_factory=dict)
+    cpu: Cpu | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    again: frozenset[str] = frozenset()
+
+    def of(self, vectors: Iterable[Vector]) -> KnownCell:
+        """This with what is known of ``vectors`` only."""
+        return replace(self, answers={v.id: self.answers[v.id] for v in vectors if v.id in self.answers})
+
+    def taken(self, vector: Vector) -> bool:
+        """Whether nobody needs to ask ``vector``."""
+        return vector.id in self.answers and vector.id not in self.again
+
+    def died(self, vector: Vector) -> bool:
+        """Whether L1 is known to have died of ``vector``."""
+        known = self.answers.get(vector.id)
+        return known is not None and known[1].last.kind is Kind.HOST
+
+    def asking(self, vectors: Collection[str]) -> KnownCell:
+        """This with ``vectors`` asked all the same."""
+        return replace(self, again=self.again | (vectors & self.answers.keys()))
+
+    def sampled(self, seed: str, share: float) -> KnownCell:
+        """This with a ``share`` of its answers asked again, one at least."""
+        ids = sorted(self.answers)
+        count = min(len(ids), max(1, round(len(ids) * share)))
+        return self.asking(set(Random(seed).sample(ids, count))) if ids else self
+
+    def joined(
+        self, vectors: Sequence[Vector], todo: Sequence[Vector], seen: Seen, others: Mapping[str, Outcome]
+    ) -> Part:
+        """The part of which ``todo`` was asked and ``seen``; ``others``: of what is neither asked nor known.
+
+        Where one that was asked again was not heard, the earlier answer stands.
+        """
+        live = {v.id: outcome for v, outcome in zip(todo, seen.outcomes, strict=True)}
+        part = Part(list(vectors), Seen([], seen.cpu or self.cpu, dict(seen.facts), seen.traced))
+        for vector in vectors:
+            known = self.answers.get(vector.id)
+            outcome = live.get(vector.id)
+            if known is None:
+                outcome = others[vector.id] if outcome is None else outcome
+            elif outcome is None or outcome.last.kind in UNHEARD:
+                part.earlier[vector.id], outcome = known
+            else:
+                part.again[vector.id] = known
+            part.seen.outcomes.append(outcome)
+        if part.earlier:
+            livelocks = {v: text for v, text in self.facts.get("livelocks", {}).items() if v in part.earlier}
+            own = part.seen.facts if todo else self.facts
+            part.seen.facts = {name: value for name, value in own.items() if todo or name not in DROPPED}
+            if livelocks:
+                part.seen.facts["livelocks"] = livelocks | part.seen.facts.get("livelocks", {})
+        return part
+
+
+NO_CELL: Final = KnownCell()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLoad:
+    """What earlier runs saw of a load; ``facts`` None: nobody wrote down what its host said."""
+
+    facts: LoadFacts | None = None
+    cells: Mapping[Machine | None, KnownCell] = field(default_factory=dict)
+
+    def cell(self, guest: Machine | None) -> KnownCell:
+        """Of L1 on ``guest``, or of the host itself."""
+        return self.cells.get(guest, NO_CELL)
+
+    def unknown(self, work: Work) -> int:
+        """How many vectors of ``work`` are left to ask."""
+        batches: list[tuple[Machine | None, Sequence[Vector]]] = [(None, work.host), *work.batches.items()]
+        return sum(not self.cell(guest).taken(v) for guest, vectors in batches for v in vectors)
+
+    @property
+    def answers(self) -> int:
+        """How many answers there are."""
+        return sum(len(cell.answers) for cell in self.cells.values())
+
+    def sampled(self, seed: str, share: float) -> KnownLoad:
+        """This with a ``share`` of each cell asked again."""
+        cells = {guest: cell.sampled(f"{seed} {guest}", share) for guest, cell in self.cells.items()}
+        return replace(self, cells=cells)
+
+
+NOTHING: Final = KnownLoad()
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Whether two observations are one answer; what was noted beside it plays no part."""
+    return a.matches(b) and b.matches(a)
+
+
+class Earlier:
+    """The other runs of a journal, asked by what an answer rests on."""
+
+    def __init__(self, journal: Journal, run: int, basis: Callable[[Load, Machine | None], str]) -> None:
+        self._journal, self._run, self._basis = journal, run, basis
+        self._cells: dict[str, tuple[LoadFacts | None, KnownCell]] = {}
+
+    def known(self, works: Iterable[Work]) -> dict[Load, KnownLoad]:
+        """What is known of each work's load; loads of which nothing is are left out."""
+        found = {}
+        for work in works:
+            facts, host = self._cell(work.load, None)
+            cells: dict[Machine | None, KnownCell] = {None: host.of(work.host)}
+            cells |= {guest: self._cell(work.load, guest)[1].of(asked) for guest, asked in work.batches.items()}
+            if facts is not None or any(cell.answers for cell in cells.values()):
+                found[work.load] = KnownLoad(facts, cells)
+        return found
+
+    def otherwise(self, works: Iterable[Work]) -> dict[tuple[str, ...], list[int]]:
+        """What the newest run of the same loads rested on that this one does not: the parts' names, and the levels."""
+        found: dict[tuple[str, ...], set[int]] = {}
+        for load in (work.load for work in works):
+            was = self._journal.newest_basis(load.level, str(load.setting), KVM_HOST, seal(load), self._run)
+            if was is not None and (names := other_parts(was, self._basis(load, None))):
+                found.setdefault(tuple(names), set()).add(load.level)
+        return {names: sorted(levels) for names, levels in found.items()}
+
+    def _cell(self, load: Load, guest: Machine | None) -> tuple[LoadFacts | None, KnownCell]:
+        basis = self._basis(load, guest)
+        if basis not in self._cells:
+            self._cells[basis] = _merged(self._journal.observed(basis, KVM_HOST, self._run), of_l1=guest is not None)
+        return self._cells[basis]
+
+
+def _merged(sightings: Sequence[Sighting], *, of_l1: bool) -> tuple[LoadFacts | None, KnownCell]:
+    """What sightings of one basis, the newest first, say together: what they do not agree on is not known."""
+    facts = next((LoadFacts.from_json(s.facts[FACTS]) for s in sightings if FACTS in s.facts), None)
+    told = [s for s in sightings if s.outcomes]
+    read = {cpus.from_json(s.facts[CPU]) for s in told if CPU in s.facts}
+    if len(read) != of_l1:
+        return facts, NO_CELL
+    answers: dict[str, tuple[int, Outcome]] = {}
+    unsteady = set()
+    for sighting in told:
+        for name, outcome in sighting.outcomes.items():
+            if not same(answers.setdefault(name, (sighting.run, outcome))[1], outcome):
+                unsteady.add(name)
+    kept = {name: known for name, known in answers.items() if name not in unsteady and _certain(known[1])}
+    return facts, KnownCell(kept, next(iter(read), None), told[0].facts if told else {})
+
+
+def _certain(outcome: Outcome) -> bool:
+    """Whether an outcome is an answer that wall time had no part in."""
+    return not hurried(outcome) and not any(turn.kind in UNHEARD for turn in outcome.turns or (outcome,))
+
+
+def samples(known: Mapping[Load, KnownLoad], whole: Collection[Load], seed: str) -> dict[Load, KnownLoad]:
+    """``known`` with one answer in AGAIN asked again, without the loads that get no host.
+
+    Where ``whole`` loads need no host, one in LOADS_AGAIN of them gets one all the same, the likelier the more answers
+    it has, and is asked the others' part of the sample as well: a start costs more than a hundred answers.
+    """
+    random = Random(seed)
+    drawn = sorted(whole, key=lambda load: random.random() ** (1 / max(1, known[load].answers)), reverse=True)
+    again = drawn[: math.ceil(len(drawn) / LOADS_AGAIN)]
+    asked, held = (sum(known[load].answers for load in loads) for loads in (again, whole))
+    share = held / max(1, asked) / AGAIN
+    left = {load: 1 / AGAIN for load in known if load not in whole} | dict.fromkeys(again, share)
+    return {load: known[load].sampled(f"{seed}, {load}", part) for load, part in left.items()}
