@@ -29,11 +29,15 @@ class Chosen:
 
 @dataclass
 class _Posting:
-    """Patches that were posted together: of one version, by their numbers; ``total`` is None for one without."""
+    """Patches that were posted together: of one version, by their numbers; ``total`` is None for one without.
+
+    ``again``: they were sent again as they were. ``draft``: as an RFC, whose versions may be counted apart.
+    """
 
     version: int
     total: int | None
     again: bool
+    draft: bool
     thread: int
     patches: dict[int, Letter] = field(default_factory=dict)
     cover: Letter | None = None
@@ -67,7 +71,17 @@ class _Posting:
     def told(self) -> str:
         """The posting, for messages."""
         have = f"{len(self.patches)} of {self.total or 1} patches"
-        return f"{harmless(self.first.tag.title or self.first.subject, 90)!r} (version {self.version}, {have})"
+        return f"{harmless(self.first.tag.title or self.first.subject, 90)!r} ({self.called}, {have})"
+
+    @property
+    def called(self) -> str:
+        """Its version, and that it is an RFC where it is one."""
+        return f"{'RFC, ' if self.draft else ''}version {self.version}"
+
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """Two postings of one series that differ in it are not one posting."""
+        return self.version, self.again, self.draft
 
 
 def choose(letters: Sequence[Letter], version: int | None = None) -> Chosen:
@@ -225,13 +239,13 @@ def _postings(patches: list[Letter], covers: list[Letter], single: list[Letter])
     for letter in sorted(patches, key=lambda one: (one.tag.again, threads.seconds(one.date))):
         version = letter.tag.version or versions.get(keys[letter], 1)
         number = 1 if letter.tag.number is None else letter.tag.number
-        fits = [p for p in found if (p.version, p.total, p.again, p.thread)
-                == (version, letter.tag.total, letter.tag.again, joined[letter])]  # fmt: skip
+        kind = version, letter.tag.again, letter.tag.draft
+        fits = [p for p in found if (p.kind, p.total, p.thread) == (kind, letter.tag.total, joined[letter])]
         open_ = [p for p in fits if number not in p.patches]
         if len(open_) > 1:
             open_ = [p for p in open_ if letter.sender in p.senders] or open_
         if not open_:
-            open_ = [_Posting(version, letter.tag.total, letter.tag.again, joined[letter])]
+            open_ = [_Posting(version, letter.tag.total, letter.tag.again, letter.tag.draft, joined[letter])]
             found += open_
         open_[0].patches[number] = letter
     for cover in covers:
@@ -245,7 +259,8 @@ def _postings(patches: list[Letter], covers: list[Letter], single: list[Letter])
 def _covers(cover: Letter, posting: _Posting, version: int) -> bool:
     if cover.tag.number is None and not any(cover.message_id in one.parents for one in posting.patches.values()):
         return False
-    return (version, cover.tag.again) == (posting.version, posting.again) and cover.tag.total in (None, posting.total)
+    kind = version, cover.tag.again, cover.tag.draft
+    return kind == posting.kind and cover.tag.total in (None, posting.total)
 
 
 def _stems(letter: Letter) -> list[tuple[str, str]]:
@@ -308,11 +323,22 @@ def _one(postings: list[_Posting], version: int | None, notes: list[str]) -> tup
 
 
 def _newest(family: Iterable[_Posting]) -> _Posting:
-    """Of the main line of a family the newest: the highest version, then what was sent again, then what came last."""
+    """Of the main line of a family the newest: the highest version, then what was sent again, then what came last.
+
+    An RFC counts its versions apart, as often as not: beside other postings it is the newest only where it came later.
+    """
     postings = list(family)
     root = _root(postings)
     line = [p for p in postings if p is root or _follows(p, root) or (p.again and p.titles & root.titles)]
-    return max(line, key=lambda p: (p.version, p.again, len(p.patches) == (p.total or 1), p.date))
+
+    def newest(draft: bool) -> _Posting | None:
+        alike = [p for p in line if p.draft is draft]
+        return max(alike, key=lambda p: (p.version, p.again, len(p.patches) == (p.total or 1), p.date), default=None)
+
+    final, draft = newest(False), newest(True)
+    if final is None or draft is None:
+        return final or draft or root
+    return draft if draft.date > final.date > 0 else final
 
 
 def _root(postings: list[_Posting]) -> _Posting:
@@ -329,7 +355,7 @@ def _root(postings: list[_Posting]) -> _Posting:
 def _follows(posting: _Posting, root: _Posting) -> bool:
     """Whether a posting is another version of the same series: by the same people, or with titles or the length of
     the other."""
-    if posting.version == root.version:
+    if (posting.version, posting.draft) == (root.version, root.draft):
         return False
     return bool(posting.senders & root.senders or posting.titles & root.titles or posting.total == root.total)
 
@@ -345,11 +371,12 @@ def _families(postings: list[_Posting]) -> list[list[_Posting]]:
 
 
 def _akin(one: _Posting, other: _Posting) -> bool:
-    if one.thread == other.thread and (one.version != other.version or one.total == other.total or _inside(one, other)):
+    revised = (one.version, one.draft) != (other.version, other.draft)
+    if one.thread == other.thread and (revised or one.total == other.total or _inside(one, other)):
         return True
     same = one.titles & other.titles
-    return (bool(same) and (one.version != other.version or one.again != other.again)) or (
-        one.version != other.version and bool(one.senders & other.senders) and one.total is not None
+    return (bool(same) and one.kind != other.kind) or (
+        revised and bool(one.senders & other.senders) and one.total is not None
     )
 
 
@@ -361,20 +388,28 @@ def _inside(one: _Posting, other: _Posting) -> bool:
 def _say_left(other: _Posting, chosen: _Posting, notes: list[str]) -> None:
     if other.version != chosen.version:
         notes.append(
-            f"version {chosen.version} was taken; left out: {other.told()}"
+            f"{chosen.called} was taken; left out: {other.told()}"
             + ("" if other.missing else f": --version {other.version} takes it")
         )
+    elif other.draft != chosen.draft:
+        notes.append(f"the {_kind(chosen)} was taken, the {_kind(other)} left out: {other.told()}")
     elif chosen.again and other.titles & chosen.titles:
         notes.append(f"the series was sent again, and the later mails were taken; left out: {other.told()}")
     else:
         notes.append(f"left out: {other.told()}, posted by {', '.join(map(harmless, sorted(other.senders)))} beside it")
 
 
+def _kind(posting: _Posting) -> str:
+    """What a posting is beside another of the same version."""
+    came = threads.day(posting.first.date)
+    return ("RFC" if posting.draft else "series that is no RFC") + (f" of {came}" if came else "")
+
+
 def _completed(chosen: _Posting, others: list[_Posting], single: list[Letter], notes: list[str]) -> list[Letter]:
     """The patches in order, with those of the version before where only some were sent again."""
     _alone(chosen)
     for other in others:
-        same = other.version == chosen.version and other.total == chosen.total and other.again == chosen.again
+        same = other.kind == chosen.kind and other.total == chosen.total
         if same and other.titles & chosen.titles and other.senders & chosen.senders:
             for number, letter in other.patches.items():
                 if number in chosen.patches:

@@ -23,8 +23,8 @@ _ANSWER = re.compile(
 class Tag:
     """This is a subject taken apart. ``number`` of ``total``: its place, None where it says none; ``fraction``: a place
     between two others, as posted (2.5/3). ``version`` is None where none is said. ``patch``: it is tagged as one to be
-    applied. ``answer``: something stands before that tag, so that it is about a posting and is none. ``words``: what
-    else the tags say (a tree, another project), in small letters.
+    applied. ``answer``: something stands before that tag, so that it is about a posting and is none. ``draft``: it is
+    an RFC. ``words``: what else the tags say (a tree, another project), in small letters.
     """
 
     number: int | None
@@ -34,6 +34,7 @@ class Tag:
     patch: bool
     answer: bool
     again: bool
+    draft: bool
     words: tuple[str, ...]
     title: str
 
@@ -61,6 +62,7 @@ def read(subject: str) -> Tag:
         patch and not answer,
         answer,
         any(w.lower().startswith(("resend", "repost")) for w in words),
+        any(re.fullmatch(r"(?i)rfc(v\d+)?", w) for w in words),
         lowered,
         rest,
     )

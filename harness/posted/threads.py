@@ -14,6 +14,7 @@ import email.policy
 import email.utils
 import logging
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -121,6 +122,11 @@ def rerolled(slips: Sequence[Slip], version: int) -> list[str] | None:
     if series is None or not series.complete or not series.partial_reroll:
         return None
     return [patch.msgid for patch in series.patches[1:] if patch is not None]
+
+
+def day(date: str) -> str:
+    """The day of a mail's date, as 2025-03-13; empty where there is none."""
+    return time.strftime("%Y-%m-%d", time.gmtime(at)) if (at := seconds(date)) else ""
 
 
 def seconds(date: str) -> float:

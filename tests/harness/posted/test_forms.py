@@ -287,6 +287,35 @@ form("11m", THREE, **V2)(lambda: [*series(), *second(tag="PATCHv2", to="")])
 form("11-version-on-the-cover-alone", THREE, title="KVM: a fine series, again", says="newer 1")(
     lambda: [re.sub(rb"\[PATCH v2 ([1-3])", rb"[PATCH \1", one) for one in second(to="")]
 )
+LATER = "Fri, 14 Mar 2025 20:10:0{} +0000"
+
+
+def rfc(tag: str = "RFC PATCH", to: str = "", date: str = LATER, word: str = "drafty") -> list[bytes]:
+    return series(tag=tag, stem="rfc", word=word, to=to, date=date, cover="KVM: a fine draft")
+
+
+form("11-rfc-and-after-it-the-series", THREE, says="more 1", title="KVM: a fine series",
+     notes="no RFC of 2025-03-13 was taken, the RFC of 2025-03-12 left out: 'KVM: a fine draft'")(
+    lambda: [*rfc(date="Wed, 12 Mar 2025 20:10:0{} +0000"), *series()]
+)  # fmt: skip
+form("11-rfc-in-one-thread", THREE, says="more 1", notes="RFC")(
+    lambda: [*rfc(date="Wed, 12 Mar 2025 20:10:0{} +0000"), *series(to="rfc-0@example.org")]
+)
+form("11-rfc-after-the-series", THREE, says="drafty 1", notes="the RFC of 2025-03-14 was taken, the series that is no")(
+    lambda: [*series(), *rfc()]
+)
+form("11-rfc-of-a-higher-version-before", THREE, says="more 1", notes=r"^version 1 was taken.*RFC, version 2")(
+    lambda: [*rfc("RFC PATCH v2", date="Wed, 12 Mar 2025 20:10:0{} +0000"), *series()]
+)
+form("11-rfc-of-a-higher-version-after", THREE, says="drafty 1", notes=r"^RFC, version 2 was taken.*version 1")(
+    lambda: [*series(), *rfc("RFC PATCH v2")]
+)
+form("11-rfc-without-dates", THREE, says="more 1", notes="RFC")(lambda: [*rfc(date=""), *series(date="")])
+form("11-rfc-by-its-version", THREE, says="drafty 1", version=2)(
+    lambda: [*rfc("RFC PATCH v2", date="Wed, 12 Mar 2025 20:10:0{} +0000"), *series()]
+)
+form("11-rfc-twice", refused="patch 1 is there twice")(lambda: [*rfc(), *[re.sub(rb"<rfc-", b"<second-", one) for one in
+     rfc(word="other")]])  # fmt: skip
 form("11-resend", THREE, says="newer 1", notes="sent again")(lambda: [*series(), *second(tag="PATCH RESEND", to="")])
 form("18m", refused="two series.*a fine series.*another")(
     lambda: [*series(), *series(2, stem="w1", sender=B, cover="KVM: another", title="KVM: other")]
