@@ -196,7 +196,10 @@ class Table:
     host of their own, at their own time: no line waits for them, and the summary has them.
     """
 
-    def __init__(self, works: list[Work], journal: Journal, run_number: int, quiet: bool) -> None:
+    def __init__(
+        self, works: list[Work], journal: Journal, run_number: int, *, quiet: bool, mirrored: bool = True
+    ) -> None:
+        self._mirrored = mirrored
         self._left: dict[tuple[int, str], int] = {}
         for work in works:
             if work.load.env.cpu_mbec:
@@ -217,7 +220,7 @@ class Table:
             del self._left[key]
             row = rows.row(self._journal, self._run, *key, self._journal.cells(self._run))
             with PROGRESS.paused():
-                print(rows.table_line(row, self._width), file=self._out, flush=True)
+                print(rows.table_line(row, self._width, mirrored=self._mirrored), file=self._out, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -250,7 +253,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
             options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
         _take_earlier(options, works, journal, run_number, bench, args.fresh)
-        table = Table(works, journal, run_number, args.json)
+        table = Table(works, journal, run_number, quiet=args.json, mirrored=not args.no_mirror)
         began = time.monotonic()
         status = "interrupted"
         try:
@@ -356,10 +359,12 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
             body["findings_of_base"] = len(asked.findings) - len(found)
         print(json.dumps(body))
     else:
+        mirrored = of_series.mirror_asked(asked.info.provenance)
+        drift = f"{total.drift} drift" if mirrored else "no mirror was asked"
         print(
-            f"\n{total.vectors} answers in {seconds:.0f} s: {total.agree} agree, {total.drift} drift, "
-            f"{total.findings} findings, {total.not_applicable} not applicable, {total.blocked} blocked, "
-            f"{total.entry_failures} refused entries, {total.collapsed} merged by rule"
+            f"\n{total.vectors} answers in {seconds:.0f} s: {total.agree} agree, {drift}, {total.findings} findings, "
+            f"{total.not_applicable} not applicable, {total.blocked} blocked, {total.entry_failures} refused entries, "
+            f"{total.collapsed} merged by rule"
         )
         if total.taken:
             print(f"{total.taken} of the answers are taken from a lower level that is the same machine code")
@@ -372,7 +377,8 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
                 "otherwise (--fresh asks all)"
             )
         print("".join(_unsteady(asked)), end="")
-        print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
+        if mirrored:
+            print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
         for cell, one in asked.event_drift:
             print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
         for f in found:

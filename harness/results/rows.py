@@ -210,6 +210,7 @@ COLUMNS: Final = (
 )
 
 
+OF_MIRROR: Final = ("drift", "traced", "event_drift")  # what a run without a mirror cannot count
 PARAM_WIDTH: Final = next(c.width for c in COLUMNS if c.name == "param")  # where no setting's text is longer
 
 
@@ -223,6 +224,10 @@ def table_head(param: int = PARAM_WIDTH) -> str:
     return " ".join(f"{c.title:>{c.width}}" for c in _columns(param))
 
 
-def table_line(r: Row, param: int = PARAM_WIDTH) -> str:
-    """One line of the live table."""
-    return " ".join(f"{getattr(r, c.name):>{c.width}}" for c in _columns(param))
+def table_line(r: Row, param: int = PARAM_WIDTH, *, mirrored: bool = True) -> str:
+    """One line of the live table; without a mirror it says nothing of what only a mirror shows."""
+
+    def text(name: str) -> str:
+        return str(getattr(r, name)) if mirrored or name not in OF_MIRROR else "-"
+
+    return " ".join(f"{text(c.name):>{c.width}}" for c in _columns(param))
