@@ -20,26 +20,61 @@ examples:
 _LISTS: Final = {"levels", "naive", "patches"}  # comma-separated lists of numbers
 _NUMBER: Final = {"level", "patch"}
 _FILES: Final = {"FILE", "DIR", "PATH", "SOURCE"}
-_LEVELS: Final = " ".join(map(str, range(LAST_LEVEL + 1)))
-_LIST: Final = {
-    "bash": "_kvmirror_list",
-    "zsh": "_kvmirror_list",
-    "fish": "(_kvmirror_list)",
-    "preamble": {
-        "bash": f"""\
+_LEVELS: Final = {
+    "bash": f"""\
+_kvmirror_levels() {{
+  local last={LAST_LEVEL} at
+  local -a found
+  for ((at = 1; at < ${{#COMP_WORDS[@]}}; at++)); do
+    [[ ${{COMP_WORDS[at]}} == --series ]] || continue
+    [[ ${{COMP_WORDS[at + 1]}} == = ]] && ((at++))
+    found=("${{COMP_WORDS[at + 1]/#\\~\\//$HOME/}}"/*.patch)
+    [[ -e ${{found[0]}} ]] && last=${{#found[@]}}
+  done
+  seq -s ' ' 0 "$last"
+}}
 _kvmirror_list() {{
   local head=
   [[ $1 == *,* ]] && head=${{1%,*}},
-  compgen -P "$head" -W "{_LEVELS}" -- "${{1##*,}}"
-}}""",
-        "zsh": f"_kvmirror_list() {{ compset -P '*,'; compadd -- {_LEVELS} }}",
-        "fish": f"""\
+  compgen -P "$head" -W "$(_kvmirror_levels)" -- "${{1##*,}}"
+}}
+_kvmirror_number() {{ compgen -W "$(_kvmirror_levels)" -- "$1"; }}""",
+    "zsh": f"""\
+_kvmirror_levels() {{
+  local last={LAST_LEVEL}
+  local at=$words[(I)--series]
+  local -a found
+  (( at )) && found=(${{(Q)~words[at+1]}}/*.patch(N))
+  (( $#found )) && last=$#found
+  compadd -- {{0..$last}}
+}}
+_kvmirror_list() {{ compset -P '*,'; _kvmirror_levels }}
+_kvmirror_number() {{ _kvmirror_levels }}""",
+    "fish": f"""\
+function _kvmirror_levels
+  set -l last {LAST_LEVEL}
+  set -l words (commandline -opc)
+  if set -l at (contains -i -- --series $words); and set -q words[(math $at + 1)]
+    set -l folder (string replace -r '^~/' "$HOME/" -- $words[(math $at + 1)])
+    set -l found $folder/*.patch
+    test (count $found) -gt 0; and set last (count $found)
+  end
+  seq 0 $last
+end
 function _kvmirror_list
-  __fish_complete_list , 'string split " " "{_LEVELS}"'
+  __fish_complete_list , _kvmirror_levels
+end
+function _kvmirror_number
+  _kvmirror_levels
 end""",
-    },
 }
-"""What shtab needs to complete levels behind a comma."""
+"""Levels as a shell offers them: of the series whose folder stands behind ``--series``, a patch a file, else ours."""
+
+
+def _shells(function: str) -> dict[str, Any]:
+    """What shtab needs to have ``function`` of _LEVELS complete a place."""
+    return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": _LEVELS}
+
 
 _BEHIND: Final = {
     "zsh": """\
@@ -109,9 +144,9 @@ def _mark(action: argparse.Action, one_level: bool) -> None:
     if action.choices or action.nargs == 0:
         return
     if action.dest in _LISTS:
-        action.complete = _LIST  # type: ignore[attr-defined]
+        action.complete = _shells("_kvmirror_list")  # type: ignore[attr-defined]
     elif action.dest in _NUMBER:
-        action.choices = range(LAST_LEVEL + 1)
+        action.complete = _shells("_kvmirror_number")  # type: ignore[attr-defined]
     elif action.dest == "param":
         action.choices = (*selection.PARAM_VALUES, *(() if one_level else ("all",)))
     elif action.dest in ("vectors", "ids"):

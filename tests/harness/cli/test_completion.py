@@ -55,6 +55,24 @@ def test_levels_one_after_the_other(bash: Path) -> None:
     assert len(complete(bash, "predict", "--level", "")) == 19
 
 
+@pytest.fixture
+def sixty(tmp_path: Path) -> Path:
+    """A folder of another series."""
+    folder = tmp_path / "sixty"
+    folder.mkdir()
+    for number in range(1, 61):
+        (folder / f"{number:04}-x.patch").touch()
+    return folder
+
+
+def test_levels_are_those_of_the_series_that_is_named(bash: Path, sixty: Path) -> None:
+    named = ("validate", "--series", str(sixty), "--levels")
+    assert complete(bash, *named, "0,6") == ["0,6", "0,60"]
+    assert complete(bash, "validate", "--series", "=", str(sixty), "--levels", "59") == ["59"]
+    assert len(complete(bash, "run", "--series", str(sixty), "--level", "")) == 61
+    assert complete(bash, "validate", "--series", str(sixty / "nowhere"), "--levels", "6") == ["6"]
+
+
 def test_parameters_and_vector_parts(bash: Path) -> None:
     assert complete(bash, "validate", "--param", "") == ["unset", "0", "1", "all"]
     assert complete(bash, "run", "--level", "3", "--param", "") == ["unset", "0", "1"]
@@ -166,3 +184,19 @@ def test_zsh_completes(zsh: pexpect.spawn[str], typed: str, line: str) -> None:
     zsh.send(f"{typed}\t\x14")
     zsh.expect("<<(.*?)>>")
     assert zsh.match[1] == line
+
+
+def test_fish_and_zsh_know_the_levels_of_the_series_that_is_named(
+    zsh: pexpect.spawn[str], sixty: Path, tmp_path: Path
+) -> None:
+    assert fish_offers(f"kvmirror validate --series {sixty} --levels 0,60", tmp_path) == ["0,60"]
+    assert len(fish_offers(f"kvmirror run --series {sixty} --level ", tmp_path)) == 61
+    assert len(fish_offers("kvmirror run --level ", tmp_path)) == 19
+    for option, begun, whole in (("--levels", "0,59", "0,59 "), ("--levels", "19", "19 ")):
+        typed = f"kvmirror validate --series {sixty} {option} "
+        zsh.send(f"{typed}{begun}\t\x14")
+        zsh.expect("<<(.*?)>>")
+        assert zsh.match[1] == f"{typed}{whole}"
+    zsh.send("kvmirror validate --levels 19\t\x14")
+    zsh.expect("<<(.*?)>>")
+    assert zsh.match[1] == "kvmirror validate --levels 19"
