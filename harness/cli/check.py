@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache, kernel, sha256
-from harness.cli.common import add_linux, want_mirror
+from harness.cli.common import add_linux, add_on, want_mirror
 from harness.errors import InputError
 from harness.oracle import hands
 from harness.oracle.check import CASES, THOROUGH, reach
@@ -20,10 +20,11 @@ from harness.oracle.image import Image, ImageWorker
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import mutation, sharp
 from harness.oracle.specs import SPECS, Spec
+from harness.posted import opened
 from harness.process import programs, table
 from harness.questions import selection
 from harness.results import KVM_HOST, LEFT_OUT, Journal
-from harness.series import Series, folder
+from harness.series import Series
 from kvmodel.series import Level
 
 SCHEMA = 1
@@ -33,6 +34,7 @@ examples:
   kvmirror check --levels 0,18
   kvmirror check --list
   kvmirror check --functions make_spte --levels 15 --thorough
+  kvmirror check --on DIR --levels 0,18      does the mirror hold where the series stands on other patches?
 """
 
 
@@ -62,6 +64,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     add_linux(parser)
     parser.add_argument("--series", metavar="DIR", help="another series' folder (default: patches/)")
+    add_on(parser)
     parser.set_defaults(run=run)
 
 
@@ -94,8 +97,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} {value}: give 1 or more")
     programs.interruptible()
     start = time.monotonic()
-    series = folder.read(*([Path(args.series)] if args.series else []))
-    want_mirror(series, "check", "kvmirror validate --no-mirror asks the kernel itself")
+    if args.on and args.sharp:
+        raise InputError("--sharp leaves patches out of the series as the mirror knows it: --on does not go with it")
+    series = opened(Path(args.series) if args.series else None, args.on, args.linux)
+    want_mirror(series, "check", "kvmirror validate --no-mirror asks the kernel itself", on_others=True)
     wanted = selection.levels(args.levels or f"0-{series.last}", series.last)
     specs = chosen(args.functions)
     cache = Cache()

@@ -56,12 +56,12 @@ def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[i
     return levels[0], settings[0]
 
 
-def want_mirror(series: Series, what: str, mend: str) -> None:
-    """The mirror is of ``series``.
+def want_mirror(series: Series, what: str, mend: str, *, on_others: bool = False) -> None:
+    """The function raises InputError where the mirror is not of ``series``: what needs it, and what to do instead.
 
-    Raises InputError when it is not; it tells what needs the mirror, and what to do instead.
+    ``on_others``: it may stand on prerequisites all the same.
     """
-    if not series.mirrored or series.on:
+    if not series.mirrored or (series.on and not on_others):
         has = "with prerequisites below it" if series.mirrored else f"not {series.name!r}"
         raise InputError(f"{what}: the mirror mirrors the MBEC series on Linux {pinned.VERSION} only, {has}: {mend}")
 
