@@ -57,9 +57,9 @@ def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[i
 
 
 def want_mirror(series: Series, what: str, mend: str, *, on_others: bool = False) -> None:
-    """The function raises InputError where the mirror is not of ``series``: what needs it, and what to do instead.
+    """The mirror is of ``series``; with ``on_others`` it may stand on prerequisites all the same.
 
-    ``on_others``: it may stand on prerequisites all the same.
+    Raises InputError when it is not; it tells what needs the mirror, and what to do instead.
     """
     if not series.mirrored or (series.on and not on_others):
         has = "with prerequisites below it" if series.mirrored else f"not {series.name!r}"
