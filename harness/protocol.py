@@ -108,6 +108,8 @@ HEADER: Final = Record(
         ("I", 1, "bare", "out: 1 when not under a hypervisor"),
         ("Q", 1, "tsc_begin", "out: TSC before the first vector"),
         ("Q", 1, "tsc_end", "out: TSC after the last"),
+        ("I", 1, "carried_out", "in: index + 1 of the OP_HOST record that the host is through with"),
+        ("I", 1, "refused", "in: 1 where the host could not do it"),
     ),
 )
 
@@ -185,6 +187,24 @@ CONSTANTS: Final[dict[str, int]] = {
     "OP_RUN": 3,  # enters L2 at its code; `leaf` is the EPT12 root, `msr` the VPID, 0 for none
     "OP_INVEPT": 4,  # type `leaf`, descriptor `upper` and `gp`
     "OP_INVVPID": 5,
+    "OP_VMX": 7,  # VMX_* `leaf` with `upper`, an address or a field, and `gp`, a value
+    "VMX_VMCLEAR": 0,
+    "VMX_VMPTRLD": 1,
+    "VMX_VMLAUNCH": 2,
+    "VMX_VMRESUME": 3,
+    "VMX_VMREAD": 4,
+    "VMX_VMWRITE": 5,
+    "PROGRAM_VMCS": 0x101A000,  # L1-physical: two regions of programs' own, then one of another revision
+    "PROBE_VMCS": 0x1015000,  # L1-physical: the two that VM entries use
+    "PROBE_VMXON": 0x1014000,
+    "OP_HOST": 6,  # asks the host for HOST_* `leaf` with the operand `upper`, and waits until it is through
+    "HOST_NX_OFF": 0,  # kvm.nx_huge_pages
+    "HOST_NX_FORCE": 1,
+    "HOST_NX_RESTORE": 2,  # as the environment has it
+    "HOST_AGE": 3,  # every page is marked idle
+    "HOST_LOG": 4,  # dirty logging of all memory begins
+    "HOST_UNLOG": 5,  # it ends
+    "HOST_REMAP": 6,  # the page at L1-physical `upper` becomes another page of the host's, its bytes the same
     "PROGRAM_TABLES": 24 << 20,  # L1-physical: PROGRAM_AREAS areas of PROGRAM_AREA bytes, which programs take in turn
     "PROGRAM_AREA": 64 << 10,
     "PROGRAM_AREAS": 128,

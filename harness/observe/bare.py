@@ -31,7 +31,7 @@ def askable(vector: Vector) -> bool:
     if isinstance(vector, SequenceVector):
         return all(askable(turn.access) for turn in vector.turns)
     if isinstance(vector, ProgramVector):
-        return vector.env == "std"
+        return vector.env == "std" and not vector.calls_host
     if not isinstance(vector, AccessVector | EntryVector | MsrVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"

@@ -16,6 +16,7 @@ from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
 from harness.observe import client, cut, livelock, program, tracepoints, warns
+from harness.observe.host_steps import HostSteps
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
@@ -249,7 +250,11 @@ class L1:
 
 def _asked(qemu: Qemu, batch: bytes) -> BatchRun:
     """One run of a batch. GuestError where the probe refuses it."""
-    run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE)
+    steps = HostSteps(qemu, qemu.machine.env.nx_huge_pages)
+    try:
+        run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE, called=steps.carry_out)
+    finally:
+        steps.restore()
     if guest.unpack_header(run.memory).refused:
         raise GuestError(
             "the probe refused its batch: its L1 has no VMX or no PIT, or it is of another build; "

@@ -46,6 +46,11 @@ class Memory:
         self._server: Remote | None = None
         self._line: socket.socket | None = None
 
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._path
+
     def write(self, data: bytes, offset: int = 0) -> None:
         """Write ``data``. GuestError where the file does not take it."""
         at = protocol.BATCH_BASE + offset

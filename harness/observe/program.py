@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from harness import protocol
-from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
+from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
     TABLES,
     WINDOWS,
     Control,
     Flush,
+    HostStep,
     Invept,
     Invvpid,
     L2Run,
@@ -30,6 +31,7 @@ from kvmodel.question.program import (
     Step,
     Toggle,
     Touch,
+    Vmx,
 )
 from kvmodel.question.vector import Access, GuestPerm
 from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
@@ -254,6 +256,38 @@ def _invvpid(c: _Controls, made: Invvpid) -> Fields:
     return {**c.common(), "access": _C["OP_INVVPID"], "leaf": made.type, "upper": low, "gp": address}
 
 
+_HOST_CALLS: Final = {
+    "nx-off": _C["HOST_NX_OFF"],
+    "nx-force": _C["HOST_NX_FORCE"],
+    "age": _C["HOST_AGE"],
+    "log": _C["HOST_LOG"],
+    "unlog": _C["HOST_UNLOG"],
+    "remap": _C["HOST_REMAP"],
+}
+
+
+def _host(c: _Controls, call: int, operand: int = 0) -> Fields:
+    return {**c.common(), "access": _C["OP_HOST"], "leaf": call, "upper": operand}
+
+
+_REGIONS: Final = {
+    "a": _C["PROBE_VMCS"],
+    "b": _C["PROBE_VMCS"] + PAGE,
+    "c": _C["PROGRAM_VMCS"],
+    "d": _C["PROGRAM_VMCS"] + PAGE,
+    "rev": _C["PROGRAM_VMCS"] + 2 * PAGE,
+    "on": _C["PROBE_VMXON"],
+    "odd": _C["PROGRAM_VMCS"] + 8,
+    "far": 1 << 52,  # beyond any MAXPHYADDR
+}
+
+
+def _vmx(c: _Controls, made: Vmx) -> Fields:
+    operand = _REGIONS[made.region] if made.region else made.field
+    which = _C[f"VMX_{made.what.upper()}"]
+    return {**c.common(), "access": _C["OP_VMX"], "leaf": which, "upper": operand, "gp": made.value}
+
+
 def _step(c: _Controls, made: Step) -> Iterator[Fields]:
     match made:
         case Control():
@@ -276,6 +310,10 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
             }
         case Invvpid():
             yield _invvpid(c, made)
+        case Vmx():
+            yield _vmx(c, made)
+        case HostStep():
+            yield _host(c, _HOST_CALLS[made.what], _page_address(made.page) if made.page else 0)
         case L2Run():
             yield from _run(c, made)
 
@@ -289,6 +327,8 @@ def records(vector: ProgramVector, ordinal: int) -> list[Fields]:
         found.append(next(_step(c, Invept(2))))
     for made in vector.steps:
         found += _step(c, made)
+    if any(isinstance(made, HostStep) and made.what.startswith("nx") for made in vector.steps):
+        found.append(_host(c, _C["HOST_NX_RESTORE"]))
     return found
 
 
@@ -380,6 +420,22 @@ def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
 
 
+def _of_instruction(o: StepRecord) -> Outcome:
+    match o.verdict:
+        case 4:
+            return vmfail(o.error if o.error != 0xFFFF_FFFF else 0)
+        case 7:
+            return Outcome(Kind.VALUE, o.value)
+        case _:
+            return Outcome(Kind.DONE)
+
+
+_REFUSED: Final = {  # images/probe/probe.h
+    0x1004: "nobody hears L1 call its host; QEMU's pvpanic device is needed",
+    0x1005: "the host could not do it; its kernel or QEMU lacks what that takes",
+}
+
+
 def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death: Outcome | None = None) -> Outcome:
     """What the program's records observed; with ``death`` those before the one at which L1 died of it."""
     told: list[tuple[Step, StepRecord]] = []
@@ -389,7 +445,9 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
         wanted = len(list(_step(_plain(vector), made)))
         if at + wanted > len(rows):
             break
-        if isinstance(made, L2Run | Invept | Invvpid):
+        if isinstance(made, HostStep) and rows[at].verdict == 8:
+            return Outcome(Kind.SCAFFOLD, note=f"{made}: {_REFUSED.get(rows[at].error, 'it was not carried out')}")
+        if isinstance(made, L2Run | Invept | Invvpid | Vmx):
             told.append((made, rows[at + wanted - 1]))
         at += wanted
     found: list[Outcome] = []
@@ -397,7 +455,7 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
         if isinstance(made, L2Run):
             found += _of_run(made, o)
         else:
-            found.append(Outcome(Kind.VMFAIL, o.error) if o.verdict == 4 else Outcome(Kind.DONE))
+            found.append(_of_instruction(o))
     broken = next((turn for turn in found if turn.kind in (Kind.SCAFFOLD, Kind.BLOCKED)), None)
     if broken is not None:
         return broken

@@ -14,7 +14,7 @@ import re
 import shlex
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -338,13 +338,22 @@ class Qemu:
 
     # running
 
-    def run(self, batch: bytes, *, deadline: float = 120.0, stall: float = STALL) -> BatchRun:
+    def run(
+        self,
+        batch: bytes,
+        *,
+        deadline: float = 120.0,
+        stall: float = STALL,
+        called: Callable[[int, int], bool] | None = None,
+    ) -> BatchRun:
         """Run a batch from power-on to L1's end.
 
         ``deadline`` and ``stall`` in seconds of wall time: all of it, and without a step of the header's ``current``
         or ``state`` (QEMU's firmware counts as the first step). QEMU stands stopped (or is gone: ``End.DIED``)
-        afterwards and takes the next batch. HostError when the host itself dies.
+        afterwards and takes the next batch. ``called`` carries out what L1 calls its host for, call and operand, and
+        says whether it could. HostError when the host itself dies.
         """
+        self._called = called
         if not self._fresh:
             self._reset()
         self._put(batch)
@@ -395,11 +404,31 @@ class Qemu:
             reason = str(event.data.get("reason", ""))
             ends = {"guest-shutdown": End.POWEROFF, "guest-reset": End.RESET, "guest-panic": End.PANICKED}
             return ends.get(reason, End.DIED), reason
+        if event.name == "GUEST_CRASHLOADED":
+            self._carry_out()
+            return None
         if event.name == "GUEST_PANICKED":
             return End.PANICKED, str(dict(event.data))
         if event.name == "STOP" and (status := self.status()) == "internal-error":
             return End.INTERNAL_ERROR, f"{status}: {self._words()}"
         return None
+
+    def _carry_out(self) -> None:
+        """L1 waits at an OP_HOST record: what it asks for is done, and it is told."""
+        index = struct.unpack("<I", self._memory.read(4, protocol.HEADER.offset("current")))[0]
+        vectors = struct.unpack("<Q", self._memory.read(8, protocol.HEADER.offset("vectors")))[0]
+        record = protocol.VECTOR.unpack(self._memory.read(protocol.VECTOR.size, vectors + index * protocol.VECTOR.size))
+        call, operand = record["leaf"], record["upper"]
+        assert isinstance(call, int) and isinstance(operand, int)
+        could = self._called is not None and self._called(call, operand)
+        at = protocol.HEADER.offset("carried_out")
+        self._memory.write(struct.pack("<I", 0 if could else 1), protocol.HEADER.offset("refused"))
+        self._memory.write(struct.pack("<I", index + 1), at)
+
+    @property
+    def memory_file(self) -> str:
+        """The file on the host that is L1's memory."""
+        return self._memory.path
 
     def _progress(self) -> str:
         """The header's ``current`` and ``state`` as they are in L1's memory now."""

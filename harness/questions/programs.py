@@ -15,6 +15,7 @@ from typing import Final
 from kvmodel.question.program import (
     BAD_EPTP,
     PAGES,
+    REGIONS,
     SEPARATOR,
     UPPER_ENTRIES,
     WINDOWS,
@@ -152,6 +153,47 @@ def program_invalidations() -> Iterator[ProgramVector]:
         yield _of(f"invvpid{kind}.{vpid}.a0" + (f".{bad}" if bad else ""), "read.a0")
 
 
+def program_vmcs() -> Iterator[ProgramVector]:
+    """VMCLEAR, VMPTRLD, VMLAUNCH, VMRESUME, VMREAD and VMWRITE in right states and wrong ones: the manual's numbers."""
+    for what, region in product(("vmclear", "vmptrld"), REGIONS):
+        yield _of("vmclear.c", "vmptrld.c", f"{what}.{region}", "vmread.6800", "read.a0")
+        yield _of("vmclear.c", "vmptrld.c", "vmclear.c", f"{what}.{region}", "vmread.6800", "read.a0")
+    for entry in ("vmlaunch", "vmresume"):
+        yield _of("read.a0", entry, entry, "read.a1")
+        yield _of("read.a0", "vmclear.a", "vmptrld.a", entry, "vmresume", "vmlaunch", "read.a1")
+        yield _of("read.a0", "vmclear.a", entry, "read.a1")
+        yield _of("vmclear.c", "vmptrld.c", entry, "vmread.4400", "read.a0")
+        yield _of("read.a0", "vmcs=1", "read.a1", "vmptrld.a", "vmresume", "vmclear.b", "vmresume", "vmptrld.b", entry)
+    fields = (
+        0x800,
+        0xC02,
+        0x4002,
+        0x4012,
+        0x4816,
+        0x6804,
+        0x681E,
+        0x6C16,
+        0x2800,
+        0x2801,
+        0x2010,
+        0x2011,
+        0x4402,
+        0x6400,
+    )
+    absent = (0x68FE, 0x40FE, 0x8FE, 0x20FE, 0x6801, 0x4003, 0x801, 0x1800, 0x7800, 0x8800, 0x1_6800, 1 << 32 | 0x6800)
+    for encoding in (*fields, *absent):
+        value = 0x1234_5678_9ABC_DEF0
+        around = (
+            f"vmwrite.{encoding:x}={value:x}",
+            f"vmread.{encoding:x}",
+            f"vmwrite.{encoding:x}=0",
+            f"vmread.{encoding:x}",
+        )
+        yield _of("vmclear.c", "vmptrld.c", *around)
+        yield _of("vmclear.c", "vmptrld.c", "vmclear.d", around[0], "vmptrld.d", around[1], "vmptrld.c", around[1])
+        yield _of("vmclear.c", "vmptrld.c", "vmclear.c", *around[:2])
+
+
 def program_host_settings() -> Iterator[ProgramVector]:
     """The same on other hosts: large pages under L1, the NX-huge-page mitigation, no EPT accessed and dirty flags."""
     for env, mbec, way, look in product(("huge", "hugenx", "eptad0"), (False, True), ((), ("invept1.r0",)), LOOK):
@@ -169,6 +211,29 @@ def program_host_settings() -> Iterator[ProgramVector]:
             f"{look}.b4",
             env=env,
         )
+
+
+def program_behind_kvm() -> Iterator[ProgramVector]:
+    """What the host does behind KVM's back: other pages, ageing, dirty logging, nx_huge_pages switched."""
+    calls = (
+        ("host.remap.p3",),
+        ("host.age",),
+        ("host.log",),
+        ("host.log", "host.unlog"),
+        ("host.nx-force",),
+        ("host.nx-force", "host.nx-off"),
+    )
+    for env, calling, mbec, look in product(("std", "huge", "hugenx", "eptad0"), calls, (False, True), LOOK):
+        if (env == "hugenx" and calling == ("host.nx-force",)) or (env != "std" and look == "read"):
+            continue
+        if calling[0] == "host.remap.p3" and env.startswith("huge"):  # its pages are of 2 MiB
+            continue
+        for way in ("", "m1=t0.r-x-"):
+            steps = (*_switch(mbec), *((way,) if way else ()), "read.a3,write.b4" if not way else "read.a3,read.b4")
+            yield _of(*steps, calling[0], f"{look}.a3", f"{look}.b3", *calling[1:], "write.a3", f"{look}.b4", env=env)
+    for calling, look in product(calls[:4], LOOK):
+        yield _of("read.a3,write.a4", calling[0], f"{look}.a3", *calling[1:], f"{look}.a3", ept=False)
+        yield _of("read.a3,write.a4", calling[0], f"{look}.a3", *calling[1:], f"{look}.a3", ept=False, env="ept0")
 
 
 def _random_perm(rng: random.Random) -> Perm:
@@ -277,7 +342,9 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_control_registers,
         program_vpids,
         program_invalidations,
+        program_vmcs,
         program_host_settings,
+        program_behind_kvm,
         program_sampled,
     )
 }

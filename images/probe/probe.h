@@ -35,9 +35,10 @@
 #define EPT_PD		(SCAFFOLD + 16 * PAGE)	/* EPT12 tables of the scaffold itself, shared by all vectors */
 #define EPT_PT		(SCAFFOLD + 17 * PAGE)
 #define L2_MMIO		(SCAFFOLD + 511 * PAGE)	/* L2-physical only: what L1 maps there has no memory */
-#define VMXON_REGION	(SCAFFOLD + 20 * PAGE)
-#define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* two, then two enlightened ones */
+#define VMXON_REGION	(SCAFFOLD + 20 * PAGE)	/* PROBE_VMXON */
+#define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* PROBE_VMCS: two, then two enlightened ones */
 #define ASSIST_PAGE	(SCAFFOLD + 25 * PAGE)	/* Hyper-V's VP assist page */
+/* pages 26 to 28: PROGRAM_VMCS */
 #define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
 #define POOL_PAGES	512
 
@@ -83,6 +84,8 @@
 #define REFUSED_SEQUENCE 0x1001	/* FLAG_CONTINUE without a fitting record before */
 #define REFUSED_KIND	0x1002	/* unknown kind, access or paging */
 #define REFUSED_EVMCS	0x1003	/* this L1 is not offered an enlightened VMCS */
+#define REFUSED_HOST	0x1004	/* nobody hears when L1 calls its host */
+#define REFUSED_BY_HOST	0x1005	/* the host could not do what a program asks of it */
 /* ... and after an exit: the access ended but did not do what it says */
 #define BROKEN_VALUE	0x1010
 #define BROKEN_RIP	0x1011
@@ -115,6 +118,7 @@ struct l2_registers {
 void platform_init(void);
 void platform_say(const char *text, uint64_t number);
 void platform_emit(const struct kvm_batch *batch);
+int platform_call(void);
 void platform_off(void) __attribute__((noreturn));
 void zero_pages(uint64_t address, uint64_t pages);
 void *memcpy(void *to, const void *from, size_t n);
@@ -156,10 +160,12 @@ int vm_enter(struct l2_registers *r, int resume);
 void vm_exited(void);
 
 void vmx_state_changed(void);
+void vmx_regions(void);
+int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value);
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 
 /* program.c */
-void run_step(const struct kvm_vector *v, struct kvm_observation *o);
+void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 /* run.c */
 int enter_l2(struct l2_registers *r, struct kvm_observation *o);

@@ -77,6 +77,7 @@ static void build(uint64_t where, int flat)
 		write_guest(w, flat);
 	}
 	write_pages();
+	vmx_regions();
 	code[3] = L2_PROGRAM | PTE_P | PTE_W | PTE_A | PTE_D;
 	code[4] = L2_PROGRAM | PTE_ALL | PTE_D;
 	for (unsigned int w = 0; w < sizeof(last) / sizeof(last[0]); w++)
@@ -148,7 +149,35 @@ static void invalidate(const struct kvm_vector *v, struct kvm_observation *o)
 	o->error = (uint32_t)error;
 }
 
-void run_step(const struct kvm_vector *v, struct kvm_observation *o)
+static void instruction(const struct kvm_vector *v, struct kvm_observation *o)
+{
+	uint64_t value = v->gp;
+	int error = vmx_instruction(v->leaf, v->upper, &value);
+
+	o->verdict = error ? VERDICT_ENTRY_FAIL : v->leaf == VMX_VMREAD ? VERDICT_VALUE : VERDICT_DONE;
+	o->error = (uint32_t)error;
+	o->value = value;
+}
+
+/* The host does something behind the hypervisor's back; L1 waits. */
+static void call_host(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+{
+	const volatile uint32_t *done = &batch->carried_out;
+
+	if (!platform_call()) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = REFUSED_HOST;
+		return;
+	}
+	while (*done != v->index + 1)
+		asm volatile("pause");
+	if (*(const volatile uint32_t *)&batch->refused) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = REFUSED_BY_HOST;
+	}
+}
+
+void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
 {
 	o->verdict = VERDICT_DONE;
 	switch (v->access) {
@@ -167,6 +196,12 @@ void run_step(const struct kvm_vector *v, struct kvm_observation *o)
 	case OP_INVEPT:
 	case OP_INVVPID:
 		invalidate(v, o);
+		break;
+	case OP_VMX:
+		instruction(v, o);
+		break;
+	case OP_HOST:
+		call_host(batch, v, o);
 		break;
 	default:
 		o->verdict = VERDICT_SCAFFOLD;

@@ -289,7 +289,7 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 {
 	memset(o, 0, sizeof(*o));
 	o->index = v->index;
-	if (vmx_use(v)) {
+	if (!(v->kind == KIND_STEP && v->access == OP_VMX) && vmx_use(v)) {
 		o->verdict = VERDICT_SCAFFOLD;
 		o->error = REFUSED_EVMCS;
 		return;
@@ -301,7 +301,7 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 		run_l2(batch, v, o);
 		break;
 	case KIND_STEP:
-		run_step(v, o);
+		run_step(batch, v, o);
 		break;
 	case KIND_MSR:
 		run_msr(v, o);

@@ -181,7 +181,7 @@ static int make_current(struct vmcs *v)
 	int from = current && current->enlightened;
 
 	if (v->enlightened) {
-		if (evmcs_enable() || (!from && vmclear(current)))
+		if (evmcs_enable() || (current && !from && vmclear(current)))
 			return 1;
 		evmcs_use(v->region);
 		v->launched = 0;
@@ -274,6 +274,76 @@ int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high)
 		asm volatile("invept %2, %3\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
 			     "m"(d), "r"(type) : "cc", "memory");
 	return invalid ? -1 : failed ? (int)vmread(INSTRUCTION_ERROR) : 0;
+}
+
+/* The regions of programs' own, never used yet, and one that VMPTRLD must refuse. */
+void vmx_regions(void)
+{
+	uint32_t revision = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+
+	zero_pages(PROGRAM_VMCS, 3);
+	for (unsigned int n = 0; n < 3; n++)
+		*(uint32_t *)(PROGRAM_VMCS + n * PAGE) = n < 2 ? revision : revision ^ 1;
+}
+
+/* Whether the CPU has a current VMCS, and which of the probe's it is. */
+static struct vmcs *current_of_cpu(void)
+{
+	uint64_t pointer;
+
+	asm volatile("vmptrst %0" : "=m"(pointer) : : "memory");
+	for (unsigned int n = 0; n < 2; n++)
+		if (vmcs[n].region == pointer)
+			return &vmcs[n];
+	return NULL;
+}
+
+/* VMLAUNCH or VMRESUME of whatever is current: 0 when L2 ran (to its VMCALL again), else as vmx_instruction(). */
+static int enter_current(int resume)
+{
+	struct l2_registers r = { 0 };
+	struct vmcs *v = current_of_cpu();
+	int failed = vm_enter(&r, resume);
+
+	if (!failed && v)
+		v->launched = 1;
+	return failed == 2 ? -1 : failed ? (int)vmread_current(INSTRUCTION_ERROR) : 0;
+}
+
+/*
+ * One instruction as a program has it, whatever state that leaves: 0, the VM-instruction error, or -1 for a failure
+ * without a current VMCS. The next record that is no such instruction makes the probe's VMCS current again.
+ */
+int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value)
+{
+	uint8_t invalid = 0, failed = 0;
+
+	current = NULL;
+	switch (which) {
+	case VMX_VMCLEAR:
+		asm volatile("vmclear %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) : "m"(operand) :
+			     "cc", "memory");
+		for (unsigned int n = 0; n < 2 && !invalid && !failed; n++)
+			if (vmcs[n].region == operand)
+				vmcs[n].launched = 0;
+		break;
+	case VMX_VMPTRLD:
+		asm volatile("vmptrld %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) : "m"(operand) :
+			     "cc", "memory");
+		break;
+	case VMX_VMLAUNCH:
+	case VMX_VMRESUME:
+		return enter_current(which == VMX_VMRESUME);
+	case VMX_VMREAD:
+		asm volatile("vmread %3, %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed), "+r"(*value) :
+			     "r"(operand) : "cc", "memory");
+		break;
+	default:
+		asm volatile("vmwrite %3, %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
+			     "r"(operand), "r"(*value) : "cc", "memory");
+		break;
+	}
+	return invalid ? -1 : failed ? (int)vmread_current(INSTRUCTION_ERROR) : 0;
 }
 
 /* Makes the vmcs12 that `v` names the current one; non-zero where this L1 is not offered it. */

@@ -6,6 +6,7 @@
  *   memio pack FILE OFFSET LENGTH STRIDE    the same, each byte XORed with the one STRIDE before it, as runs: how
  *                                           many zeroes, how many other bytes (16 bits each, little-endian), those
  *   memio write FILE OFFSET                 standard input into the file
+ *   memio remap FILE OFFSET LENGTH          the bytes as they are, in other pages: what was there is given back first
  *   memio serve FILE                        small reads and writes until the end of standard input: for each a struct
  *                                           request, a write's bytes behind it; the answer is the bytes read, or a zero
  *
@@ -13,6 +14,7 @@
  * shared. Numbers are decimal or 0x-hexadecimal, in bytes. Exit status 1, with the reason on standard error, on any
  * failure.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -130,6 +132,20 @@ static void take(unsigned char *at, size_t room)
 	}
 }
 
+/* Other pages for the same bytes: whoever has the old ones mapped is told that they go. */
+static void remap(int fd, unsigned char *map, size_t offset, size_t length)
+{
+	unsigned char *kept = malloc(length);
+
+	if (!kept)
+		die("memory");
+	memcpy(kept, map + offset, length);
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
+		die("giving pages back");
+	memcpy(map + offset, kept, length);
+	free(kept);
+}
+
 int main(int argc, char **argv)
 {
 	struct stat st;
@@ -137,18 +153,18 @@ int main(int argc, char **argv)
 	size_t offset, length;
 	int fd, writes, serves = argc == 3 && !strcmp(argv[1], "serve");
 
-	if ((argc < 4 && !serves) || (!strcmp(argv[1], "read") && argc != 5) ||
+	if ((argc < 4 && !serves) || ((!strcmp(argv[1], "read") || !strcmp(argv[1], "remap")) && argc != 5) ||
 	    (!strcmp(argv[1], "pack") && (argc != 6 || !strtoull(argv[5], NULL, 0)))) {
-		fputs("usage: memio read FILE OFFSET LENGTH | pack FILE OFFSET LENGTH STRIDE | write FILE OFFSET | "
+		fputs("usage: memio read|remap FILE OFFSET LENGTH | pack FILE OFFSET LENGTH STRIDE | write FILE OFFSET | "
 		      "serve FILE\n", stderr);
 		return 1;
 	}
-	writes = serves || !strcmp(argv[1], "write");
+	writes = serves || !strcmp(argv[1], "write") || !strcmp(argv[1], "remap");
 	fd = open(argv[2], writes ? O_RDWR : O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
 		die(argv[2]);
 	offset = serves ? 0 : strtoull(argv[3], NULL, 0);
-	length = writes ? (size_t)st.st_size - offset : argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
+	length = serves || !strcmp(argv[1], "write") ? (size_t)st.st_size - offset : argc > 4 ? strtoull(argv[4], NULL, 0) : 0;
 	if (offset > (size_t)st.st_size || length > (size_t)st.st_size - offset || length == 0) {
 		errno = ERANGE;
 		die(argv[2]);
@@ -160,8 +176,10 @@ int main(int argc, char **argv)
 		die(argv[2]);
 	if (serves)
 		serve(map, st.st_size);
-	else if (writes)
+	else if (!strcmp(argv[1], "write"))
 		take(map + offset, length);
+	else if (!strcmp(argv[1], "remap"))
+		remap(fd, map, offset, length);
 	else if (!strcmp(argv[1], "read"))
 		put(map + offset, length);
 	else if (!strcmp(argv[1], "pack"))

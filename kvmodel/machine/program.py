@@ -23,6 +23,7 @@ from kvmodel.question.program import (
     TABLES,
     Control,
     Flush,
+    HostStep,
     Invept,
     Invvpid,
     L2Run,
@@ -32,8 +33,10 @@ from kvmodel.question.program import (
     SetGuestUpper,
     Toggle,
     Touch,
+    Vmx,
     answers_of,
 )
+from kvmodel.question.program import Step as Does
 from kvmodel.question.vector import Evmcs, Machine
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.program import USES, invvpid
@@ -107,8 +110,9 @@ class _Program:
         self.tables = ProgramTables(guest.cpu, vector)
         self.exits = 0
         self.vmcs = 0
+        self.behind = False  # whether the host did something that is not followed
 
-    def step(self, made: SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | L2Run) -> Iterator[Outcome]:
+    def step(self, made: Does) -> Iterator[Outcome]:
         """The answers of one step."""
         vcpu, tables = self.guest.vcpu, self.tables
         if vcpu.steps is not None:
@@ -117,6 +121,8 @@ class _Program:
             self.vmcs = tables.controls["vmcs"]
             nested_release_vmcs12(vcpu)
         match made:
+            case HostStep():
+                self.behind = True
             case Control():
                 tables.controls[made.name] = made.value
             case SetEntry():
@@ -130,6 +136,8 @@ class _Program:
                 yield self._invept(made)
             case Invvpid():
                 yield invvpid(tables, made).outcome
+            case Vmx():
+                yield not_mirrored("vmx/nested.c handle_vmptrld and the like")
             case L2Run():
                 yield from self._run(made)
 
@@ -187,6 +195,8 @@ class _Program:
     def _touch(self, touch: Touch, place: int) -> Outcome:
         """One access of L2."""
         tables = self.tables
+        if self.behind:
+            return not_mirrored("what the host does behind KVM's back")
         mappings, modes = tables.mappings(touch.page), tables.modes()
         if len(mappings) > 1 or len(modes) > 1:
             return not_mirrored("what the CPU holds of the guest's own tables")

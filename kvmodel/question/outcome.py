@@ -161,6 +161,11 @@ def text_value(texts: Iterable[str]) -> Outcome:
     return Outcome(Kind.VALUE, zlib.crc32(text.encode()), note=text)
 
 
+def vmfail(error: int) -> Outcome:
+    """An instruction of L1's that failed with a VM-instruction error, or without one, 0, for want of a current VMCS."""
+    return Outcome(Kind.VMFAIL, error, note="" if error else "no current VMCS")
+
+
 def not_mirrored(where: str) -> Outcome:
     """The mirror's answer to what it does not follow; ``where``: the C file and function that it stops at."""
     return Outcome(Kind.NOT_MIRRORED, note=where)

@@ -176,6 +176,44 @@ class Invvpid:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStep:
+    """The host does something behind KVM's back, of which L1 and L2 must notice nothing.
+
+    ``nx-off`` and ``nx-force`` set kvm.nx_huge_pages; ``age`` marks every page idle; ``log`` and ``unlog`` begin and
+    end dirty logging under QEMU; ``remap`` gives L1's ``page`` another page of the host's with the same bytes.
+    """
+
+    what: str
+    page: str = ""
+
+    def __str__(self) -> str:
+        return f"host.{self.what}" + (f".{self.page}" if self.page else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Vmx:
+    """Another instruction of L1's for virtual machines.
+
+    VMCLEAR and VMPTRLD have a ``region``: the two that VM entries use (``a``, ``b``), two that nothing else uses
+    (``c``, ``d``), one of another revision (``rev``), the VMXON region (``on``), an address that is not a page's
+    (``odd``), one beyond MAXPHYADDR (``far``). VMREAD and VMWRITE have a ``field``, its encoding (64 bits), and VMWRITE
+    a ``value``.
+    """
+
+    what: str
+    region: str = ""
+    field: int = 0
+    value: int = 0
+
+    def __str__(self) -> str:
+        if self.what == "vmwrite":
+            return f"vmwrite.{self.field:x}={self.value:x}"
+        if self.what == "vmread":
+            return f"vmread.{self.field:x}"
+        return f"{self.what}.{self.region}" if self.region else self.what
+
+
+@dataclass(frozen=True, slots=True)
 class Touch:
     """L2 accesses a page: reads 4 bytes, writes them, adds to them under LOCK, or jumps to it."""
 
@@ -225,7 +263,10 @@ class L2Run:
         return tuple(op for op in self.ops if isinstance(op, Touch))
 
 
-Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | L2Run
+Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Vmx | HostStep | L2Run
+
+REGIONS: Final = ("a", "b", "c", "d", "rev", "on", "odd", "far")
+HOST_STEPS: Final = ("nx-off", "nx-force", "age", "log", "unlog")
 
 CONTROLS: Final = {  # name: the values that it may have, the one at the start
     "mbec": ((0, 1), 0),
@@ -256,6 +297,10 @@ _SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])")
 _CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\d+|on|off)")
 _INVEPT = re.compile(rf"invept(?P<type>\d+)\.(?P<root>r[01])(?:\.(?P<bad>{'|'.join(BAD_EPTP)}))?")
 _INVVPID = re.compile(rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?")
+_VMCS = re.compile(rf"(?P<what>vmclear|vmptrld)\.(?P<region>{'|'.join(REGIONS)})")
+_ENTRY_BY = re.compile(r"vmlaunch|vmresume")
+_FIELD = re.compile(r"(?P<what>vmread|vmwrite)\.(?P<field>[0-9a-f]{1,16})(?:=(?P<value>[0-9a-f]{1,16}))?")
+_HOST = re.compile(rf"host\.(?:(?P<what>{'|'.join(HOST_STEPS)})|remap\.(?P<page>[pq][0-7]))")
 _TOUCH = re.compile(rf"(?P<access>read|write|rmw|fetch)\.(?P<page>{_PAGE})")
 _TOGGLE = re.compile(rf"(?P<name>{'|'.join(TOGGLES)})(?P<value>[01])")
 _FLUSH = re.compile(rf"cr3|invlpg\.(?P<page>{_PAGE})")
@@ -290,6 +335,12 @@ def _control(m: re.Match[str]) -> Control:
     return Control(name, value)
 
 
+def _field(m: re.Match[str]) -> Vmx:
+    if (m["what"] == "vmwrite") is not (m["value"] is not None):
+        raise VectorError(f"{m.string!r}: write vmread.681e and vmwrite.681e=10, hexadecimal")
+    return Vmx(m["what"], field=int(m["field"], 16), value=int(m["value"] or "0", 16))
+
+
 def _number(m: re.Match[str]) -> int:
     if len(m["type"]) > 19:
         raise VectorError(f"{m.string!r}: the type is a register's, 64 bits")
@@ -301,6 +352,10 @@ _L1: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Step]], ...]] 
     (_SET_UPPER, lambda m: SetGuestUpper(m["window"], GuestPerm.parse(m["perm"]))),
     (_CONTROL, _control),
     (_INVEPT, lambda m: Invept(_number(m), m["root"], m["bad"] or "")),
+    (_VMCS, lambda m: Vmx(m["what"], m["region"])),
+    (_ENTRY_BY, lambda m: Vmx(m[0])),
+    (_FIELD, _field),
+    (_HOST, lambda m: HostStep(m["what"] or "remap", m["page"] or "")),
     (_INVVPID, lambda m: Invvpid(_number(m), int(m["vpid"]), m["page"], m["bad"] or "")),
 )
 _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = (
@@ -312,14 +367,16 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
 
 HELP: Final = (
     "an EPT12 entry (m0=t1.r-x-), a guest entry (g.a3=b5.urx, gu.a=srx), a control (mbec=on, ad=1, root=1, vpid=1, "
-    "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), or what L2 does, joined "
-    "by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, pte.a3=b5)"
+    "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
+    "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
+    "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, "
+    "pte.a3=b5)"
 )
 
 
 def answers_of(made: Step) -> int:
-    """How many answers a step has: one an access of L2, one of an invalidation."""
-    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid))
+    """How many answers a step has: one an access of L2, one of an instruction of L1's."""
+    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid | Vmx))
 
 
 def _op(text: str) -> Op:
@@ -392,6 +449,11 @@ class ProgramVector:
     def wants_mbec(self) -> bool:
         """Whether L1 ever sets mode-based execute control."""
         return any(isinstance(s, Control) and s.name == "mbec" and s.value for s in self.steps)
+
+    @property
+    def calls_host(self) -> bool:
+        """Whether the host does something in the middle."""
+        return any(isinstance(s, HostStep) for s in self.steps)
 
     @property
     def machine(self) -> Machine:

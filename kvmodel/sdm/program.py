@@ -14,6 +14,7 @@ from typing import Final
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import (
+    MAX_OPS,
     Control,
     Flush,
     Invept,
@@ -25,12 +26,14 @@ from kvmodel.question.program import (
     SetGuestUpper,
     Toggle,
     Touch,
+    Vmx,
 )
 from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
 from kvmodel.sdm.rules import RULES
+from kvmodel.sdm.vmx_instructions import VmcsState
 
 INVALID_OPERAND: Final = 28  # VM-instruction error: invalid operand to INVEPT/INVVPID (SDM 31.4)
 
@@ -171,6 +174,11 @@ class _Row:
         self.taken.append(found)
         return found.outcome
 
+    @property
+    def refused(self) -> bool:
+        """Whether the last VM entry failed."""
+        return any(a.outcome.kind is Kind.ENTRY_FAIL for a in self.taken[-MAX_OPS:])
+
     def rows(self, last: list[Allowed]) -> tuple[Allowed, ...]:
         """The rows that end in one of ``last``."""
         return tuple(_row([*self.taken, each]) for each in last)
@@ -201,8 +209,10 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     """
     if (why := aside(cpu, vector)) is not None:
         return why
-    m, row = ProgramTables(cpu, vector), _Row(seen)
+    m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState()
     for made in vector.steps:
+        if not isinstance(made, Control | Vmx):  # the probe makes its own current again
+            vmcs.current = "ab"[m.controls["vmcs"]]
         match made:
             case Control():
                 m.controls[made.name] = made.value
@@ -212,12 +222,18 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
                 m.set_guest(made)
             case SetGuestUpper():
                 m.guest_upper[made.window] = made.perm
+            case Vmx():
+                answer = [_allowed(outcome, rule) for outcome, rule in vmcs.answers(made)]
+                if row.take(answer) is None:
+                    return row.rows(answer)
             case Invept() | Invvpid():
                 answer = [_invept(m, made) if isinstance(made, Invept) else invvpid(m, made)]
                 if row.take(answer) is None:
                     return row.rows(answer)
             case L2Run():
                 missed = _whole_run(m, made, row)
+                if not row.refused:
+                    vmcs.run("ab"[m.controls["vmcs"]])
                 if missed is not None:
                     return row.rows(missed)
     return (_row(row.taken),)

@@ -55,6 +55,21 @@ RULES: dict[str, Rule] = {
         "INVVPID of an unsupported type, with reserved bits set, with VPID 0 but for all contexts, or of type 0 with "
         "an address that is not canonical: VMfail, error 28.",
     ),
+    "vmcs-done": Rule("31.3", "The instruction's operand is legal: it completes."),
+    "vmcs-value": Rule("31.3", "VMREAD of a field that was written gives what its width keeps of that."),
+    "vmcs-address": Rule(
+        "31.4",
+        "VMCLEAR (error 2) or VMPTRLD (error 9) of an address that is not a page's or beyond MAXPHYADDR: VMfail.",
+    ),
+    "vmcs-vmxon": Rule("31.4", "VMCLEAR (error 3) or VMPTRLD (error 10) of the VMXON region: VMfail."),
+    "vmcs-revision": Rule("31.4", "VMPTRLD of a region with another revision identifier: VMfail, error 11."),
+    "vmcs-launch-state": Rule(
+        "31.4",
+        "VMLAUNCH of a VMCS that is not clear (error 4), VMRESUME of one that is not launched (error 5): VMfail.",
+    ),
+    "vmcs-none": Rule("31.2", "Without a current VMCS there is no error number to read: VMfailInvalid."),
+    "vmcs-field": Rule("31.4", "VMREAD or VMWRITE of a field that is not there: VMfail, error 12."),
+    "vmcs-read-only": Rule("31.4", "VMWRITE of a read-only field where MSR 0x485 bit 29 is 0: VMfail, error 13."),
     # --- what of the qualification is defined ---
     "undefined-bit6": Rule("28.2.1", "Qualification bit 6 is undefined without mode-based execute control."),
     "undefined-advanced": Rule(

@@ -1,0 +1,88 @@
+"""What the host does in a program's middle: the commands, and that it is undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from harness import protocol
+from harness.errors import GuestError, HostError
+from harness.observe.host_steps import HostSteps
+from harness.observe.qemu import Qemu
+
+C = protocol.CONSTANTS
+
+
+@dataclass
+class FakeHost:
+    ran: list[str] = field(default_factory=list)
+    fails: bool = False
+
+    def run(self, command: str, *, check: bool = False) -> None:
+        self.ran.append(command)
+        if self.fails:
+            raise HostError("no such file")
+
+    def check(self) -> None:
+        """It is there."""
+
+
+@dataclass
+class FakeQemu:
+    host: FakeHost = field(default_factory=FakeHost)
+    memory_file: str = "/dev/shm/l1"
+    asked: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=lambda: ["measuring", "measured"])
+
+    def command(self, name: str, args: dict[str, object] | None = None) -> Any:
+        self.asked.append(name)
+        if name == "calc-dirty-rate" and not self.states:
+            raise GuestError("no dirty log")
+        return {"status": self.states.pop(0)} if name == "query-dirty-rate" else None
+
+
+def steps(qemu: FakeQemu, *, nx: bool = False) -> HostSteps:
+    return HostSteps(cast("Qemu", qemu), nx)
+
+
+def test_the_mitigation_is_set_and_set_back() -> None:
+    qemu = FakeQemu()
+    made = steps(qemu)
+    assert made.carry_out(C["HOST_NX_FORCE"], 0)
+    made.restore()
+    made.restore()
+    where = "/sys/module/kvm/parameters/nx_huge_pages"
+    assert qemu.host.ran == [f"echo force > {where}", f"echo off > {where}"]
+
+
+def test_where_the_environment_has_it_that_is_what_is_set_back() -> None:
+    qemu = FakeQemu()
+    made = steps(qemu, nx=True)
+    made.carry_out(C["HOST_NX_OFF"], 0)
+    made.carry_out(C["HOST_NX_RESTORE"], 0)
+    made.restore()
+    assert [command.split()[1] for command in qemu.host.ran] == ["off", "force"]
+
+
+def test_a_page_is_given_back_and_filled_again() -> None:
+    qemu = FakeQemu()
+    assert steps(qemu).carry_out(C["HOST_REMAP"], 0x1213000)
+    assert qemu.host.ran == ["memio remap /dev/shm/l1 18952192 4096"]
+
+
+def test_dirty_logging_is_waited_for() -> None:
+    qemu = FakeQemu()
+    made = steps(qemu)
+    assert made.carry_out(C["HOST_LOG"], 0) and made.carry_out(C["HOST_UNLOG"], 0)
+    assert qemu.asked == ["calc-dirty-rate", "query-dirty-rate", "query-dirty-rate"]
+
+
+@pytest.mark.parametrize("call", ["HOST_AGE", "HOST_NX_FORCE", "HOST_REMAP"])
+def test_what_the_host_cannot_do_it_says(call: str) -> None:
+    assert not steps(FakeQemu(host=FakeHost(fails=True))).carry_out(C[call], 0)
+
+
+def test_a_qemu_without_a_dirty_log_says_so() -> None:
+    assert not steps(FakeQemu(states=[])).carry_out(C["HOST_LOG"], 0)
