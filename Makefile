@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml | packages
 		echo "no virtual environment could be made with $(PYTHON): is python3-venv installed?" >&2; exit 4; }
 	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed: make PYTHON=/path/to/it after make clean" >&2; exit 4; }
-	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]' || { \
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev,lab]' || { \
 		echo "pip could not install the requirements in pyproject.toml (is the package index reachable?)" >&2; exit 4; }
 	@touch $@
 

@@ -45,16 +45,27 @@ def undeclared(imports: dict[str, set[str]], known: set[str]) -> dict[str, set[s
     return {name: files for name, files in imports.items() if not {plain(d) for d in provided.get(name, ())} & known}
 
 
+EXTRAS = PROJECT["optional-dependencies"]
+
+
 def test_every_import_is_declared() -> None:
-    assert not undeclared(imported(*OWN), declared(PROJECT["dependencies"]))
+    assert not undeclared(imported(*OWN), declared([*PROJECT["dependencies"], *EXTRAS["lab"]]))
 
 
 def test_every_dependency_is_imported() -> None:
     provided = packages_distributions()
     used = {plain(d) for name in imported(*OWN) for d in provided.get(name, ())}
-    assert not declared(PROJECT["dependencies"]) - used
+    assert not declared([*PROJECT["dependencies"], *EXTRAS["lab"]]) - used
+
+
+def test_what_an_extra_brings_is_imported_where_it_is_used_only() -> None:
+    """Without the extra every command still starts: its modules are imported inside functions."""
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not ast.unparse(node).startswith(("import labgrid", "from labgrid")), path
 
 
 def test_what_tests_import_is_declared() -> None:
-    known = declared([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+    known = declared([*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["dev"]])
     assert not undeclared(imported("tests"), known)

@@ -22,8 +22,10 @@ import pytest
 from harness.build import kernel
 from harness.build.cache import Cache
 from harness.cli import main
+from harness.process import programs
 from harness.series import folder
 from kvmodel.question.vector import Access, AccessVector, Mbec, Perm
+from tests.emulated_lab import coordinated
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -191,17 +193,49 @@ def test_a_command_that_starts_no_host(command: Command, tour: Path, tmp_path: P
     assert said.strip() or made or "--baseline" in words or "--write-baseline" in words
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if "--host" in c.words and c.words[1] == "validate"], ids=str)
+BY_SSH = [c for c in OURS if "--host" in c.words and "labgrid:" not in c.text]
+BY_LABGRID = [c for c in OURS if "--host" in c.words and "labgrid:" in c.text]
+
+
+@pytest.mark.parametrize("command", [c for c in BY_SSH if c.words[1] == "validate"], ids=str)
 def test_a_lab_machine_is_not_started_to_be_told_what_would_run(command: Command, tmp_path: Path) -> None:
     said = run([*command.words[1:], "--journal", str(tmp_path / "j"), "--dry-run"], tmp_path)
     assert "ssh -p 22 root@lab1" in said and "qemu-system-x86_64" in said
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if "--host" in c.words and c.words[1] != "validate"], ids=str)
+@pytest.mark.parametrize("command", [c for c in BY_SSH if c.words[1] != "validate"], ids=str)
 def test_a_lab_machine_that_is_not_there_is_said(command: Command, tmp_path: Path) -> None:
     words = [w.replace("root@lab1", "root@127.0.0.1:9").replace("ID", IDS[0]) for w in command.words[1:]]
     said = run(words, tmp_path, (4,))
     assert "no connection" in said or command.words[1] == "run"
+
+
+def test_a_place_made_as_the_page_says_is_found_by_its_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A coordinator and an exporter from the page's file, the page's labgrid-client commands, then kvmirror's."""
+    page = (ROOT / "docs" / "lab.md").read_text()
+    (exported,) = (text for text in re.findall(r"(?s)```yaml\n(.*?)```", page) if "NetworkService" in text)
+    exported = exported.replace("lab1.example.org", "127.0.0.1\n    port: 9")
+    exported = exported.replace("console.example.org", "127.0.0.1").replace("pdu.example.org", "127.0.0.1:9")
+    typed = [line.strip() for line in page.splitlines() if line.startswith("    labgrid-client ")]
+    with coordinated(tmp_path, {}, exported, last="lab1") as address:
+        monkeypatch.setenv("LG_COORDINATOR", address)
+        for line in typed:
+            program, *words = shlex.split(line)
+            programs.run([Path(sys.executable).with_name(program), *words])
+        for command in BY_LABGRID:
+            words = [w.replace("ID", IDS[0]) for w in command.words[1:]]
+            if words[1] == "validate":
+                words += ["--dry-run"]
+            code = main.main(words)
+            said = capsys.readouterr()
+            assert code == (0 if "--dry-run" in words else 4), said.err
+            if code:
+                assert "lab1: its console cannot be read" in said.err or command.words[1] == "doctor"
+                assert "place lab1 could not be switched" in said.err or "no connection" in said.out
+            else:
+                assert f"labgrid-client -x {address} -p lab1 acquire" in said.out
 
 
 @pytest.mark.parametrize("command", [c for c in LIVE if c.words[1] == "run"], ids=str)

@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         open_host=lambda name: bench.open_host(True, name),
         open_session=bench.open_session,
         modules=bench.modules,
-        jobs=args.jobs,
+        jobs=args.jobs if bench.lab is None else bench.lab.want(args.jobs),
     )
     if args.json:
         print(json.dumps(as_json(mix, results) | {"provenance": bench.provenance()}, indent=1))

@@ -116,8 +116,19 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="URL",
-        help="a lab machine instead of the emulated host: ssh://[user@]host[:port] (docs/lab.md)",
+        help="lab machines instead of emulated hosts: ssh://[user@]host[:port],... or labgrid:TAG=VALUE,... "
+        "(docs/lab.md)",
     )
     parser.add_argument("--host-key", type=Path, metavar="FILE", help="the private key to log in there with")
     parser.add_argument("--known-hosts", type=Path, metavar="FILE", help="where its host key is known")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="labgrid's coordinator (default: LG_COORDINATOR, 127.0.0.1:20408)"
+    )
+    parser.add_argument(
+        "--place-wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait so long in labgrid's queue where others have all places (default 0)",
+    )
     parser.add_argument("--host-qemu", metavar="PATH", help="QEMU there (default: qemu-system-x86_64 on root's PATH)")

@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   kvmirror doctor
   kvmirror doctor --host ssh://root@lab1 --host-key ~/.ssh/lab
+  kvmirror doctor --host labgrid:cpu=skylake,mbec=yes
 """
 
 
@@ -91,18 +92,18 @@ def _qemu() -> Examined:
 
 def _lab(lab: Lab, release: str | None) -> Iterator[Examined]:
     """What each lab machine has, as far as it lets us look."""
-    for address in lab.machines:
-        host = lab.machine(address, release)
+    lab.want(None)
+    for host in lab.open(release):
         try:
             host.connect_only()
         except HostError as error:
-            yield Examined(str(address), False, "no connection", str(error))
+            yield Examined(host.name, False, "no connection", str(error))
             continue
         try:
             for found in host.examine():
-                yield Examined(f"{address}: {found.what}", found.ok, found.found, "" if found.ok else found.mend)
+                yield Examined(f"{host.name}: {found.what}", found.ok, found.found, "" if found.ok else found.mend)
         except HostError as error:
-            yield Examined(str(address), False, "stopped answering", str(error))
+            yield Examined(host.name, False, "stopped answering", str(error))
         finally:
             host.disconnect()
 
@@ -155,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     """The command prints a line each; the exit code is 4 where something needed is missing."""
     found = list(lines())
     if args.host:
-        lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu)
+        lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
         found += _compared(cache.default_root(), lab, args.linux)
     for line in found:
         sign = {True: "ok ", False: "BAD", None: "   "}[line.ok]

@@ -32,6 +32,7 @@ from harness.cli import (
     where,
 )
 from harness.errors import KvmirrorError
+from harness.hosts import release_all
 
 # In the order of --help; each has add_parser(subparsers).
 COMMANDS = (
@@ -139,3 +140,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`kvmirror ... | head`): nothing to say to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        release_all()

@@ -86,8 +86,18 @@ def _linux(value: Any, folder: Path) -> Path | archive.Debian:
 def _hosts(value: Any, folder: Path) -> str:
     names = value if isinstance(value, list) else [value]
     text = ",".join(_text(name, folder) for name in names)
-    address.parse_all(text)
+    address.check(text)
     return text
+
+
+def _seconds(value: Any, _: Path) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1
+    if isinstance(value, bool) or seconds < 0:
+        raise ValueError(f"{value!r} is no number of seconds: write 0 or more, without quotes")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,8 @@ SETTINGS: Final = (
             '"all"', lambda: "all"),
     Default("vectors", "vectors", "KVMIRROR_VECTORS", _vectors, "vectors of validate: core, thin, parts, ids, @FILE",
             '["core"]', lambda: "core"),
-    Default("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2", lambda: "2"),
+    Default("jobs", "jobs", "KVMIRROR_HOSTS", _count, "hosts side by side", "2",
+            lambda: "2 emulated ones, or all of a lab"),
     Default("make_jobs", "", "KVMIRROR_JOBS", _count, "compilations side by side", "2", lambda: "one a processor"),
     Default("linux", "linux", "KVMIRROR_LINUX", _linux, "another kernel: tarball, source tree, or debian:VERSION",
             '"~/src/linux-6.12.8.tar.xz"', lambda: "Linux 6.12.8, fetched"),
@@ -124,6 +135,10 @@ SETTINGS: Final = (
             lambda: str(cache.default_root())),
     Default("host.address", "host", "KVMIRROR_HOST", _hosts, "lab machines instead of emulated hosts",
             '["ssh://root@lab1", "ssh://root@lab2:2222"]', lambda: "emulated hosts"),
+    Default("host.coordinator", "coordinator", "LG_COORDINATOR", _text, "labgrid's coordinator, of labgrid: addresses",
+            '"lab.example.org:20408"', lambda: "127.0.0.1:20408"),
+    Default("host.wait", "place_wait", "KVMIRROR_PLACE_WAIT", _seconds, "seconds in labgrid's queue where others have "
+            "all places", "600", lambda: "0"),
     Default("host.key", "host_key", "KVMIRROR_HOST_KEY", _present, "the private key to log in with",
             '"~/.ssh/id_ed25519"', lambda: "the user's own keys and agent"),
     Default("host.known_hosts", "known_hosts", "KVMIRROR_KNOWN_HOSTS", _present, "where the machines' keys are",

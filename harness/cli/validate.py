@@ -38,6 +38,7 @@ from harness.run import (
 from harness.run import bare as silicon
 from kvmodel.question.ids import short
 
+JOBS = 2  # emulated hosts side by side where nobody says how many
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
 SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level", "fresh")  # the options that select
 
@@ -68,7 +69,9 @@ def add_parser(commands: Any) -> None:
         metavar="V",
         help="core, full, sequences, thin, a part, an id or @FILE (default core)",
     )
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="emulated hosts side by side (default 2)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="hosts side by side (default 2 emulated ones, or all of --host's)"
+    )
     parser.add_argument("--bare", action="store_true", help="no KVM: the CPU itself against the manual (errata)")
     parser.add_argument(
         "--every-level",
@@ -108,7 +111,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
-    if args.jobs < 1:
+    if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: at least one host is needed")
     series = bench.series
     levels = selection.levels(args.levels, series.last)
@@ -120,9 +123,9 @@ def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options,
             file=sys.stderr,
         )
     works = list(plan(selection.vector_list(args.vectors), levels, settings, series.parameters))
-    jobs = args.jobs
+    jobs = args.jobs or JOBS
     if bench.lab is not None:
-        jobs = min(jobs, len(bench.lab.machines))
+        jobs = bench.lab.want(args.jobs)
         if left_out := [w for w in works if not w.load.env.cpu_mbec]:
             works = [w for w in works if w.load.env.cpu_mbec]
             print(

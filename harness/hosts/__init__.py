@@ -4,6 +4,7 @@ from harness.hosts import address, boot
 from harness.hosts.base import Host
 from harness.hosts.channel import CommandResult, Remote
 from harness.hosts.console import WARNING, Warn
+from harness.hosts.coordinator import release_all
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.emulated import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, IPS, VGABIOS, EmulatedHost
 from harness.hosts.kvm_modules import ModuleFiles, Parameters
@@ -29,4 +30,5 @@ __all__ = [
     "Warn",
     "address",
     "boot",
+    "release_all",
 ]

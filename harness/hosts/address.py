@@ -1,4 +1,7 @@
-"""Addresses of lab machines as the user writes them: ``[ssh://][user@]host[:port]``, several with commas between."""
+"""Addresses of lab machines as the user writes them: ``[ssh://][user@]host[:port]``, several with commas between.
+
+``labgrid:TAG=VALUE,...`` are the places of a lab that have these tags.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.errors import InputError
+from harness.hosts.tags import is_labgrid, parse_tags
 
 _FORM: Final = re.compile(
     r"(?:ssh://)?(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9_][\w.-]*)(?::(?P<port>\d{1,5}))?/?"
@@ -41,3 +45,11 @@ def parse_all(text: str) -> list[Address]:
     if len(set(found)) != len(found):
         raise InputError(f"host {text!r} names a machine twice: it takes one level's modules at a time")
     return found
+
+
+def check(text: str) -> None:
+    """InputError where ``text`` is neither addresses nor tags."""
+    if is_labgrid(text):
+        parse_tags(text)
+    else:
+        parse_all(text)

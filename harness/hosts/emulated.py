@@ -51,7 +51,8 @@ class EmulatedHost(Host):
     """Bochs with our image.
 
     ``bochs`` is a path, ``boot`` what it is switched on with, ``cpu_model`` a name of Bochs' CPU database. The working
-    folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always.
+    folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always. ``port`` is where
+    127.0.0.1 leads to its SSH server (0: one that is free).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class EmulatedHost(Host):
         name: str = "emulated host",
         boot_timeout: float = BOOT_TIMEOUT,
         keep: bool = False,
+        port: int = 0,
     ) -> None:
         super().__init__()
         self.cache = cache
@@ -76,7 +78,8 @@ class EmulatedHost(Host):
         self.boot_timeout = boot_timeout
         self.keep = keep
         self.folder: Path | None = None
-        self.port = 0
+        self.port = port
+        self._fixed = bool(port)
         self.boot_seconds = 0.0  # wall time from the emulator's start to the first command possible
         self._process: programs.Process | None = None
         self._console: Console | None = None
@@ -109,7 +112,8 @@ class EmulatedHost(Host):
 
     def _boot(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kvmirror-host-"))
-        self.port = free_port()
+        if not self._fixed:
+            self.port = free_port()
         ours, theirs = pty.openpty()
         tty.setraw(theirs)
         self._descriptors = [ours, theirs]  # both stay open: a pty whose last user closes it loses what was written

@@ -3,79 +3,239 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from harness.errors import HostError, InputError
 from harness.hosts.address import Address, parse_all
+from harness.hosts.coordinator import Coordinator
+from harness.hosts.place import HeldPlace, PlaceHost
 from harness.hosts.ssh import QEMU, SshHost
+from harness.hosts.tags import Tags, is_labgrid, parse_tags
+from harness.process import PROGRESS
 from kvmodel.cpu import Cpu
 
+M = TypeVar("M", Address, HeldPlace)
 
-@dataclass(slots=True)
-class Lab:
-    """What the user says of the machines, and which worker has which."""
 
-    machines: list[Address]
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How one logs in to the machines, and what QEMU is called there."""
+
     key: Path | None = None
     known_hosts: Path | None = None
     qemu: str = QEMU
-    _taken: dict[int, Address] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @classmethod
-    def of(cls, hosts: str, key: Path | None, known_hosts: Path | None, qemu: str | None) -> Lab:
+
+class Lab(ABC):
+    """What a run knows of the machines, and which worker has which."""
+
+    @staticmethod
+    def of(
+        hosts: str,
+        key: Path | None,
+        known_hosts: Path | None,
+        qemu: str | None,
+        coordinator: str | None = None,
+        wait: float = 0,
+    ) -> Lab:
         """From the command line. InputError for what is no address and for a key that is not there."""
         for option, path in (("--host-key", key), ("--known-hosts", known_hosts)):
             if path is not None and not path.is_file():
                 raise InputError(f"{option} {path}: there is no such file")
-        return cls(parse_all(hosts), key, known_hosts, qemu or QEMU)
+        login = Login(key, known_hosts, qemu or QEMU)
+        if is_labgrid(hosts):
+            return PlacesLab(parse_tags(hosts), login, coordinator, wait)
+        return AddressesLab(parse_all(hosts), login)
 
-    def machine(self, address: Address, release: str | None = None, memio: Path | None = None) -> SshHost:
-        """One of the machines, not connected yet."""
-        return SshHost(
-            str(address), key=self.key, known_hosts=self.known_hosts, release=release, qemu=self.qemu, memio=memio
-        )
+    @abstractmethod
+    def want(self, most: int | None) -> int:
+        """How many machines there are, and no more than ``most`` are wanted."""
 
+    @abstractmethod
+    def plans(self) -> list[str]:
+        """How the machines are reached, in words, for a run that is not made."""
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The machines that the run has."""
+
+    @abstractmethod
+    def cpu(self) -> Cpu:
+        """The CPU of the machines; InputError where they differ in what a guest can see."""
+
+    @abstractmethod
+    def open(self, release: str | None = None) -> Iterator[SshHost]:
+        """Each machine, not connected yet."""
+
+    @abstractmethod
     def mine(self, release: str, memio: Path) -> SshHost:
         """The calling thread's machine: the same one each time it asks, and nobody else's."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Every machine is free for other threads again: those that had one have ended."""
+
+
+class _Shared(Lab, Generic[M]):
+    """Machines that are each one thread's."""
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self._taken: dict[int, M] = {}
+        self._lock = threading.Lock()
+
+    @property
+    @abstractmethod
+    def machines(self) -> Sequence[M]:
+        """The machines that the run has."""
+
+    @abstractmethod
+    def _machine(self, machine: M, release: str | None, memio: Path | None) -> SshHost: ...
+
+    @property
+    def names(self) -> list[str]:
+        return [str(machine) for machine in self.machines]
+
+    def open(self, release: str | None = None) -> Iterator[SshHost]:
+        yield from (self._machine(machine, release, None) for machine in self.machines)
+
+    def mine(self, release: str, memio: Path) -> SshHost:
         with self._lock:
             me = threading.get_ident()
             if me not in self._taken:
-                free = [a for a in self.machines if a not in self._taken.values()]
+                free = [one for one in self.machines if one not in self._taken.values()]
                 if not free:
                     raise HostError(f"{len(self.machines)} lab machines for more workers: lower --jobs")
                 self._taken[me] = free[0]
-            return self.machine(self._taken[me], release, memio)
+            return self._machine(self._taken[me], release, memio)
 
     def release(self) -> None:
-        """Every machine is free again: the threads that had one have ended."""
         with self._lock:
             self._taken.clear()
 
-    @contextmanager
-    def _looked_at(self, address: Address) -> Iterator[SshHost]:
-        host = self.machine(address)
+    def cpu(self) -> Cpu:
+        return _one_kind({machine: self._cpu_of(machine) for machine in self.machines})
+
+    def _cpu_of(self, machine: M) -> Cpu:
+        host = self._machine(machine, None, None)
         host.connect_only()
         try:
-            yield host
+            return _examined(host)
         finally:
             host.disconnect()
 
+
+def _examined(host: SshHost) -> Cpu:
+    for finding in host.examine():
+        if not finding.ok and finding.what in ("root", "CPU", "VMX", "MBEC"):
+            raise HostError(f"{host.name}: {finding.what}: {finding.found}; {finding.mend}")
+    return host.cpu()
+
+
+def _one_kind(cpus: dict[M, Cpu]) -> Cpu:
+    kinds = {cpu: machine for machine, cpu in reversed(list(cpus.items()))}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{' and '.join(map(str, kinds.values()))} have CPUs that differ ({', '.join(map(str, kinds))}): "
+            "one run is of one kind of CPU: name machines, or tags, that tell them apart"
+        )
+    return next(iter(kinds))
+
+
+class AddressesLab(_Shared[Address]):
+    """Machines that the user names."""
+
+    def __init__(self, machines: Sequence[Address], login: Login) -> None:
+        super().__init__(login)
+        self._machines = machines
+
+    @property
+    def machines(self) -> Sequence[Address]:
+        return self._machines
+
+    def want(self, most: int | None) -> int:
+        return min(most or len(self._machines), len(self._machines))
+
+    def plans(self) -> list[str]:
+        return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self._machines]
+
+    def _machine(self, machine: Address, release: str | None, memio: Path | None) -> SshHost:
+        login = self.login
+        return SshHost(
+            str(machine), key=login.key, known_hosts=login.known_hosts, release=release, qemu=login.qemu, memio=memio
+        )
+
+
+class PlacesLab(_Shared[HeldPlace]):
+    """The places of a lab that have ``tags``; acquired when the first of them is needed, as many as are free then.
+
+    ``harness.hosts.release_all`` gives them back, at the latest when the process ends.
+    """
+
+    def __init__(self, tags: Tags, login: Login, coordinator: str | None, wait: float) -> None:
+        super().__init__(login)
+        self.tags = tags
+        self.wait = wait
+        self._most = 1  # a command that asks one host only wants one place
+        self._coordinator = Coordinator(coordinator)
+        self._places: list[HeldPlace] | None = None
+        self._opened = False
+
+    def _session(self) -> Coordinator:
+        if not self._opened:
+            self._coordinator.open()
+            self._opened = True
+        return self._coordinator
+
+    @property
+    def machines(self) -> Sequence[HeldPlace]:
+        if self._places is None:
+            session = self._session()
+            found = session.acquire(self.tags, self._most, self.wait)
+            self._places = [HeldPlace(session, name) for name in found]
+            PROGRESS.say(f"acquired {', '.join(map(str, self._places))}")
+        return self._places
+
+    def want(self, most: int | None) -> int:
+        there = len(self._session().matching(self.tags))
+        self._most = min(most or there, there)
+        return self._most
+
+    def plans(self) -> list[str]:
+        at = self._session().address
+        return [f"labgrid-client -x {at} -p {name} acquire" for name in self._session().matching(self.tags)]
+
+    def _machine(self, machine: HeldPlace, release: str | None, memio: Path | None) -> PlaceHost:
+        login = self.login
+        return PlaceHost(
+            machine, key=login.key, known_hosts=login.known_hosts, release=release, qemu=login.qemu, memio=memio
+        )
+
     def cpu(self) -> Cpu:
-        """The CPU of the machines; InputError where they differ in what a guest can see."""
-        found: dict[Cpu, Address] = {}
-        for address in self.machines:
-            with self._looked_at(address) as host:
-                for finding in host.examine():
-                    if not finding.ok and finding.what in ("root", "CPU", "VMX", "MBEC"):
-                        raise HostError(f"{host.name}: {finding.what}: {finding.found}; {finding.mend}")
-                found.setdefault(host.cpu(), address)
-        if len(found) > 1:
-            raise InputError(
-                f"{' and '.join(map(str, found.values()))} have CPUs that differ ({', '.join(map(str, found))}): "
-                "one run is of one kind of CPU"
-            )
-        return next(iter(found))
+        """As every lab's; a place that does not answer is given back, as long as another one does."""
+        found: dict[HeldPlace, Cpu] = {}
+        lost: list[HostError] = []
+        for place in list(self.machines):
+            try:
+                found[place] = self._cpu_of(place)
+            except HostError as error:
+                lost.append(error)
+                PROGRESS.say(f"{place.name} is left out: {str(error).splitlines()[0]}")
+                self._session().release(place.name)
+        if not found:
+            raise lost[-1]
+        self._places = list(found)
+        return _one_kind(found)
+
+    def _cpu_of(self, machine: HeldPlace) -> Cpu:
+        host = self._machine(machine, None, None)
+        try:
+            host.wake()
+            return _examined(host)
+        finally:
+            host.stop()

@@ -15,6 +15,10 @@ from harness.errors import HostError, InputError
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
+class Unreachable(HostError):
+    """Nobody answers there, or what answers does not speak SSH (yet)."""
+
+
 def open_client(
     address: str,
     port: int,
@@ -28,7 +32,7 @@ def open_client(
     """An SSH connection whose host key was checked.
 
     ``host_key`` (``ssh-ed25519 AAAA...``) is the only one accepted; None takes ``known_hosts``, else the user's own.
-    HostError for a wrong key, a refused log-in, or nobody there within ``timeout`` seconds.
+    HostError for a wrong key or a refused log-in; Unreachable for nobody there within ``timeout`` seconds.
     """
     client = paramiko.SSHClient()
     where = f"{user}@{address}:{port}"
@@ -70,7 +74,8 @@ def open_client(
         raise HostError(f"{where} refused the log-in: {error}; is our key in its authorized_keys?") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         client.close()
-        raise HostError(
+        unknown = "known_hosts" in str(error)  # the machine answers, and paramiko has only these words for it
+        raise (HostError if unknown else Unreachable)(
             f"no SSH connection to {where}: {error or type(error).__name__}; does a server listen there, and is the "
             "host's key known (ssh-keyscan shows it, known_hosts takes it)?"
         ) from error

@@ -19,7 +19,7 @@ from harness.hosts.console import Recogniser, Warn
 from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.login import open_client
 from harness.hosts.transport import FILES
-from harness.process import PROGRESS
+from harness.process import PROGRESS, programs
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
 
@@ -69,6 +69,7 @@ class SshHost(Host):
         self.memio = memio
         self.cpuinfo = CpuInfo({})
         self._lines_before = 0
+        self._leaving = False
         self._sent: set[str] = set()
 
     def start(self) -> None:
@@ -191,7 +192,16 @@ class SshHost(Host):
         return self.run("dmesg").stdout.splitlines()
 
     def check(self) -> None:
-        """Nothing to see from here but the connection, which every command uses."""
+        """The run may be given up: then it is Cancelled, once, so that what leaves the machine clean goes through.
+
+        There is nothing else to see from here but the connection, which every command uses.
+        """
+        if not self._leaving:
+            try:
+                programs.breathe()
+            except programs.Cancelled:
+                self._leaving = True
+                raise
 
     def console_tail(self, lines: int = 25) -> str:
         """The last lines of the kernel's log; empty when the machine does not answer."""

@@ -58,7 +58,11 @@ class Bench:
     def of(cls, args: argparse.Namespace) -> Bench:
         """From the options of ``harness.cli.common.add_builds``."""
         host = getattr(args, "host", None)
-        lab = Lab.of(host, args.host_key, args.known_hosts, args.host_qemu) if host else None
+        lab = (
+            Lab.of(host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
+            if host
+            else None
+        )
         emulator = None if args.bochs_unmended else args.bochs
         return cls(
             Cache(),
@@ -159,7 +163,7 @@ class Bench:
         if self.lab is None:
             made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
         else:
-            made["lab"] = [str(machine) for machine in self.lab.machines]
+            made["lab"] = self.lab.names
         if self._kernel is not None:
             made |= {
                 "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
@@ -281,7 +285,7 @@ class Bench:
     def start_commands(self, cpu_mbec: bool) -> list[str]:
         """How a host comes up, as ``--dry-run`` shows it."""
         if self.lab is not None:
-            return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self.lab.machines]
+            return self.lab.plans()
         model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
         return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model}"]
 

@@ -34,6 +34,7 @@ from kvmodel.question.vector import Machine, OnHost, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 DEADLY: Final = 2  # what so many hosts died of is asked no more
+LEAVE: Final = 60  # seconds that a worker has to leave its machine clean
 IDLE: Final = 0.3  # seconds between two looks for something to do
 
 
@@ -370,7 +371,7 @@ def execute(
         for worker in workers:
             worker.stopping.set()
         for worker in workers:
-            worker.join(timeout=30)
+            worker.join(timeout=LEAVE)
 
 
 def _stopped(workers: Iterable[Worker], left: int) -> HostError:

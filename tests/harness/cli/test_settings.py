@@ -39,7 +39,7 @@ def asked(*argv: str) -> object:
 def test_nothing_is_set_where_nobody_says_so() -> None:
     assert settings.load() == {}
     args = vars(asked("validate"))
-    assert (args["levels"], args["param"], args["vectors"], args["jobs"]) == ("all", "all", ["core"], 2)
+    assert (args["levels"], args["param"], args["vectors"], args["jobs"]) == ("all", "all", ["core"], None)
 
 
 def test_the_nearer_file_beats_the_farther_and_each_key_says_where_it_is_from() -> None:

@@ -16,6 +16,7 @@ from harness.hosts.channel import CommandResult
 from harness.hosts.emulated import EmulatedHost
 from harness.hosts.lab import Lab
 from harness.hosts.ssh import SshHost
+from harness.process import programs
 from harness.run import emulator
 
 CPUINFO = """\
@@ -105,6 +106,16 @@ def test_a_machine_that_has_all_is_found_fit() -> None:
 def test_what_a_machine_lacks_is_said_with_its_mend(answer: dict[str, tuple[int, str]], says: str) -> None:
     (found,) = Machine(**answer).bad()
     assert says in found
+
+
+def test_a_run_that_is_given_up_lets_go_of_a_machine_once() -> None:
+    machine, group = Machine(), programs.Group()
+    with group.mine():
+        machine.check()
+        group.cancel()
+        with pytest.raises(programs.Cancelled):
+            machine.check()
+        machine.check()  # what ends QEMU there and removes our files still runs
 
 
 def test_a_cpu_without_the_control() -> None:

@@ -12,7 +12,7 @@ from harness.cli import main
 from harness.errors import HostError, InputError
 from harness.findings import Run
 from harness.hosts.address import parse_all
-from harness.hosts.lab import Lab
+from harness.hosts.lab import AddressesLab, Login
 from harness.observe.l1 import Seen
 from harness.questions.loads import Load
 from harness.results import cpus
@@ -100,7 +100,7 @@ def test_every_finding_is_tried_and_a_dead_host_costs_one(tmp_path: Path) -> Non
 
 
 def test_a_lab_machine_is_free_again_when_its_worker_has_ended() -> None:
-    lab = Lab(parse_all("ssh://lab1"))
+    lab = AddressesLab(parse_all("ssh://lab1"), Login())
     lab._taken[1] = lab.machines[0]  # a thread that is no more
     with pytest.raises(HostError, match="more workers"):
         lab.mine("6.12.8", Path())

@@ -1,0 +1,237 @@
+"""A real labgrid coordinator and exporter on loopback: what is reserved, acquired, switched and given back.
+
+The places' machines are not there: this is about who has which place. tests/test_lab_run.py runs on machines.
+"""
+
+from __future__ import annotations
+
+import builtins
+import http.server
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.cli import main
+from harness.errors import HostError, InputError
+from harness.hosts import coordinator, release_all
+from harness.hosts.coordinator import Coordinator
+from harness.hosts.lab import Lab
+from harness.hosts.tags import parse_tags
+from tests.emulated_lab import coordinated
+
+TAGS = {
+    "lab1": {"cpu": "icelake", "mbec": "yes"},
+    "lab2": {"cpu": "icelake", "mbec": "yes"},
+    "lab3": {"cpu": "skylake", "mbec": "yes"},
+    "bare": {"cpu": "none"},
+}
+SERVICE = "{name}:\n  NetworkService:\n    address: 127.0.0.1\n    port: 9\n    username: root\n"
+POWER = """\
+  NetworkPowerPort:
+    model: simplerest
+    host: 'http://127.0.0.1:{port}/relay/{{index}}/{{value}}'
+    index: 0
+"""
+BOTH = parse_tags("labgrid:cpu=icelake,mbec=yes")
+
+
+class Relay(http.server.BaseHTTPRequestHandler):
+    """A power switch that remembers what it was told."""
+
+    told: list[str] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        self.told.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A coordinator with four places: two alike, one of another CPU, one without resources of its own kind."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    exported = "".join(SERVICE.format(name=name) for name in ("lab1", "lab2", "lab3"))
+    exported = exported.replace("lab2:", POWER.format(port=server.server_address[1]) + "lab2:", 1)
+    exported += "bare:\n  NetworkSerialPort:\n    host: 127.0.0.1\n    port: 9\n"
+    with coordinated(tmp_path_factory.mktemp("lab"), TAGS, exported) as where:
+        yield where
+    server.shutdown()
+
+
+@pytest.fixture
+def session(address: str) -> Iterator[Coordinator]:
+    made = Coordinator(address)
+    made.open()
+    yield made
+    made.close()
+
+
+def second(address: str) -> Coordinator:
+    """Another session. gRPC gives two to the same name one connection, and labgrid tells clients by connection."""
+    made = Coordinator(address.replace("127.0.0.1", "localhost"))
+    made.open()
+    return made
+
+
+def free(session: Coordinator) -> set[str]:
+    """The places that nobody has."""
+    return {name for name in TAGS if not session.taken_by(name)}
+
+
+def eventually(true: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_all_places_with_the_tags_are_had_and_given_back(address: str, session: Coordinator) -> None:
+    other = second(address)
+    assert session.acquire(BOTH, 9, 0) == ["lab1", "lab2"]
+    assert session.holds("lab1") and not session.holds("lab3")
+    at = session.service("lab2")
+    assert (at.user, at.address, at.port) == ("root", "127.0.0.1", 9)
+    eventually(lambda: free(other) == {"lab3", "bare"})
+    session.close()
+    eventually(lambda: free(other) == set(TAGS))
+    other.close()
+
+
+def test_no_more_places_than_wanted(session: Coordinator) -> None:
+    (one,) = session.acquire(BOTH, 1, 0)
+    assert len(free(session)) == 3
+    session.release(one)
+    eventually(lambda: free(session) == set(TAGS))
+
+
+def test_a_place_that_others_have_is_named_with_who_has_it(address: str, session: Coordinator) -> None:
+    other = second(address)
+    try:
+        other.acquire(BOTH, 2, 0)
+        with pytest.raises(HostError, match=r"no place with cpu=icelake mbec=yes is free \(lab1: .+/.+; lab2: .+\)"):
+            session.acquire(BOTH, 2, 0)
+        assert not session._held
+    finally:
+        other.close()
+    eventually(lambda: free(session) == set(TAGS))  # no reservation of the one that got nothing is left
+
+
+def test_one_that_waits_gets_the_place_that_is_given_back(
+    address: str, session: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = second(address)
+    other.acquire(BOTH, 2, 0)
+    threading.Timer(1.5, other.close).start()
+    assert session.acquire(BOTH, 1, 30)[0] in ("lab1", "lab2")
+    assert "waiting for a place with cpu=icelake mbec=yes (lab1: " in capsys.readouterr().err
+
+
+def test_a_tag_that_no_place_has_is_named(session: Coordinator) -> None:
+    with pytest.raises(HostError, match=r"no place has cpu=sapphire \(there is cpu=icelake, cpu=none, cpu=skylake\)"):
+        session.acquire(parse_tags("labgrid:cpu=sapphire,mbec=yes"), 1, 0)
+
+
+def test_a_place_without_a_way_to_it_is_said_and_given_back(address: str, session: Coordinator) -> None:
+    lab = Lab.of("labgrid:cpu=none", None, None, None, address.replace("127.0.0.1", "localhost"))
+    assert lab.want(None) == 1
+    with pytest.raises(HostError, match=r"place bare has 0 resources NetworkService.* -p bare show"):
+        lab.cpu()
+    lab._coordinator.close()  # type: ignore[attr-defined]
+    eventually(lambda: free(session) == set(TAGS))
+
+
+def test_power_is_cycled_where_there_is_a_port(session: Coordinator) -> None:
+    session.acquire(parse_tags("labgrid:name=lab1"), 1, 0)
+    session.acquire(parse_tags("labgrid:name=lab2"), 1, 0)
+    Relay.told.clear()
+    assert session.cycle("lab1") and not session.cycle("lab2")
+    assert Relay.told == ["/relay/0/0", "/relay/0/1"]
+
+
+def test_a_place_that_does_not_answer_and_cannot_be_switched(address: str, session: Coordinator) -> None:
+    lab = Lab.of("labgrid:cpu=skylake", None, None, None, address.replace("127.0.0.1", "localhost"))
+    with pytest.raises(HostError, match=r"no SSH connection to root@127\.0\.0\.1:9.*lab3 has no power port"):
+        lab.cpu()
+    lab._coordinator.close()  # type: ignore[attr-defined]
+    eventually(lambda: free(session) == set(TAGS))
+
+
+def test_a_place_that_somebody_else_released_is_seen(address: str, session: Coordinator) -> None:
+    session.acquire(parse_tags("labgrid:name=lab3"), 1, 0)
+    other = second(address)
+    other._call("ReleasePlace", "ReleasePlaceRequest", placename="lab3")
+    other.close()
+    eventually(lambda: not session.holds("lab3"))
+
+
+def test_the_command_line_names_the_tag_and_where_it_looked(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "validate",
+        "--host",
+        "labgrid:cpu=sapphire",
+        "--coordinator",
+        address,
+        "--levels",
+        "0",
+        "--vectors",
+        "thin",
+    ]
+    assert main.main(words) == 4
+    assert re.search(rf"labgrid at {address}: no place has cpu=sapphire \(there is", capsys.readouterr().err)
+
+
+def test_a_dry_run_takes_no_place(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["validate", "--host", "labgrid:mbec=yes", "--coordinator", address, "--dry-run", "--vectors", "thin"]
+    assert main.main([*words, "--levels", "0"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"labgrid-client -x {address} -p {name} acquire" in told for name in ("lab1", "lab2", "lab3"))
+    after = second(address)
+    assert free(after) == set(TAGS)
+    after.close()
+
+
+def test_what_is_held_at_the_end_is_given_back(address: str) -> None:
+    lab = Lab.of("labgrid:cpu=icelake", None, None, None, address)
+    lab.want(None)
+    assert len(lab.names) == 2
+    release_all()
+    after = second(address)
+    eventually(lambda: free(after) == set(TAGS))
+    after.close()
+
+
+def test_no_coordinator_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["doctor", "--host", "labgrid:cpu=icelake", "--coordinator", "127.0.0.1:9"]) == 4
+    said = capsys.readouterr().err
+    assert "no labgrid coordinator answers at 127.0.0.1:9" in said and "--coordinator" in said
+    assert said.count("\n") == 1
+
+
+def test_without_labgrid_the_mend_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **more: Any) -> Any:
+        if name.startswith("labgrid"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name="labgrid")
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert main.main(["validate", "--host", "labgrid:cpu=icelake", "--dry-run"]) == 4
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"kvmirror: places of a lab need labgrid, and Python's module 'labgrid' is not there: {coordinator.MEND}\n"
+    )
+
+
+def test_tags_are_looked_at_before_labgrid() -> None:
+    with pytest.raises(InputError, match="is no tag"):
+        Lab.of("labgrid:icelake", None, None, None)
