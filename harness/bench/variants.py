@@ -46,7 +46,7 @@ def named(names: Iterable[str]) -> tuple[ExitVariant, ...]:
     known = {variant.name for variant in VARIANTS}
     for name in wanted:
         if name not in known:
-            raise InputError(f"variant {name!r} is unknown: there are {', '.join(v.name for v in VARIANTS)}")
+            raise InputError(f"variant {name!r} is unknown: name some of {', '.join(v.name for v in VARIANTS)}")
     return tuple(v for v in VARIANTS if v.name in wanted)
 
 

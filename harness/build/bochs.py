@@ -148,13 +148,13 @@ def users(path: Path) -> Path:
         with tempfile.TemporaryDirectory() as folder:  # it writes its log where it stands
             done = programs.run([path, "-q", "-n"], cwd=Path(folder), check=False, timeout=10)
     except BuildError as error:
-        raise InputError(f"--bochs {path}: {error}") from error
+        raise InputError(f"--bochs {path}: it does not run ({error}); name Bochs' binary") from error
     match = re.search(r"Bochs x86 Emulator (\d+)\.(\d+)", done.stdout + done.stderr)
     if not match:
-        raise InputError(f"--bochs {path}: it does not say that it is Bochs")
+        raise InputError(f"--bochs {path}: it does not say that it is Bochs; name Bochs' binary")
     if (int(match[1]), int(match[2])) < OLDEST:
         raise InputError(
             f"--bochs {path}: it is {match[1]}.{match[2]}, which has no mode-based execute control; "
-            f"{OLDEST[0]}.{OLDEST[1]} or newer is needed"
+            f"{OLDEST[0]}.{OLDEST[1]} or newer is needed; leave --bochs out for ours"
         )
     return path

@@ -90,8 +90,9 @@ def _mix(args: argparse.Namespace) -> Mix:
     """The mix asked for. InputError where the workload cannot do it."""
     _at_least_one("--calls", args.calls)
     mix = Mix(args.calls, args.fresh_every, args.load_every, args.hypercall_every, 1, args.looks)
-    if min(mix.fresh_every, mix.load_every, mix.hypercall_every) < 0:
-        raise InputError("one in N: N is 0 for none, or more")
+    for name in ("fresh_every", "load_every", "hypercall_every"):
+        if (value := getattr(args, name)) < 0:
+            raise InputError(f"--{name.replace('_', '-')} {value}: one in N, N is 0 for none; give 0 or more")
     batch.check(measure.whole(mix))
     return mix
 
@@ -113,7 +114,7 @@ def kernels(levels: list[int], params: list[bool | None], release: str, foreign:
 
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
-        raise InputError(f"{name} {value}: 1 or more")
+        raise InputError(f"{name} {value}: give 1 or more")
 
 
 def _has_folder(path: Path | None) -> None:

@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return listing()
     if args.journal and not args.sharp:
-        raise InputError("--journal goes with --sharp: only what a patch changes is told to a run")
+        raise InputError(
+            "--journal goes with --sharp: only what a patch changes is told to a run; give both or neither"
+        )
     if args.journal and not Path(args.journal).is_file():
         raise InputError(f"--journal {args.journal}: there is no such file; kvmirror validate writes one")
     for name in ("cases", "jobs"):

@@ -52,7 +52,7 @@ def one_level(args: argparse.Namespace, series: Series | None = None) -> tuple[i
     if len(settings) > 1:
         raise InputError(f"--param {args.param}: name one value a parameter, as in {settings[-1]}")
     if series is None and settings[0] != Setting.own_value(settings[0].own):
-        raise InputError(f"--param {args.param}: the mirror knows {parameters.OWN.name} alone: unset, 0 or 1")
+        raise InputError(f"--param {args.param}: the mirror knows {parameters.OWN.name} alone; write unset, 0 or 1")
     return levels[0], settings[0]
 
 

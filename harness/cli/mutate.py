@@ -92,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
     """The command tries every mutant asked for."""
     kinds = args.what.split(",")
     if unknown := [k for k in kinds if k not in WHAT]:
-        raise InputError(f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches")
+        raise InputError(
+            f"--what {args.what!r}: {unknown[0]!r} is neither mirror nor patches; write one, or both with a comma"
+        )
     of_kinds = _kinds(args.kind)
     modules = mutants.named(args.only.split(",")) if args.only else list(mutants.MODULES)
     for name in ("sample", "cases", "jobs"):

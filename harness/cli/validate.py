@@ -112,7 +112,7 @@ def add_parser(commands: Any) -> None:
 
 def _works(args: argparse.Namespace, bench: Bench) -> tuple[list[Work], Options, Voices]:
     if args.jobs is not None and args.jobs < 1:
-        raise InputError(f"--jobs {args.jobs}: at least one host is needed")
+        raise InputError(f"--jobs {args.jobs}: at least one host is needed; give 1 or more")
     series = bench.series
     levels = selection.levels(args.levels, series.last)
     settings = parameters.chosen(args.param, series.parameters)

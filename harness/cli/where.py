@@ -126,19 +126,24 @@ def _of_c(what: str, file: str, line: int, tree: Path | None) -> list[Located]:
         return [_place(mirror, tree) for mirror in places.of_file(path)]
     length = len((tree / path).read_text(encoding="utf-8").splitlines())
     if line > length:
-        raise InputError(f"where {what}: {path} of Linux {pinned.VERSION} has {length} lines")
+        raise InputError(f"where {what}: {path} of Linux {pinned.VERSION} has {length} lines; name one of these")
     return _within(path, places.c_function(tree, path, line), tree)
 
 
 def _of_python(what: str, file: str, line: int, tree: Path | None) -> list[Located]:
     own = places.KVMODEL / file.rpartition("kvmodel/")[2]
     if not own.is_file():
-        raise InputError(f"where {what}: there is no kvmodel/{file.rpartition('kvmodel/')[2]} in the mirror")
+        raise InputError(
+            f"where {what}: {own.relative_to(places.KVMODEL.parent)} is not there; name a file of the mirror"
+        )
     function = places.python_function(own, line)
     module = ".".join(own.relative_to(places.KVMODEL).with_suffix("").parts)
     found = [m for m in places.of_function(function) if m.module == module]
     if not found:
-        raise InputError(f"where {what}: that line is in {function or 'no function'}, which mirrors no function of KVM")
+        raise InputError(
+            f"where {what}: that line is in {function or 'no function'}, which mirrors no function of KVM; "
+            "name a line of one that does"
+        )
     return [_place(mirror, tree) for mirror in found]
 
 

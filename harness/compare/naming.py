@@ -45,7 +45,8 @@ def _setting(text: str, param: str) -> str:
         return str(Setting.parse(param))
     except InputError:
         raise InputError(
-            f"{text!r}: the parameter {param!r} is not one of unset, 0, 1; of another series MODULE.NAME=VALUE"
+            f"{text!r}: the parameter {param!r} is not one of unset, 0, 1; write one of these, or of another series "
+            "MODULE.NAME=VALUE"
         ) from None
 
 

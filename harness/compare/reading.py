@@ -179,7 +179,9 @@ def _journal(name: Name, own: Path | None) -> Journal:
 def _run(found: Journal, name: Name, bare: bool) -> Run:
     there = [info.id for info in found.runs()]
     if name.run is not None and name.run not in there:
-        raise InputError(f"{name}: journal {found.path} has no run {name.run}; it has {_these(there)}")
+        raise InputError(
+            f"{name}: journal {found.path} has no run {name.run}; it has {_these(there)}: name one of these"
+        )
     run = Run.open(found, name.run, bare=bare)
     if not run.present:
         raise InputError(

@@ -136,7 +136,8 @@ class Run:
         """The finding of that name; InputError where the run has none."""
         found = {f.name: f for f in self.findings}
         if name not in found:
-            raise InputError(f"finding {name!r} is not in {self.name}: it has {', '.join(found) or 'none'}")
+            has = f"name one of {', '.join(found)}" if found else "it has no findings"
+            raise InputError(f"finding {name!r} is not in {self.name}: {has}")
         return found[name]
 
     @cached_property

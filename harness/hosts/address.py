@@ -43,7 +43,7 @@ def parse_all(text: str) -> list[Address]:
     """Several, each machine once."""
     found = [parse(part.strip()) for part in text.split(",")]
     if len(set(found)) != len(found):
-        raise InputError(f"host {text!r} names a machine twice: it takes one level's modules at a time")
+        raise InputError(f"host {text!r} names a machine twice: it takes one level's modules at a time; name it once")
     return found
 
 

@@ -45,7 +45,7 @@ class Lab(ABC):
         """From the command line. InputError for what is no address and for a key that is not there."""
         for option, path in (("--host-key", key), ("--known-hosts", known_hosts)):
             if path is not None and not path.is_file():
-                raise InputError(f"{option} {path}: there is no such file")
+                raise InputError(f"{option} {path}: there is no such file; name one that is there")
         login = Login(key, known_hosts, qemu or QEMU)
         if is_labgrid(hosts):
             return PlacesLab(parse_tags(hosts), login, coordinator, wait)

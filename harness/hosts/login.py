@@ -86,4 +86,4 @@ def _decode(data: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise InputError(f"host key {data[:30]!r} is not base64: {error}") from error
+        raise InputError(f"host key {data[:30]!r} is not base64 ({error}); give it as in a known_hosts file") from error

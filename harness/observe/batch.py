@@ -167,7 +167,7 @@ def _access_record(v: AccessVector) -> Fields:
     if v.access.is_walk and v.paging is Paging.OFF:
         raise InputError(f"{v.id}: with paging off there is no page walk; use pg32, pgpae or pg64")
     if v.access.is_emulated and (v.paging is not Paging.LONG or v.smap or v.upper_level == 4):
-        raise InputError(f"{v.id}: the MOVS is asked with pg64 and smap0, the second entry at level 2 or 3")
+        raise InputError(f"{v.id}: a MOVS needs pg64 and smap0, the second entry at level 2 or 3; ask it so")
     return {
         "kind": _C["KIND_ACCESS"],
         "access": _ACCESS[v.access],
@@ -230,10 +230,10 @@ def _record(v: Vector) -> Fields:
             return {"kind": _C["KIND_MSR"], "msr": v.msr, "ept": _evmcs(v)}
         case MmioVector():
             if v.access not in (Access.READ, Access.WRITE, Access.RMW):
-                raise InputError(f"{v.id}: L1's MMIO access is read, write or rmw")
+                raise InputError(f"{v.id}: L1's MMIO access is read, write or rmw; ask one of these")
             return {"kind": _C["KIND_MMIO"], "access": _ACCESS[v.access], "ept": _evmcs(v)}
         case _:
-            raise InputError(f"{v.id}: not a question for the probe; the client or the host answers it")
+            raise InputError(f"{v.id}: not a question for the probe; ask the client or the host")
 
 
 def pack(

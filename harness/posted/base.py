@@ -67,7 +67,9 @@ def _in_tarball(tarball: Path, name: str) -> str:
                         return found["Makefile"]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{name} cannot be read as a tarball: {error}; name a kernel's tarball") from error
-    raise InputError(f"{name} is no kernel's tarball: it has no Makefile and Kconfig in its one folder")
+    raise InputError(
+        f"{name} is no kernel's tarball: it has no Makefile and Kconfig in its one folder; name one that has"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ def bring_in(source: str, target: Path, *, linux: Path | None = None, version: i
         line = sources.commits(source, linux.expanduser())
         base = mail_base.of_line(line)
         if not line.patches:
-            raise SeriesError(f"{source}: its commits have no changes")
+            raise SeriesError(f"{source}: its commits have no changes; name another range")
         for mail in line.patches:
             _ = mail.files  # what is unsafe is refused
         chosen = Chosen(line.title, line.patches, tuple(f"left out: {words}" for words in line.left_out))
@@ -78,7 +78,7 @@ def _of_mails(source: str, version: int | None) -> Chosen:
 def read(raws: Sequence[Raw]) -> list[Letter]:
     """Every mail read, in order; SeriesError for more of them than a series has."""
     if len(raws) > sources.MAX_MAILS:
-        raise SeriesError(f"{len(raws)} mails are too many for a series (at most {sources.MAX_MAILS})")
+        raise SeriesError(f"{raws[0].name} and on: {len(raws)} mails are {sources.TOO_MANY_MAILS}")
     with PROGRESS.task("reading mails", total=len(raws)) as task:
 
         def some(first: int) -> list[list[Letter]]:
@@ -207,4 +207,7 @@ def _as_posted(series: folder.Series, patches: Sequence[Mail]) -> None:
     """What is in the folder is what was read of the mails."""
     for patch, mail in zip(series.patches, patches, strict=True):
         if (patch.mail.message, patch.mail.diff) != (mail.message, mail.diff):
-            raise SeriesError(f"{harmless(mail.name)}: its text cannot be kept in a series folder as it is")
+            raise SeriesError(
+                f"{harmless(mail.name)}: its text cannot be kept in a series folder as it is; "
+                "send it in UTF-8, made with git format-patch"
+            )

@@ -317,7 +317,7 @@ def _one(postings: list[_Posting], version: int | None, notes: list[str]) -> tup
         wanted = [posting for posting in family if posting.version == version]
         if not wanted:
             have = ", ".join(f"v{number}" for number in sorted({posting.version for posting in family}))
-            raise InputError(f"--version {version}: the mails given have {have}")
+            raise InputError(f"--version {version}: the mails given have {have}; name one of these")
     chosen = _newest(wanted)
     return chosen, [posting for posting in family if posting is not chosen]
 
@@ -455,13 +455,14 @@ def _by_one(chosen: _Posting) -> None:
         if strange and letter.parents and letter.parents[0] not in known:
             raise SeriesError(
                 f"patch {number} of {chosen.total} is missing among the mails given: {letter.called} was posted by "
-                f"{harmless(letter.sender)} in answer to a mail that is not here"
+                f"{harmless(letter.sender)} in answer to a mail that is not here; give that mail and the patch too"
             )
 
 
 def _alone(chosen: _Posting) -> None:
     if chosen.total is None and len(chosen.patches) > 1:
-        raise SeriesError("several patches have no number")
+        names = " and ".join(letter.called for letter in list(chosen.patches.values())[:2])
+        raise SeriesError(f"{len(chosen.patches)} patches have no number, as {names}: give one, or a numbered series")
 
 
 def _lack(posting: _Posting) -> str:

@@ -64,7 +64,9 @@ def one(data: bytes, name: str) -> Mail:
     if len(patches) == 1 and patches[0] is not None:
         return patches[0]
     trouble = next((letter.trouble for letter in found if letter.trouble), "")
-    raise SeriesError(f"{name}: {trouble or f'it holds {len(patches)} patches, where one is wanted'}")
+    raise SeriesError(
+        f"{name}: {trouble or f'it holds {len(patches)} patches, where one is wanted: give each as a mail of its own'}"
+    )
 
 
 def _all(opened: Opened) -> Iterator[Letter]:
@@ -178,7 +180,7 @@ def _with_patch(opened: Opened, plain: Letter, info: git.Info) -> Letter:
     if re.search(r" via ", author):
         notes.append(f"its author is given as {harmless(author)!r}, which is a list's or a relay's name for one")
     if not inner.title:
-        raise SeriesError(f"{opened.name}: it has no Subject:, or one of tags only")
+        raise SeriesError(f"{opened.name}: it has no Subject:, or one of tags only; give it the title of its patch")
     date = _date(info.date)
     if info.date and not date:
         notes.append(f"its date {harmless(info.date, 60)!r} is none that can be read: it was left out")
@@ -212,7 +214,9 @@ def _author(info: git.Info, opened: Opened, above: str) -> tuple[str, bool]:
     name, hidden = _line(info.author)
     address = info.address
     if not address or not re.fullmatch(r"[^\s<>,;]+@[^\s<>,;]+", address) or flattened(address) != address:
-        raise SeriesError(f"{opened.name}: a patch mail needs a From: with an address and a Subject:")
+        raise SeriesError(
+            f"{opened.name}: a patch mail needs a From: with an address and a Subject:; give it what it lacks"
+        )
     if address not in seen or re.search(r"[<>\n\r]", info.author):
         raise SeriesError(
             f"{opened.name}: its From: has an address within an encoded name ({harmless(info.author)!r}): whose patch "

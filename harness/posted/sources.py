@@ -19,6 +19,8 @@ from harness.series import GitTree, Mail, flattened, git, harmless
 MAX_MAILS: Final = 500
 MAX_BYTES: Final = 64 << 20
 MAX_COMMITS: Final = 500
+TOO_MANY_MAILS: Final = f"too many for a series (at most {MAX_MAILS}); give one series' alone"
+TOO_MUCH: Final = f"too much for a series (at most {MAX_BYTES}); give one series' mails alone"
 SUFFIXES: Final = (".patch", ".diff", ".eml", ".mbox", ".mbx", ".txt", ".mail", ".cover", ".gz", ".xz", ".bz2")
 _PACKED: Final = (  # how it begins, what it is, what to do
     (b"PK\x03\x04", "a zip archive", "unpack it and name the folder"),
@@ -91,9 +93,11 @@ def gather(source: str) -> Found:
         if path.exists():
             return Found(tuple(_mails(_bytes(path), str(path))))
     except PermissionError as error:
-        raise InputError(f"{harmless(str(path))}: it may not be read ({error.strerror})") from error
+        raise InputError(
+            f"{harmless(str(path))}: it may not be read ({error.strerror}); give yourself the right to"
+        ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{harmless(source)}: it cannot be read ({error})") from error
+        raise InputError(f"{harmless(source)}: it cannot be read ({error}); name another file") from error
     raise InputError(
         f"{harmless(source)}: there is no such file or folder; name an mbox (.gz too), a folder of mails, - for "
         "standard input, or a range A..B with --linux"
@@ -103,9 +107,9 @@ def gather(source: str) -> Found:
 def _bytes(path: Path) -> bytes:
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
-        raise InputError(f"{harmless(str(path))}: it is neither a file nor a pipe")
+        raise InputError(f"{harmless(str(path))}: it is neither a file nor a pipe; name one")
     if status.st_size > MAX_BYTES:
-        raise SeriesError(f"{path}: {status.st_size} bytes are too much for a series (at most {MAX_BYTES})")
+        raise SeriesError(f"{path}: {status.st_size} bytes are {TOO_MUCH}")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 
@@ -114,9 +118,9 @@ def _mails(data: bytes, name: str) -> list[Raw]:
     data = _plain(data, name)
     pieces = git.split(data, name)
     if len(pieces) > MAX_MAILS:
-        raise SeriesError(f"{name}: {len(pieces)} mails are too many for a series (at most {MAX_MAILS})")
+        raise SeriesError(f"{name}: {len(pieces)} mails are {TOO_MANY_MAILS}")
     if not pieces:
-        raise SeriesError(f"{name}: it is empty")
+        raise SeriesError(f"{name}: it is empty; name a mail or an mbox")
     if len(pieces) == 1:
         return [Raw(name, _whole(pieces[0], name))]
     return [Raw(f"{name}, mail {number}", piece) for number, piece in enumerate(pieces, 1)]
@@ -140,7 +144,7 @@ def _plain(data: bytes, name: str) -> bytes:
     """The bytes unpacked, in UTF-8 where they are UTF-16, without a mark of the byte order."""
     for _ in range(3):
         if len(data) > MAX_BYTES:
-            raise SeriesError(f"{name}: more than {MAX_BYTES} bytes are too much for a series")
+            raise SeriesError(f"{name}: its bytes are {TOO_MUCH}")
         for magic, what, mend in _PACKED:
             if data.startswith(magic):
                 raise SeriesError(f"{name}: it is {what}: {mend}")
@@ -183,7 +187,7 @@ def _unpacked(data: bytes, maker: Callable[[], _Unpacker], name: str) -> bytes:
             unpacker = maker()
             out += unpacker.decompress(data, MAX_BYTES + 1 - len(out))
             if len(out) > MAX_BYTES:
-                raise SeriesError(f"{name}: unpacked it has more than {MAX_BYTES} bytes: too much for a series")
+                raise SeriesError(f"{name}: unpacked, its bytes are {TOO_MUCH}")
             if not unpacker.eof:
                 raise SeriesError(f"{name}: the packed file is cut short; fetch it again")
             data = unpacker.unused_data
@@ -204,17 +208,17 @@ def _folder(folder: Path) -> Found:
             left.append(f"{harmless(str(path))}: " + ("a folder within it" if path.is_dir() else _not_named()))
             continue
         if path.is_symlink() or not path.is_file():
-            raise SeriesError(f"{path}: it is no plain file: symbolic links are refused")
+            raise SeriesError(f"{path}: it is no plain file: symbolic links are refused; put the mail itself there")
         if path.stat().st_size:
             found += _mails(_bytes(path), str(path))
         else:
             left.append(f"{harmless(str(path))}: it is empty")
         if sum(len(raw.data) for raw in found) > MAX_BYTES:
-            raise SeriesError(f"{folder}: its mails have more than {MAX_BYTES} bytes: too much for a series")
+            raise SeriesError(f"{folder}: the bytes of its mails are {TOO_MUCH}")
         if len(found) > MAX_MAILS:
-            raise SeriesError(f"{folder}: more than {MAX_MAILS} mails are too many for a series")
+            raise SeriesError(f"{folder}: its mails are {TOO_MANY_MAILS}")
     if not found:
-        raise SeriesError(f"{folder}: it has no mails (files ending in {', '.join(SUFFIXES)})")
+        raise SeriesError(f"{folder}: it has no mails (files ending in {', '.join(SUFFIXES)}); name a folder that has")
     return Found(tuple(found), tuple(left))
 
 
@@ -233,27 +237,31 @@ def commits(span: str, linux: Path) -> CommitLine:
     InputError for what is no range there; SeriesError for a merge, or no commit.
     """
     if linux.is_file():
-        raise InputError(f"--linux {linux}: a range of commits needs a git tree; this is a file")
+        raise InputError(f"--linux {linux}: a range of commits needs a git tree, and this is a file; name a tree")
     if not linux.is_dir():
         raise InputError(f"--linux {linux}: there is no such file or folder; name a git tree with the range's commits")
     first, dots, last = span.partition("..")
     if span.startswith("-") or not dots or last.startswith((".", "-")) or ".." in last:
-        raise InputError(f"{harmless(span)!r} is no range A..B of commits")
+        raise InputError(f"{harmless(span)!r} is no range A..B of commits; write it as in v6.12..HEAD")
     tree = GitTree(linux)
     try:
         tree.git("rev-parse", "--git-dir")
     except InputError:
-        raise InputError(f"--linux {linux}: it is no git tree; a range of commits needs one") from None
+        raise InputError(f"--linux {linux}: it is no git tree; name the one that has the range's commits") from None
     ends = [_commit(tree, name or "HEAD", span) for name in (first, last)]
     listed = tree.git("rev-list", "--reverse", "--topo-order", "--parents", f"{ends[0]}..{ends[1]}", "--")
     rows = [row.split() for row in listed.decode().splitlines()]
     for row in rows:
         if len(row) > 2:
-            raise SeriesError(f"{span}: commit {row[0][:12]} is a merge: a series is a line of commits")
+            raise SeriesError(
+                f"{span}: commit {row[0][:12]} is a merge: a series is a line of commits; name a range without merges"
+            )
     if not rows:
-        raise SeriesError(f"{span}: it has no commits in {linux}")
+        raise SeriesError(f"{span}: it has no commits in {linux}; name another range")
     if len(rows) > MAX_COMMITS:
-        raise SeriesError(f"{span}: {len(rows)} commits are too many for a series (at most {MAX_COMMITS})")
+        raise SeriesError(
+            f"{span}: {len(rows)} commits are too many for a series (at most {MAX_COMMITS}); name a shorter range"
+        )
     base = rows[0][1] if len(rows[0]) > 1 else ""
     return _line(tree, span, base, [row[0] for row in rows])
 
@@ -262,7 +270,9 @@ def _commit(tree: GitTree, name: str, span: str) -> str:
     try:
         return tree.git("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     except InputError:
-        raise InputError(f"{harmless(span)}: {tree.folder} has no commit {harmless(name)!r}") from None
+        raise InputError(
+            f"{harmless(span)}: {tree.folder} has no commit {harmless(name)!r}; name one that it has"
+        ) from None
 
 
 def _line(tree: GitTree, span: str, base: str, ids: Sequence[str]) -> CommitLine:
@@ -314,7 +324,9 @@ def _diffs(tree: GitTree, ids: Sequence[str]) -> dict[str, str]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise SeriesError(f"{tree.folder}: a diff among these commits is not in UTF-8: it is refused") from None
+        raise SeriesError(
+            f"{tree.folder}: a diff among these commits is not in UTF-8: it is refused; name a range without it"
+        ) from None
     for line in text.split("\n"):
         rows = found.get(line, rows) if len(line) >= 40 else rows
         if line not in found:

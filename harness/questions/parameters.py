@@ -108,7 +108,9 @@ def _word(part: str, text: str) -> tuple[Key, str]:
             "instead (docs/vectors.md)"
         )
     if value != UNSET and not declared.VALUE.fullmatch(value):
-        raise InputError(f"--param {text!r}: {value!r} is no value of a parameter")
+        raise InputError(
+            f"--param {text!r}: {value!r} is no value of a parameter; write it without blanks, commas and quotes"
+        )
     return (module, name), value
 
 
@@ -170,7 +172,7 @@ def _bare(part: str, text: str, known: Sequence[Parameter]) -> Setting:
     if part == UNSET or (owned and part in SWITCH):
         return Setting.parse(part)
     if owned:
-        raise InputError(f"--param {text!r}: {part!r} is not one of unset, 0, 1, all")
+        raise InputError(f"--param {text!r}: {part!r} is not one of unset, 0, 1, all; write one of these")
     names = ", ".join(f"{p}={','.join(p.values) or 'VALUE'}" for p in known)
     has = f"this series adds {names}" if known else "this series adds no module parameter"
     raise InputError(f"--param {text!r}: {part!r} names no parameter; {has}: write unset, all or MODULE.NAME=VALUE")

@@ -34,7 +34,9 @@ def levels(text: str, last: int | None, option: str = "--levels") -> list[int]:
         if low > high:
             raise InputError(f"{option} {text!r}: the range {part!r} runs backwards; write {high}-{low}")
         if last is not None and high > last:
-            raise InputError(f"{option} {text!r}: level {high} is unknown, this series has levels 0 to {last}")
+            raise InputError(
+                f"{option} {text!r}: level {high} is unknown, this series has levels 0 to {last}; name one of these"
+            )
         found.update(range(low, high + 1))
     return sorted(found)
 
@@ -47,7 +49,7 @@ def settings(text: str) -> list[parameters.Setting]:
     """``unset``, ``0``, ``1`` or ``all`` of the mirrored series' parameter; InputError for another one."""
     found = parameters.chosen(text, (parameters.OWN,))
     if any(setting != parameters.Setting.own_value(setting.own) for setting in found):
-        raise InputError(f"--param {text}: the mirror knows {parameters.OWN.name} alone: unset, 0 or 1")
+        raise InputError(f"--param {text}: the mirror knows {parameters.OWN.name} alone; write unset, 0 or 1")
     return found
 
 

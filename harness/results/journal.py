@@ -347,7 +347,8 @@ class Journal:
             "SELECT id, begun, ended, status, argv, provenance FROM run WHERE id=?", (run,)
         ).fetchone()
         if row is None:
-            raise InputError(f"journal {self.path} has no run {run}")
+            there = ", ".join(str(info.id) for info in self.runs()) or "none yet"
+            raise InputError(f"journal {self.path} has no run {run}; it has {there}: name one of these with --run")
         return _info(row)
 
     def provenance(self, run: int) -> dict[str, Any]:

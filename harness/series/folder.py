@@ -135,10 +135,12 @@ class Series:
         """
         wanted = range(1, level + 1) if isinstance(level, int) else sorted(level)
         if isinstance(level, int) and not 0 <= level <= self.last:
-            raise SeriesError(f"level {level} is unknown: this series has levels 0 to {self.last}")
+            raise SeriesError(f"level {level} is unknown: this series has levels 0 to {self.last}; name one of these")
         for number in wanted:
             if not 1 <= number <= self.last:
-                raise SeriesError(f"patch {number} is unknown: this series has patches 1 to {self.last}")
+                raise SeriesError(
+                    f"patch {number} is unknown: this series has patches 1 to {self.last}; name one of these"
+                )
         return tuple(wanted)
 
 
@@ -154,10 +156,13 @@ def read(folder: Path = FOLDER) -> Series:
     except FileNotFoundError:
         raise SeriesError(f"{folder} is no series folder: it has no {INDEX}; make one with series import") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SeriesError(f"{index} cannot be read: {error}") from error
+        raise SeriesError(f"{index} cannot be read: {error}; mend it, or make the folder with series import") from error
     try:
         if data["schema"] != SCHEMA:
-            raise SeriesError(f"{index}: schema {data['schema']} is unknown; this version reads schema {SCHEMA}")
+            raise SeriesError(
+                f"{index}: schema {data['schema']} is unknown; this version reads schema {SCHEMA}; "
+                "make the folder anew with series import"
+            )
         patches = tuple(_patch(folder, row) for row in data["patch"])
         base = data["base"]
         series = Series(
@@ -193,10 +198,12 @@ def _what(error: Exception) -> str:
 def _patch(folder: Path, row: Mapping[str, Any]) -> Patch:
     number, file = row["number"], row["file"]
     if not re.fullmatch(r"[\w.+-]+", file) or file.startswith("."):
-        raise SeriesError(f"{folder / INDEX}: patch {number}: {file!r} is no plain file name")
+        raise SeriesError(
+            f"{folder / INDEX}: patch {number}: {file!r} is no plain file name; name a file of the folder"
+        )
     path = folder / file
     if path.is_symlink() or not path.is_file():
-        raise SeriesError(f"patch {number}: {path} is no file")
+        raise SeriesError(f"patch {number}: {path} is no file; put the patch there")
     mail = mails.parse(path.read_bytes(), f"patch {number} ({file})")
     files = tuple(f.path for f in mail.files)
     visible = tuple(Visible(v["where"], v["what"], v["level"]) for v in row.get("visible", ()))
@@ -212,7 +219,7 @@ def _patch(folder: Path, row: Mapping[str, Any]) -> Patch:
         mail,
     )
     if not files:
-        raise SeriesError(f"{patch.name}: it has no diff")
+        raise SeriesError(f"{patch.name}: it has no diff; put the whole mail there, or leave the patch out")
     for what, said, found in (
         ("subject", patch.subject, mail.subject),
         ("author", patch.author, mail.author),
@@ -228,10 +235,10 @@ def _in_order(series: Series, index: Path) -> None:
         if patch.number != expected:
             raise SeriesError(
                 f"{index}: patch {patch.number} stands where patch {expected} belongs: "
-                "numbers go from 1 without a gap, each once"
+                "numbers go from 1 without a gap, each once; mend the order"
             )
     if not series.patches:
-        raise SeriesError(f"{index}: it names no patch")
+        raise SeriesError(f"{index}: it names no patch; give each a [[patch]] table")
     keys = [parameter.key for parameter in series.parameters]
     if twice := next((p for p in series.parameters if keys.count(p.key) > 1), None):
         raise SeriesError(f"{index}: the parameter {twice} is there twice: give it one table")
@@ -240,7 +247,10 @@ def _in_order(series: Series, index: Path) -> None:
 def _as_mirrored(series: Series, index: Path) -> None:
     """The folder says of each patch what ``kvmodel.series`` says: the mirror is of this very series."""
     if len(series.patches) != model.LAST:
-        raise SeriesError(f"{index}: the series {OWN!r} has {model.LAST} patches, not {len(series.patches)}")
+        raise SeriesError(
+            f"{index}: the series {OWN!r} has {model.LAST} patches, not {len(series.patches)}: "
+            "give another series another name"
+        )
     for patch, known in zip(series.patches, model.PATCHES, strict=True):
         for what in ("subject", "author", "message_id", "claim"):
             if getattr(patch, what) != getattr(known, what):
@@ -263,7 +273,9 @@ def apply_patch(folder: Path, patch: Patch, level: str, *, reverse: bool = False
         for part in Path(path).parts:
             at = at / part
             if at.is_symlink():
-                raise SeriesError(f"{patch.name}: {path} is reached through a symbolic link: it is refused")
+                raise SeriesError(
+                    f"{patch.name}: {path} is reached through a symbolic link: it is refused; name a tree without it"
+                )
     done = programs.run(
         ["git", "apply", "--verbose", "--whitespace=nowarn", *(["--reverse"] if reverse else []), "-"],
         cwd=folder,

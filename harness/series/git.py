@@ -58,7 +58,9 @@ def split(data: bytes, name: str) -> list[bytes]:
         words = ["mailsplit", "-b", "-d6", "-oout", *(["--mboxrd"] if escaped else []), "box"]
         done = _git(folder, *words, check=False)
         if done.returncode:
-            raise SeriesError(f"{name}: git mailsplit cannot read it: {harmless(programs.tail(done.stderr, 2))}")
+            raise SeriesError(
+                f"{name}: git mailsplit cannot read it ({harmless(programs.tail(done.stderr, 2))}); fetch it again"
+            )
         pieces = [path.read_bytes() for path in sorted((folder / "out").iterdir())]
     mails: list[bytes] = []
     for piece in pieces:

@@ -98,7 +98,9 @@ def parse(data: bytes, name: str) -> Mail:
     Raises SeriesError, naming ``name``, when it is no such mail.
     """
     if len(data) > MAX_BYTES:
-        raise SeriesError(f"{name}: {len(data)} bytes are too much for a patch mail (at most {MAX_BYTES})")
+        raise SeriesError(
+            f"{name}: {len(data)} bytes are too much for a patch mail (at most {MAX_BYTES}); split the patch"
+        )
     data = data.replace(b"\r\n", b"\n")
     if data.startswith(b"From "):
         data = data.partition(b"\n")[2]
@@ -123,7 +125,7 @@ def parse(data: bytes, name: str) -> Mail:
             version = int(revised[1])
         subject = subject[tag.end() :]
     if not subject or "@" not in address:
-        raise SeriesError(f"{name}: a patch mail needs a From: with an address and a Subject:")
+        raise SeriesError(f"{name}: a patch mail needs a From: with an address and a Subject:; give it what it lacks")
     text, diff = _divided(body, str(message.get(LINES, "")), name)
     return Mail(
         name, number, total, version, subject, author, header["Message-ID"].strip("<>"), header["Date"], text, diff
@@ -139,7 +141,7 @@ def _divided(body: str, lines: str, name: str) -> tuple[str, str]:
         divided = mail_diff.divide(body, name)
         return divided.message, divided.diff
     if not lines.isdigit():
-        raise SeriesError(f"{name}: {LINES}: {lines!r} is no number of lines")
+        raise SeriesError(f"{name}: {LINES}: {lines!r} is no number of lines; make the folder anew with series import")
     rows = body.split("\n")
     return "\n".join(rows[: int(lines)]).strip(), mail_diff.divide("\n".join(rows[int(lines) :]), name).diff
 
@@ -208,7 +210,7 @@ def _file(block: str, name: str) -> FileDiff:
     old, new = mail_diff.unquoted(head["old"])[2:], mail_diff.unquoted(head["new"])[2:]
     for path in (old, new):
         if reason := unsafe_path(path):
-            raise SeriesError(f"{name}: the path {path!r} is refused: {reason}")
+            raise SeriesError(f"{name}: the path {path!r} is refused: {reason}; leave the file out")
     is_new = is_deleted = False
     heads: list[tuple[int, int, int, int]] = []
     rows: list[list[str]] = []
@@ -229,28 +231,38 @@ def _file(block: str, name: str) -> FileDiff:
             heads.append((int(hunk[1]), left_old, left_new, int(hunk[3])))
             rows.append([])
         elif line.startswith(("GIT binary patch", "Binary files ")):
-            raise SeriesError(f"{name}: it changes {new} as a binary file: binary patches are refused")
+            raise SeriesError(
+                f"{name}: it changes {new} as a binary file: binary patches are refused; leave the file out"
+            )
         elif line.startswith(("rename ", "copy ", "similarity ", "dissimilarity ")):
             raise SeriesError(
-                f"{name}: it moves or copies {old} to {new}: renames are refused, post it as plain changes"
+                f"{name}: it moves or copies {old} to {new}: renames are refused; "
+                "make it with git format-patch --no-renames"
             )
         elif line.startswith(("old mode ", "new mode ")):
-            raise SeriesError(f"{name}: it changes the mode of {new}: mode changes are refused")
+            raise SeriesError(f"{name}: it changes the mode of {new}: mode changes are refused; leave it out")
         elif mode := re.match(r"(new file|deleted file) mode (\d+)$", line):
             if mode[2] not in ("100644", "100755"):
                 kind = "a symbolic link" if mode[2] == "120000" else f"of mode {mode[2]}"
-                raise SeriesError(f"{name}: {new} is {kind}: only plain files are taken")
+                raise SeriesError(f"{name}: {new} is {kind}: only plain files are taken; leave it out")
             is_new, is_deleted = mode[1] == "new file", mode[1] == "deleted file"
         elif link := re.match(r"index \S+ (\d+)$", line):
             if link[1] not in ("100644", "100755"):
-                raise SeriesError(f"{name}: {new} is no plain file (mode {link[1]}): symbolic links are refused")
+                raise SeriesError(
+                    f"{name}: {new} is no plain file (mode {link[1]}): symbolic links are refused; leave it out"
+                )
         elif side := re.match(r"(---|\+\+\+) (.*?)(?:\t.*)?$", line):
             wanted = {"---": "/dev/null" if is_new else f"a/{old}", "+++": "/dev/null" if is_deleted else f"b/{new}"}
             if mail_diff.unquoted(side[2]) != wanted[side[1]]:
-                raise SeriesError(f"{name}: the diff of {new} names {side[2]!r} in its {side[1]} line: it is refused")
+                raise SeriesError(
+                    f"{name}: the diff of {new} names {side[2]!r} in its {side[1]} line: it is refused; "
+                    "make it with git format-patch"
+                )
     if left_old > 0 or left_new > 0:
         raise SeriesError(f"{name}: hunk {len(heads)} of {new} is cut short; fetch the mail again")
     if old != new:
-        raise SeriesError(f"{name}: it moves {old} to {new}: renames are refused, post it as plain changes")
+        raise SeriesError(
+            f"{name}: it moves {old} to {new}: renames are refused; make it with git format-patch --no-renames"
+        )
     hunks = (Hunk(n, *head, tuple(body)) for n, (head, body) in enumerate(zip(heads, rows, strict=True), 1))
     return FileDiff(new, tuple(hunks), added, removed, is_new, is_deleted)

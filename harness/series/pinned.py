@@ -21,7 +21,10 @@ def version(makefile: str, name: str) -> str:
     parts = [re.search(rf"^{field}[ \t]*=[ \t]*(\d+)[ \t]*$", makefile, re.M) for field in FIELDS]
     numbers = [part[1] for part in parts if part]
     if len(numbers) != len(FIELDS):
-        raise InputError(f"{name} is no kernel source: its Makefile names no {', '.join(FIELDS[:-1])} and {FIELDS[-1]}")
+        raise InputError(
+            f"{name} is no kernel source: its Makefile names no {', '.join(FIELDS[:-1])} and {FIELDS[-1]}; "
+            "name a kernel's tarball or source tree"
+        )
     extra = re.search(r"^EXTRAVERSION[ \t]*=[ \t]*(\S*)[ \t]*$", makefile, re.M)
     return ".".join(numbers) + (extra[1] if extra else "")
 
@@ -32,5 +35,7 @@ def of_tree(tree: Path, name: str) -> str:
     Raises InputError, naming ``name``, where it is no kernel.
     """
     if not (tree / "Makefile").is_file() or not (tree / "Kconfig").is_file():
-        raise InputError(f"{name} is no kernel source: it has no Makefile and Kconfig")
+        raise InputError(
+            f"{name} is no kernel source: it has no Makefile and Kconfig; name a kernel's tarball or source tree"
+        )
     return version((tree / "Makefile").read_text(encoding="utf-8", errors="replace"), name)
