@@ -134,7 +134,7 @@ def _of_python(what: str, file: str, line: int, tree: Path | None) -> list[Locat
     own = places.KVMODEL / file.rpartition("kvmodel/")[2]
     if not own.is_file():
         raise InputError(
-            f"where {what}: {own.relative_to(places.KVMODEL.parent)} is not there; name a file of the mirror"
+            f"where {what}: there is no {own.relative_to(places.KVMODEL.parent)}; name a file of the mirror"
         )
     function = places.python_function(own, line)
     module = ".".join(own.relative_to(places.KVMODEL).with_suffix("").parts)

@@ -63,7 +63,9 @@ def _named(name: Name, there: Set[Cell]) -> set[Cell]:
     """The cells of a run that its name leaves; InputError where it leaves none."""
     found = {c for c in there if name.level in (None, c[0]) and name.param in (None, c[1])}
     if not found:
-        raise InputError(f"{name}: the run has not that level and parameter value; name one of {listed(there)}")
+        raise InputError(
+            f"{name}: the run has not that level and parameter value; it has {listed(there)}: name one of these"
+        )
     return found
 
 

@@ -20,7 +20,7 @@ MAX_MAILS: Final = 500
 MAX_BYTES: Final = 64 << 20
 MAX_COMMITS: Final = 500
 TOO_MANY_MAILS: Final = f"too many for a series (at most {MAX_MAILS}); give one series' alone"
-TOO_MUCH: Final = f"too much for a series (at most {MAX_BYTES}); give one series' mails alone"
+TOO_MUCH: Final = "too much for a series; give one series' mails alone"
 SUFFIXES: Final = (".patch", ".diff", ".eml", ".mbox", ".mbx", ".txt", ".mail", ".cover", ".gz", ".xz", ".bz2")
 _PACKED: Final = (  # how it begins, what it is, what to do
     (b"PK\x03\x04", "a zip archive", "unpack it and name the folder"),
@@ -109,7 +109,7 @@ def _bytes(path: Path) -> bytes:
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
         raise InputError(f"{harmless(str(path))}: it is neither a file nor a pipe; name one")
     if status.st_size > MAX_BYTES:
-        raise SeriesError(f"{path}: {status.st_size} bytes are {TOO_MUCH}")
+        raise SeriesError(f"{path}: {status.st_size} bytes, more than {MAX_BYTES}, are {TOO_MUCH}")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 
@@ -144,7 +144,7 @@ def _plain(data: bytes, name: str) -> bytes:
     """The bytes unpacked, in UTF-8 where they are UTF-16, without a mark of the byte order."""
     for _ in range(3):
         if len(data) > MAX_BYTES:
-            raise SeriesError(f"{name}: its bytes are {TOO_MUCH}")
+            raise SeriesError(f"{name}: more than {MAX_BYTES} bytes are {TOO_MUCH}")
         for magic, what, mend in _PACKED:
             if data.startswith(magic):
                 raise SeriesError(f"{name}: it is {what}: {mend}")
@@ -187,7 +187,7 @@ def _unpacked(data: bytes, maker: Callable[[], _Unpacker], name: str) -> bytes:
             unpacker = maker()
             out += unpacker.decompress(data, MAX_BYTES + 1 - len(out))
             if len(out) > MAX_BYTES:
-                raise SeriesError(f"{name}: unpacked, its bytes are {TOO_MUCH}")
+                raise SeriesError(f"{name}: unpacked it has more than {MAX_BYTES} bytes: {TOO_MUCH}")
             if not unpacker.eof:
                 raise SeriesError(f"{name}: the packed file is cut short; fetch it again")
             data = unpacker.unused_data
@@ -214,7 +214,7 @@ def _folder(folder: Path) -> Found:
         else:
             left.append(f"{harmless(str(path))}: it is empty")
         if sum(len(raw.data) for raw in found) > MAX_BYTES:
-            raise SeriesError(f"{folder}: the bytes of its mails are {TOO_MUCH}")
+            raise SeriesError(f"{folder}: its mails have more than {MAX_BYTES} bytes: {TOO_MUCH}")
         if len(found) > MAX_MAILS:
             raise SeriesError(f"{folder}: its mails are {TOO_MANY_MAILS}")
     if not found:

@@ -347,8 +347,9 @@ class Journal:
             "SELECT id, begun, ended, status, argv, provenance FROM run WHERE id=?", (run,)
         ).fetchone()
         if row is None:
-            there = ", ".join(str(info.id) for info in self.runs()) or "none yet"
-            raise InputError(f"journal {self.path} has no run {run}; it has {there}: name one of these with --run")
+            there = ", ".join(str(info.id) for info in self.runs())
+            mend = f"it has {there}: name one of these with --run" if there else "it has none: run 'kvmirror validate'"
+            raise InputError(f"journal {self.path} has no run {run}; {mend}")
         return _info(row)
 
     def provenance(self, run: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_observations_come_back() -> None:
     [
         (Mix(windows.LOAD_PAGES + 1, load_every=1), "code loads need 129: the workload has 128"),
         (Mix(2 * windows.FRESH_PAGES + 2, fresh_every=2), "fresh pages need 513: the workload has 512"),
-        (Mix(0), "at least one system call"),
+        (Mix(0), "0 system calls, .* at least one of each"),
         (Mix(warm=0), "before the count begins"),
         (Mix(looks=9), "9 fields looked at: L1 looks at 0 to 8"),
         (Mix(looks=-1), "L1 looks at 0 to 8"),

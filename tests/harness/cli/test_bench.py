@@ -30,7 +30,7 @@ def test_a_level_without_the_parameter_is_one_kernel() -> None:
 
 def test_variants_come_in_the_tables_order() -> None:
     assert [v.name for v in named(["mbec-evmcs", "software"])] == ["software", "mbec-evmcs"]
-    with pytest.raises(InputError, match="variant 'sofware' is unknown: there are software, "):
+    with pytest.raises(InputError, match="variant 'sofware' is unknown: name some of software, "):
         named(["sofware"])
 
 
@@ -71,12 +71,12 @@ def test_a_variant_that_was_asked_for_and_ran_nowhere_is_an_error() -> None:
         ("--variants mbec,foo", "variant 'foo' is unknown"),
         ("--levels 19", "19"),
         ("--params 2", "2"),
-        ("--calls 0", "--calls 0: 1 or more"),
+        ("--calls 0", "--calls 0: give 1 or more"),
         ("--calls 5000 --load-every 1", "5001 system calls with one in 1 of code loads need 5001"),
-        ("--fresh-every -1", "one in N: N is 0 for none, or more"),
+        ("--fresh-every -1", "--fresh-every -1: one in N, N is 0 for none"),
         ("--looks 99", "99 fields looked at"),
-        ("--runs 0", "--runs 0: 1 or more"),
-        ("--jobs 0", "--jobs 0: 1 or more"),
+        ("--runs 0", "--runs 0: give 1 or more"),
+        ("--jobs 0", "--jobs 0: give 1 or more"),
         ("--html nowhere/page.html", "nowhere/page.html: the folder nowhere is not there"),
     ],
 )
