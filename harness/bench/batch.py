@@ -91,7 +91,8 @@ def check(mix: Mix) -> None:
             )
     if mix.calls < 1 or mix.warm < 1:
         raise InputError(
-            f"{mix.calls} system calls, {mix.warm} before the count begins: a window has at least one of each; ask for more"
+            f"{mix.calls} system calls, {mix.warm} before the count begins: a window has at least one of each; "
+            "ask for more"
         )
     if not 0 <= mix.looks <= windows.LOOKED_AT_MOST:
         raise InputError(f"{mix.looks} fields looked at: L1 looks at 0 to {windows.LOOKED_AT_MOST}; name one of these")
