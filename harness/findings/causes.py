@@ -47,7 +47,7 @@ EMULATES: Final = "translate_nested_gpa"
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What is behind a departure.
+    """A cause is what is behind a departure.
 
     ``patches`` put the rule there, or offer L1 what the code does not do; without ``needs`` it goes away as well,
     since they bring the other half. ``place`` is the C function that decided last what EPT12 or the controls mean.
@@ -81,7 +81,7 @@ class Cause:
 
     @property
     def known(self) -> bool:
-        """Whether the mirror shows the departure, so that the rest says something."""
+        """The mirror shows the departure, so that the rest says something: True."""
         return self.asked and self.predicted
 
 
@@ -99,7 +99,7 @@ def _or(numbers: tuple[int, ...]) -> str:
 
 
 def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
-    """The cause of a departure on the CPU ``under`` KVM.
+    """The function gives the cause of a departure on the CPU ``under`` KVM.
 
     NOT_ASKED where the run asked no mirror, or the mirror has not its level; NOT_FOLLOWED where it does not follow
     the code behind the turn that departs.
@@ -114,7 +114,8 @@ def find_cause(d: Departure, under: Under = cpus.emulated) -> Cause:
 
 
 def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
-    """``d`` as no matter of history where the mirror shows the same answer to the access that departs alone.
+    """The function gives ``d`` as no matter of history where the mirror shows the same answer to the access that
+    departs alone.
 
     A run of sequences need not have asked that access alone.
     """
@@ -127,7 +128,7 @@ def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
 
 
 def find_errata(d: Departure, cpu: Cpu) -> Cause:
-    """The known errata by which a bare ``cpu`` answers as it did."""
+    """The function gives the known errata by which a bare ``cpu`` answers as it did."""
     return Cause(asked=False, errata=tuple(sorted(sdm.explaining(cpu, d.access, d.seen) or ())))
 
 

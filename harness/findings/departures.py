@@ -34,7 +34,8 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One vector's answer that the manual does not allow, at one level; of a sequence, one turn's.
+    """A departure is one vector's answer that the manual does not allow, at one level; of a sequence, one
+    turn's.
 
     ``legal`` are all the answers the manual allows, the plainest first; ``rule`` and ``section`` are the first's.
     ``predicted`` is the mirror's of the whole vector, None where it was not asked.
@@ -58,13 +59,15 @@ class Departure:
 
     @property
     def access(self) -> Vector:
-        """The access that departs, without its history; of what is no sequence, the vector itself."""
+        """This is the access that departs, without its history; of what is no sequence, it is the vector itself."""
         return self.vector.turns[self.turn].access if isinstance(self.vector, SequenceVector) else self.vector
 
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """What a departure looks like, without the vector: the answers' kinds and what of the seen one is wrong."""
+    """A symptom is what a departure looks like, without the vector: the answers' kinds and what of the seen one is
+    wrong.
+    """
 
     severity: str
     seen: str
@@ -90,7 +93,7 @@ def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:
 
 
 def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
-    """The departure in the field's terms."""
+    """The text tells the departure in the field's terms."""
     own = isinstance(vector, ClientVector | ClientSequence | MmioVector)  # L1's own access: nothing is nested
     match seen.kind, allowed.kind:
         case Kind.LIVELOCK, _:
@@ -122,7 +125,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
 
 
 def wrong_bits(seen: Outcome, allowed: Outcome) -> int:
-    """The bits of the code that both vouch for and that differ."""
+    """The function gives the bits of the code that both vouch for and that differ."""
     return (seen.code ^ allowed.code) & allowed.defined & seen.defined
 
 
@@ -144,13 +147,15 @@ def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
 
 
 def nearest(seen: Outcome, legal: tuple[Outcome, ...]) -> Outcome:
-    """Of several legal answers the one that tells best what is wrong; the plainest where none is of the kind seen."""
+    """Of several legal answers this is the one that tells best what is wrong; the plainest where none is of the kind
+    seen.
+    """
     found = min(legal, key=lambda a: (a.kind is not seen.kind, len(_wrong(seen, a)), wrong_bits(seen, a).bit_count()))
     return legal[0] if found.kind is not seen.kind else found
 
 
 def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, stale: bool = False) -> Symptom | None:
-    """What ``seen`` looks like beside what the manual allows; None where the manual allows it."""
+    """The function says what ``seen`` looks like beside what the manual allows; None where the manual allows it."""
     if any(a.matches(seen) for a in legal):
         return None
     plain = nearest(seen, legal)
@@ -159,14 +164,14 @@ def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, sta
 
 
 def symptom(d: Departure) -> Symptom:
-    """The departure without its vector."""
+    """The function gives the departure without its vector."""
     found = symptom_of(d.vector, d.seen, d.legal, stale=d.stale)
     assert found is not None  # else it were no departure
     return found
 
 
 def departures(answers: Iterable[tuple[CellKey, Answer]]) -> list[Departure]:
-    """The answers marked FINDING as departures."""
+    """The function gives the answers marked FINDING as departures."""
     return told_stale(fresh(answers))
 
 
@@ -176,7 +181,7 @@ def fresh(answers: Iterable[tuple[CellKey, Answer]]) -> list[Departure]:
 
 
 def departure(key: CellKey, answer: Answer) -> Departure:
-    """An answer that the manual does not allow as a departure."""
+    """The function gives an answer that the manual does not allow as a departure."""
     contract = answer.contract
     assert contract is not None and not isinstance(contract, NotApplicable)  # else it were no finding
     turn, first = departing(contract, answer.seen)
@@ -199,7 +204,7 @@ def _others(contract: Sequence[Allowed], seen: Outcome, turn: int, first: Outcom
 
 
 def told_stale(found: Sequence[Departure]) -> list[Departure]:
-    """``found`` with those marked that only their history explains.
+    """The function gives ``found`` with those marked that only their history explains.
 
     What the same access shows as a first turn or alone is no matter of history, whatever it looks like.
     """

@@ -24,7 +24,7 @@ class Foresight:
     unforeseen: tuple[Finding, ...]
 
     def lines(self) -> list[str]:
-        """For the summary of the observed run."""
+        """The lines are for the summary of the observed run."""
         found = [f"foreseen and seen: {', '.join(f.name for f in self.came_true) or 'none'} (foreseen run {self.run})"]
         found += [f"foreseen, not seen: {_told(f)}" for f in self.unseen]
         found += [f"not foreseen: {f.name} {f.title}" for f in self.unforeseen]

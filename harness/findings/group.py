@@ -48,17 +48,17 @@ class Finding:
 
     @cached_property
     def cells(self) -> frozenset[Cell]:
-        """(level, parameter) of every departure."""
+        """The function gives (level, parameter) of every departure."""
         return frozenset(d.cell for d in self.departures)
 
     @property
     def first_level(self) -> int:
-        """The lowest level that shows it."""
+        """This is the lowest level that shows it."""
         return min(level for level, _ in self.cells)
 
     @property
     def begins(self) -> int:
-        """The lowest level known to show it: the run's, or a lower one that was asked afterwards."""
+        """This is the lowest level known to show it: the run's, or a lower one that was asked afterwards."""
         return self.first_level if self.left_out is None else min(self.first_level, self.left_out.first)
 
     @property
@@ -68,12 +68,12 @@ class Finding:
 
     @cached_property
     def vectors(self) -> list[Vector]:
-        """The vectors that meet it, each once, smallest first."""
+        """The function gives the vectors that meet it, each once, smallest first."""
         return sorted({d.vector.id: d.vector for d in self.departures}.values(), key=weight)
 
     @property
     def smallest(self) -> Departure:
-        """The departure nearest to the plainest vector, of those at the level that first shows it.
+        """This is the departure nearest to the plainest vector, of those at the level that first shows it.
 
         In order: fewest fields off the plain vector, then the id, then the parameter's value. One that was made
         smaller on a host goes before.
@@ -82,41 +82,47 @@ class Finding:
 
     @cached_property
     def seen_smallest(self) -> Departure:
-        """``smallest`` of those that the run itself asked."""
+        """This is ``smallest`` of those that the run itself asked."""
         return _smallest(self.departures)
 
     @property
     def rules(self) -> list[tuple[str, str]]:
-        """The contract's rules that are broken, with their sections, the one most often broken first."""
+        """The function gives the contract's rules that are broken, with their sections, the one most often broken
+        first.
+        """
         return [rule for rule, _ in Counter((d.rule, d.section) for d in self.departures).most_common()]
 
     @property
     def cause(self) -> str:
-        """A hash that stays the same from run to run while the cause does: what a baseline holds."""
+        """The hash stays the same from run to run while the cause does: it is what a baseline holds."""
         what, *rest = self.key
         text = repr((what.severity, what.seen, what.allowed, what.wrong, *rest))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def title(self) -> str:
-        """The symptom with what all its accesses have in common, where no history is needed to show it."""
+        """The title has the symptom with what all its accesses have in common, where no history is needed to
+        show it.
+        """
         if any(d.stale for d in self.departures):
             return str(self.symptom)
         return f"{self.symptom}{common(d.access for d in self.departures)}"
 
     @property
     def whence(self) -> str:
-        """Where it begins and what is behind it."""
+        """The text says where it begins and what is behind it."""
         return f"first at level {self.begins}, {self.depends_on_parameter()}; {self.origin}"
 
     @property
     def command(self) -> str:
-        """What asks the smallest vector again."""
+        """The command is what asks the smallest vector again."""
         level, param = self.smallest.cell
         return f"kvmirror run{self.series.options} --level {level} --param {param} {self.smallest.vector.id}"
 
     def depends_on_parameter(self) -> str:
-        """With which of the parameter's effective values it shows; of another series' parameters, with which given."""
+        """The text says with which of the parameter's effective values it shows; of another series' parameters, with
+        which given.
+        """
         if not self.series.mirrored:
             return in_words(param for _, param in self.cells)
         values = {effective(*cell) for cell in self.cells}
@@ -126,15 +132,16 @@ class Finding:
 
 
 def in_words(params: Iterable[str]) -> str:
-    """``with kvm_intel.mbec=1`` and the like, of the texts of settings."""
+    """The text is like ``with kvm_intel.mbec=1``, made of the texts of settings."""
     texts = sorted(set(params), key=parameters.order)
     return "with " + " or ".join("no parameter set" if text == parameters.UNSET else text for text in texts)
 
 
 @lru_cache(maxsize=1 << 10)
 def effective(level: int, param: str) -> str:
-    """``on`` or ``off``: the mirrored series' parameter at a level, its default where ``param`` leaves it unset, off
-    where it is not there."""
+    """The text is ``on`` or ``off``: the mirrored series' parameter at a level, its default where ``param`` leaves it
+    unset, off where it is not there.
+    """
     value = Setting.parse(param).own
     if value is None:
         return "on" if level <= LAST and Level.of(level).default_parameter else "off"
@@ -142,7 +149,7 @@ def effective(level: int, param: str) -> str:
 
 
 def weight(vector: Vector) -> tuple[int, str]:
-    """How far a vector is from the plainest one: fields that differ, then its id."""
+    """The weight says how far a vector is from the plainest one: fields that differ, then its id."""
     return _fields_off(vector), vector.id
 
 
@@ -153,7 +160,7 @@ def _smallest(found: Iterable[Departure]) -> Departure:
 
 
 def common(accesses: Iterable[Vector]) -> str:
-    """What every access has in common, as words for a title; empty where that is nothing."""
+    """The text says what every access has in common, as words for a title; it is empty where that is nothing."""
     vectors = list(accesses)
     found = [v for v in vectors if isinstance(v, AccessVector)]
     if not found or len(found) < len(vectors):
@@ -212,12 +219,14 @@ def _unexplained(told: Iterable[tuple[Departure, Cause]]) -> dict[Departure, tup
 
 
 def group(found: Iterable[Departure], origin: Callable[[Departure], Cause] = lambda _: NOT_ASKED) -> list[Finding]:
-    """Departures grouped by cause, the first level's first; named F1, F2... in that order."""
+    """The departures are grouped by cause, the first level's first; the groups have the names F1, F2... in that
+    order.
+    """
     return of_causes([(d, origin(d)) for d in found])
 
 
 def of_causes(found: Sequence[tuple[Departure, Cause]]) -> list[Finding]:
-    """``group`` of departures whose causes are known."""
+    """The function does what ``group`` does, for departures whose causes are known."""
     unexplained = _unexplained(found)
     members: dict[Key, list[tuple[Departure, Cause]]] = defaultdict(list)
     symptoms: dict[Key, Symptom] = {}

@@ -33,7 +33,7 @@ Told = tuple[Departure, Cause]
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """A digest of the source that finds causes."""
+    """The digest is of the source that finds causes."""
     found = sha256()
     for folder in CODE:
         for path in sorted(folder.rglob("*.py")):
@@ -42,7 +42,7 @@ def code_version() -> str:
 
 
 def findings(journal: Journal, run: int, host: str, under: Under) -> list[Finding]:
-    """The findings of a run on ``host``, by cause."""
+    """The function gives the findings of a run on ``host``, by cause."""
     source = _source(journal, run, host, under)
     departing = fresh(journal.answers(run, having=Mark.FINDING, host=host))
     if (body := journal.kept(run, host, source)) is not None:

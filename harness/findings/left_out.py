@@ -26,7 +26,7 @@ PROVENANCE: Final = "left_out_on_kvm"  # where a run's provenance keeps it, by t
 
 
 class Became(Enum):
-    """What became of the finding."""
+    """The value says what became of the finding."""
 
     SHOWS = "shows"
     GONE = "gone"
@@ -36,7 +36,7 @@ class Became(Enum):
 
 
 class LeftOutPart(Enum):
-    """What the tree without the patch lacks, where it can be seen without the finding."""
+    """This is what the tree without the patch lacks, where it can be seen without the finding."""
 
     RULE = "rule"
     OFFER = "offer"
@@ -45,7 +45,8 @@ class LeftOutPart(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One patch, what stayed out with it (``left_out``, with ``how`` and ``why``), and the answer of that tree.
+    """The record is of one patch, what stayed out with it (``left_out``, with ``how`` and ``why``), and the answer of
+    that tree.
 
     ``same_as``: the tree of the same machine code whose answer it is; empty where it was asked itself.
     """
@@ -62,7 +63,8 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class LeavingOut:
-    """All that was asked for one finding: its ``vector`` at ``level`` with the parameter ``param``.
+    """The record has all that was asked for one finding: its ``vector`` at ``level`` with the parameter
+    ``param``.
 
     ``first``: the lowest level that shows it, those between that the run did not ask asked as well. ``trouble``: why
     nothing was asked of the patches. ``kernel``: the release. ``seconds`` of wall time on the host.
@@ -97,12 +99,12 @@ class LeavingOut:
 
     @property
     def patches(self) -> tuple[int, ...]:
-        """The cause: one patch, or a group that only goes out together."""
+        """These patches are the cause: one patch, or a group that only goes out together."""
         return max(self._chosen, key=lambda patches: patches[-1], default=())
 
     @property
     def needs(self) -> tuple[int, ...]:
-        """What the cause needs so that the finding shows."""
+        """The cause needs these patches so that the finding shows."""
         others = (set(p) for p, part in self._gone.items() if p in self._chosen or part is LeftOutPart.OFFER)
         return tuple(sorted(set().union(*others) - set(self.patches)))
 
@@ -120,19 +122,19 @@ class LeavingOut:
 
     @property
     def told(self) -> bool:
-        """Whether real kernels say what the cause is, or that the base has it."""
+        """Real kernels say what the cause is, or that the base has it: True."""
         return not self.trouble
 
     @property
     def cause(self) -> Cause:
-        """As every report shows a cause."""
+        """The function gives the cause as every report shows one."""
         together = len(self.patches) > 1
         return Cause(
             self.patches, self.needs, in_base=self.first == 0, asked=False, observed=self.told, together=together
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For a run's provenance."""
+        """The function gives the record for a run's provenance."""
         body = asdict(self)
         body["without"] = [
             asdict(w) | {"became": w.became.value, "part": w.part.value, "left_out": list(w.left_out)}
@@ -142,7 +144,7 @@ class LeavingOut:
 
 
 def from_json(body: dict[str, Any]) -> LeavingOut:
-    """The inverse of ``LeavingOut.as_json``."""
+    """The function is the inverse of ``LeavingOut.as_json``."""
     without = tuple(
         LeftOut(**w | {"became": Became(w["became"]), "part": LeftOutPart(w["part"]), "left_out": tuple(w["left_out"])})
         for w in body["without"]

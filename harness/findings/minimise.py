@@ -43,7 +43,9 @@ Ask = Callable[[Sequence[Vector]], list[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Minimal:
-    """The smallest vector found, as it answered, and how often it showed the cause of those it was run alone."""
+    """The record has the smallest vector found, as it answered, and how often it showed the cause of those it was run
+    alone.
+    """
 
     key: CellKey
     answer: Answer
@@ -55,11 +57,11 @@ class Minimal:
 
     @property
     def departure(self) -> Departure | None:
-        """What departs from the manual; None where nothing does."""
+        """The answer departs from the manual in this; None where it does not."""
         return departure_of(self.key, self.answer)
 
     def as_json(self) -> dict[str, Any]:
-        """For a run's provenance."""
+        """The function gives the record for a run's provenance."""
         key, answer = self.key, self.answer
         assert answer.contract is not None  # else it were no finding's
         row = {
@@ -89,7 +91,7 @@ class Minimal:
 
 
 def simpler(vector: Vector) -> list[Vector]:
-    """The vectors one step plainer, the plainest first; empty where that has no meaning.
+    """The function gives the vectors one step plainer, the plainest first; none where that has no meaning.
 
     Of an access one field more is as in the plain one, in the order of an id. Of a sequence each turn's access is
     asked alone, the last one's first, then the sequences with one turn left out.
@@ -127,7 +129,7 @@ def _fewer_turns(vector: SequenceVector) -> list[Vector]:
 
 
 def departure_of(key: CellKey, answer: Answer) -> Departure | None:
-    """The departure of an answer; None where it is none."""
+    """The function gives the departure of an answer; None where it is none."""
     found = departures([(key, answer)])
     return found[0] if found else None
 
@@ -164,7 +166,7 @@ def minimise(
 
 
 def attached(found: Iterable[Finding], kept: Mapping[str, Any]) -> list[Finding]:
-    """Findings with what a run's provenance keeps of them."""
+    """The function gives findings with what a run's provenance keeps of them."""
     return [_with(f, Minimal.from_json(kept[f.cause])) if f.cause in kept else f for f in found]
 
 

@@ -47,9 +47,12 @@ class Run:
 
     @classmethod
     def open(cls, journal: Journal, number: int | None = None, *, bare: bool = False) -> Run:
-        """Run ``number``, or the latest observed one; of its answers those of KVM, or the ``bare`` CPU's.
+        """The function opens run ``number``, or the latest observed one; of its answers those of KVM, or the ``bare``
+        CPU's.
 
-        InputError where there is none. A foreseen run is only read where it is named.
+        A foreseen run is only read where it is named.
+
+        Raises InputError when there is none. A foreseen run is only read where it is named.
         """
         host = BARE_HOST if bare else KVM_HOST
         info = journal.run_info(journal.latest(host) if number is None else number)
@@ -59,42 +62,42 @@ class Run:
 
     @property
     def number(self) -> int:
-        """As the journal counts."""
+        """The run has this number in the journal."""
         return self.info.id
 
     @property
     def foreseen(self) -> bool:
-        """Whether nobody looked: what stands where an observation would is the mirror's word."""
+        """The run was foreseen: what stands where an observation would is the mirror's word, and nobody looked."""
         return self.host == FORESEEN_HOST
 
     @property
     def name(self) -> str:
-        """As a sentence has it."""
+        """The run has this name in a sentence."""
         return f"{'foreseen ' if self.foreseen else ''}run {self.number}"
 
     @cached_property
     def cells(self) -> dict[CellKey, Recorded]:
-        """The finished cells on the run's host."""
+        """The function gives the finished cells on the run's host."""
         return {key: cell for key, cell in self.journal.cells(self.number).items() if key.host == self.host}
 
     @cached_property
     def present(self) -> set[Cell]:
-        """Every (level, parameter) that was asked."""
+        """The function gives every (level, parameter) that was asked."""
         return {key.cell for key in self.cells}
 
     @cached_property
     def rows(self) -> list[Row]:
-        """A row a (level, parameter), in order."""
+        """The function gives a row a (level, parameter), in order."""
         return rows.rows(self.journal, self.number, self.host)
 
     @cached_property
     def totals(self) -> Row:
-        """The sum of the rows."""
+        """The row has the sum of the rows."""
         return rows.totals(self.rows)
 
     @cached_property
     def event_drift(self) -> list[tuple[CellKey, Judged]]:
-        """The traced vectors whose events differ from the mirror's."""
+        """The function gives the traced vectors whose events differ from the mirror's."""
         return list(rows.event_drift(self.cells))
 
     @cached_property
@@ -109,17 +112,17 @@ class Run:
 
     @cached_property
     def under(self) -> Under:
-        """The CPU under KVM."""
+        """This is the CPU under KVM."""
         return cpus.of_run(self.info.provenance)
 
     @cached_property
     def series(self) -> RunSeries:
-        """The series that was asked."""
+        """This is the series that was asked."""
         return of_series.of_run(self.info.provenance)
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """Departures by cause; of a bare CPU, its errata."""
+        """The function gives departures by cause; of a bare CPU, its errata."""
         if self.host == BARE_HOST:
             found = departures(self.journal.answers(self.number, having=Mark.FINDING, host=BARE_HOST))
             return group(found, partial(find_errata, cpu=self._bare_cpu()))
@@ -133,7 +136,10 @@ class Run:
         return next((cpus.from_json(body) for body in told), Cpu())
 
     def finding(self, name: str) -> Finding:
-        """The finding of that name; InputError where the run has none."""
+        """The function gives the finding of that name.
+
+        Raises InputError when the run has none.
+        """
         found = {f.name: f for f in self.findings}
         if name not in found:
             has = f"name one of {', '.join(found)}" if found else "it has no findings"
@@ -142,11 +148,11 @@ class Run:
 
     @cached_property
     def errata(self) -> list[Finding]:
-        """What the bare CPU showed in this run."""
+        """In this run the bare CPU was seen to have these errata."""
         return self.findings if self.host == BARE_HOST else Run(self.journal, self.info, BARE_HOST).findings
 
     def as_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
+        """The function gives the object that ``--json`` prints."""
         total = asdict(self.totals)
         del total["level"], total["param"]
         return {
@@ -172,7 +178,7 @@ class Run:
 
 
 def finding_json(f: Finding) -> dict[str, Any]:
-    """One finding as data."""
+    """The function gives one finding as data."""
     smallest = f.smallest
     return {
         "name": f.name,

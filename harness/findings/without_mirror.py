@@ -31,7 +31,7 @@ Told = tuple[Departure, Symptom]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """All that a departure looks like but for the fields that are wrong and the environment."""
+    """The frame is all that a departure looks like but for the fields that are wrong and the environment."""
 
     severity: str
     seen: str
@@ -118,7 +118,7 @@ def _words(core: str, members: list[Symptom]) -> tuple[str, ...]:
 
 
 def classes(found: Iterable[Departure]) -> dict[Departure, Class]:
-    """The class of each departure."""
+    """The function gives the class of each departure."""
     frames: dict[Frame, list[Told]] = defaultdict(list)
     for d in dict.fromkeys(found):
         what = symptom(d)

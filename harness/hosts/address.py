@@ -19,7 +19,7 @@ _FORM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where and as whom: root and port 22 unless said otherwise."""
+    """The address says where and as whom: root and port 22 unless said otherwise."""
 
     user: str
     host: str
@@ -40,7 +40,10 @@ def parse(text: str) -> Address:
 
 
 def parse_all(text: str) -> list[Address]:
-    """Several, each machine once."""
+    """The function gives several addresses, each machine once.
+
+    Raises InputError when one is no address, or names a machine twice.
+    """
     found = [parse(part.strip()) for part in text.split(",")]
     if len(set(found)) != len(found):
         raise InputError(f"host {text!r} names a machine twice: it takes one level's modules at a time; name it once")

@@ -15,23 +15,30 @@ from harness.hosts.kvm_modules import KvmModules
 
 
 class Host(KvmModules):
-    """One machine; a context manager. Methods raise HostError when the machine is not there (any more)."""
+    """A host is one machine; a context manager. Its methods raise HostError when the machine is not there (any more).
+    Methods raise HostError when the machine is not there (any more).
+    """
 
     @abstractmethod
     def start(self) -> None:
-        """Bring the machine up and connect. HostError with the console's last lines when it does not come up."""
+        """The machine is brought up and connected to.
+
+        Raises HostError, with the console's last lines, when it does not come up.
+        """
 
     @abstractmethod
     def stop(self) -> None:
-        """Take the machine down (or leave a machine that is not ours as it was). Never raises for one already gone."""
+        """The machine is taken down (or a machine that is not ours is left as it was). It never raises for one already
+        gone. Never raises for one already gone.
+        """
 
     @abstractmethod
     def console_tail(self, lines: int = 25) -> str:
-        """The last lines of its console (of the kernel's log where there is no console)."""
+        """The function gives the last lines of its console (of the kernel's log where there is no console)."""
 
     @abstractmethod
     def warnings(self) -> list[Warn]:
-        """The kernel's WARNs since the machine came up, oldest first."""
+        """The function gives the kernel's WARNs since the machine came up, oldest first."""
 
     def __enter__(self) -> Self:
         self.start()

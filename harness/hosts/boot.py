@@ -24,14 +24,14 @@ BLOCKS: Final = 4  # files that the emulator takes
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A file that the host finds: where, and the archive that holds it."""
+    """The host finds this file: where, and the archive that holds it."""
 
     there: str
     archive: Path
 
 
 def carried(cache: Cache, path: Path) -> Carried:
-    """``path`` for a host that looks for it where it would have been delivered to."""
+    """The function gives ``path`` for a host that looks for it where it would have been delivered to."""
     there = place(path)
 
     def build(folder: Path) -> None:
@@ -46,7 +46,7 @@ def carried(cache: Cache, path: Path) -> Carried:
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """What was made for one start: the CD, and each file of the memory with its address."""
+    """The medium is what was made for one start: the CD, and each file of the memory with its address."""
 
     iso: Path
     memory: tuple[tuple[Path, int], ...]
@@ -62,7 +62,7 @@ class Boot:
 
     @property
     def fitting(self) -> tuple[Carried, ...]:
-        """Those of the files that the host finds."""
+        """The function gives those of the files that the host finds."""
         found, room = [], BLOCKS * BLOCK - self.initramfs.stat().st_size
         for file in self.files:
             room -= file.archive.stat().st_size
@@ -72,7 +72,10 @@ class Boot:
         return tuple(found)
 
     def make(self, folder: Path) -> Medium:
-        """CD and memory under ``folder``. BuildError when the initramfs does not fit, or the CD cannot be made."""
+        """CD and memory are made under ``folder``.
+
+        Raises BuildError when the initramfs does not fit, or the CD cannot be made.
+        """
         memory = b"".join(path.read_bytes() for path in (self.initramfs, *(file.archive for file in self.fitting)))
         if len(memory) > BLOCKS * BLOCK:
             raise BuildError(
@@ -94,6 +97,6 @@ class Boot:
 
 
 def boot(cache: Cache, bzimage: Path, files: Sequence[Path] = ()) -> Boot:
-    """``bzimage`` with our initramfs, and ``files``, each once."""
+    """The function gives ``bzimage`` with our initramfs, and ``files``, each once."""
     found = {one.there: one for one in (carried(cache, path) for path in files)}
     return Boot(bzimage, rootfs.initramfs(cache), tuple(found.values()))

@@ -16,7 +16,7 @@ PIECE: Final = 32768  # bytes of one read from a channel
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A command that ended: exit status (minus one: it ended without one) and what it wrote."""
+    """The command has ended: exit status (minus one: it ended without one) and what it wrote."""
 
     status: int
     data: bytes
@@ -24,12 +24,12 @@ class CommandResult:
 
     @property
     def stdout(self) -> str:
-        """Standard output as text."""
+        """This is its standard output as text."""
         return self.data.decode("utf-8", "replace")
 
 
 class Remote:
-    """A command that runs on the host until it ends or ``stop`` is called."""
+    """The command is run on the host until it ends or ``stop`` is called."""
 
     def __init__(self, channel: paramiko.Channel, command: str) -> None:
         self._channel = channel
@@ -85,7 +85,9 @@ def tunnel(channel: paramiko.Channel, end: Callable[[], None]) -> socket.socket:
 
 
 def feed(channel: paramiko.Channel, data: bytes) -> None:
-    """Standard input of a command, then its end. A command that does not read it all is no error."""
+    """The data is a command's standard input, which ends behind it. A command that does not read it all is no error. A
+    command that does not read it all is no error.
+    """
     at = 0
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         while at < len(data):

@@ -37,7 +37,7 @@ _PLAIN_WARNING = re.compile(r"WARNING: (?P<text>.+)")
 
 
 class Trouble(Enum):
-    """What ends a host."""
+    """The trouble is what ends a host."""
 
     PANIC = "panicked"
     OOPS = "had an oops"
@@ -75,7 +75,9 @@ class Warn:
 
 @dataclass(slots=True)
 class Recogniser:
-    """Reads a console's lines one by one; remembers the warnings, the first fatal trouble, and whether it is ready."""
+    """The recogniser reads a console's lines one by one; it remembers the warnings, the first fatal trouble, and
+    whether it is ready.
+    """
 
     ready: bool = False
     trouble: Trouble | None = None
@@ -146,7 +148,7 @@ class Console:
                 return
 
     def close(self) -> None:
-        """Stop reading. The descriptor may be closed afterwards."""
+        """The reading stops. The descriptor may be closed afterwards. The descriptor may be closed afterwards."""
         self._stop = True
         self._thread.join(2)
         if self._log:
@@ -154,29 +156,32 @@ class Console:
             self._log = None
 
     def tail(self, lines: int = TAIL) -> str:
-        """The last ``lines`` lines."""
+        """The function gives the last ``lines`` lines."""
         with self._changed:
             return "\n".join(list(self._tail)[-lines:])
 
     def warnings(self) -> list[Warn]:
-        """All warnings so far."""
+        """The function gives all warnings so far."""
         with self._changed:
             return list(self._recogniser.warnings)
 
     @property
     def trouble(self) -> str:
-        """What ended the host, in words, or the empty text."""
+        """The text says in words what ended the host; it is empty where nothing did."""
         with self._changed:
             found = self._recogniser.trouble
             return f"{found.value}: {self._recogniser.cause}" if found else ""
 
     def error(self, what: str) -> HostError:
-        """A HostError that says ``what``, with the last lines."""
+        """The function gives a HostError that says ``what``, with the last lines."""
         tail = self.tail()
         return HostError(f"{what}; the console's last lines:\n{tail}" if tail else f"{what}; its console said nothing")
 
     def check(self) -> None:
-        """HostError when the kernel has died of something that the console told."""
+        """The kernel has not died of anything that the console told.
+
+        Raises HostError when it has.
+        """
         if self.trouble:
             raise self.error(f"the host {self.trouble}")
 

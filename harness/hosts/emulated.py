@@ -36,7 +36,10 @@ _TELLING = re.compile(r"PANIC|>>|^\d{11}p|hostfwd|fatal|: error", re.IGNORECASE)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody has now. HostError when there is none."""
+    """The function gives a TCP port of 127.0.0.1 that nobody has now.
+
+    Raises HostError when there is none.
+    """
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -48,7 +51,7 @@ def free_port() -> int:
 
 
 class EmulatedHost(Host):
-    """Bochs with our image.
+    """The host is Bochs with our image.
 
     ``bochs`` is a path, ``boot`` what it is switched on with, ``cpu_model`` a name of Bochs' CPU database. The working
     folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always. ``port`` is where
@@ -86,7 +89,10 @@ class EmulatedHost(Host):
         self._descriptors: list[int] = []
 
     def start(self) -> None:
-        """Boot. HostError (with the console's and Bochs' last lines) when it does not come up."""
+        """The emulator boots.
+
+        Raises HostError, with the console's and Bochs' last lines, when it does not come up.
+        """
         for path, mend in (
             (self.bochs, "build it, or give another with --bochs"),
             (self.boot.bzimage, "build it again"),
@@ -210,15 +216,17 @@ class EmulatedHost(Host):
         self._check_process()
 
     def console_tail(self, lines: int = 25) -> str:
-        """The last lines of the serial console."""
+        """The function gives the last lines of the serial console."""
         return self._console.tail(lines) if self._console else ""
 
     def warnings(self) -> list[Warn]:
-        """The kernel's WARNs since power-on, oldest first."""
+        """The function gives the kernel's WARNs since power-on, oldest first."""
         return self._console.warnings() if self._console else []
 
     def stop(self) -> None:
-        """End the emulator and remove its working folder. There is nothing on its disk to lose."""
+        """The emulator is ended and its working folder removed. There is nothing on its disk to lose. There is nothing
+        on its disk to lose.
+        """
         self._down(keep=self.keep)
 
     def _down(self, *, keep: bool) -> None:

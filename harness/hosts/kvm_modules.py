@@ -14,16 +14,26 @@ class ModuleFiles(Protocol):
     """What ``load`` takes (``harness.build.modules.Modules``): irqbypass is None where the kernel has it built in."""
 
     @property
-    def irqbypass(self) -> Path | None: ...
+    def irqbypass(self) -> Path | None:
+        """This is irqbypass.ko; None where the kernel has it built in."""
+        ...
+
     @property
-    def kvm(self) -> Path: ...
+    def kvm(self) -> Path:
+        """This is kvm.ko."""
+        ...
+
     @property
-    def kvm_intel(self) -> Path: ...
+    def kvm_intel(self) -> Path:
+        """This is kvm-intel.ko."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Module parameters. ``chosen`` are those of the series that is asked: module, name and value of each."""
+    """The parameters are those of the modules. ``chosen`` are those of the series that is asked: module, name and value
+    of each. ``chosen`` are those of the series that is asked: module, name and value of each.
+    """
 
     chosen: tuple[tuple[str, str, str], ...] = ()
     ept: bool = True
@@ -33,12 +43,15 @@ class Parameters:
 
     @property
     def kvm(self) -> str:
-        """kvm.ko's."""
+        """The function gives the parameters of kvm.ko."""
         return self._with("kvm", f"nx_huge_pages={'force' if self.nx_huge_pages else 'off'}")
 
     @property
     def kvm_intel(self) -> str:
-        """kvm-intel.ko's. Without APICv: the emulator's VM entry wants a page-aligned posted-interrupt descriptor."""
+        """The function gives the parameters of kvm-intel.ko. It is without APICv: the emulator's VM entry wants a
+        page-aligned posted-interrupt descriptor. Without APICv: the emulator's VM entry wants a page-aligned
+        posted-interrupt descriptor.
+        """
         shadow = "" if self.shadow_vmcs else " enable_shadow_vmcs=0"
         return self._with("kvm_intel", f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}{shadow}")
 
@@ -48,14 +61,18 @@ class Parameters:
 
 
 class KvmModules(Connection):
-    """A machine that modules are loaded on."""
+    """This is a machine that modules are loaded on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loaded: tuple[ModuleFiles, Parameters] | None = None
 
     def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
-        """Load KVM's modules of one level. Those of another level are unloaded first. HostError when one is refused."""
+        """KVM's modules of one level are loaded. Those of another level are unloaded first. Those of another level are
+        unloaded first.
+
+        Raises HostError when one is refused.
+        """
         self.unload()
         for path, words in (
             (modules.irqbypass, ""),
@@ -74,12 +91,18 @@ class KvmModules(Connection):
         self.loaded = (modules, parameters)
 
     def reload_intel(self, modules: ModuleFiles, parameters: Parameters) -> None:
-        """Take kvm-intel.ko out and load it again, the kvm.ko that is there staying. HostError when it is refused."""
+        """The module kvm-intel.ko is taken out and loaded again, the kvm.ko that is there staying.
+
+        Raises HostError when it is refused.
+        """
         self.run(f"rmmod kvm_intel && insmod {self.deliver(modules.kvm_intel)} {parameters.kvm_intel}", check=True)
         self.loaded = (modules, parameters)
 
     def unload(self) -> None:
-        """Remove KVM's modules, if there are any. HostError when something still uses them (QEMU)."""
+        """KVM's modules are removed, if there are any.
+
+        Raises HostError when something still uses them (QEMU).
+        """
         done = self.run(
             "for m in kvm_intel kvm irqbypass; do "
             "[ ! -d /sys/module/$m/holders ] || [ ! -e /sys/module/$m/initstate ] || rmmod $m || exit 1; done",

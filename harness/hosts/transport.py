@@ -24,7 +24,9 @@ FILES: Final = "/tmp/kvmirror"  # folder on the host
 
 
 class Connection(ABC):
-    """A machine's connection. Methods raise HostError when the machine is not there (any more)."""
+    """This is a machine's connection. Its methods raise HostError when the machine is not there (any more). Methods
+    raise HostError when the machine is not there (any more).
+    """
 
     name: str = "host"
 
@@ -88,10 +90,10 @@ class Connection(ABC):
     def run(
         self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False
     ) -> CommandResult:
-        """Run a shell command to its end.
+        """A shell command is run to its end.
 
-        With ``check`` a status other than 0 is a HostError. HostError too when it does not end within ``timeout``
-        seconds or the machine dies meanwhile.
+        Raises HostError when it does not end within ``timeout`` seconds or the machine dies meanwhile.
+        Raises HostError, with ``check``, for a status other than 0.
         """
         channel = self._channel(command)
         out, err = bytearray(), bytearray()
@@ -137,9 +139,11 @@ class Connection(ABC):
         return Remote(self._channel(f"exec {command}"), command)
 
     def feed(self, command: str, data: bytes) -> None:
-        """Run a command with ``data`` on its standard input; HostError when it fails.
+        """A command is run with ``data`` on its standard input.
 
         The data goes compressed where that is shorter: the emulator unpacks faster than it decrypts.
+
+        Raises HostError when it fails.
         """
         packed = gzip.compress(data, 6, mtime=0)
         if len(packed) < len(data):
@@ -147,7 +151,7 @@ class Connection(ABC):
         self.run(command, input=data, timeout=120 + len(data) / 50_000, check=True)
 
     def put(self, data: bytes, path: str, *, mode: int = 0o644) -> None:
-        """Write a file on the host."""
+        """A file is written on the host."""
         quoted = shlex.quote(path)
         self.feed(f"{{ cat >{quoted} && chmod {mode:o} {quoted}; }}", data)
 
@@ -162,11 +166,14 @@ class Connection(ABC):
         return there
 
     def get(self, path: str) -> bytes:
-        """Read a file of the host."""
+        """A file of the host is read."""
         return self.run(f"cat {shlex.quote(path)}", timeout=300, check=True).data
 
     def connect(self, port: int) -> socket.socket:
-        """A socket that is connected to 127.0.0.1:``port`` as the host sees it. HostError when nobody listens."""
+        """The function gives a socket that is connected to 127.0.0.1:``port`` as the host sees it.
+
+        Raises HostError when nobody listens.
+        """
         try:
             channel = self._transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=20)
         except (paramiko.SSHException, OSError, EOFError) as error:

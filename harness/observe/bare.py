@@ -38,7 +38,10 @@ def askable(vector: Vector) -> bool:
 
 
 def frame(stream: bytes) -> bytes:
-    """The payload in a bare machine's output; GuestError where it is missing, cut short or damaged."""
+    """The function gives the payload in a bare machine's output.
+
+    Raises GuestError when it is missing, cut short or damaged.
+    """
     at = stream.find(MARK)
     if at < 0:
         raise GuestError("the bare machine ended without observations: the probe never came to the end of its batch")
@@ -63,10 +66,12 @@ def run(
     cpu_model: str = CPU_WITH_MBEC,
     timeout: float = 600,
 ) -> guest.Batch:
-    """Run ``vectors`` on the emulator ``bochs`` by the Multiboot image ``probe``.
+    """The ``vectors`` are run on the emulator ``bochs`` by the Multiboot image ``probe``.
 
-    ``flags`` and ``deadline`` (microseconds of guest time) as in ``guest.pack``; ``timeout`` in seconds of wall
-    time. HostError with the emulator's last words when it gave no observations, GuestError when they are damaged.
+    ``flags`` and ``deadline`` (microseconds of guest time) as in ``guest.pack``; ``timeout`` in seconds of wall time.
+
+    Raises HostError, with the emulator's last words, when it gave no observations.
+    Raises GuestError when they are damaged.
     """
     return run_batch(bochs, probe, guest.pack(vectors, flags=flags, deadline=deadline), cpu_model, timeout)
 
@@ -74,7 +79,10 @@ def run(
 def run_batch(
     bochs: Path, probe: Path, data: bytes, cpu_model: str = CPU_WITH_MBEC, timeout: float = 600
 ) -> guest.Batch:
-    """The same of a batch's bytes."""
+    """The function does the same for a batch's bytes.
+
+    Raises HostError and GuestError as ``run`` does.
+    """
     with tempfile.TemporaryDirectory(prefix="kvmirror-bare-") as name:
         folder = Path(name)
         batch = folder / "batch.bin"

@@ -22,7 +22,7 @@ ClientQuestion = ClientVector | ClientSequence | UserMsrVector
 
 
 def request(vector: ClientQuestion) -> str:
-    """The client's words for ``vector``."""
+    """The function gives the client's words for ``vector``."""
     match vector:
         case ClientVector():
             return f"seq {vector.mode} {vector.page} 4k {vector.access.value}"
@@ -33,7 +33,7 @@ def request(vector: ClientQuestion) -> str:
 
 
 def outcome(vector: ClientQuestion, line: dict[str, Any]) -> Outcome:
-    """What one line of the client answers to ``vector``."""
+    """The function gives what one line of the client answers to ``vector``."""
     if isinstance(vector, UserMsrVector):
         return Outcome(Kind.VALUE, line["value"] | line["refused"] << REFUSED, defined=(1 << 2 * REFUSED) - 1)
     step = line["step"] if isinstance(vector, ClientSequence) else 0
@@ -66,11 +66,13 @@ def _stopped(line: dict[str, Any], step: int) -> Outcome:
 
 
 def ask(host: Host, vectors: Iterable[ClientQuestion], reload: Callable[[], None]) -> list[Outcome]:
-    """The client's answers, in order, by as few starts of it as can be.
+    """The function gives the client's answers, in order, by as few starts of it as can be.
 
     It stops behind a vector that made the kernel warn, since a WARN_ONCE speaks once a load: ``reload`` loads the
     modules again, and the rest is asked then. Where KVM or the host refuses a request that vector is blocked with the
-    reason, and the rest is asked. HostError where the client does not know a request.
+    reason, and the rest is asked.
+
+    Raises HostError when the client does not know a request.
     """
     todo = list(vectors)
     found: list[Outcome] = []

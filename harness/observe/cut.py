@@ -36,7 +36,7 @@ PERMISSIONS: Final = 7 | USER_EXECUTE
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One vector as KVM's own tracepoints and the kernel's log tell it."""
+    """The record is of one vector as KVM's own tracepoints and the kernel's log tell it."""
 
     vector: AccessVector
     exits: tuple[Exit, ...]  # the entry, then L2's exits at the address under test
@@ -44,13 +44,13 @@ class Traced:
 
     @property
     def events(self) -> int:
-        """How many events."""
+        """The vector has this many events."""
         return sum(map(len, self.exits))
 
 
 @dataclass(slots=True)
 class Marked:
-    """The events from one vector's mark to the next."""
+    """These are the events from one vector's mark to the next."""
 
     index: int
     begin: float  # seconds of the host's clock
@@ -73,7 +73,7 @@ def _plain(event: TraceEvent) -> Text:
 
 
 def exits(vector: AccessVector, seen: Observation, events: Iterable[TraceEvent]) -> list[Exit]:
-    """What KVM did at the VM entry, then for each exit of L2 at the address under test.
+    """The function gives what KVM did at the VM entry, then for each exit of L2 at the address under test.
 
     By the rules l1, scaffold and repeated.
     """
@@ -120,7 +120,7 @@ def _once(found: Iterable[Exit]) -> Iterator[Exit]:
 
 
 def predicted(events: Sequence[Text]) -> list[Exit]:
-    """The mirror's events in the same form."""
+    """The function gives the mirror's events in the same form."""
     found: list[list[Text]] = [[]]
     for name, text in events:
         if name == "kvm_nested_vmexit":
@@ -131,7 +131,8 @@ def predicted(events: Sequence[Text]) -> list[Exit]:
 
 
 def executable_huge(found: Iterable[Exit], mbec: bool) -> Outcome:
-    """The host's rule on huge pages: BYPASS with the first SPTE above level 1 that lets the guest execute, or DONE.
+    """The function gives the host's rule on huge pages: BYPASS with the first SPTE above level 1 that lets the guest
+    execute, or DONE.
 
     ``mbec``: the CPU runs L2 with mode-based execute control, so that bit 10 permits fetches too.
     """

@@ -37,7 +37,9 @@ _HURRIED: Final = frozenset((*(end.value for end in (End.HANG, End.DEADLINE, End
 
 @dataclass(slots=True)
 class Seen:
-    """What a batch showed: an outcome a vector, the virtual CPU as L1 read it, facts for the provenance."""
+    """The record has what a batch showed: an outcome a vector, the virtual CPU as L1 read it, facts for the
+    provenance.
+    """
 
     outcomes: list[Outcome]
     cpu: Cpu | None = None
@@ -52,14 +54,14 @@ def hurried(outcome: Outcome) -> bool:
 
 
 def virtual_cpu(header: guest.Header) -> Cpu:
-    """The virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
+    """The function gives the virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
     secondary, capability = (header.msr(number) or 0 for number in (msr.PROCBASED_CTLS2, msr.EPT_VPID_CAP))
     vmx = bool(header.cpuid1_ecx >> 5 & 1)
     return msr.described(secondary, capability, vmx=vmx, maxphyaddr=header.maxphyaddr)
 
 
 class L1:
-    """One batch from its first vector to its last, over as many starts of L1 as it takes."""
+    """The object takes one batch from its first vector to its last, over as many starts of L1 as it takes."""
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class L1:
         self._facts: dict[str, Any] = {}
 
     def run(self) -> Seen:
-        """All of it."""
+        """The whole batch is run."""
         while self._one_qemu():
             pass
         batch = guest.unpack(self._data)
@@ -264,7 +266,7 @@ def _asked(qemu: Qemu, batch: bytes) -> BatchRun:
 
 
 def qemu_facts(qemu: Qemu) -> dict[str, Any]:
-    """What QMP says of this QEMU, for the provenance."""
+    """The function gives what QMP says of this QEMU, for the provenance."""
     told = qemu.provenance
     return {
         "qemu": told.version,

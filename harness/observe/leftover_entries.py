@@ -37,10 +37,12 @@ def removed(events: Iterable[livelock.TraceEvent]) -> Iterator[tuple[int, int]]:
 
 
 def secondary_controls(host: Host) -> int:
-    """The 32 secondary controls with which KVM runs a guest, from the VMCS that it writes to its log.
+    """The function gives the 32 secondary controls with which KVM runs a guest, from the VMCS that it writes to its
+    log.
 
-    A parameter tells what was asked for, and nothing else on the host shows what KVM made of it. HostError where the
-    log has no VMCS.
+    A parameter tells what was asked for, and nothing else on the host shows what KVM made of it.
+
+    Raises HostError when the log has no VMCS.
     """
     before = host.run(f"cat {DUMP}", check=True).stdout.strip()
     try:
@@ -54,7 +56,7 @@ def secondary_controls(host: Host) -> int:
 
 
 def ask(host: Host) -> Outcome:
-    """Run the guest and look."""
+    """The guest is run and looked at."""
     mbec = secondary_controls(host) & msr.MBEC != 0
     livelock.arm(host, (f"kvmmmu/{EVENT}",), BUFFER)
     host.run(f"{client.PATH} run", input=f"{client.request(REMOVING)}\n".encode(), timeout=60, check=True)

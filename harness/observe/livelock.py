@@ -29,7 +29,9 @@ _FAULT = re.compile(r"address 0x(?P<address>[0-9a-f]+) error_code 0x(?P<error>[0
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
-    """One tracepoint: its name, its text as the kernel printed it, the time in seconds of the host's clock."""
+    """The record is of one tracepoint: its name, its text as the kernel printed it, the time in seconds of the host's
+    clock.
+    """
 
     name: str
     text: str
@@ -38,7 +40,7 @@ class TraceEvent:
 
 @dataclass(slots=True)
 class Livelock:
-    """The longest row of equal EPT-violation exits: how many, and the exit itself."""
+    """The record has the longest row of equal EPT-violation exits: how many, and the exit itself."""
 
     exits: int = 0
     rip: int = 0
@@ -47,7 +49,7 @@ class Livelock:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the definition is met."""
+        """The definition is met: True."""
         return self.exits >= LIVELOCK_EXITS
 
     def __str__(self) -> str:
@@ -77,7 +79,7 @@ def arm(
 
 
 def disarm(host: Host) -> str:
-    """Switch tracing off; the buffer's text."""
+    """Tracing is switched off; the function gives the buffer's text."""
     script = f"echo 0 >{TRACING}/tracing_on; echo 0 >{TRACING}/events/enable; cat {TRACING}/trace"
     return host.run(script, timeout=300, check=True).stdout
 
@@ -90,7 +92,7 @@ def parse(text: str) -> Iterator[TraceEvent]:
 
 
 def livelock(events: Iterable[TraceEvent]) -> Livelock:
-    """The longest row of equal exits without a change of a shadow entry."""
+    """The function gives the longest row of equal exits without a change of a shadow entry."""
     best, row = Livelock(), Livelock()
     for event in events:
         if event.name == "kvm_exit" and (match := _EXIT.search(event.text)):

@@ -52,7 +52,7 @@ Address = tuple[str, int]  # which space, which frame
 
 
 def shape(event: Text) -> tuple[str, tuple[Address, ...]]:
-    """An event's text without addresses, and the addresses (rules addresses, undefined)."""
+    """The function gives an event's text without addresses, and the addresses (rules addresses, undefined)."""
     name, text = event
     if name == "kvm_nested_vmexit" and "EPT_MISCONFIG" in text:
         text = text.partition(" info1")[0]
@@ -89,7 +89,9 @@ def shape(event: Text) -> tuple[str, tuple[Address, ...]]:
 
 
 def named(found: Sequence[Exit]) -> tuple[tuple[str, ...], ...]:
-    """Exits with every address named in the order of first appearance: what two vectors of one kind share."""
+    """The function gives exits with every address named in the order of first appearance: what two vectors of one kind
+    share.
+    """
     names: dict[Address, str] = {}
     out = []
     for one in found:
@@ -136,7 +138,7 @@ class _Pairs:
 
 
 def compare(ours: Sequence[Exit], theirs: Sequence[Exit]) -> EventDifference | None:
-    """The first difference between the mirror's exits and KVM's, None where there is none."""
+    """The function gives the first difference between the mirror's exits and KVM's, None where there is none."""
     pairs = _Pairs()
     for number in range(max(len(ours), len(theirs))):
         mine = ours[number] if number < len(ours) else ()
@@ -167,7 +169,9 @@ def _compare(number: int, mine: Exit, real: Exit, pairs: _Pairs) -> EventDiffere
 
 
 def beside(ours: Sequence[Exit], theirs: Sequence[Exit]) -> Iterator[tuple[str, str]]:
-    """Both in one list, addresses named: (sign, text), ``=`` of both, ``-`` the mirror's alone, ``+`` KVM's alone."""
+    """The function gives both in one list, addresses named: (sign, text), ``=`` of both, ``-`` the mirror's alone,
+    ``+`` KVM's alone.
+    """
     mine, real = named(ours), named(theirs)
     for number in range(max(len(mine), len(real))):
         yield "@", f"exit {number}" if number else "the entry"

@@ -22,7 +22,9 @@ _REQUEST: Final = struct.Struct("<QII")  # memio.c's struct request
 
 
 def unpacked(packed: bytes, stride: int) -> bytes:
-    """What ``memio pack`` packed; shorter than what was asked for where ``packed`` is cut off."""
+    """The function gives what ``memio pack`` packed; it is shorter than what was asked for where ``packed`` is
+    cut off.
+    """
     at, parts = 0, []
     while at + 4 <= len(packed):
         zeroes, literal = struct.unpack_from("<HH", packed, at)
@@ -52,7 +54,10 @@ class Memory:
         return self._path
 
     def write(self, data: bytes, offset: int = 0) -> None:
-        """Write ``data``. GuestError where the file does not take it."""
+        """The data is written.
+
+        Raises GuestError when the file does not take it.
+        """
         at = protocol.BATCH_BASE + offset
         if len(data) > LITTLE:
             self._host.feed(f"memio write {self._path} {at}", data)
@@ -60,7 +65,10 @@ class Memory:
             self._ask(_REQUEST.pack(at, len(data), 1) + data, 1)
 
     def read(self, length: int, offset: int = 0) -> bytes:
-        """Read ``length`` bytes. GuestError where there are fewer."""
+        """The function reads ``length`` bytes.
+
+        Raises GuestError when there are fewer.
+        """
         if not length:
             return b""
         at = protocol.BATCH_BASE + offset

@@ -26,14 +26,17 @@ COMMAND_TIMEOUT: Final = 60.0  # seconds; the emulator is slow, not silent
 
 @dataclass(frozen=True, slots=True)
 class QmpEvent:
-    """One QMP event: its name and data."""
+    """The record is of one QMP event: its name and data."""
 
     name: str
     data: Mapping[str, Any]
 
 
 class Monitor:
-    """A negotiated QMP session over a connected socket. GuestError when QEMU refuses a command or is gone."""
+    """This is a negotiated QMP session over a connected socket.
+
+    Raises GuestError when QEMU refuses a command or is gone.
+    """
 
     def __init__(
         self, sock: socket.socket, *, timeout: float = COMMAND_TIMEOUT, alive: Callable[[], None] = lambda: None
@@ -90,7 +93,10 @@ class Monitor:
     def command(
         self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float = COMMAND_TIMEOUT
     ) -> Any:
-        """Execute a QMP command; its return value. GuestError with QEMU's own words when it is refused."""
+        """A QMP command is executed; the function gives its return value.
+
+        Raises GuestError, with QEMU's own words, when it is refused.
+        """
         return self.commands(((name, arguments),), timeout=timeout)[0]
 
     def commands(self, asked: Sequence[Command], *, timeout: float = COMMAND_TIMEOUT) -> list[Any]:
@@ -103,7 +109,7 @@ class Monitor:
 
     @property
     def connected(self) -> bool:
-        """Whether the session still stands."""
+        """The session still stands: True."""
         return self._client.runstate.name == "RUNNING"
 
     def close(self) -> None:

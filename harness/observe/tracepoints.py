@@ -33,7 +33,7 @@ _TRIGGERS: Final = {
 
 
 def arm(host: Host) -> None:
-    """Trace what TRACED names, from the first mark to the vector that bears none."""
+    """Tracing takes what TRACED names, from the first mark to the vector that bears none."""
     script = [
         f"echo 0 >{TRACING}/tracing_on",
         f"echo 0 >{TRACING}/events/enable",
@@ -47,7 +47,7 @@ def arm(host: Host) -> None:
 
 
 def disarm(host: Host) -> str:
-    """Switch tracing off; the buffer's text."""
+    """Tracing is switched off; the function gives the buffer's text."""
     script = [f"echo 0 >{TRACING}/tracing_on", f"echo 0 >{TRACING}/events/enable"]
     script += [f"echo '!{text}' >{TRACING}/events/{event}/trigger" for event, text in _TRIGGERS.items()]
     script += [f"echo 0 >{TRACING}/events/{event}/filter" for event in _FILTERS]
@@ -60,7 +60,9 @@ FORMATS: Final = {"taccess": "kvm_mmu_get_page", "tspte": "kvm_mmu_set_spte"}
 
 
 def format_texts(host: Host, what: str) -> list[str]:
-    """What a HostVector of the formats asks for, from the loaded modules' own description of the event."""
+    """The function gives what a HostVector of the formats asks for, from the loaded modules' own description of the
+    event.
+    """
     text = host.run(f"cat {TRACING}/events/kvmmmu/{FORMATS[what]}/format", check=True).stdout
     printed = text.partition("print fmt: ")[2]
     if what == "tspte":

@@ -29,7 +29,7 @@ class Warned:
 
 
 def warned(dmesg: str) -> list[Warned]:
-    """The WARNs in the kernel's log."""
+    """The function gives the WARNs in the kernel's log."""
     return [
         Warned(float(m["time"]), (m["file"] or "").removeprefix("arch/x86/kvm/"), m["function"])
         for m in _WARN.finditer(dmesg)
@@ -37,12 +37,16 @@ def warned(dmesg: str) -> list[Warned]:
 
 
 def of_vector(found: Iterable[Warned], begin: float, end: float) -> tuple[str, ...]:
-    """Those from ``begin`` (a vector's mark) to ``end`` (the next one's), both on the clock of trace and log."""
+    """The function gives those from ``begin`` (a vector's mark) to ``end`` (the next one's), both on the clock of trace
+    and log.
+    """
     return tuple(str(one) for one in found if begin <= one.time < end)
 
 
 def same_warns(due: Collection[str], possible: Collection[str], seen: Collection[str]) -> bool:
-    """Whether KVM warned of all that is ``due`` and of nothing but what is ``possible``, by the mirror (rule warns)."""
+    """KVM warned of all that is ``due`` and of nothing but what is ``possible``, by the mirror (rule warns): it is then
+    True.
+    """
     if any(" " not in one for one in seen):
         return len(due) <= len(seen) <= len(possible)
     files = [{one.split()[0] for one in warns} for warns in (due, seen, possible)]

@@ -52,7 +52,7 @@ def client_logging() -> Iterator[Vector]:
 
 
 def client_aged_and_logged() -> Iterator[Vector]:
-    """Large mappings aged, then split by dirty logging, then used or aged again."""
+    """Large mappings are aged, then split by dirty logging, then used or aged again."""
     texts = tuple(
         f"{first}+age+log+{then}" for first, then in product(("read", "fetch"), ("read", "write", "fetch", "age"))
     )
@@ -60,7 +60,7 @@ def client_aged_and_logged() -> Iterator[Vector]:
 
 
 def client_mmio() -> Iterator[Vector]:
-    """An address without memory twice, as the slots' generation stays, moves by one and by many changes."""
+    """An address without memory is met twice, as the slots' generation stays, moves by one and by many changes."""
     texts = tuple(f"{a}{b}+{a}" for a, b in product(("mread", "mwrite"), ("", "+slot", "+slots")))
     yield from _sequences((*texts, "mread+slots+read+mread+fetch"), MODES[1:3], SIZES[:1], ("std",))
     yield from _sequences(texts[1:3], PAGING[:1], SIZES[:1], ("eptad0", "hugenx"))

@@ -40,7 +40,7 @@ SWX = GuestPerm(False, True, True)
 
 
 def permissions_4k() -> Iterator[Vector]:
-    """Every leaf against every upper entry, each access, user and supervisor page, both privilege levels."""
+    """Every leaf is met with every upper entry, each access, user and supervisor page, both privilege levels."""
     for mbec, leaf, upper, access, gp, cpl in product(Mbec, Perm.all(), Perm.all(), ACCESSES, (UWX, SWX), (0, 3)):
         yield AccessVector(mbec, leaf=leaf, upper=upper, access=access, gp=gp, cpl=cpl)
 
@@ -58,7 +58,7 @@ def page_walk() -> Iterator[Vector]:
 
 
 def accessed_dirty() -> Iterator[Vector]:
-    """Plain accesses with EPT A/D on."""
+    """Plain accesses are made with EPT A/D on."""
     for mbec, leaf, access in product(Mbec, Perm.all(), ACCESSES):
         yield AccessVector(mbec, leaf=leaf, access=access, ad=True, cpl=3)
 
@@ -74,7 +74,7 @@ def supervisor_protections() -> Iterator[Vector]:
 
 
 def guest_structures() -> Iterator[Vector]:
-    """U/S and XD set differently per guest level: which page is a user page, and #PF against EPT violation."""
+    """U/S and XD are set differently per guest level: which page is a user page, and #PF against EPT violation."""
     guests = [GuestPerm.parse(text) for text in ("uwx", "swx", "uwn", "urx")]
     for mbec, leaf, gp, gu, cpl in product(Mbec, Perm.all(), guests, guests, (0, 3)):
         if (gp, gu) not in ((UWX, UWX), (SWX, UWX)):
@@ -82,7 +82,7 @@ def guest_structures() -> Iterator[Vector]:
 
 
 def paging_modes() -> Iterator[Vector]:
-    """L2 with paging off (every linear address is user-mode), 32-bit and PAE paging."""
+    """L2 has paging off (every linear address is user-mode), 32-bit or PAE paging."""
     for mbec, leaf, access in product(Mbec, Perm.all(), ACCESSES):
         yield AccessVector(mbec, leaf=leaf, access=access, paging=Paging.OFF)
     for mbec, leaf, paging, gp in product(Mbec, Perm.all(), (Paging.BITS32, Paging.PAE), (UWX, SWX)):
@@ -90,7 +90,7 @@ def paging_modes() -> Iterator[Vector]:
 
 
 def entry_bits() -> Iterator[Vector]:
-    """Memory types, ignored, software and reserved bits of the two entries."""
+    """The two entries have memory types, ignored, software and reserved bits."""
     base = AccessVector(access=Access.READ)
     for mbec in Mbec:
         for memtype in range(8):
@@ -105,19 +105,19 @@ def entry_bits() -> Iterator[Vector]:
 
 
 def upper_levels() -> Iterator[Vector]:
-    """The restricted entry one and two levels further up."""
+    """The restricted entry is one and two levels further up."""
     for mbec, level, upper, access in product(Mbec, (3, 4), Perm.all(), (Access.READ, Access.FETCH)):
         yield AccessVector(mbec, upper_level=level, upper=upper, access=access, cpl=3)
 
 
 def without_execute_only() -> Iterator[Vector]:
-    """The permissions again where L1 is not offered execute-only translations."""
+    """The permissions are asked again where L1 is not offered execute-only translations."""
     for mbec, leaf, access, gp in product((Mbec.ON, Mbec.OFF), Perm.all(), (Access.READ, Access.FETCH), (UWX, SWX)):
         yield AccessVector(mbec, xo=False, leaf=leaf, access=access, gp=gp)
 
 
 def host_settings() -> Iterator[Vector]:
-    """kvm_intel without EPT A/D, and L1 on huge pages with the NX-huge-page mitigation off and forced."""
+    """The host has kvm_intel without EPT A/D, and L1 on huge pages with the NX-huge-page mitigation off and forced."""
     for mbec, leaf, access, gp in product((Mbec.ON, Mbec.OFF), Perm.all(), ACCESSES, (UWX, SWX)):
         yield AccessVector(mbec, env="eptad0", leaf=leaf, access=access, gp=gp)
         for env in ("huge", "hugenx"):
@@ -127,24 +127,25 @@ def host_settings() -> Iterator[Vector]:
 
 
 def trace_formats() -> Iterator[Vector]:
-    """How the tracepoints that the series changes are printed."""
+    """The tracepoints that the series changes have a print format: it is read."""
     for what in ("taccess", "tspte"):
         yield HostVector(what)
 
 
 def removed_tables() -> Iterator[Vector]:
-    """What KVM leaves in a table of its own that it takes down, while other CPUs may still walk it."""
+    """KVM takes down a table of its own while other CPUs may still walk it: what it leaves there."""
     for env in ("std", "eptad0", "cpu0"):
         yield HostVector("removed", env)
 
 
 def reloaded_modules() -> Iterator[Vector]:
-    """What kvm.ko remembers of a kvm-intel.ko that was loaded with other parameters before."""
+    """The module kvm.ko has something left of a kvm-intel.ko that was loaded with other parameters before."""
     yield HostVector("reload")
 
 
 def nx_huge_pages() -> Iterator[Vector]:
-    """What KVM installs where it is told to keep huge pages non-executable: it looks at the access when it maps one.
+    """KVM is told to keep huge pages non-executable, and looks at the access when it maps one: what it
+    installs.
 
     A fetch makes it map a small page; a huge one that a read brings in must not let a later fetch through.
     """
@@ -153,13 +154,13 @@ def nx_huge_pages() -> Iterator[Vector]:
 
 
 def cpu_without_mbec() -> Iterator[Vector]:
-    """A host CPU that lacks the control altogether."""
+    """The host CPU lacks the control altogether."""
     for leaf, access, gp in product(Perm.all(), (Access.READ, Access.FETCH), (UWX, SWX)):
         yield AccessVector(Mbec.OFF, env="cpu0", leaf=leaf, access=access, gp=gp)
 
 
 def controls() -> Iterator[Vector]:
-    """VM entries and capability MSRs as L1 meets them, L1's own MMIO."""
+    """VM entries and capability MSRs are asked as L1 meets them, with L1's own MMIO."""
     for env in ("std", "ept0", "eptad0", "cpu0"):
         for mbec in Mbec:
             for msr in (0x48B, 0x48C):
@@ -175,7 +176,7 @@ def controls() -> Iterator[Vector]:
 
 
 def host_itself() -> Iterator[Vector]:
-    """No L1 hypervisor: the parameter, KVM's own MSRs, and a vCPU under the small client."""
+    """There is no L1 hypervisor: the parameter, KVM's own MSRs, and a vCPU under the small client are asked."""
     for env in ("std", "ept0", "eptad0", "cpu0"):
         for what in ("param", "m48b", "m48c"):
             yield HostVector(what, env)
@@ -189,7 +190,7 @@ CONTROL_MSRS = (0x481, 0x482, 0x483, 0x484, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0
 
 
 def evmcs() -> Iterator[Vector]:
-    """Hyper-V's enlightened VMCS offered and in use: the MSRs it filters, VM entries, and the permissions again."""
+    """Hyper-V's enlightened VMCS is offered and in use: the MSRs it filters, VM entries, and the permissions again."""
     offered = (Evmcs.OFFERED, Evmcs.USED)
     for msr, ev in product(CONTROL_MSRS, Evmcs):
         yield MsrVector(Mbec.ON, ev=ev, msr=msr)
@@ -258,17 +259,17 @@ def _all(parts: Mapping[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
 
 
 def core() -> list[Vector]:
-    """The core vectors, each once, in a fixed order."""
+    """The function gives the core vectors, each once, in a fixed order."""
     return _all(CORE)
 
 
 def full() -> list[Vector]:
-    """The core and what is beyond it."""
+    """The function gives the core and what is beyond it."""
     return _all(CORE | BEYOND | TRACED)
 
 
 def thin() -> list[Vector]:
-    """A handful that touches every real part: what the tests and a first look run."""
+    """The function gives a handful that touches every real part: what the tests and a first look run."""
     return [
         HostVector("param"),
         ClientVector("real", Access.FETCH, "u"),
@@ -290,7 +291,7 @@ def thin() -> list[Vector]:
 
 
 def sequences() -> list[Vector]:
-    """Every sequence of accesses of one L2."""
+    """The function gives every sequence of accesses of one L2."""
     return _all(SEQUENCES)
 
 
@@ -300,7 +301,7 @@ def programs() -> list[Vector]:
 
 
 def client() -> list[Vector]:
-    """Everything that the small KVM client is asked in several steps."""
+    """The function gives everything that the small KVM client is asked in several steps."""
     return _all(CLIENT)
 
 
@@ -313,11 +314,11 @@ NAMES: tuple[str, ...] = (*SPACES, *PARTS)
 
 
 def named(name: str) -> list[Vector] | None:
-    """The vectors of a space or a part; None where nothing has that name."""
+    """The function gives the vectors of a space or a part; None where nothing has that name."""
     found = SPACES.get(name) or PARTS.get(name)
     return None if found is None else list(found())
 
 
 def about(name: str) -> str:
-    """What a space or a part is for, in one sentence or two."""
+    """The function says what a space or a part is for, in one sentence or two."""
     return " ".join(((SPACES.get(name) or PARTS[name]).__doc__ or "").split())

@@ -36,7 +36,7 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load of the modules: a level, what its parameters are set to, and the vectors' environment."""
+    """The load is one of the modules: a level, what its parameters are set to, and the vectors' environment."""
 
     level: int
     setting: Setting
@@ -44,7 +44,7 @@ class Load:
 
     @property
     def param(self) -> bool | None:
-        """enable_pt_guest_exec_control as the mirror takes it; None where it is left unset."""
+        """The value is enable_pt_guest_exec_control as the mirror takes it; None where it is left unset."""
         return self.setting.own
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Load:
 
 @dataclass(slots=True)
 class Work:
-    """A load with what it is to be asked."""
+    """The work is a load with what it is to be asked."""
 
     load: Load
     host: list[OnHost] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Work:
 
     @property
     def size(self) -> int:
-        """How many vectors."""
+        """The work has this many vectors."""
         return len(self.host) + sum(map(len, self.batches.values()))
 
 
@@ -71,7 +71,7 @@ def plan(
     settings: Iterable[Setting],
     known: Collection[Parameter] = (OWN,),
 ) -> Iterator[Work]:
-    """Every load with its vectors: by host CPU, then level by level.
+    """The function gives every load with its vectors: by host CPU, then level by level.
 
     ``known`` are the parameters that the series adds (those of the mirrored one): a level is loaded once for each
     setting that its own parameters make of ``settings``.
@@ -101,7 +101,8 @@ def _work(load: Load, vectors: list[Vector]) -> Work:
 
 
 def twins(levels: Iterable[int], code: Callable[[int], Hashable]) -> dict[int, int]:
-    """The levels that are the machine code of a lower one of ``levels``, each with the lowest such.
+    """The function gives the levels that are the machine code of a lower one of ``levels``, each with the
+    lowest such.
 
     ``code`` is equal for two levels of the same machine code: one that a later patch brings back is known again.
     """
@@ -132,7 +133,8 @@ def given_otherwise(load: Load, named: Collection[tuple[int, Setting]]) -> bool:
 def settled(
     work: Work, named: Collection[tuple[int, Setting]], twins: Mapping[int, int]
 ) -> tuple[Work, dict[str, int]]:
-    """What is left to ask of ``work`` by the rules that need no host, and how many vectors each left out.
+    """The function gives what is left to ask of ``work`` by the rules that need no host, and how many vectors each left
+    out.
 
     ``named``: as ``given_otherwise`` has it. ``twins``: as ``twins()`` has them.
     """
@@ -174,7 +176,7 @@ def _setting(vector: Vector) -> tuple[object, ...]:
 
 
 def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:
-    """Drop from ``work`` what the rules leave out; how many vectors each left out.
+    """The rules drop from ``work`` what they leave out; the function says how many vectors each left out.
 
     ``same_value``: another run of this level names the value that the parameter has here.
     ``offered``: KVM's own MSR 0x48B on this host allows L1 bit 22.

@@ -40,38 +40,41 @@ class Setting:
 
     @classmethod
     def of(cls, values: Mapping[Key, str]) -> Setting:
-        """From each parameter's value."""
+        """The function makes it from each parameter's value."""
         return cls(tuple((module, name, value) for (module, name), value in sorted(values.items())))
 
     @classmethod
     def own_value(cls, value: bool | None) -> Setting:
-        """The mirrored series' parameter off, on, or left unset (None)."""
+        """The function gives the mirrored series' parameter off, on, or left unset (None)."""
         return cls() if value is None else cls.of({OWN.key: str(int(value))})
 
     @classmethod
     def parse(cls, text: str) -> Setting:
-        """The inverse of ``str``. InputError where ``text`` is no setting."""
+        """The function is the inverse of ``str``.
+
+        Raises InputError when ``text`` is no setting.
+        """
         if text in (UNSET, *SWITCH):
             return cls.own_value(None if text == UNSET else text == "1")
         return cls.of(dict(_word(part, text) for part in text.split(",")))
 
     @property
     def values(self) -> dict[Key, str]:
-        """Each parameter's value."""
+        """The function gives each parameter's value."""
         return {(module, name): value for module, name, value in self.words}
 
     @property
     def own(self) -> bool | None:
-        """enable_pt_guest_exec_control as the mirror takes it: off, on, None where it is left unset."""
+        """The value is enable_pt_guest_exec_control as the mirror takes it: off, on, None where it is left unset."""
         value = self.values.get(OWN.key)
         return None if value is None else value == "1"
 
     def plus(self, key: Key, value: str) -> Setting:
-        """This with one more parameter."""
+        """The function gives this with one more parameter."""
         return Setting.of(self.values | {key: value})
 
     def only(self, keys: Collection[Key]) -> Setting:
-        """The part of it that gives values to ``keys``."""
+        """The function gives the part of it that gives values to ``keys``."""
         return Setting.of({key: value for key, value in self.values.items() if key in keys})
 
     def at(self, level: int, known: Iterable[Parameter]) -> Setting:
@@ -89,7 +92,7 @@ class Setting:
 
 @lru_cache(maxsize=1 << 10)
 def order(text: str) -> tuple[int, str]:
-    """Sorts the texts of settings: unset, 0, 1, then the others by name."""
+    """The key sorts the texts of settings: unset, 0, 1, then the others by name."""
     ranks = (UNSET, *SWITCH)
     return (ranks.index(text), "") if text in ranks else (len(ranks), text)
 
@@ -115,12 +118,14 @@ def _word(part: str, text: str) -> tuple[Key, str]:
 
 
 def chosen(text: str, known: Sequence[Parameter]) -> list[Setting]:
-    """What ``--param TEXT`` asks for of a series with the parameters ``known``.
+    """The function gives what ``--param TEXT`` asks for of a series with the parameters ``known``.
 
     ``all``: each parameter left unset and with each of its values, in all combinations; where those are more than
     ``MOST``, one parameter at a time. Otherwise values with the parameter's name before the first
     (``kvm_intel.mbec=0,1,kvm.foo=unset,2``), in all combinations, or ``unset``; of the mirrored series' parameter the
-    values alone do. InputError where a name or value is none, or the combinations are too many.
+    values alone do.
+
+    Raises InputError when a name or value is none, or the combinations are too many.
     """
     if text == ALL:
         return everything(known)
@@ -141,14 +146,16 @@ def chosen(text: str, known: Sequence[Parameter]) -> list[Setting]:
 
 
 def everything(known: Sequence[Parameter]) -> list[Setting]:
-    """Nothing given, and each value of each parameter: in all combinations, or one at a time where ``too_many``."""
+    """The function gives the setting of nothing given, and each value of each parameter: in all combinations, or one at
+    a time where ``too_many``.
+    """
     if too_many(known):
         return [Setting(), *(Setting.of({p.key: value}) for p in known for value in p.values)]
     return _product({p.key: [UNSET, *p.values] for p in known})
 
 
 def too_many(known: Iterable[Parameter]) -> bool:
-    """Whether the parameters' combinations are more than a level is loaded with."""
+    """The parameters' combinations are more than a level is loaded with: True."""
     return _count(1 + len(p.values) for p in known) > MOST
 
 

@@ -16,10 +16,12 @@ PARAM_VALUES: dict[str, bool | None] = {"unset": None, "0": False, "1": True}
 
 
 def levels(text: str, last: int | None, option: str = "--levels") -> list[int]:
-    """``0,11,16-18`` or ``all`` as sorted levels, each once; InputError names the part that is none.
+    """The function gives ``0,11,16-18`` or ``all`` as sorted levels, each once.
 
     ``last``: the highest level of the series that is asked; None where that is not known yet, and only the form counts.
     ``option`` is what the user wrote it behind.
+
+    Raises InputError, which names the part that is none.
     """
     if text == parameters.ALL:
         return list(range((last or 0) + 1))
@@ -46,7 +48,10 @@ def _example(last: int | None) -> str:
 
 
 def settings(text: str) -> list[parameters.Setting]:
-    """``unset``, ``0``, ``1`` or ``all`` of the mirrored series' parameter; InputError for another one."""
+    """The function gives ``unset``, ``0``, ``1`` or ``all`` of the mirrored series' parameter.
+
+    Raises InputError for another one.
+    """
     found = parameters.chosen(text, (parameters.OWN,))
     if any(setting != parameters.Setting.own_value(setting.own) for setting in found):
         raise InputError(f"--param {text}: the mirror knows {parameters.OWN.name} alone; write unset, 0 or 1")
@@ -54,12 +59,16 @@ def settings(text: str) -> list[parameters.Setting]:
 
 
 def params(text: str) -> list[bool | None]:
-    """``settings`` as the mirror takes them."""
+    """The function gives ``settings`` as the mirror takes them."""
     return [setting.own for setting in settings(text)]
 
 
 def vector_list(names: list[str]) -> list[Vector]:
-    """Vectors named by id, as a part or a whole space (``core.NAMES``), or in a file (``@FILE``)."""
+    """The function gives vectors named by id, as a part or a whole space (``core.NAMES``), or in a file
+    (``@FILE``).
+
+    Raises InputError when a name is none, or the file cannot be read.
+    """
     chosen: dict[str, Vector] = {}
     for name in names:
         for vector in _named(name):
@@ -93,7 +102,10 @@ def program_file(name: str) -> Vector:
 
 
 def vector(name: str) -> Vector:
-    """The vector of an id, in full or in short. Raises InputError where it is none."""
+    """The function gives the vector of an id, in full or in short. Raises InputError where it is none.
+
+    Raises InputError when it is none.
+    """
     try:
         return parse(name)
     except VectorError as error:

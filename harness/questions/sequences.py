@@ -35,7 +35,9 @@ def _changes() -> Iterator[tuple[Perm, Perm]]:
 
 
 def sequence_controls() -> Iterator[SequenceVector]:
-    """The same EPT pointer entered with MBEC on, off and on again: INVEPT or none, one vmcs12 or two side by side."""
+    """The same EPT pointer is entered with MBEC on, off and on again: INVEPT or none, one vmcs12 or two side by
+    side.
+    """
     ways = (("{}", "{}"), ("{}.noinv", "{}.noinv"), ("{}.b", "{}.a"), ("{}.b.noinv", "{}.a.noinv"))
     for leaf, access, (one, other), way in product(Perm.all(), ACCESSES, (SWITCH, SWITCH[::-1]), ways):
         first = replace(access, leaf=leaf, mbec=one)
@@ -44,7 +46,9 @@ def sequence_controls() -> Iterator[SequenceVector]:
 
 
 def sequence_permissions() -> Iterator[SequenceVector]:
-    """The leaf's permissions, every one to every other; without INVEPT those raised or lowered, looked at twice."""
+    """The leaf's permissions go from every one to every other; without INVEPT those raised or lowered, looked
+    at twice.
+    """
     for (before, after), access in product(_changes(), ACCESSES):
         first = replace(access, leaf=before)
         yield sequence(first, f"l1={after}")
@@ -53,7 +57,7 @@ def sequence_permissions() -> Iterator[SequenceVector]:
 
 
 def sequence_permissions_without_mbec() -> Iterator[SequenceVector]:
-    """The same where L1 leaves MBEC off: a sample."""
+    """The leaf's permissions are changed where L1 leaves MBEC off: a sample."""
     rng = random.Random(SEED)
     for before, after in rng.sample(list(_changes()), 64):
         for access, how in product(ACCESSES, INVEPT):
@@ -61,7 +65,7 @@ def sequence_permissions_without_mbec() -> Iterator[SequenceVector]:
 
 
 def sequence_back_and_forth() -> Iterator[SequenceVector]:
-    """One permission taken from the leaf and given back, without INVEPT on the way back."""
+    """One permission is taken from the leaf and given back, without INVEPT on the way back."""
     for leaf, access, mbec, how in product(Perm.all(), ACCESSES, SWITCH, INVEPT):
         if leaf != RWXU:
             yield sequence(replace(access, mbec=mbec), f"l1={leaf}{how}", "l1=rwxu.noinv")
@@ -75,7 +79,7 @@ def sequence_upper_entries() -> Iterator[SequenceVector]:
 
 
 def sequence_accessed_dirty() -> Iterator[SequenceVector]:
-    """EPTP bit 6 switched between entries, with accesses and with the page walk's own."""
+    """EPTP bit 6 is switched between entries, with accesses and with the page walk's own."""
     walks = tuple(AccessVector(access=access, cpl=3) for access in (Access.WALK, Access.WALKA, Access.WALKD))
     for leaf, access, ad, how in product(Perm.all(), (READ, WRITE, FETCH_USER, *walks), (False, True), INVEPT):
         first = replace(access, leaf=leaf, ad=ad)
@@ -83,7 +87,7 @@ def sequence_accessed_dirty() -> Iterator[SequenceVector]:
 
 
 def sequence_other_accesses() -> Iterator[SequenceVector]:
-    """A page mapped by one access, then met by another: supervisor and user, data and fetch, no INVEPT between."""
+    """A page is mapped by one access, then met by another: supervisor and user, data and fetch, no INVEPT between."""
     ways = (
         (FETCH_SUPERVISOR, "gpuwx.cpl3.noinv", "gpswx.cpl0.noinv"),
         (FETCH_USER, "gpswx.cpl0.noinv", "gpuwx.cpl3.noinv"),
@@ -109,7 +113,9 @@ def sequence_large_pages() -> Iterator[SequenceVector]:
 
 
 def sequence_without_ad() -> Iterator[SequenceVector]:
-    """The same changes where the host has no EPT accessed and dirty flags, so that KVM tracks accesses itself."""
+    """The same changes are made where the host has no EPT accessed and dirty flags, so that KVM tracks accesses
+    itself.
+    """
     rng = random.Random(SEED + 1)
     for n, (before, after) in enumerate(rng.sample(list(_changes()), 48)):
         for access, how in product(ACCESSES, INVEPT):
@@ -118,7 +124,7 @@ def sequence_without_ad() -> Iterator[SequenceVector]:
 
 
 def sequence_misconfigured() -> Iterator[SequenceVector]:
-    """A leaf that is misconfigured for a while by its memory type, and one that is so by its permissions."""
+    """A leaf is misconfigured for a while by its memory type, or by its permissions."""
     for mbec, access, how in product(SWITCH, ACCESSES, INVEPT):
         first = replace(access, mbec=mbec)
         yield sequence(first, f"mt2{how}", f"mt6{how}")

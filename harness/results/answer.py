@@ -20,7 +20,7 @@ Cell = tuple[int, str]  # level, parameter text
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All that is known of one vector in one cell, as the journal keeps it.
+    """An answer is all that is known of one vector in one cell, as the journal keeps it.
 
     ``predicted`` and ``contract`` are None where that voice was not asked.
     """
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """Where a batch ran: one QEMU start, or the host itself."""
+    """The key says where a batch ran: one QEMU start, or the host itself."""
 
     level: int
     param: str
@@ -43,13 +43,13 @@ class CellKey:
 
     @property
     def cell(self) -> Cell:
-        """Level and parameter."""
+        """The pair is level and parameter."""
         return self.level, self.param
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A traced vector beside the mirror: the first difference, empty where there is none."""
+    """The record is of a traced vector beside the mirror: the first difference, empty where there is none."""
 
     vector: str
     exits: int
@@ -58,12 +58,12 @@ class Judged:
     warns: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For the journal."""
+        """The function gives the record for the journal."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Judged:
-        """The inverse of ``as_json``."""
+        """The function is the inverse of ``as_json``."""
         return cls(**{**body, "warns": tuple(body.get("warns", ()))})
 
 

@@ -28,13 +28,13 @@ def _outcome_body(outcome: Outcome) -> dict[str, Any]:
 
 @lru_cache(maxsize=1 << 14)
 def outcome_json(outcome: Outcome) -> str:
-    """An outcome as its journal row, without the fields that say nothing."""
+    """The function gives an outcome as its journal row, without the fields that say nothing."""
     return json.dumps(_outcome_body(outcome), sort_keys=True)
 
 
 @lru_cache(maxsize=1 << 14)
 def outcome_of(body: str) -> Outcome:
-    """The inverse of ``outcome_json``."""
+    """The function is the inverse of ``outcome_json``."""
     return _outcome_from(json.loads(body))
 
 
@@ -50,7 +50,7 @@ def _outcome_from(fields: Mapping[str, Any]) -> Outcome:
 
 @lru_cache(maxsize=1 << 14)
 def contract_json(contract: Contract) -> str:
-    """What the contract allows as its journal row."""
+    """The function gives what the contract allows as its journal row."""
     if isinstance(contract, NotApplicable):
         return json.dumps({"rule": contract.rule, "reason": contract.reason})
     return json.dumps([[outcome_json(a.outcome), a.rule, a.section] for a in contract])
@@ -58,7 +58,7 @@ def contract_json(contract: Contract) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def contract_of(body: str) -> Contract:
-    """The inverse of ``contract_json``."""
+    """The function is the inverse of ``contract_json``."""
     found = json.loads(body)
     if isinstance(found, dict):
         return NotApplicable(found["rule"], found["reason"])

@@ -14,7 +14,7 @@ Under = Callable[[bool], Cpu]  # the CPU under KVM, with or without MBEC where t
 
 
 def emulated(mbec: bool = True) -> Cpu:
-    """The emulated host's CPU as the mirror needs to know it, with or without MBEC."""
+    """The function gives the emulated host's CPU as the mirror needs to know it, with or without MBEC."""
     return Cpu(mbec=mbec)
 
 
@@ -30,7 +30,7 @@ def from_json(body: Mapping[str, Any]) -> Cpu:
 
 
 def of_run(provenance: Mapping[str, Any]) -> Under:
-    """The CPU under a run, from the journal's word on what the run was made of."""
+    """The function gives the CPU under a run, from the journal's word on what the run was made of."""
     told = provenance.get(PROVENANCE)
     if told is None:
         return emulated

@@ -15,7 +15,8 @@ ASKED: Final = "asked"  # in a run's provenance: what it selected, so that --res
 
 @dataclass(frozen=True, slots=True)
 class RunSeries:
-    """A run's series: its last level, whether it is the one that is mirrored, and the options that name it again.
+    """The record has a run's series: its last level, whether it is the one that is mirrored, and the options that name
+    it again.
 
     ``prerequisites`` are the patches that its level 0 has above the base. ``options`` go behind a command's name, with
     a blank before them; empty for the series that comes with the tool.
@@ -27,7 +28,7 @@ class RunSeries:
     prerequisites: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """As a run's provenance has it."""
+        """The function gives the record as a run's provenance has it."""
         return {
             "patches": self.last,
             "mirrored": self.mirrored,
@@ -42,7 +43,7 @@ def mirror_asked(provenance: Mapping[str, Any]) -> bool:
 
 
 def options(folder: str | None, on: str | None) -> str:
-    """``--series`` and ``--on`` as they are typed again."""
+    """The function gives ``--series`` and ``--on`` as they are typed again."""
     words = [("--series", folder), ("--on", on)]
     return "".join(f" {name} {shlex.quote(value)}" for name, value in words if value)
 

@@ -22,13 +22,13 @@ class Said:
 
     @classmethod
     def of(cls, holds: bool, how: str = "") -> Said:
-        """``yes`` or ``no``, and how."""
+        """The text says ``yes`` or ``no``, and how."""
         word = "yes" if holds else "no"
         return cls(holds, f"{word}, {how}" if how else word)
 
     @classmethod
     def read(cls, value: Any) -> Said:
-        """From a run's provenance, where it is a text, a truth or a table of such."""
+        """The function reads it from a run's provenance, where it is a text, a truth or a table of such."""
         if value is None:
             return cls()
         if isinstance(value, bool):
@@ -38,7 +38,7 @@ class Said:
 
 
 def words(value: Any) -> str:
-    """A value of a run's provenance in words."""
+    """The function gives a value of a run's provenance in words."""
     match value:
         case None:
             return UNKNOWN

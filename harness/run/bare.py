@@ -21,7 +21,9 @@ KEY: Final = CellKey(0, "unset", BARE_HOST, "bare")
 
 @dataclass(frozen=True, slots=True)
 class BareCell:
-    """The answers, wall time in seconds, vectors a second of the probe's own loop, facts for the provenance."""
+    """The cell has the answers, wall time in seconds, vectors a second of the probe's own loop, facts for the
+    provenance.
+    """
 
     answers: list[Answer]
     seconds: float
@@ -31,7 +33,10 @@ class BareCell:
 
 
 def ask(bench: Bench, vectors: Iterable[Vector]) -> BareCell:
-    """Run the vectors on the bench's emulator without KVM; HostError, GuestError as ``bare.run``."""
+    """The vectors are run on the bench's emulator without KVM.
+
+    Raises HostError and GuestError as ``bare.run`` does.
+    """
     asked = list(vectors)
     began = time.monotonic()
     batch = bare.run(bench.bochs, bench.probe, asked)

@@ -13,9 +13,12 @@ EVERY: Final = 8  # of the core's vectors one in so many is asked of the bare CP
 
 
 def build(cache: Cache, mended: bool = True) -> Path:
-    """The emulator's binary, made faster by a profile of the probe on its bare CPU; the one with errata as it comes.
+    """The function gives the emulator's binary, made faster by a profile of the probe on its bare CPU; the one with
+    errata is as it comes.
 
-    FetchError, BuildError; HostError where what was built does not run.
+    Raises FetchError when the source is not to be had.
+    Raises BuildError when it does not compile.
+    Raises HostError when what was built does not run.
     """
     if not mended:
         return bochs.build(cache, mended)

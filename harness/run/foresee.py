@@ -27,7 +27,7 @@ Named = frozenset[tuple[int, Setting]]  # levels with the parameter's values tha
 
 
 class ForeseenCells:
-    """Mirror and contract of one CPU under KVM, asked load by load."""
+    """The object asks mirror and contract of one CPU under KVM, load by load; it has these two voices alone."""
 
     def __init__(self, under: Under) -> None:
         self._under = under
@@ -38,7 +38,7 @@ class ForeseenCells:
         self._verdicts: dict[tuple[int, int, int], Verdict] = {}
 
     def answers(self, work: Work, named: Named) -> tuple[dict[str, list[Answer]], dict[str, int]]:
-        """A load's answers by cell, and how many vectors each rule left out."""
+        """The function gives a load's answers by cell, and how many vectors each rule left out."""
         load = work.load
         work, left_out = settled(work, named, {})
         if work.size:
@@ -116,7 +116,7 @@ class ForeseenCells:
 def foresee(
     works: Iterable[Work], journal: Journal, run: int, named: Named, under: Under, progress: Callable[[Work], None]
 ) -> None:
-    """Ask mirror and contract every work, and record it as foreseen."""
+    """Mirror and contract are asked every work, and it is recorded as foreseen."""
     foresight = ForeseenCells(under)
     for work in works:
         began = time.monotonic()

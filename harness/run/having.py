@@ -26,7 +26,9 @@ _FORMS: Final = {
 
 @lru_cache(maxsize=256)
 def types(module: Path) -> dict[str, str]:
-    """The module's parameters with the kernel's words for their types, as ``modinfo -p`` lists them."""
+    """The function gives the module's parameters with the kernel's words for their types, as ``modinfo -p``
+    lists them.
+    """
     return identity.Module(module).parameters
 
 

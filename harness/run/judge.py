@@ -70,7 +70,7 @@ class Voices:
                 part.told = judge_traces(done.load, cpu, part.seen.traced, spoken)
 
     def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
-        """The journal's rows of one batch.
+        """The function gives the journal's rows of one batch.
 
         The contract's CPU is the one that L1 read; where L1 never ran, the one that the mirror says it would read.
         """
@@ -87,7 +87,9 @@ class Voices:
         return found
 
     def deadly(self, load: Load) -> Deadly | None:
-        """For ``Session.ask_l1``: the class of a vector of which the mirror says L1 dies; None without a mirror."""
+        """The function is for ``Session.ask_l1``: it gives the class of a vector of which the mirror says L1 dies; None
+        without a mirror.
+        """
         if not self._mirror:
             return None
         cpu = self._host_cpu(load.env.cpu_mbec)
@@ -95,7 +97,7 @@ class Voices:
         return lambda vector: death(vector, lambda asked: _predict(load.level, load.param, cpu, asked).outcome)
 
     def offered(self, load: Load) -> bool:
-        """Whether the mirror says that L1 is offered the control in ``load``; True without a mirror."""
+        """The mirror says that L1 is offered the control in ``load``: True; also without a mirror."""
         cpu = self._host_cpu(load.env.cpu_mbec)
         return self._virtual(load, cpu, MsrVector(Mbec.ON, env=load.env.name)).mbec
 

@@ -45,7 +45,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A finding's smallest vector as it departs at the level at which it is asked; ``first``: the finding's first."""
+    """The question is a finding's smallest vector as it departs at the level at which it is asked; ``first`` is the
+    finding's first.
+    """
 
     name: str
     departure: Departure
@@ -53,26 +55,26 @@ class Question:
 
     @property
     def level(self) -> int:
-        """The level whose patches are left out."""
+        """This is the level whose patches are left out."""
         return self.departure.cell[0]
 
     @property
     def setting(self) -> Setting:
-        """The parameters as the modules are loaded with them."""
+        """The modules are loaded with the parameters so."""
         return Setting.parse(self.departure.cell[1])
 
     @property
     def vector(self) -> Vector:
-        """What is asked."""
+        """This is the vector that is asked."""
         return self.departure.vector
 
     @property
     def cpu_mbec(self) -> bool:
-        """Whether it is of a host whose CPU has MBEC."""
+        """It is of a host whose CPU has MBEC: True."""
         return self.vector.machine.env.cpu_mbec
 
     def shown_by(self, outcome: Outcome) -> bool:
-        """Whether ``outcome`` looks like the departure, of a sequence in the same turn."""
+        """The outcome is like the departure, of a sequence in the same turn: True."""
         d = self.departure
         there = outcome.turn(d.turn)
         return there is not None and symptom_of(self.vector, there, d.legal, stale=d.stale) == symptom(d)
@@ -80,7 +82,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer, and what the kernel that gave it offers: its parameters' values, L1's CPU, the control."""
+    """The record is of one answer, and what the kernel that gave it offers: its parameters' values, L1's CPU, the
+    control.
+    """
 
     outcome: Outcome
     values: tuple[str | None, ...]
@@ -122,12 +126,12 @@ class Job:
 
     @property
     def cpu_mbec(self) -> bool:
-        """Whether they are of a host whose CPU has MBEC."""
+        """They are of a host whose CPU has MBEC: True."""
         return self.questions[0].cpu_mbec
 
 
 def questions(found: Iterable[Finding]) -> list[Question]:
-    """Each finding's smallest vector, at as few levels as serve all."""
+    """The function gives each finding's smallest vector, at as few levels as serve all."""
     choices: dict[str, dict[int, Question]] = {}
     for finding in found:
         smallest = finding.smallest
@@ -161,7 +165,7 @@ def find_causes(run: Run, found: Sequence[Finding], bench: Bench, said: Say) -> 
 
 
 def first_levels(present: Collection[Cell], asked: Iterable[Question], bench: Bench, said: Say) -> dict[str, int]:
-    """The first level that shows each question's finding, by the finding's name.
+    """The function gives the first level that shows each question's finding, by the finding's name.
 
     ``present`` are the run's cells. Of the levels between the last that it asked in vain and the first that showed it,
     half are left out with each answer.

@@ -48,7 +48,8 @@ def _kind_of(load: Load, cpu: Cpu, v: AccessVector) -> Key:
 
 
 def select(load: Load, cpu: Cpu, vectors: Sequence[Vector]) -> list[Vector]:
-    """One vector of each kind of events that the mirror predicts, and every question about huge pages.
+    """The function gives one vector of each kind of events that the mirror predicts, and every question about huge
+    pages.
 
     Where there are more kinds than LIMIT, they are taken evenly from the list. Vectors of which L1 dies are left out.
     """
@@ -71,7 +72,7 @@ def select(load: Load, cpu: Cpu, vectors: Sequence[Vector]) -> list[Vector]:
 
 
 def huge_pages(_: Load, vectors: Sequence[Vector]) -> list[Vector]:
-    """The questions that only a trace answers."""
+    """The function gives the questions that only a trace answers."""
     return [v for v in vectors if isinstance(v, NxVector)]
 
 
@@ -80,7 +81,7 @@ def _lives(load: Load, cpu: Cpu, v: NxVector) -> bool:
 
 
 def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str]) -> list[Judged]:
-    """Each traced vector held against the mirror, in the order in which they ran.
+    """Each traced vector is held against the mirror, in the order in which they ran.
 
     A WARN_ONCE speaks once a load: what the mirror predicts for several vectors is due at the first. ``spoken``: what
     was due at the load's vectors before; this call's are added.

@@ -27,7 +27,7 @@ from kvmodel.cpu import Cpu
 
 
 class Bench:
-    """The built parts: emulator, kernel, modules of every level, image, probe, client."""
+    """The bench has the built parts: emulator, kernel, modules of every level, image, probe, client."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Bench:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Bench:
-        """From the options of ``harness.cli.common.add_builds``."""
+        """The function makes it from the options of ``harness.cli.common.add_builds``."""
         host = getattr(args, "host", None)
         lab = (
             Lab.of(host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
@@ -76,16 +76,16 @@ class Bench:
 
     @property
     def run_series(self) -> RunSeries:
-        """The series as a run's provenance has it."""
+        """The function gives the series as a run's provenance has it."""
         return RunSeries(self.series.last, self.mirrored, self._named, len(self.series.on))
 
     @property
     def mirrored(self) -> bool:
-        """Whether the mirror is of this series, on nothing but the base."""
+        """The mirror is of this series, on nothing but the base: True."""
         return self.series.mirrored and not self.series.on
 
     def host_cpu(self, mbec: bool = True) -> Cpu:
-        """The CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
+        """This is the CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
         if self.lab is None:
             return cpus.emulated(mbec)
         if self._lab_cpu is None:
@@ -93,7 +93,7 @@ class Bench:
         return self._lab_cpu
 
     def build_bare(self) -> None:
-        """Build what the bare CPU needs: emulator and probe."""
+        """The bench makes what the bare CPU needs: emulator and probe."""
         packages.require()
         made = parallel.side_by_side({"bochs": self._build_bochs, "probe": lambda: probe.build(self.cache)})
         self.bochs, self.probe = made["bochs"], made["probe"]
@@ -102,7 +102,7 @@ class Bench:
         return bochs.users(self._emulator) if self._emulator else emulator.build(self.cache, self._mended)
 
     def build(self, wanted: Iterable[int]) -> None:
-        """Build whatever is missing for these levels, independent parts side by side."""
+        """The bench makes whatever is missing for these levels, independent parts side by side."""
         packages.require()
         wanted = list(wanted)
         apart: dict[str, Callable[[], Any]] = {
@@ -139,12 +139,12 @@ class Bench:
 
     @property
     def base(self) -> kernel.BaseKernel:
-        """The base kernel; only where ``build`` was called."""
+        """This is the base kernel; it is there only where ``build`` was called."""
         assert self._kernel is not None
         return self._kernel
 
     def level(self, number: int) -> levels.Modules:
-        """The modules of a level, built where the cache has none."""
+        """The function gives the modules of a level, built where the cache has none."""
         if number not in self._modules:
             self._modules |= levels.build(self.cache, self.series, [number], linux=self._linux)
         return self._modules[number]
@@ -157,7 +157,7 @@ class Bench:
         return there and self.code(patch - 1) == self.code(patch)
 
     def provenance(self) -> dict[str, Any]:
-        """What the run is made of, as far as it is known before a host runs."""
+        """The function gives what the run is made of, as far as it is known before a host runs."""
         made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}
         made[of_series.PROVENANCE] = self.run_series.as_json()
         if self.lab is None:
@@ -182,7 +182,7 @@ class Bench:
         return made
 
     def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:
-        """A row a patch: its mail, how it applies, its level's build.
+        """The function gives a row a patch: its mail, how it applies, its level's build.
 
         With ``compared`` also what became of the machine code of the run's levels, where the cache has the level
         below: seconds a patch the first time.
@@ -230,7 +230,7 @@ class Bench:
         return f"; the machine code of level {first}" if first < level else ""
 
     def code(self, level: int) -> str:
-        """The same for two levels of the run whose modules are the same machine code and data."""
+        """The text is the same for two levels of the run whose modules are the same machine code and data."""
         if level not in self._codes:
             self._codes[level] = identity.fingerprint(self.cache, series_check.files(self._modules[level]))
         return self._codes[level]
@@ -256,12 +256,12 @@ class Bench:
                 having.check(load.setting, self._modules[load.level], f"level {load.level}")
 
     def modules(self, level: int) -> levels.Modules:
-        """The modules of a level of the run."""
+        """The function gives the modules of a level of the run."""
         return self._modules[level]
 
     @property
     def kernel_release(self) -> str:
-        """The base kernel's release, as it says it itself."""
+        """The text is the base kernel's release, as it says it itself."""
         assert self._kernel is not None
         return self._kernel.release
 
@@ -271,7 +271,7 @@ class Bench:
             self.lab.release()
 
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
-        """A host that is not started yet."""
+        """The function gives a host that is not started yet."""
         if self.lab is not None:
             return self.lab.mine(self.base.release, self._memio)
         return EmulatedHost(
@@ -283,7 +283,7 @@ class Bench:
         )
 
     def start_commands(self, cpu_mbec: bool) -> list[str]:
-        """How a host comes up, as ``--dry-run`` shows it."""
+        """The commands say how a host comes up, as ``--dry-run`` shows it."""
         if self.lab is not None:
             return self.lab.plans()
         model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
