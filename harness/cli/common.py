@@ -66,6 +66,17 @@ def want_mirror(series: Series, what: str, mend: str, *, on_others: bool = False
         raise InputError(f"{what}: the mirror mirrors the MBEC series on Linux {pinned.VERSION} only, {has}: {mend}")
 
 
+def add_vectors(parser: argparse.ArgumentParser) -> None:
+    """The function adds ``--vectors``, which says what is asked."""
+    parser.add_argument(
+        "--vectors",
+        nargs="+",
+        default=["core"],
+        metavar="V",
+        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
+    )
+
+
 def add_journal(parser: argparse.ArgumentParser) -> None:
     """The function adds ``--journal`` and ``--run`` for a command that reads what is known."""
     parser.add_argument("--journal", type=Path, metavar="FILE", help="another journal than the user's own")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from harness.build import kernel
-from harness.cli.common import PARAMS_HELP, add_builds, add_command
+from harness.cli.common import PARAMS_HELP, add_builds, add_command, add_vectors
 from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs, table
@@ -33,13 +33,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--level", metavar="N", help="the base with patches 1..N (default: the last)")
     parser.add_argument("--param", default="all", help=PARAMS_HELP)
-    parser.add_argument(
-        "--vectors",
-        nargs="+",
-        default=["core"],
-        metavar="V",
-        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
-    )
+    add_vectors(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_builds(parser)
     parser.set_defaults(run=run)

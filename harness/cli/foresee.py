@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from harness.cli.common import LAST_LEVEL, add_command
+from harness.cli.common import LAST_LEVEL, add_command, add_vectors
 from harness.cli.findings import listed
 from harness.findings import Run
 from harness.process import PROGRESS, table
@@ -49,13 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--levels", default=f"0-{LAST_LEVEL}", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--param", default="all", help="enable_pt_guest_exec_control: unset, 0, 1 or all (default all)")
-    parser.add_argument(
-        "--vectors",
-        nargs="+",
-        default=["core"],
-        metavar="V",
-        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
-    )
+    add_vectors(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="another journal than the user's own")
     parser.set_defaults(run=run)

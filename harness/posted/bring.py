@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from harness.posted.choice import Chosen
 from harness.posted.letter import Letter
 from harness.posted.sources import Raw
 from harness.process import PROGRESS, side_by_side
-from harness.series import Mail, folder, harmless, parameter
+from harness.series import Mail, folder, harmless, parameter, whole
 from harness.series import mail as mails
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -165,23 +163,11 @@ def _written(target: Path, chosen: Chosen, base: Mapping[str, object]) -> folder
     name = folder.OWN if mirrored else target.name
     if name == folder.OWN and not mirrored:
         name = f"another-{name}"  # the mirror is of one series only
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name[:60]}-", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"{target} cannot be made: {error.strerror}; name another folder") from error
-    try:
+    with whole.made(target) as work:
         rows = [_row(work, number, mail, len(patches), mirrored) for number, mail in enumerate(patches, 1)]
         added = parameter.found([mail.files for mail in patches])
         folder.write(work, name=name, title=chosen.title or target.name, base=base, rows=rows, parameters=added)
         _as_posted(folder.read(work), patches)
-        work.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return folder.read(target)
 
 

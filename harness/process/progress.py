@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
@@ -33,9 +34,14 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{second:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
-def harmless(text: str, keep: str = "\n\t") -> str:
-    """``text`` with what would steer a terminal, but for ``keep``, as its escape: some comes from hosts and mails."""
-    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+def escaped(text: str, keep: str = "\n\t") -> str:
+    """The text, which may be a host's or a mail's, has as escapes what cannot be seen, but for ``keep``."""
+    return "".join(c if seen(c) or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def seen(character: str) -> bool:
+    """The character is one that can be seen, or a blank of any width: True."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 class Task:
@@ -105,7 +111,7 @@ class Task:
         if left is not None and done is not None and done < 1:
             parts.append(f"about {duration(left)} left")
         if self.note:
-            parts.append(harmless(self.note))
+            parts.append(escaped(self.note))
         return "  ".join(parts)
 
     def text(self) -> str:
@@ -162,7 +168,7 @@ class Progress:
         """The text gets a line of its own, above the work under way."""
         with self._lock:
             self._erase()
-            self._write(harmless(text) + "\n")
+            self._write(escaped(text) + "\n")
             self._draw()
 
     @contextlib.contextmanager

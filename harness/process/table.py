@@ -6,7 +6,7 @@ import io
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from harness.process.progress import harmless
+from harness.process.progress import escaped
 
 WIDE: Final = 1 << 14  # columns: a line is never broken or cut, a terminal wraps it
 GAP: Final = 2  # columns between two cells
@@ -23,7 +23,7 @@ def lines(rows: Sequence[Sequence[object]], right: Collection[int] = ()) -> list
     for number in range(max(map(len, rows), default=0)):
         table.add_column(justify="right" if number in right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(harmless(str(cell), keep="")) for cell in row))
+        table.add_row(*(Text(escaped(str(cell), keep="")) for cell in row))
     out = io.StringIO()
     Console(file=out, width=WIDE, color_system=None, force_terminal=False, force_jupyter=False).print(table)
     return [line.rstrip() for line in out.getvalue().splitlines()] if rows else []

@@ -1,6 +1,6 @@
 """A patch series: a folder of patches, read, checked and applied; and the plain form of a mail that it keeps."""
 
-from harness.series import diff, folder, git, leaving_out, mail, parameter, pinned
+from harness.series import diff, folder, git, leaving_out, mail, parameter, pinned, whole
 from harness.series.authors import authors
 from harness.series.folder import Offset, Patch, Series, State, base_state, level_state, states
 from harness.series.git import GitTree
@@ -34,4 +34,5 @@ __all__ = [
     "parse_diff",
     "pinned",
     "states",
+    "whole",
 ]

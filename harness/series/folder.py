@@ -26,7 +26,7 @@ from harness.process import programs
 from harness.series import git as mail_git
 from harness.series import mail as mails
 from harness.series import parameter as parameters
-from harness.series import pinned
+from harness.series import pinned, whole
 from harness.series.parameter import Parameter
 from kvmodel import series as model
 from kvmodel.series import Claim
@@ -437,9 +437,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
         raise SeriesError(f"{target} is there already: name a folder that is not")
     numbers = series.numbers(level)
     states(series, pristine, numbers)  # all of it applies, or nothing is made
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with whole.made(target) as work:
         programs.run(["cp", "-a", "--no-preserve=ownership", "--reflink=auto", f"{pristine}/.", work])
         for name in (".git", "inputs.json", "seconds.json"):  # the cache's own notes are no part of the source
             junk = work / name
@@ -465,15 +463,7 @@ def apply_tree(series: Series, pristine: Path, target: Path, level: int) -> str:
             git("apply", "--index", "--whitespace=nowarn", "-", text=patch.mail.diff)
             message = f"{patch.subject}\n\n{patch.mail.message}\n"
             git("commit", "-q", "--allow-empty-message", "-F", "-", text=message, **_authored(patch))
-        head = git("rev-parse", "HEAD").strip()
-        work.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return head
+        return git("rev-parse", "HEAD").strip()
 
 
 def write(
