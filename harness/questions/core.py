@@ -127,19 +127,19 @@ def host_settings() -> Iterator[Vector]:
 
 
 def trace_formats() -> Iterator[Vector]:
-    """The tracepoints that the series changes have a print format: it is read."""
+    """The print formats of the tracepoints that the series changes are read."""
     for what in ("taccess", "tspte"):
         yield HostVector(what)
 
 
 def removed_tables() -> Iterator[Vector]:
-    """KVM takes down a table of its own while other CPUs may still walk it: what it leaves there."""
+    """KVM takes down a table of its own while other CPUs may still walk it: what it leaves there is read."""
     for env in ("std", "eptad0", "cpu0"):
         yield HostVector("removed", env)
 
 
 def reloaded_modules() -> Iterator[Vector]:
-    """The module kvm.ko has something left of a kvm-intel.ko that was loaded with other parameters before."""
+    """The module kvm.ko keeps something of a kvm-intel.ko that was loaded before with other parameters."""
     yield HostVector("reload")
 
 
@@ -259,17 +259,17 @@ def _all(parts: Mapping[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
 
 
 def core() -> list[Vector]:
-    """The function gives the core vectors, each once, in a fixed order."""
+    """These are the core vectors, each once, in a fixed order."""
     return _all(CORE)
 
 
 def full() -> list[Vector]:
-    """The function gives the core and what is beyond it."""
+    """This is the core and what is beyond it."""
     return _all(CORE | BEYOND | TRACED)
 
 
 def thin() -> list[Vector]:
-    """The function gives a handful that touches every real part: what the tests and a first look run."""
+    """This is a handful that touches every real part: what the tests and a first look run."""
     return [
         HostVector("param"),
         ClientVector("real", Access.FETCH, "u"),
@@ -291,7 +291,7 @@ def thin() -> list[Vector]:
 
 
 def sequences() -> list[Vector]:
-    """The function gives every sequence of accesses of one L2."""
+    """This is every sequence of accesses of one L2."""
     return _all(SEQUENCES)
 
 
@@ -301,7 +301,7 @@ def programs() -> list[Vector]:
 
 
 def client() -> list[Vector]:
-    """The function gives everything that the small KVM client is asked in several steps."""
+    """This is everything that the small KVM client is asked in several steps."""
     return _all(CLIENT)
 
 
