@@ -126,6 +126,8 @@ def documented() -> list[Documented]:
                 continue
             if any(ast.unparse(decorator).endswith(".setter") for decorator in one.decorator_list):
                 continue
+            if [ast.unparse(line) for line in one.body] == ["..."]:  # of a protocol, which says it for them
+                continue
             name, text = above + one.name, ast.get_docstring(one) or ""
             errors = raised(one, ours) if isinstance(one, ast.FunctionDef) else raised_by_making(one, ours)
             found.append(Documented(place, name, text, frozenset(errors)))

@@ -73,7 +73,7 @@ Fields = dict[str, int | tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Observation:
-    """One observation record, field by field as ``protocol.OBSERVATION`` has it."""
+    """The record is of one observation, field by field as ``protocol.OBSERVATION`` has it."""
 
     index: int
     verdict: int
@@ -115,21 +115,21 @@ class Header:
 
     @property
     def done(self) -> bool:
-        """Whether the probe ran to the end of the batch."""
+        """The probe ran to the end of the batch: True."""
         return self.state == _C["STATE_DONE"]
 
     @property
     def running(self) -> bool:
-        """Whether the probe came as far as its first vector, and not to the end."""
+        """The probe came as far as its first vector, and not to the end: True."""
         return self.state == _C["STATE_RUNNING"]
 
     @property
     def refused(self) -> bool:
-        """Whether the probe found no VMX, or no batch of its version."""
+        """The probe found no VMX, or no batch of its version; it then has refused: True."""
         return self.state == _C["STATE_REFUSED"]
 
     def msr(self, number: int) -> int | None:
-        """MSR ``number`` (0x480 to 0x491) as L1 read it; None where the read faulted."""
+        """The value is MSR ``number`` (0x480 to 0x491) as L1 read it, 64 bits; None where the read faulted."""
         i = number - protocol.MSR_FIRST
         return None if self.msr_faults >> i & 1 else self.msrs[i]
 
@@ -201,14 +201,14 @@ def _records(v: Vector, place: int) -> list[Fields]:
 
 
 def count_records(v: Vector) -> int:
-    """How many records ask ``v``."""
+    """The function says how many records ask ``v``."""
     if isinstance(v, ProgramVector):
         return len(program.records(v, 0))
     return len(v.turns) if isinstance(v, SequenceVector) else 1
 
 
 def spans(vectors: Sequence[Vector]) -> list[slice]:
-    """Where each vector's records are in the batch of ``vectors``."""
+    """The function says where each vector's records are in the batch of ``vectors``."""
     found, at = [], 0
     for v in vectors:
         found.append(slice(at, at + count_records(v)))
@@ -245,12 +245,13 @@ def pack(
     deadline: int = 0,
     arena_size: int = ARENA_SIZE,
 ) -> bytes:
-    """The batch that asks ``vectors`` in this order.
+    """The function gives the batch that asks ``vectors`` in this order.
 
-    ``flags``: FLAG_* of each record, instead of the vectors' own; ``marks``: places of the vectors, of one record
-    each, that the probe is to mark in the host's trace; ``start``: index of the first record to run;
-    ``deadline``: microseconds of guest time for one vector, 0 for the probe's default; ``arena_size``: bytes of
-    L1 memory for tables. InputError for a vector that is not the probe's or cannot be built.
+    ``flags``: FLAG_* of each record, instead of the vectors' own; ``marks``: places of the vectors, of one record each,
+    that the probe is to mark in the host's trace; ``start``: index of the first record to run; ``deadline``:
+    microseconds of guest time for one vector, 0 for the probe's default; ``arena_size``: bytes of L1 memory for tables.
+
+    Raises InputError for a vector that is not the probe's or cannot be built.
     """
     rows = [
         {**row, "flags": _C["FLAG_MARK"]} if i in marks else row
@@ -286,7 +287,7 @@ def pack(
 
 
 def batch_size(count: int) -> int:
-    """Bytes of a batch of ``count`` vectors."""
+    """A batch of ``count`` vectors has this many bytes."""
     return protocol.HEADER.size + count * (protocol.VECTOR.size + protocol.OBSERVATION.size)
 
 
@@ -304,7 +305,10 @@ def _int(fields: Fields, name: str) -> int:
 
 
 def unpack_header(data: bytes | memoryview) -> Header:
-    """The header of a batch; GuestError where the bytes are not one."""
+    """The function gives the header of a batch.
+
+    Raises GuestError when the bytes are not one.
+    """
     if len(data) < protocol.HEADER.size:
         raise GuestError(f"a batch header has {protocol.HEADER.size} bytes, only {len(data)} were read back")
     fields = protocol.HEADER.unpack(data)
@@ -339,7 +343,9 @@ def unpack(data: bytes | memoryview) -> Batch:
 
 
 def unpack_emitted(data: bytes | memoryview) -> Batch:
-    """The same from a bare machine's stream: the header, then the observations without the vectors between."""
+    """The function reads the same from a bare machine's stream: the header, then the observations without the vectors
+    between.
+    """
     header = unpack_header(data)
     return Batch(header, _observations(data, protocol.HEADER.size, header.count))
 
@@ -369,12 +375,12 @@ def _linear(address: int, o: Observation) -> Place:
 
 
 def outcomes(vectors: Sequence[Vector], observations: Sequence[Observation]) -> list[Outcome]:
-    """What a whole batch observed, an outcome a vector."""
+    """The function gives what a whole batch observed, an outcome a vector."""
     return [outcome_of(v, observations[span]) for v, span in zip(vectors, spans(vectors), strict=True)]
 
 
 def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
-    """What all records of ``vector`` observed.
+    """The function gives what all records of ``vector`` observed.
 
     A sequence of which one turn's frame broke, or never ran, said nothing as a whole.
     """
@@ -390,7 +396,10 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
 
 
 def outcome(vector: Vector, o: Observation) -> Outcome:
-    """What one record observed, in the form of all three voices; GuestError for a verdict that is no one's."""
+    """The function gives what one record observed, in the form of all three voices.
+
+    Raises GuestError for a verdict that is no one's.
+    """
     match o.verdict:
         case 0:
             return Outcome(Kind.BLOCKED, note="not run")

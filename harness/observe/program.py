@@ -51,7 +51,7 @@ Fields = dict[str, int | tuple[int, ...]]
 
 
 class StepRecord(Protocol):
-    """What of an observation record a program's outcome is made of."""
+    """This is what of an observation record a program's outcome is made of."""
 
     @property
     def verdict(self) -> int: ...
@@ -88,12 +88,12 @@ def _window_offset(page: str) -> int:
 
 
 def guest_physical(page: str) -> int:
-    """L2-physical, of a window's page."""
+    """The address is L2-physical, of a window's page: 64 bits."""
     return _GPA[page[0]] + (_C["PROGRAM_PDE"] << 21) + _window_offset(page)
 
 
 def guest_linear(page: str) -> int:
-    """L2-linear, of a window's page."""
+    """The address is L2-linear, of a window's page: 64 bits."""
     return (_C["PROGRAM_PDE"] + WINDOWS.index(page[0]) << 21) + _window_offset(page)
 
 
@@ -113,13 +113,15 @@ def _guest_entry(made: SetGuest) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """L2's code of a run: its bytes, and where each part ends in them."""
+    """This is L2's code of a run: its bytes, and where each part ends in them."""
 
     data: bytes
     ends: tuple[int, ...]
 
     def part_at(self, rip: int) -> int | None:
-        """The part that the instruction at the L2-linear ``rip`` belongs to; None where it is none of the code's."""
+        """The function gives the part that the instruction at the L2-linear ``rip`` belongs to; None where it is none
+        of the code's.
+        """
         at = (rip - _C["GLA_PROGRAM"]) % PAGE
         if not 0 <= rip - _C["GLA_PROGRAM"] < 2 * PAGE:
             return None
@@ -169,7 +171,7 @@ def _op(op: Op, place: int, at: int) -> bytes:
 
 
 def assemble(run: L2Run) -> Code:
-    """L2's code for a run: part by part, then VMCALL."""
+    """The function gives L2's code for a run: part by part, then VMCALL."""
     data, ends = b"", []
     for place, op in enumerate(run.ops):
         data += _op(op, place, len(data))
@@ -319,7 +321,7 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
 
 
 def records(vector: ProgramVector, ordinal: int) -> list[Fields]:
-    """The records of a program that is the ``ordinal``-th of its batch."""
+    """The function gives the records of a program that is the ``ordinal``-th of its batch."""
     area = _C["PROGRAM_TABLES"] + ordinal % _C["PROGRAM_AREAS"] * _C["PROGRAM_AREA"]
     c = _Controls(vector, area, {name: start for name, (_, start) in CONTROLS.items()})
     found = [{**c.common(), "access": _C["OP_BUILD"], "leaf": area, "upper": int(not vector.ept)}]
@@ -437,7 +439,9 @@ _REFUSED: Final = {  # images/probe/probe.h
 
 
 def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death: Outcome | None = None) -> Outcome:
-    """What the program's records observed; with ``death`` those before the one at which L1 died of it."""
+    """The function gives what the program's records observed; with ``death`` those before the one at which L1 died of
+    it.
+    """
     told: list[tuple[Step, StepRecord]] = []
     rows = list(observations)
     at = 1 + vector.ept

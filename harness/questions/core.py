@@ -296,7 +296,7 @@ def sequences() -> list[Vector]:
 
 
 def programs() -> list[Vector]:
-    """Every program: steps of L1 and L2 on tables that are shared, swapped, invalidated."""
+    """This is every program: steps of L1 and L2 on tables that are shared, swapped, invalidated."""
     return _all(PROGRAMS)
 
 

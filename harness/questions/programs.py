@@ -66,7 +66,7 @@ def program_shared_tables() -> Iterator[ProgramVector]:
 
 
 def program_moved_tables() -> Iterator[ProgramVector]:
-    """An upper entry led to another table, to a large page and back, pages swapped: with and without INVEPT."""
+    """An upper entry is led to another table, to a large page and back, pages swapped: with and without INVEPT."""
     moves = (
         ("m0=t1", "m0=t0"),
         ("m0=g0", "m0=t0"),
@@ -88,7 +88,7 @@ def program_moved_tables() -> Iterator[ProgramVector]:
 
 
 def program_roots() -> Iterator[ProgramVector]:
-    """Two EPT pointers with tables in common, entered in turn: other controls or A/D bit, one invalidated."""
+    """Two EPT pointers with tables in common are entered in turn: other controls or A/D bit, one invalidated."""
     for control, perm, way in product(
         ("mbec=on", "ad=1", "vmcs=1"), PERMS, ((), ("invept1.r0",), ("invept1.r1",), ("invept2.r0",))
     ):
@@ -100,7 +100,9 @@ def program_roots() -> Iterator[ProgramVector]:
 
 
 def program_guest_tables() -> Iterator[ProgramVector]:
-    """L2's own page tables: changed by L1 and by L2, with INVLPG, MOV to CR3 or neither, at both privilege levels."""
+    """L2's own page tables are changed by L1 and by L2, with INVLPG, MOV to CR3 or neither, at both privilege
+    levels.
+    """
     perms = tuple(map(GuestPerm.parse, ("uwx", "urx", "uwn", "swx", "srn", "urn")))
     for (ept, env), perm, look, cpl in product(
         ((True, "std"), (False, "std"), (False, "ept0")), perms, (*LOOK, "rmw"), (0, 3)
@@ -114,7 +116,7 @@ def program_guest_tables() -> Iterator[ProgramVector]:
 
 
 def program_control_registers() -> Iterator[ProgramVector]:
-    """CR0.WP, CR4.SMEP and CR4.SMAP changed by L2 in the middle, and between entries."""
+    """CR0.WP, CR4.SMEP and CR4.SMAP are changed by L2 in the middle, and between entries."""
     perms = tuple(map(GuestPerm.parse, ("uwx", "urx", "srx", "swx")))
     for (ept, env), perm, (name, off), look in product(
         ((True, "std"), (False, "std"), (False, "ept0")), perms, (("wp", 1), ("smep", 0), ("smap", 0)), LOOK
@@ -195,7 +197,9 @@ def program_vmcs() -> Iterator[ProgramVector]:
 
 
 def program_host_settings() -> Iterator[ProgramVector]:
-    """The same on other hosts: large pages under L1, the NX-huge-page mitigation, no EPT accessed and dirty flags."""
+    """The same is asked of other hosts: large pages under L1, the NX-huge-page mitigation, no EPT accessed and dirty
+    flags.
+    """
     for env, mbec, way, look in product(("huge", "hugenx", "eptad0"), (False, True), ((), ("invept1.r0",)), LOOK):
         yield _of(
             *_switch(mbec),
@@ -293,7 +297,7 @@ def _random_control(rng: random.Random, *, ept: bool) -> Control:
 
 
 def sampled(seed: int, count: int, *, ept: bool = True, env: str = "std") -> Iterator[ProgramVector]:
-    """``count`` programs of twelve steps at most, drawn by ``seed``."""
+    """The function gives ``count`` programs of twelve steps at most, drawn by ``seed``."""
     rng = random.Random(seed)
     for _ in range(count):
         steps: list[Step] = []

@@ -89,7 +89,11 @@ def _named(name: str) -> list[Vector]:
 
 
 def program_file(name: str) -> Vector:
-    """The program in the file ``name``. Raises InputError with the file, the line and the mend where it holds none."""
+    """The function gives the program in the file ``name``. Raises InputError with the file, the line and the mend where
+    it holds none.
+
+    Raises InputError, with the file, the line and the mend, when it holds none.
+    """
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
