@@ -144,8 +144,6 @@ def gather(a: RunSide, b: RunSide) -> Comparison:
     """The function makes the comparison of two open runs.
 
     Raises InputError when they have nothing in common.
-
-    Raises InputError when they have nothing in common.
     """
     chosen = pairs(a.name, b.name, a.cells, b.cells)
     joint = reading.joined(a, b, chosen)

@@ -102,12 +102,12 @@ class Run:
 
     @cached_property
     def not_reproduced(self) -> list[tuple[CellKey, NotReproduced]]:
-        """The vectors that an earlier run answered otherwise."""
+        """The function gives the vectors that an earlier run answered otherwise."""
         return [(key, one) for key, recorded in self.cells.items() for one in recorded.not_reproduced]
 
     @cached_property
     def earlier(self) -> list[int]:
-        """The runs of which answers were taken."""
+        """The function gives the runs of which answers were taken."""
         return sorted({number for recorded in self.cells.values() for number in recorded.earlier})
 
     @cached_property

@@ -32,12 +32,16 @@ Deadly = Callable[[Vector], str | None]
 
 
 def is_on(text: str | None) -> bool | None:
-    """A module parameter as sysfs prints it, None, Y or N, as a value."""
+    """The function gives a module parameter as a value; sysfs prints it as Y or N, and None is one that is not
+    there.
+    """
     return None if text is None else text == "Y"
 
 
 def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[Outcome]:
-    """What the client's ``info`` line answers to each vector: the parameter as text, an MSR as KVM_GET_MSRS gave it."""
+    """The function gives what the client's ``info`` line answers to each vector: the parameter as text, an MSR as
+    KVM_GET_MSRS gave it.
+    """
     found = []
     for vector in vectors:
         if vector.what == "param":
@@ -52,13 +56,13 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
 
 
 def module_options(load: Load) -> Parameters:
-    """The module parameters of a load."""
+    """The function gives the module parameters of a load."""
     env = load.env
     return Parameters(load.setting.words, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
 
 
 class Session:
-    """A started host, asked load by load."""
+    """A session is a started host, asked load by load."""
 
     def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], program: Path, probe: Path) -> None:
         self._host = host
@@ -69,7 +73,7 @@ class Session:
         self._loaded: Load | None = None
 
     def load(self, load: Load) -> None:
-        """Load the level's modules as ``load`` says and ask KVM what it offers."""
+        """The level's modules are loaded as ``load`` says, and KVM is asked what it offers."""
         self._loaded = load
         self._host.load(self._modules(load.level), module_options(load))
         line = self._host.run(f"{client.PATH} info", check=True).stdout
@@ -81,7 +85,7 @@ class Session:
 
     @property
     def parameter(self) -> str | None:
-        """enable_pt_guest_exec_control as the loaded modules have it: None, Y or N."""
+        """The loaded modules have enable_pt_guest_exec_control so: None, Y or N."""
         value: str | None = self.info["parameter"]
         return value
 
@@ -96,11 +100,11 @@ class Session:
 
     @property
     def mbec_offered(self) -> bool:
-        """Whether KVM's own MSR 0x48B allows L1 bit 22."""
+        """KVM's own MSR 0x48B allows L1 bit 22: True."""
         return bool(msr.allowed(self.info["msrs"].get(f"{msr.PROCBASED_CTLS2:x}", 0)) & msr.MBEC)
 
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
-        """The host's and the client's answers, in order."""
+        """The function gives the host's and the client's answers, in order."""
         asked = list(vectors)
         questions = [v for v in asked if not isinstance(v, HostVector)]
         answers = client.ask(self._host, questions, self._reload)
@@ -134,14 +138,14 @@ class Session:
         return Outcome(Kind.DONE) if after == before else parameter_lost(before == "Y", after == "Y")
 
     def l1_can_run(self) -> Outcome | None:
-        """None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
+        """It is None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
         (seen,) = self.ask_host([FIRST_FETCH])
         return cannot_run(seen)
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
     ) -> Seen:
-        """One QEMU for ``machine`` and the vectors' answers, in order.
+        """One QEMU for ``machine`` is asked the vectors; the function gives the answers, in order.
 
         Where L1 dies of a vector, that vector's outcome says so and L1 is started again behind it. ``deadly`` names
         the class of a vector that is expected to kill L1: those run last, and only a sample of each class. ``traced``
@@ -197,7 +201,8 @@ def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> froz
 
 
 def cannot_run(first_fetch: Outcome) -> Outcome | None:
-    """What blocks every vector of an L1 whose FIRST_FETCH ends so; None where it gets past it.
+    """The function gives what blocks every vector of an L1 whose FIRST_FETCH ends so; None where it gets past
+    it.
 
     Where the client could not ask, nothing is known of L1: it is started.
     """
@@ -207,7 +212,7 @@ def cannot_run(first_fetch: Outcome) -> Outcome | None:
 
 
 def spared_outcome(name: str) -> Outcome:
-    """The outcome of a vector that is not run, because others of the class ``name`` kill L1."""
+    """The function gives the outcome of a vector that is not run, because others of the class ``name`` kill L1."""
     return Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({name})")
 
 
@@ -234,7 +239,9 @@ def spared_beside(
 def sampled(
     machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Set[str] = frozenset()
 ) -> tuple[list[int], dict[int, str]]:
-    """Indices to run, traced first, then harmless, last a sample of each class; the indices spared with their class."""
+    """The function gives indices to run, traced first, then harmless, last a sample of each class; and the indices
+    spared with their class.
+    """
     sample = _sample(machine)
     classes: dict[str, list[int]] = {}
     order: list[int] = []

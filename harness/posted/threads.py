@@ -125,7 +125,7 @@ def rerolled(slips: Sequence[Slip], version: int) -> list[str] | None:
 
 
 def day(date: str) -> str:
-    """The day of a mail's date, as 2025-03-13; empty where there is none."""
+    """The function gives the day of a mail's date, as 2025-03-13; it is empty where there is none."""
     return time.strftime("%Y-%m-%d", time.gmtime(at)) if (at := seconds(date)) else ""
 
 

@@ -69,7 +69,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class NotReproduced:
-    """A vector that was answered otherwise than in an earlier ``run``, all else the same."""
+    """The record is of a vector that was answered otherwise than in an earlier ``run``, all else the same."""
 
     vector: str
     run: int
@@ -77,7 +77,7 @@ class NotReproduced:
     now: Outcome
 
     def as_json(self) -> dict[str, Any]:
-        """For the journal."""
+        """The function gives the record for the journal."""
         return {
             "vector": self.vector,
             "run": self.run,
@@ -87,5 +87,5 @@ class NotReproduced:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> NotReproduced:
-        """The inverse of ``as_json``."""
+        """The function is the inverse of ``as_json``."""
         return cls(body["vector"], body["run"], outcome_of(body["before"]), outcome_of(body["now"]))

@@ -91,7 +91,9 @@ def changed(before: Outcome, after: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A finished cell as the journal has it: its number, seconds of wall time, what its host said of itself."""
+    """The record is of a finished cell as the journal has it: its number, seconds of wall time, what its host said of
+    itself.
+    """
 
     number: int
     seconds: float
@@ -99,29 +101,29 @@ class Recorded:
 
     @property
     def collapsed(self) -> dict[str, int]:
-        """How many vectors each rule left out."""
+        """The function says how many vectors each rule left out."""
         found: dict[str, int] = self.facts.get("collapsed", {})
         return found
 
     @property
     def events(self) -> list[Judged]:
-        """The traced vectors."""
+        """The function gives the traced vectors."""
         return [Judged.from_json(body) for body in self.facts.get("events", ())]
 
     @property
     def not_reproduced(self) -> list[NotReproduced]:
-        """The vectors that an earlier run answered otherwise."""
+        """The function gives the vectors that an earlier run answered otherwise."""
         return [NotReproduced.from_json(body) for body in self.facts.get("not_reproduced", ())]
 
     @property
     def earlier(self) -> dict[int, int]:
-        """How many answers are those of each earlier run."""
+        """The function says how many answers are those of each earlier run."""
         return {int(run): count for run, count in self.facts.get("earlier", {}).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What one cell of a run saw for itself, and what its host said of itself."""
+    """The record is of what one cell of a run saw for itself, and what its host said of itself."""
 
     run: int
     facts: dict[str, Any]
@@ -130,7 +132,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run's own row: when, how it ended, how it was typed, what it was made of."""
+    """This is a run's own row: when, how it ended, how it was typed, what it was made of."""
 
     id: int
     begun: float
@@ -146,12 +148,16 @@ class RunInfo:
 
 
 def default_path() -> Path:
-    """The journal in the user's state folder."""
+    """The journal is in the user's state folder."""
     return places.user_state() / "journal.sqlite"
 
 
 class Journal:
-    """One open journal. Writing is for one thread at a time; readers may open their own."""
+    """This is one open journal. Writing is for one thread at a time; readers may open their own. Writing is for one
+    thread at a time; readers may open their own.
+
+    Raises InputError when the file is no journal, or of another version.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
@@ -177,7 +183,7 @@ class Journal:
         self._vectors: dict[int, Vector] = {}
 
     def close(self) -> None:
-        """Close the file."""
+        """The file is closed."""
         self._db.close()
 
     def __enter__(self) -> Journal:
@@ -189,7 +195,7 @@ class Journal:
     # writing
 
     def begin(self, argv: list[str], provenance: dict[str, Any]) -> int:
-        """A new run's number."""
+        """The function gives a new run's number."""
         self._upgrade()
         with self._db:
             cursor = self._db.execute(
@@ -200,13 +206,13 @@ class Journal:
         return cursor.lastrowid
 
     def amend(self, run: int, provenance: dict[str, Any]) -> None:
-        """Add to a run's provenance what became known on the way."""
+        """The run's provenance gets what became known on the way."""
         with self._db:
             merged = self.provenance(run) | provenance
             self._db.execute("UPDATE run SET provenance=? WHERE id=?", (json.dumps(merged), run))
 
     def end(self, run: int, status: str) -> None:
-        """``complete``, ``interrupted`` or ``failed``."""
+        """The run is marked ``complete``, ``interrupted`` or ``failed``."""
         with self._db:
             self._db.execute("UPDATE run SET ended=?, status=? WHERE id=?", (time.time(), status, run))
 
@@ -237,7 +243,7 @@ class Journal:
         facts: dict[str, Any],
         basis: str | None = None,
     ) -> None:
-        """Commit a whole cell, replacing what an interrupted run left of it.
+        """A whole cell is committed, replacing what an interrupted run left of it.
 
         ``basis`` names all that its answers rest on; None where that is not known, and no later run takes them.
         """
@@ -303,7 +309,7 @@ class Journal:
     # reading
 
     def kept(self, run: int, host: str, source: str) -> str | None:
-        """What ``keep`` was given with the very same ``source``; None where that is nothing."""
+        """The function gives what ``keep`` was given with the very same ``source``; None where that is nothing."""
         try:
             found = self._db.execute(
                 "SELECT body FROM derived WHERE run=? AND host=? AND source=?", (run, host, source)
@@ -313,9 +319,12 @@ class Journal:
         return None if found is None else str(found[0])
 
     def latest(self, host: str | None = None) -> int:
-        """The newest observed run, of those with a finished cell on ``host`` where it is given; InputError: none.
+        """The function gives the newest observed run, of those with a finished cell on ``host`` where it is
+        given.
 
         A run without a cell there is taken only where no other has one; a foreseen run never.
+
+        Raises InputError when there is none.
         """
         observed = [info.id for info in self.runs() if not info.foreseen]
         if not observed:
@@ -333,16 +342,19 @@ class Journal:
         return newest
 
     def foreseen(self) -> RunInfo | None:
-        """The newest run of ``kvmirror foresee`` that came to its end."""
+        """The function gives the newest run of ``kvmirror foresee`` that came to its end."""
         return next((i for i in reversed(self.runs()) if i.foreseen and i.status == "complete"), None)
 
     def runs(self) -> list[RunInfo]:
-        """Every run, the oldest first."""
+        """The function gives every run, the oldest first."""
         rows = self._db.execute("SELECT id, begun, ended, status, argv, provenance FROM run ORDER BY id")
         return [_info(row) for row in rows]
 
     def run_info(self, run: int) -> RunInfo:
-        """A run's own row; InputError where there is none."""
+        """The function gives a run's own row.
+
+        Raises InputError when there is none.
+        """
         row = self._db.execute(
             "SELECT id, begun, ended, status, argv, provenance FROM run WHERE id=?", (run,)
         ).fetchone()
@@ -353,11 +365,11 @@ class Journal:
         return _info(row)
 
     def provenance(self, run: int) -> dict[str, Any]:
-        """What a run was made of."""
+        """The function gives what a run was made of."""
         return self.run_info(run).provenance
 
     def cells(self, run: int) -> dict[CellKey, Recorded]:
-        """The finished cells of a run."""
+        """The function gives the finished cells of a run."""
         with closing(
             self._db.execute(
                 "SELECT level, param, host, machine, id, seconds, facts FROM cell WHERE run=?"
@@ -371,14 +383,16 @@ class Journal:
             }
 
     def counts(self, cell: int) -> dict[Mark, int]:
-        """How many results of a cell carry each combination of marks."""
+        """The function says how many results of a cell carry each combination of marks."""
         rows = self._db.execute("SELECT marks, count(*) FROM result WHERE cell=? GROUP BY marks", (cell,))
         return {Mark(marks): count for marks, count in rows}
 
     def answers(
         self, run: int, *, having: Mark | None = None, level: int | None = None, host: str | None = None
     ) -> Iterator[tuple[CellKey, Answer]]:
-        """Answers of a run that carry any of ``having`` (all where it is None), each with its cell."""
+        """The function gives answers of a run that carry any of ``having`` (all where it is None), each with
+        its cell.
+        """
         for row in self._rows(run, having, level, host):
             cell_level, param, there, machine, number, name, seen, predicted, contract, marks, rule = row
             yield (
@@ -393,7 +407,8 @@ class Journal:
             )
 
     def observed(self, basis: str, host: str, but: int) -> list[Sighting]:
-        """What other runs than ``but`` saw for themselves on ``basis``, the newest first, one a cell.
+        """The function gives what other runs than ``but`` saw for themselves on ``basis``, the newest first, one a
+        cell.
 
         An answer that was itself taken is not among them, and none that says nothing.
         """
@@ -416,7 +431,7 @@ class Journal:
         return {name: outcome_of(body) for name, body in rows}
 
     def newest_basis(self, level: int, param: str, host: str, machine: str, but: int) -> str | None:
-        """The newest basis of such a cell in another run than ``but``; None where none is known."""
+        """The function gives the newest basis of such a cell in another run than ``but``; None where none is known."""
         if self._version == OLDER:
             return None
         row = self._db.execute(
@@ -427,7 +442,7 @@ class Journal:
         return None if row is None else str(row[0])
 
     def digest(self, run: int, host: str, having: Mark) -> str:
-        """A hash of what ``answers`` gives, texts and all."""
+        """The hash is of what ``answers`` gives, texts and all."""
         found = sha256()
         for row in self._rows(run, having, None, host):
             found.update(repr(row).encode("utf-8", "surrogatepass"))
@@ -463,7 +478,8 @@ class Journal:
         return dict(self._db.execute(f"SELECT id, {column} FROM {table}"))
 
     def numbers(self, run: int, host: str) -> Iterator[tuple[int, int, int, int | None, int | None, int, int | None]]:
-        """Every row of a run on ``host`` unresolved: cell, vector, seen, predicted, contract, marks, rule.
+        """The function gives every row of a run on ``host`` unresolved: cell, vector, seen, predicted, contract, marks,
+        rule.
 
         A whole run is a million rows with a few thousand different answers: what reads all of it resolves each once.
         """
@@ -474,7 +490,7 @@ class Journal:
         )
 
     def tally(self, run: int, host: str, mark: Mark, column: str) -> dict[int | None, int]:
-        """How many rows that carry ``mark`` refer to each ``contract`` or ``seen``."""
+        """The function says how many rows that carry ``mark`` refer to each ``contract`` or ``seen``."""
         if column not in ("contract", "seen"):
             raise ValueError(column)
         rows = self._db.execute(
@@ -485,7 +501,8 @@ class Journal:
         return dict(rows)
 
     def heard(self, run: int, host: str, other: int, there: str) -> Iterator[tuple[int, str, str, str]]:
-        """The findings' rows of a run whose vector ``other`` answered at that level on that machine as well.
+        """The function gives the findings' rows of a run whose vector ``other`` answered at that level on that machine
+        as well.
 
         Level, parameter, parameter in the other run, vector's id. A vector that never ran was not heard.
         """
@@ -500,7 +517,7 @@ class Journal:
     def changes(
         self, run: int, level: int, param: str, below: int, below_param: str
     ) -> Iterator[tuple[Vector, Outcome, Outcome]]:
-        """Vectors seen at both of two levels with different answers: vector, below, here."""
+        """The function gives vectors seen at both of two levels with different answers: vector, below, here."""
         sql = (
             f"SELECT v.id, v.name, a.body, b.body {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
             f" JOIN outcome b ON b.id=r.seen JOIN vector v ON v.id=r.vector {_CHANGED_WHERE} ORDER BY v.id"
@@ -511,7 +528,7 @@ class Journal:
                 yield self._vector(number, name), before, after
 
     def count_changes(self, run: int, level: int, param: str, below: int, below_param: str) -> int:
-        """How many ``changes`` has."""
+        """The function says how many ``changes`` has."""
         sql = (
             f"SELECT a.body, b.body, count(*) {_CHANGED_FROM} JOIN outcome a ON a.id=q.seen"
             f" JOIN outcome b ON b.id=r.seen {_CHANGED_WHERE} GROUP BY q.seen, r.seen"

@@ -21,7 +21,8 @@ Cells = Mapping[CellKey, Recorded]
 
 @dataclass(slots=True)
 class Row:
-    """One (level, parameter): counts over all its machines. A vector may be both drift and finding.
+    """The row is of one (level, parameter): counts over all its machines. A vector may be both drift and finding. A
+    vector may be both drift and finding.
 
     ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
     ``same-code``. ``not_mirrored``: those on which the mirror does not speak, in whole or from some turn on.
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def cell(self) -> Cell:
-        """Level and parameter."""
+        """The pair is level and parameter."""
         return self.level, self.param
 
 
@@ -75,13 +76,14 @@ COUNTS: Final = tuple(f.name for f in fields(Row) if f.name not in ("level", "pa
 
 
 def cell_order(cell: Cell) -> tuple[int, tuple[int, str]]:
-    """What (level, parameter)s are sorted by: the parameter left unset first."""
+    """The key sorts (level, parameter)s: the parameter left unset comes first."""
     return cell[0], parameters.order(cell[1])
 
 
 def below(level: int, param: str, present: set[Cell]) -> Cell | None:
-    """The cell to compare with for a behaviour change: the nearest lower level with the same parameter values,
-    or, below the patch that adds a parameter, without that one; None where the run has none."""
+    """This is the cell to compare with for a behaviour change: the nearest lower level with the same parameter values,
+    or, below the patch that adds a parameter, without that one; None where the run has none.
+    """
     for lower in range(level - 1, -1, -1):
         if (text := asked_at(lower, param, present)) is not None:
             return lower, text
@@ -89,15 +91,16 @@ def below(level: int, param: str, present: set[Cell]) -> Cell | None:
 
 
 def asked_at(level: int, param: str, present: Collection[Cell]) -> str | None:
-    """The text of the parameter values with which ``level`` was asked where others were asked with ``param``: the same,
-    or only what the level was given of it; None where it was not."""
+    """The text is that of the parameter values with which ``level`` was asked where others were asked with ``param``:
+    the same, or only what the level was given of it; None where it was not.
+    """
     there = {text for at, text in present if at == level}
     given = {key for text in there for key in Setting.parse(text).values}
     return next((text for text in (param, str(Setting.parse(param).only(given))) if text in there), None)
 
 
 def row(journal: Journal, run: int, level: int, param: str, cells: Cells, host: str = KVM_HOST) -> Row:
-    """The counts of one (level, parameter) from its cells."""
+    """The function gives the counts of one (level, parameter) from its cells."""
     out = Row(level, param)
     for key, recorded in cells.items():
         if (key.level, key.param, key.host) != (level, param, host):
@@ -117,14 +120,14 @@ def row(journal: Journal, run: int, level: int, param: str, cells: Cells, host: 
 
 
 def rows(journal: Journal, run: int, host: str = KVM_HOST) -> list[Row]:
-    """Every (level, parameter) of a run, in order."""
+    """The function gives every (level, parameter) of a run, in order."""
     cells = journal.cells(run)
     present = sorted({k.cell for k in cells if k.host == host}, key=cell_order)
     return [row(journal, run, *cell, cells, host) for cell in present]
 
 
 def totals(table: Iterable[Row]) -> Row:
-    """The sum of all rows."""
+    """The row has the sum of all rows."""
     out = Row(-1, "all")
     for each in table:
         for name in COUNTS:
@@ -134,7 +137,7 @@ def totals(table: Iterable[Row]) -> Row:
 
 
 def event_drift(cells: Cells) -> Iterator[tuple[CellKey, Judged]]:
-    """The traced vectors whose events differ from the mirror's, each with its cell."""
+    """The function gives the traced vectors whose events differ from the mirror's, each with its cell."""
     for key, recorded in cells.items():
         for one in recorded.events:
             if one.difference:
@@ -142,7 +145,9 @@ def event_drift(cells: Cells) -> Iterator[tuple[CellKey, Judged]]:
 
 
 def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, list[dict[str, Any]]]:
-    """Rules that put vectors aside, rules by which runs collapsed, reasons why vectors were blocked."""
+    """The function gives rules that put vectors aside, rules by which runs collapsed, reasons why vectors were
+    blocked.
+    """
     contracts, outcomes = journal.texts("contract"), journal.texts("outcome")
     aside = journal.tally(run, host, Mark.NOT_APPLICABLE, "contract")
     blocked = journal.tally(run, host, Mark.BLOCKED, "seen")

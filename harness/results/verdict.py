@@ -12,7 +12,9 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 
 class Mark(Flag):
-    """What one vector's comparison showed. Beside AGREE, all three voices say the same, stand those from TRACED on."""
+    """The mark says what one vector's comparison showed. Beside AGREE, all three voices say the same, stand those from
+    TRACED on. Beside AGREE, all three voices say the same, stand those from TRACED on.
+    """
 
     AGREE = auto()
     DRIFT = auto()  # mirror against observation: our model is wrong
@@ -43,7 +45,9 @@ def stands(section: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The marks of one vector at one level; ``rule`` names the contract's rule that was met or broken."""
+    """The verdict has the marks of one vector at one level; ``rule`` names the contract's rule that was met or
+    broken.
+    """
 
     marks: Mark
     rule: str = ""
@@ -59,7 +63,8 @@ def _contract_marks(contract: Contract, seen: Outcome) -> tuple[Mark, str]:
 
 
 def departing(contract: Sequence[Allowed], seen: Outcome) -> tuple[int, Allowed]:
-    """Where ``seen`` departs from every answer that ``contract`` allows: the turn, from 0, and what is allowed there.
+    """The function says where ``seen`` departs from every answer that ``contract`` allows: the turn, from 0, and what
+    is allowed there.
 
     Of a sequence that is the turn up to which the row of answers that holds longest holds; what follows it has
     another history than the contract's.

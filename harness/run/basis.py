@@ -60,7 +60,9 @@ class Basis:
         }
 
     def parts(self, load: Load, guest: Machine | None) -> dict[str, str]:
-        """What answers of ``load`` rest on: of an L1 on ``guest``, or of the host itself where that is None."""
+        """The function gives what answers of ``load`` rest on: of an L1 on ``guest``, or of the host itself where that
+        is None.
+        """
         words = module_options(load)
         said = [] if guest is None else arguments(guest, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
         return self._files | {
@@ -77,14 +79,14 @@ class Basis:
 
 
 def other_parts(one: str, two: str) -> list[str]:
-    """The names of the parts in which two texts of ``Basis.text`` differ."""
+    """The function gives the names of the parts in which two texts of ``Basis.text`` differ."""
     a, b = json.loads(one), json.loads(two)
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
 @lru_cache(maxsize=4)
 def observer(packages: Path) -> str:
-    """A hash of the OBSERVER's code under ``packages``; comments, docstrings and layout play no part."""
+    """The hash is of the OBSERVER's code under ``packages``; comments, docstrings and layout play no part."""
     files: list[Path] = []
     for name in OBSERVER:
         place = packages / name

@@ -20,7 +20,7 @@ Rests = Callable[[Load, Machine | None], str | None]
 
 
 class Book:
-    """Puts loads into the journal, each with what it takes over from the level whose machine code it is."""
+    """The book puts loads into the journal, each with what it takes over from the level whose machine code it is."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ def _take_over(done: Done, source: Done) -> dict[str, Part]:
 
 
 def finished(cells: Iterable[CellKey]) -> set[tuple[int, str, str]]:
-    """The loads of which every cell is there: level, parameter, environment."""
+    """The function gives the loads of which every cell is there: level, parameter, environment."""
     return {
         (key.level, key.param, key.machine.removesuffix(f":{SEAL}"))
         for key in cells

@@ -23,7 +23,7 @@ LISTED: Final = ("warnings", "deaths")  # facts that are lists: the shards' foll
 
 
 def machine_name(m: Machine) -> str:
-    """A machine as the journal names it."""
+    """The function gives a machine as the journal names it."""
     words = [m.env.name]
     words += ["mbec"] if m.mbec_offered else []
     words += [] if m.execonly_offered else ["noxo"]
@@ -32,7 +32,7 @@ def machine_name(m: Machine) -> str:
 
 
 def seal(load: Load) -> str:
-    """The name of a load's last cell."""
+    """The function gives the name of a load's last cell."""
     return f"{load.env.name}:{SEAL}"
 
 
@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """What a host said of a load, by which it is settled what is asked there.
+    """The facts are what a host said of a load, by which it is settled what is asked there.
 
     ``values``: of parameters that the load leaves unset. ``started``: whether it was seen how an L1 starts;
     ``blocked`` is then what blocks all of L1's vectors, None where it gets past its first fetch.
@@ -68,7 +68,7 @@ class LoadFacts:
     blocked: Outcome | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The inverse of ``from_json``, for a cell's facts."""
+        """The function is the inverse of ``from_json``, for a cell's facts."""
         return {
             "parameter": self.parameter,
             "mbec_offered": self.mbec_offered,
@@ -79,7 +79,7 @@ class LoadFacts:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> LoadFacts:
-        """The inverse of ``as_json``."""
+        """The function is the inverse of ``as_json``."""
         values = {(module, name): value for module, name, value in body["values"]}
         blocked = None if body["blocked"] is None else outcome_of(body["blocked"])
         return cls(body["parameter"], body["mbec_offered"], values, body["started"], blocked)
@@ -87,7 +87,8 @@ class LoadFacts:
 
 @dataclass(slots=True)
 class Done:
-    """A load that was asked: parts by cell name (HOST_CELL for the host's own), and what collapsed by rule.
+    """The record is of a load that was asked: parts by cell name (HOST_CELL for the host's own), and what collapsed by
+    rule.
 
     ``facts``: what its host said of it; None where nobody asked.
     """
@@ -99,16 +100,18 @@ class Done:
 
 
 def questions(work: Work) -> dict[str, list[Vector]]:
-    """A load's vectors by the name of their cell."""
+    """The function gives a load's vectors by the name of their cell."""
     named: dict[str, list[Vector]] = {HOST_CELL: list(work.host)} if work.host else {}
     return named | {machine_name(machine): list(asked) for machine, asked in work.batches.items()}
 
 
 def merged(whole: Work, shards: Sequence[Done]) -> Done:
-    """The shards of one load as if one host had been asked: the vectors in the load's own order.
+    """The function gives the shards of one load as if one host had been asked: the vectors are in the load's
+    own order.
 
-    RuntimeError where a vector is answered twice, or is neither answered nor counted as left out: that is a defect of
-    ours. HostError where the shards' hosts show L1 different CPUs: such answers are not of one run.
+    Raises RuntimeError when a vector is answered twice, or is neither answered nor counted as left out: that is a
+    defect of ours.
+    Raises HostError when the shards' hosts show L1 different CPUs: such answers are not of one run.
     """
     done = Done(whole.load, collapsed=dict(sum((Counter(shard.collapsed) for shard in shards), Counter())))
     done.facts = _one_facts(shards)

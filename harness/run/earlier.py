@@ -32,7 +32,7 @@ class ToAsk(Exception):
 
 
 class Answering(Protocol):
-    """What ``workers.ask`` asks: a session on a host, or what is known of earlier ones."""
+    """This is what ``workers.ask`` asks: a session on a host, or what is known of earlier ones."""
 
     @property
     def parameter(self) -> str | None: ...
@@ -55,25 +55,25 @@ class Remembered:
 
     @property
     def parameter(self) -> str | None:
-        """As ``Session``."""
+        """The value is as ``Session`` has it."""
         return self._facts.parameter
 
     @property
     def mbec_offered(self) -> bool:
-        """As ``Session``."""
+        """The value is as ``Session`` has it."""
         return self._facts.mbec_offered
 
     def load(self, load: Load) -> None:
         """Nothing is loaded."""
 
     def value(self, key: parameters.Key) -> str | None:
-        """As ``Session``."""
+        """The value is as ``Session`` has it."""
         if key not in self._facts.values:
             raise ToAsk
         return self._facts.values[key]
 
     def l1_can_run(self) -> Outcome | None:
-        """As ``Session``."""
+        """The answer is as ``Session`` has it."""
         if not self._facts.started:
             raise ToAsk
         return self._facts.blocked
@@ -91,7 +91,8 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class KnownCell:
-    """What earlier runs saw in a cell: by vector the run and its answer, the virtual CPU, facts of the newest.
+    """The cell has what earlier runs saw in it: by vector the run and its answer, the virtual CPU, facts of the
+    newest.
 
     ``again``: vectors that are asked all the same.
     """
@@ -102,24 +103,24 @@ class KnownCell:
     again: frozenset[str] = frozenset()
 
     def of(self, vectors: Iterable[Vector]) -> KnownCell:
-        """This with what is known of ``vectors`` only."""
+        """The function gives this with what is known of ``vectors`` only."""
         return replace(self, answers={v.id: self.answers[v.id] for v in vectors if v.id in self.answers})
 
     def taken(self, vector: Vector) -> bool:
-        """Whether nobody needs to ask ``vector``."""
+        """Nobody needs to ask ``vector``: True."""
         return vector.id in self.answers and vector.id not in self.again
 
     def died(self, vector: Vector) -> bool:
-        """Whether L1 is known to have died of ``vector``."""
+        """It is known that L1 died of ``vector``: True."""
         known = self.answers.get(vector.id)
         return known is not None and known[1].last.kind is Kind.HOST
 
     def asking(self, vectors: Collection[str]) -> KnownCell:
-        """This with ``vectors`` asked all the same."""
+        """The function gives this with ``vectors`` asked all the same."""
         return replace(self, again=self.again | (vectors & self.answers.keys()))
 
     def sampled(self, seed: str, share: float) -> KnownCell:
-        """This with a ``share`` of its answers asked again, one at least."""
+        """The function gives this with a ``share`` of its answers asked again, one at least."""
         ids = sorted(self.answers)
         count = min(len(ids), max(1, round(len(ids) * share)))
         return self.asking(set(Random(seed).sample(ids, count))) if ids else self
@@ -127,7 +128,8 @@ class KnownCell:
     def joined(
         self, vectors: Sequence[Vector], todo: Sequence[Vector], seen: Seen, others: Mapping[str, Outcome]
     ) -> Part:
-        """The part of which ``todo`` was asked and ``seen``; ``others``: of what is neither asked nor known.
+        """The function gives the part of which ``todo`` was asked and ``seen``; ``others`` are of what is neither asked
+        nor known.
 
         Where one that was asked again was not heard, the earlier answer stands.
         """
@@ -163,21 +165,21 @@ class KnownLoad:
     cells: Mapping[Machine | None, KnownCell] = field(default_factory=dict)
 
     def cell(self, guest: Machine | None) -> KnownCell:
-        """Of L1 on ``guest``, or of the host itself."""
+        """The function gives the cell of L1 on ``guest``, or of the host itself."""
         return self.cells.get(guest, NO_CELL)
 
     def unknown(self, work: Work) -> int:
-        """How many vectors of ``work`` are left to ask."""
+        """The function says how many vectors of ``work`` are left to ask."""
         batches: list[tuple[Machine | None, Sequence[Vector]]] = [(None, work.host), *work.batches.items()]
         return sum(not self.cell(guest).taken(v) for guest, vectors in batches for v in vectors)
 
     @property
     def answers(self) -> int:
-        """How many answers there are."""
+        """The function says how many answers there are."""
         return sum(len(cell.answers) for cell in self.cells.values())
 
     def sampled(self, seed: str, share: float) -> KnownLoad:
-        """This with a ``share`` of each cell asked again."""
+        """The function gives this with a ``share`` of each cell asked again."""
         cells = {guest: cell.sampled(f"{seed} {guest}", share) for guest, cell in self.cells.items()}
         return replace(self, cells=cells)
 
@@ -186,12 +188,12 @@ NOTHING: Final = KnownLoad()
 
 
 def same(a: Outcome, b: Outcome) -> bool:
-    """Whether two observations are one answer; what was noted beside it plays no part."""
+    """Two observations are one answer: True; what was noted beside it plays no part."""
     return a.matches(b) and b.matches(a)
 
 
 class Earlier:
-    """The other runs of a journal, asked by what an answer rests on."""
+    """The object has the other runs of a journal, asked by what an answer rests on."""
 
     def __init__(self, journal: Journal, run: int, basis: Callable[[Load, Machine | None], str]) -> None:
         self._journal, self._run, self._basis = journal, run, basis
@@ -209,7 +211,9 @@ class Earlier:
         return found
 
     def otherwise(self, works: Iterable[Work]) -> dict[tuple[str, ...], list[int]]:
-        """What the newest run of the same loads rested on that this one does not: the parts' names, and the levels."""
+        """The function gives what the newest run of the same loads rested on that this one does not: the parts' names,
+        and the levels.
+        """
         found: dict[tuple[str, ...], set[int]] = {}
         for load in (work.load for work in works):
             was = self._journal.newest_basis(load.level, str(load.setting), KVM_HOST, seal(load), self._run)
@@ -247,7 +251,7 @@ def _certain(outcome: Outcome) -> bool:
 
 
 def samples(known: Mapping[Load, KnownLoad], whole: Collection[Load], seed: str) -> dict[Load, KnownLoad]:
-    """``known`` with one answer in AGAIN asked again, without the loads that get no host.
+    """The function gives ``known`` with one answer in AGAIN asked again, without the loads that get no host.
 
     Where ``whole`` loads need no host, one in LOADS_AGAIN of them gets one all the same, the likelier the more answers
     it has, and is asked the others' part of the sample as well: a start costs more than a hundred answers.

@@ -236,7 +236,7 @@ class Bench:
         return self._codes[level]
 
     def basis(self) -> Basis | None:
-        """What answers of the run rest on, where ``build`` was called; None on lab machines."""
+        """The function gives what answers of the run rest on, where ``build`` was called; None on lab machines."""
         if self.lab is not None:
             return None
         return Basis(

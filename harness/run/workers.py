@@ -40,7 +40,7 @@ IDLE: Final = 0.3  # seconds between two looks for something to do
 
 @dataclass(slots=True)
 class Options:
-    """How a run is made."""
+    """The options say how a run is made."""
 
     jobs: int = 2
     values_named: frozenset[tuple[int, Setting]] = frozenset()  # levels with the switches that the run gives by name
@@ -151,7 +151,7 @@ def _ask_l1(
 
 
 class Queue:
-    """The shares that no host has yet."""
+    """The queue has the shares that no host has yet."""
 
     def __init__(self, shares: Iterable[Share]) -> None:
         self._shares = deque(shares)
@@ -159,18 +159,18 @@ class Queue:
         self._lock = threading.Lock()
 
     def take(self) -> Share | None:
-        """The next share; None where there is none now."""
+        """The function gives the next share; None where there is none now."""
         with self._lock:
             return self._shares.popleft() if self._shares else None
 
     def give_back(self, share: Share) -> None:
-        """What a host that died has left goes in front."""
+        """What a host that died has left goes in front: it is taken next."""
         if share:
             with self._lock:
                 self._shares.appendleft(share)
 
     def deaths(self, work: Work) -> int:
-        """How many hosts have died of ``work``, one more having done so now."""
+        """The function says how many hosts have died of ``work``, one more having done so now."""
         with self._lock:
             self._deaths.append(work)
             return sum(one is work for one in self._deaths)
@@ -206,7 +206,7 @@ class Worker(threading.Thread):
         self.gave_up: HostError | None = None
 
     def run(self) -> None:
-        """Until ``stopping``, a failure that is not one host's, or HOST_DEATHS in a row."""
+        """The worker goes on until ``stopping``, a failure that is not one host's, or HOST_DEATHS in a row."""
         try:
             with self._programs.mine():
                 self._work()
@@ -311,7 +311,9 @@ def execute(
     open_session: Callable[[Host], Session],
     progress: Callable[[Done], None],
 ) -> None:
-    """Ask every work and record it. KeyboardInterrupt and failures stop the hosts before they are raised."""
+    """Every work is asked and recorded. KeyboardInterrupt and failures stop the hosts before they are raised.
+    KeyboardInterrupt and failures stop the hosts before they are raised.
+    """
     book = Book(journal, run, voices, progress, twins=options.twins, basis=options.basis)
     left: dict[Load, dict[str, int]] = {}  # what rules left out beforehand
     asked = []
