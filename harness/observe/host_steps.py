@@ -30,7 +30,7 @@ class HostSteps:
         self._changed = False
 
     def carry_out(self, call: int, operand: int) -> bool:
-        """Does HOST_* ``call``; whether it could."""
+        """The host does HOST_* ``call``; the function says whether it could."""
         calls: dict[int, Callable[[int], None]] = {
             _C["HOST_NX_OFF"]: lambda _: self._mitigate("off"),
             _C["HOST_NX_FORCE"]: lambda _: self._mitigate("force"),
@@ -50,7 +50,7 @@ class HostSteps:
         return True
 
     def restore(self) -> None:
-        """Undoes what a program that died left behind."""
+        """What a program that died left behind is undone."""
         if self._changed:
             self._mitigate(self._nx)
 

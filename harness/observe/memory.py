@@ -50,7 +50,7 @@ class Memory:
 
     @property
     def path(self) -> str:
-        """The file."""
+        """This is the file on the host."""
         return self._path
 
     def write(self, data: bytes, offset: int = 0) -> None:

@@ -55,7 +55,7 @@ _UNSUPPORTED = re.compile(r"warning: .*(?:doesn't support|lacks) requested featu
 
 
 class End(Enum):
-    """How L1's run ended."""
+    """The value says how L1's run ended."""
 
     POWEROFF = "L1 powered itself off"
     RESET = "L1 reset itself (a triple fault, or it asked for it)"
@@ -68,7 +68,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """One run of a batch.
+    """The record is of one run of a batch.
 
     ``memory`` is the batch as it was left (empty when it could not be read), ``current`` and ``state`` its header's
     words as last seen, ``warnings`` the host kernel's WARNs meanwhile.
@@ -85,7 +85,7 @@ class BatchRun:
 
 @dataclass(slots=True)
 class Provenance:
-    """What QMP says of this QEMU."""
+    """QMP says this of the QEMU."""
 
     version: str = ""
     package: str = ""
@@ -98,7 +98,7 @@ class Provenance:
 
 
 def cpu_option(machine: Machine, model: str = "host") -> str:
-    """The -cpu option: a named model (or ``host``) and what ``machine`` offers L1."""
+    """The function gives the -cpu option: a named model (or ``host``) and what ``machine`` offers L1."""
 
     def switch(name: str, on: bool) -> str:
         return f"{name}={'on' if on else 'off'}"
@@ -115,9 +115,11 @@ def cpu_option(machine: Machine, model: str = "host") -> str:
 def arguments(
     machine: Machine, *, kernel: str, memory: int, model: str = "host", serial: str = "", monitored: bool = True
 ) -> list[str]:
-    """QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes. HostError for an unknown backing.
+    """The function gives QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes.
 
     With ``monitored`` it waits for its monitor's word and stands still at L1's end; else it runs and ends with L1.
+
+    Raises HostError for an unknown backing.
     """
     if machine.env.backing not in ("4k", "2m"):
         raise HostError(f"L1 memory of {machine.env.backing} pages cannot be had: only 4k and 2m can")
@@ -139,12 +141,12 @@ def arguments(
 
 
 def end_leftovers(host: Host) -> None:
-    """End what a Qemu on ``host`` left running, by the process id it noted."""
+    """What a Qemu on ``host`` left running is ended, by the process id it noted."""
     host.run(f"kill -9 $(cat {PID_FILE}) 2>/dev/null; rm -f {PID_FILE}; sleep 0.1", timeout=20)
 
 
 class Qemu:
-    """One QEMU on ``host``; a context manager.
+    """This is one QEMU on ``host``; a context manager.
 
     ``kernel`` is the probe's ELF file here; it is sent once per host. ``memory`` in bytes.
     """
@@ -270,11 +272,17 @@ class Qemu:
         return bool(self.provenance.properties.get("vmx-mbec"))
 
     def command(self, name: str, args: Mapping[str, object] | None = None) -> Any:
-        """A QMP command's return value. GuestError when refused; when QEMU has died, with its last words."""
+        """The function gives a QMP command's return value.
+
+        Raises GuestError when it is refused; when QEMU has died, with its last words.
+        """
         return self.commands((name, args))[0]
 
     def commands(self, *asked: Command) -> list[Any]:
-        """The return values of several QMP commands sent at once, in order."""
+        """The function gives the return values of several QMP commands sent at once, in order.
+
+        Raises GuestError as ``command`` does.
+        """
         if self._monitor is None:
             raise GuestError(f"QEMU does not run: {asked[0][0]} cannot be asked")
         try:
@@ -286,7 +294,7 @@ class Qemu:
             raise
 
     def status(self) -> str:
-        """QEMU's run state, as query-status gives it."""
+        """The text is QEMU's run state, as query-status gives it."""
         return str(self.command("query-status")["status"])
 
     def _words(self) -> str:
@@ -294,7 +302,9 @@ class Qemu:
         return self._remote.errors().strip()[-800:] if self._remote else ""
 
     def counters(self, names: Iterable[str] = COUNTERS) -> dict[str, int]:
-        """KVM's counters of the vCPU, by name, since QEMU's start. Those that this kernel lacks are left out."""
+        """The function gives KVM's counters of the vCPU, by name, since QEMU's start. Those that this kernel lacks are
+        left out. Those that this kernel lacks are left out.
+        """
         known = set(names)
         out: dict[str, int] = {}
         for entry in self.command("query-stats", {"target": "vcpu"}):
@@ -304,7 +314,7 @@ class Qemu:
         return out
 
     def serial(self) -> str:
-        """What L1 wrote to its serial port."""
+        """L1 wrote this to its serial port."""
         return self.host.get(SERIAL).decode("utf-8", "replace")
 
     # memory
@@ -346,12 +356,14 @@ class Qemu:
         stall: float = STALL,
         called: Callable[[int, int], bool] | None = None,
     ) -> BatchRun:
-        """Run a batch from power-on to L1's end.
+        """A batch is run from power-on to L1's end.
 
-        ``deadline`` and ``stall`` in seconds of wall time: all of it, and without a step of the header's ``current``
-        or ``state`` (QEMU's firmware counts as the first step). QEMU stands stopped (or is gone: ``End.DIED``)
-        afterwards and takes the next batch. ``called`` carries out what L1 calls its host for, call and operand, and
-        says whether it could. HostError when the host itself dies.
+        ``deadline`` and ``stall`` in seconds of wall time: all of it, and without a step of the header's ``current`` or
+        ``state`` (QEMU's firmware counts as the first step). QEMU stands stopped (or is gone: ``End.DIED``) afterwards
+        and takes the next batch. ``called`` carries out what L1 calls its host for, call and operand, and says whether
+        it could.
+
+        Raises HostError when the host itself dies.
         """
         self._called = called
         if not self._fresh:
@@ -427,7 +439,7 @@ class Qemu:
 
     @property
     def memory_file(self) -> str:
-        """The file on the host that is L1's memory."""
+        """This is the file on the host that is L1's memory."""
         return self._memory.path
 
     def _progress(self) -> str:
@@ -461,7 +473,9 @@ class Qemu:
         raise GuestError(f"QEMU gave no {name} event within {RESET_TIMEOUT:.0f} s of a reset; it is {self.status()}")
 
     def quit(self) -> None:
-        """End QEMU and free L1's memory. Never raises for a QEMU or host already gone."""
+        """QEMU is ended and L1's memory freed. It never raises for a QEMU or host already gone. Never raises for a QEMU
+        or host already gone.
+        """
         self._memory.close()
         with contextlib.suppress(HostError, GuestError):
             if self._monitor is not None and self._remote is not None and self._remote.status is None:

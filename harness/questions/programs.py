@@ -156,7 +156,9 @@ def program_invalidations() -> Iterator[ProgramVector]:
 
 
 def program_vmcs() -> Iterator[ProgramVector]:
-    """VMCLEAR, VMPTRLD, VMLAUNCH, VMRESUME, VMREAD and VMWRITE in right states and wrong ones: the manual's numbers."""
+    """VMCLEAR, VMPTRLD, VMLAUNCH, VMRESUME, VMREAD and VMWRITE are made in right states and wrong ones: the manual's
+    numbers.
+    """
     for what, region in product(("vmclear", "vmptrld"), REGIONS):
         yield _of("vmclear.c", "vmptrld.c", f"{what}.{region}", "vmread.6800", "read.a0")
         yield _of("vmclear.c", "vmptrld.c", "vmclear.c", f"{what}.{region}", "vmread.6800", "read.a0")
@@ -218,7 +220,7 @@ def program_host_settings() -> Iterator[ProgramVector]:
 
 
 def program_behind_kvm() -> Iterator[ProgramVector]:
-    """What the host does behind KVM's back: other pages, ageing, dirty logging, nx_huge_pages switched."""
+    """The host does this behind KVM's back: other pages, ageing, dirty logging, nx_huge_pages switched."""
     calls = (
         ("host.remap.p3",),
         ("host.age",),
