@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, add_new, want_mirror
+from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, add_new, add_vectors, want_mirror
 from harness.cli.findings import brought, listed
 from harness.errors import InputError
 from harness.findings import Run, finding_json, foresight
@@ -62,13 +62,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--levels", default="all", help="as in 0,11,16-18 (default: all)")
     parser.add_argument("--param", default="all", help=PARAMS_HELP)
-    parser.add_argument(
-        "--vectors",
-        nargs="+",
-        default=["core"],
-        metavar="V",
-        help="core, full, sequences, thin, a part, an id or @FILE (default core)",
-    )
+    add_vectors(parser)
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="hosts side by side (default 2 emulated ones, or all of --host's)"
     )

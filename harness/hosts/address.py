@@ -51,7 +51,10 @@ def parse_all(text: str) -> list[Address]:
 
 
 def check(text: str) -> None:
-    """InputError where ``text`` is neither addresses nor tags."""
+    """The text is addresses or tags.
+
+    Raises InputError when it is neither.
+    """
     if is_labgrid(text):
         parse_tags(text)
     else:

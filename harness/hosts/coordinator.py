@@ -40,7 +40,7 @@ class LabgridMissing(InfraError):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where a place is reached by SSH, from its NetworkService."""
+    """The record says where a place is reached by SSH, from its NetworkService."""
 
     user: str
     address: str
@@ -48,7 +48,10 @@ class Service:
 
 
 def labgrid() -> ModuleType:
-    """labgrid's client. LabgridMissing, with the mend, where it is not installed."""
+    """The function gives labgrid's client. LabgridMissing, with the mend, where it is not installed.
+
+    Raises LabgridMissing, with the mend, when it is not installed.
+    """
     try:
         from labgrid.remote import client
     except ModuleNotFoundError as error:
@@ -76,7 +79,9 @@ class _Said(logging.Handler):
 
 
 class Coordinator:
-    """One session with the coordinator at ``address`` (host[:port]; None: LG_COORDINATOR, else labgrid's default)."""
+    """This is one session with the coordinator at ``address`` (host[:port]; None: LG_COORDINATOR, else labgrid's
+    default).
+    """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address or os.environ.get(ADDRESS) or DEFAULT
@@ -90,7 +95,10 @@ class Coordinator:
     # the session
 
     def open(self) -> None:
-        """Connect. HostError where no coordinator answers."""
+        """The session is connected.
+
+        Raises HostError when no coordinator answers.
+        """
         from labgrid.util.proxy import proxymanager
 
         logging.getLogger().addHandler(self._said)
@@ -156,7 +164,10 @@ class Coordinator:
     # places
 
     def matching(self, tags: Tags) -> list[str]:
-        """The names of the places that have ``tags``, free or not. HostError says which tag is nowhere to be had."""
+        """The function gives the names of the places that have ``tags``, free or not.
+
+        Raises HostError, which says what tag is nowhere to be had.
+        """
         places: Mapping[str, Any] = dict(self._session.places)
         found = sorted(name for name, place in places.items() if tags.match(name, place.tags))
         if not found:
@@ -172,7 +183,7 @@ class Coordinator:
         return place.acquired or (f"reservation {place.reservation}" if place.reservation else "")
 
     def holds(self, name: str) -> bool:
-        """Whether a place that was acquired here still is; True while the coordinator is not reached."""
+        """A place that was acquired here still is: True; also while the coordinator is not reached."""
         if self._session is None or self._session.stopping.is_set():
             return True
         place = self._session.places.get(name)
@@ -183,10 +194,10 @@ class Coordinator:
         return f"{self._session.gethostname()}/{self._session.getuser()}"
 
     def acquire(self, tags: Tags, most: int, wait: float) -> list[str]:
-        """Reserve and acquire places that have ``tags``: as many as can be had now, ``most`` at most.
+        """Places that have ``tags`` are reserved and acquired: as many as can be had now, ``most`` at most. Where none
+        can be had now, it is the first that is free within ``wait`` seconds.
 
-        Where none can be had now, the first that is free within ``wait`` seconds. HostError where that is none: it
-        says who has them.
+        Raises HostError, which says who has them, when that is none.
         """
         names = self.matching(tags)
         tokens = [self._reserve(tags) for _ in range(min(most, len(names)))]
@@ -236,7 +247,9 @@ class Coordinator:
                 self._call("CancelReservation", "CancelReservationRequest", token=token)
 
     def release(self, name: str) -> None:
-        """Give a place back, and its reservation with it. Never raises: a place that stays taken is said."""
+        """A place is given back, and its reservation with it. It never raises: a place that stays taken is said. Never
+        raises: a place that stays taken is said.
+        """
         token = self._held.pop(name, None)
         if token is None:
             return
@@ -253,7 +266,10 @@ class Coordinator:
         return list(self._session.get_target_resources(self._session.places[name]).values())
 
     def service(self, name: str) -> Service:
-        """Where an acquired place is reached. HostError where its resources do not say it, or want a proxy."""
+        """The function says where an acquired place is reached.
+
+        Raises HostError when its resources do not say it, or want a proxy.
+        """
         found = [one for one in self._resources(name) if one.cls == "NetworkService"]
         if len(found) != 1:
             raise HostError(
@@ -270,7 +286,9 @@ class Coordinator:
         return Service(str(said["username"]), str(said["address"]), int(said.get("port") or 22))
 
     def console(self, name: str) -> Any:
-        """An active console driver of the place, labgrid's ConsoleProtocol; None where it has no NetworkSerialPort."""
+        """The function gives an active console driver of the place, labgrid's ConsoleProtocol; None where it has no
+        NetworkSerialPort.
+        """
         if not any(one.cls == "NetworkSerialPort" for one in self._resources(name)):
             return None
         from labgrid.driver import SerialDriver
@@ -281,7 +299,10 @@ class Coordinator:
         return driver
 
     def cycle(self, name: str) -> bool:
-        """Switch the place off and on; False where it has no resource that labgrid can switch. HostError: it failed."""
+        """The place is switched off and on; False where it has no resource that labgrid can switch.
+
+        Raises HostError when it fails.
+        """
         with self._power:  # labgrid's client has one set of arguments
             self._session.args = argparse.Namespace(place=name, action="cycle", delay=None, name=None)
             try:
@@ -298,7 +319,7 @@ class Coordinator:
 
 
 def release_all() -> None:
-    """Give back every place that this process holds."""
+    """Every place that this process holds is given back."""
     for coordinator in list(_open):
         coordinator.close()
 

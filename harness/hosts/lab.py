@@ -23,7 +23,7 @@ M = TypeVar("M", Address, HeldPlace)
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How one logs in to the machines, and what QEMU is called there."""
+    """The login says how one logs in to the machines, and what QEMU is called there."""
 
     key: Path | None = None
     known_hosts: Path | None = None
@@ -31,7 +31,7 @@ class Login:
 
 
 class Lab(ABC):
-    """What a run knows of the machines, and which worker has which."""
+    """The lab has what a run knows of the machines, and which worker has which."""
 
     @staticmethod
     def of(
@@ -42,7 +42,10 @@ class Lab(ABC):
         coordinator: str | None = None,
         wait: float = 0,
     ) -> Lab:
-        """From the command line. InputError for what is no address and for a key that is not there."""
+        """The function makes it from the command line.
+
+        Raises InputError for what is no address and for a key that is not there.
+        """
         for option, path in (("--host-key", key), ("--known-hosts", known_hosts)):
             if path is not None and not path.is_file():
                 raise InputError(f"{option} {path}: there is no such file; name one that is there")
@@ -53,28 +56,35 @@ class Lab(ABC):
 
     @abstractmethod
     def want(self, most: int | None) -> int:
-        """How many machines there are, and no more than ``most`` are wanted."""
+        """The function says how many machines there are; no more than ``most`` are wanted."""
 
     @abstractmethod
     def plans(self) -> list[str]:
-        """How the machines are reached, in words, for a run that is not made."""
+        """The lines say how the machines are reached, in words, for a run that is not made."""
 
     @property
     @abstractmethod
     def names(self) -> list[str]:
-        """The machines that the run has."""
+        """The function gives the machines that the run has."""
 
     @abstractmethod
     def cpu(self) -> Cpu:
-        """The CPU of the machines; InputError where they differ in what a guest can see."""
+        """The function gives the CPU of the machines.
+
+        Raises InputError when they differ in what a guest can see.
+        Raises HostError when one of them cannot run KVM.
+        """
 
     @abstractmethod
     def open(self, release: str | None = None) -> Iterator[SshHost]:
-        """Each machine, not connected yet."""
+        """The function gives each machine, not connected yet."""
 
     @abstractmethod
     def mine(self, release: str, memio: Path) -> SshHost:
-        """The calling thread's machine: the same one each time it asks, and nobody else's."""
+        """One machine is the thread's own, the same each time until ``release``.
+
+        Raises HostError when more threads ask than there are machines.
+        """
 
     @abstractmethod
     def release(self) -> None:
@@ -148,7 +158,7 @@ def _one_kind(cpus: dict[M, Cpu]) -> Cpu:
 
 
 class AddressesLab(_Shared[Address]):
-    """Machines that the user names."""
+    """The lab is of machines that the user names."""
 
     def __init__(self, machines: Sequence[Address], login: Login) -> None:
         super().__init__(login)
@@ -156,12 +166,15 @@ class AddressesLab(_Shared[Address]):
 
     @property
     def machines(self) -> Sequence[Address]:
+        """The function gives the machines by address."""
         return self._machines
 
     def want(self, most: int | None) -> int:
+        """The function says how many of the addresses are used, as ``Lab`` has it."""
         return min(most or len(self._machines), len(self._machines))
 
     def plans(self) -> list[str]:
+        """The lines say how each address is reached, as ``Lab`` has it."""
         return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self._machines]
 
     def _machine(self, machine: Address, release: str | None, memio: Path | None) -> SshHost:
@@ -172,7 +185,8 @@ class AddressesLab(_Shared[Address]):
 
 
 class PlacesLab(_Shared[HeldPlace]):
-    """The places of a lab that have ``tags``; acquired when the first of them is needed, as many as are free then.
+    """The lab is of the places of a lab that have ``tags``; they are acquired when the first of them is needed, as many
+    as are free then.
 
     ``harness.hosts.release_all`` gives them back, at the latest when the process ends.
     """
@@ -194,6 +208,7 @@ class PlacesLab(_Shared[HeldPlace]):
 
     @property
     def machines(self) -> Sequence[HeldPlace]:
+        """The function gives the machines of the places that are held."""
         if self._places is None:
             session = self._session()
             found = session.acquire(self.tags, self._most, self.wait)
@@ -202,11 +217,13 @@ class PlacesLab(_Shared[HeldPlace]):
         return self._places
 
     def want(self, most: int | None) -> int:
+        """The function says how many places are used, as ``Lab`` has it."""
         there = len(self._session().matching(self.tags))
         self._most = min(most or there, there)
         return self._most
 
     def plans(self) -> list[str]:
+        """The lines say how the places are reached, as ``Lab`` has it."""
         at = self._session().address
         return [f"labgrid-client -x {at} -p {name} acquire" for name in self._session().matching(self.tags)]
 

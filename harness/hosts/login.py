@@ -16,7 +16,7 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class Unreachable(HostError):
-    """Nobody answers there, or what answers does not speak SSH (yet)."""
+    """Nobody answers there, or what answers does not speak SSH (yet): it is not reached."""
 
 
 def open_client(
@@ -29,10 +29,12 @@ def open_client(
     timeout: float,
     known_hosts: Path | None = None,
 ) -> paramiko.SSHClient:
-    """An SSH connection whose host key was checked.
+    """The function gives an SSH connection whose host key was checked. ``host_key`` (``ssh-ed25519 AAAA...``) is the
+    only one accepted; None takes ``known_hosts``, else the user's own.
 
-    ``host_key`` (``ssh-ed25519 AAAA...``) is the only one accepted; None takes ``known_hosts``, else the user's own.
-    HostError for a wrong key or a refused log-in; Unreachable for nobody there within ``timeout`` seconds.
+    Raises HostError for a wrong key or a refused log-in.
+    Raises Unreachable when nobody is there within ``timeout`` seconds.
+    Raises InputError when ``host_key`` is no key, or ``known_hosts`` cannot be read.
     """
     client = paramiko.SSHClient()
     where = f"{user}@{address}:{port}"

@@ -25,7 +25,9 @@ READ: Final = 0.5  # seconds in which a console is read at one go
 
 
 class HeldPlace:
-    """One acquired place. ``suspect``: the last run on it failed, so that its power is cycled before the next."""
+    """This is one acquired place. ``suspect``: the last run on it failed, so that its power is cycled before the next.
+    ``suspect``: the last run on it failed, so that its power is cycled before the next.
+    """
 
     def __init__(self, coordinator: Coordinator, name: str) -> None:
         self.coordinator = coordinator
@@ -39,7 +41,7 @@ class HeldPlace:
 
 
 class SerialConsole:
-    """A place's serial line as ``Console`` reads it: labgrid's driver on one end of a pipe, in a thread."""
+    """This is a place's serial line as ``Console`` reads it: labgrid's driver on one end of a pipe, in a thread."""
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
@@ -59,7 +61,7 @@ class SerialConsole:
                 return
 
     def close(self) -> None:
-        """Leave the line to others."""
+        """The line is left to others."""
         self._closing.set()
         self._thread.join(2 * READ + 1)
         self.console.close()
@@ -70,7 +72,7 @@ class SerialConsole:
 
 
 class PlaceHost(SshHost):
-    """The machine of an acquired place.
+    """The host is the machine of an acquired place.
 
     One that does not answer, or on which the last run failed, has its power cycled where the place has a power port,
     and gets BOOT seconds to come up. Its serial console, where it has one, tells of a panic at once.
@@ -105,7 +107,10 @@ class PlaceHost(SshHost):
             raise
 
     def wake(self) -> None:
-        """Log in, its power cycled where that takes it. HostError where the machine does not answer."""
+        """The machine is logged in to, its power cycled where that takes it.
+
+        Raises HostError when the machine does not answer.
+        """
         place = self.place
         self._held()
         self._listen()
@@ -180,7 +185,7 @@ class PlaceHost(SshHost):
             self._serial.console.check()
 
     def console_tail(self, lines: int = 25) -> str:
-        """The last lines of its serial console; of the kernel's log where it has none."""
+        """The function gives the last lines of its serial console; of the kernel's log where it has none."""
         if self._serial is not None and (said := self._serial.console.tail(lines)):
             return said
         return super().console_tail(lines) if self._client is not None else ""

@@ -86,13 +86,16 @@ class SshHost(Host):
             raise
 
     def connect_only(self) -> None:
-        """The connection, nothing looked at yet. HostError where there is none to be had."""
+        """The connection is made, nothing looked at yet.
+
+        Raises HostError when there is none to be had.
+        """
         self._client = open_client(
             self.address, self.port, self.user, key=self.key, host_key=None, known_hosts=self.known_hosts, timeout=15
         )
 
     def disconnect(self) -> None:
-        """Leave a machine that was only looked at."""
+        """A machine that was only looked at is left."""
         self._disconnect()
 
     def examine(self) -> Iterator[Shortcoming]:
@@ -168,7 +171,7 @@ class SshHost(Host):
         return int.from_bytes(done.data, "little") if done.status == 0 and len(done.data) == 8 else 0
 
     def cpu(self) -> Cpu:
-        """The CPU under KVM, from its own MSRs."""
+        """The function gives the CPU under KVM, from its own MSRs."""
         return cpuinfo.features(self.cpuinfo, self._msr(msr.PROCBASED_CTLS2), self._msr(msr.EPT_VPID_CAP))
 
     def _bring(self) -> None:
@@ -204,21 +207,21 @@ class SshHost(Host):
                 raise
 
     def console_tail(self, lines: int = 25) -> str:
-        """The last lines of the kernel's log; empty when the machine does not answer."""
+        """The function gives the last lines of the kernel's log; empty when the machine does not answer."""
         try:
             return "\n".join(self._log()[-lines:])
         except HostError:
             return ""
 
     def warnings(self) -> list[Warn]:
-        """The WARNs in the kernel's log since ``start``."""
+        """The function gives the WARNs in the kernel's log since ``start``."""
         recogniser = Recogniser()
         for line in self._log()[self._lines_before :]:
             recogniser.feed(line)
         return recogniser.warnings
 
     def stop(self) -> None:
-        """Unload what was loaded, remove what was sent, and disconnect."""
+        """What was loaded is unloaded, what was sent is removed, and the connection is closed."""
         if self._client is not None:
             try:
                 if self.loaded is not None:

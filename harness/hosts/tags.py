@@ -31,7 +31,7 @@ class Tags:
         return not self.missing(name, tags)
 
     def missing(self, name: str, tags: Mapping[str, str]) -> list[str]:
-        """The tags that the place lacks."""
+        """The function gives the tags that the place lacks."""
         there = {**tags, "name": name}
         return [f"{key}={value}" for key, value in self.wanted if there.get(key) != value]
 
@@ -56,12 +56,15 @@ def _there(key: str, values: list[str]) -> str:
 
 
 def is_labgrid(text: str) -> bool:
-    """Whether a host's address names places of a lab."""
+    """The address names places of a lab: True; a host's address does not."""
     return text.startswith(SCHEME)
 
 
 def parse_tags(text: str) -> Tags:
-    """The tags of an address. InputError says what one looks like."""
+    """The function gives the tags of an address.
+
+    Raises InputError, which says what one looks like.
+    """
     found: dict[str, str] = {}
     for part in text.removeprefix(SCHEME).split(","):
         match = _TAG.fullmatch(part.strip())

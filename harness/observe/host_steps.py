@@ -50,7 +50,7 @@ class HostSteps:
         return True
 
     def restore(self) -> None:
-        """What a program that died left behind is undone."""
+        """What a program left behind when it died is taken away: it is undone."""
         if self._changed:
             self._mitigate(self._nx)
 
