@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.build import kernel, rootfs
 from harness.build.cache import Cache
 from harness.hosts import boot
@@ -181,6 +183,7 @@ def coordinated(folder: Path, tags: Mapping[str, Mapping[str, str]], resources: 
 
     ``last``: the group of resources that is awaited; else that of the last place.
     """
+    pytest.importorskip("labgrid", reason="labgrid is not in this virtual environment: make setup brings it")
     folder.mkdir(parents=True, exist_ok=True)
     if tags:
         (folder / "places.yaml").write_text(_places(tags))
