@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import product
+from typing import Final
 
 from harness.questions.client import CLIENT
 from harness.questions.programs import PROGRAMS
@@ -244,6 +246,9 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     **CLIENT,
 }
 
+IN_REGRESS: Final = 160  # of a part on the plain machine, an eighth of that on other machines
+PLAIN_MACHINE: Final = AccessVector().machine
+
 # What KVM's tracepoints answer.
 TRACED: dict[str, Callable[[], Iterator[Vector]]] = {
     part.__name__: part for part in (nx_huge_pages, removed_tables, trace_formats)
@@ -305,7 +310,25 @@ def client() -> list[Vector]:
     return _all(CLIENT)
 
 
-_SPACES = (core, full, sequences, programs, client, thin)
+def _spread(found: list[Vector], count: int) -> list[Vector]:
+    """At most ``count`` of ``found``, evenly."""
+    return found[:: -(-len(found) // count)] if found else []
+
+
+def regress() -> list[Vector]:
+    """Some of every part, for a look at each build."""
+    return _all({name: partial(_regress, part) for name, part in PARTS.items()})
+
+
+def _regress(part: Callable[[], Iterator[Vector]]) -> Iterator[Vector]:
+    found = list(part())
+    # programs and what else is asked in one batch of the plain machine costs next to nothing; another host's does
+    plain = [v for v in found if v.machine == PLAIN_MACHINE]
+    yield from _spread(plain, IN_REGRESS)
+    yield from _spread([v for v in found if v.machine != PLAIN_MACHINE], IN_REGRESS // 8)
+
+
+_SPACES = (core, full, regress, sequences, programs, client, thin)
 SPACES: dict[str, Callable[[], list[Vector]]] = {space.__name__: space for space in _SPACES}
 PARTS: dict[str, Callable[[], Iterator[Vector]]] = CORE | BEYOND | TRACED
 

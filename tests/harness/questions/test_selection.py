@@ -46,3 +46,11 @@ def test_a_name_that_is_none_gets_the_nearest_and_the_whole_list() -> None:
     assert "trace_formats" in str(told.value)
     with pytest.raises(InputError, match=r"'l1=abc' is no field of an access of L2.*kvmirror vectors"):
         selection.vector_list(["e4k.l1=abc"])
+
+
+def test_regress_has_some_of_every_part() -> None:
+    asked = {v.id for v in core.named("regress") or ()}
+    for name in core.PARTS:
+        assert any(v.id in asked for v in core.named(name) or ()), name
+    assert asked <= {v.id for v in core.named("full") or ()}
+    assert 2000 < len(asked) < 8000
