@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.questions import selection
+from harness.questions import core, selection
 from kvmodel.question.vector import AccessVector
 
 
