@@ -13,7 +13,7 @@ from harness.process import PROGRESS
 from harness.report import baseline
 
 EXAMPLES = """\
-A and B each name a run: its number in your journal, JOURNAL:RUN, or a journal's path (its latest run).
+A and B each name a run: its number in your journal, JOURNAL:RUN, a journal's path (its latest run), or a recording.
 @LEVEL or @LEVEL/PARAM behind it names one level of that run; @LEVEL alone is of your latest run.
 Where no level is named, the levels and parameter values that both runs asked are compared.
 
@@ -21,6 +21,7 @@ examples:
   kvmirror compare 1 2                           two runs: v1 of a series and v2
   kvmirror compare @10 @11                       what patch 11 changed
   kvmirror compare 1@18/1 merged.sqlite@0/unset  a series against another kernel
+  kvmirror compare lab1.kvm lab2.kvm             two recordings, of two machines
   kvmirror compare --html diff.html 1 2          one page, to open in a browser
   kvmirror compare --mail 1 2                    for the mailing list
 

@@ -15,6 +15,7 @@ from harness.results import Journal
 from harness.series import folder
 from harness.series import mail as mails
 
+FORMATS = ("html", "junit", "ktap", "json", "markdown")
 # What these say is taken for what was tested.
 OF_WHAT_RAN = ("junit", "ktap", "reply", "b4_check", "write_baseline", "exit_code")
 
@@ -40,6 +41,15 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_journal(parser)
+    add_formats(parser)
+    parser.add_argument(
+        "--exit-code", action="store_true", help="for a CI: 3 on drift, 1 on new findings and broken claims"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """The pages and files of a run, for ``write``."""
     parser.add_argument("--html", metavar="FILE", help="one self-contained page")
     parser.add_argument("--junit", metavar="FILE", help="JUnit XML: new findings fail, drift is an error")
     parser.add_argument("--ktap", metavar="FILE", help="KTAP version 1, as the kernel's own tools read it")
@@ -51,10 +61,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--b4-check", action="store_true", help="a patch mail on standard input, a JSON list out")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="findings whose causes it holds are known")
     parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write (or renew) a baseline of this run")
-    parser.add_argument(
-        "--exit-code", action="store_true", help="for a CI: 3 on drift, 1 on new findings and broken claims"
-    )
-    parser.set_defaults(run=run)
 
 
 def _put(where: str, text: str) -> None:
@@ -75,23 +81,48 @@ def _refuse_foreseen(args: argparse.Namespace, number: int) -> None:
             )
 
 
+def to_output(args: argparse.Namespace) -> int:
+    """How many of the formats go to standard output."""
+    return sum((*(getattr(args, name) == "-" for name in FORMATS), bool(args.reply), bool(args.b4_check)))
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    """Whether any of them is wanted, or a baseline is named."""
+    files = (*FORMATS, "baseline", "write_baseline", "reply", "b4_check")
+    return any(getattr(args, name) for name in files)
+
+
+def check_formats(args: argparse.Namespace, what: str) -> None:
+    """InputError where two formats are to go to standard output."""
+    if to_output(args) > 1:
+        raise InputError(f"{what}: only one format fits on standard output; give the others a file")
+
+
 def run(args: argparse.Namespace) -> int:
     """The command writes what was asked for."""
-    wanted = {name: getattr(args, name) for name in ("html", "junit", "ktap", "json", "markdown")}
-    if not any(wanted.values()) and not (args.write_baseline or args.reply or args.b4_check or args.exit_code):
+    written = any(getattr(args, name) for name in FORMATS)
+    if not written and not (args.write_baseline or args.reply or args.b4_check or args.exit_code):
         raise InputError(
             "report: nothing to write; name at least one of --html, --junit, --ktap, --json, --markdown (FILE or -),"
             " --reply, --b4-check, --write-baseline or --exit-code"
         )
-    if sum(where == "-" for where in (*wanted.values(), *("-" for on in (args.reply, args.b4_check) if on))) > 1:
-        raise InputError("report: only one format fits on standard output; give the others a file")
+    check_formats(args, "report")
     with Journal(args.journal) as journal:
         report = facts.load(journal, args.run_number, args.baseline)
         if report.foreseen:
             _refuse_foreseen(args, report.number)
-        found = groups.gather(journal, report) if args.junit or args.ktap else {}
-        if args.html:
-            _put(args.html, html.render(report, grid.gather(journal, report)))
+        write(args, journal, report)
+    if args.exit_code:
+        print(report.verdict, file=sys.stderr)
+        return 3 if report.totals.drift else 1 if report.new_findings or report.broken_claims else 0
+    return 0
+
+
+def write(args: argparse.Namespace, journal: Journal, report: facts.Report) -> None:
+    """The pages and files that ``add_formats`` took, of a run of ``journal``."""
+    found = groups.gather(journal, report) if args.junit or args.ktap else {}
+    if args.html:
+        _put(args.html, html.render(report, grid.gather(journal, report)))
     if args.junit:
         _put(args.junit, junit.render(report, found))
     if args.ktap:
@@ -111,7 +142,3 @@ def run(args: argparse.Namespace) -> int:
     if args.write_baseline:
         baseline.write(args.write_baseline, [view.finding for view in report.findings], report.levels)
         print(f"wrote {args.write_baseline}: {facts.plural(len(report.findings), 'cause')}", file=sys.stderr)
-    if args.exit_code:
-        print(report.verdict, file=sys.stderr)
-        return 3 if report.totals.drift else 1 if report.new_findings or report.broken_claims else 0
-    return 0

@@ -9,18 +9,18 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, add_new, add_vectors, want_mirror
-from harness.cli.findings import brought, listed
+from harness.cli.summary import Summary
 from harness.errors import InputError
-from harness.findings import Run, finding_json, foresight
+from harness.findings import Run, finding_json
 from harness.observe import arguments, bare, module_options
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
 from harness.questions import Work, paired, parameters, plan, selection, twins
-from harness.report import facts
+from harness.recording import PROVENANCE, of_run, write
 from harness.results import Journal, RunSeries, of_series, rows
 from harness.run import (
     Bench,
@@ -94,6 +94,9 @@ def add_parser(commands: Any) -> None:
         "--resume", action="store_true", help="go on with the latest run where it was interrupted, as it was asked"
     )
     add_new(parser)
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="write a recording of the run, as 'kvmirror record'"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
@@ -154,6 +157,8 @@ def resumed(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
     asked = info.provenance.get(of_series.ASKED)
     if asked is None:
         raise InputError(f"run {info.id} cannot be resumed: it is of the bare CPU, or of another kvmirror; start anew")
+    if PROVENANCE in info.provenance:
+        raise InputError(f"run {info.id} cannot be resumed: it was replayed from a recording; start anew")
     return argparse.Namespace(**vars(args) | asked)
 
 
@@ -272,7 +277,7 @@ def run(args: argparse.Namespace) -> int:
                     progress=progress,
                 )
             status = "complete"
-            journal.amend(run_number, {"patches": bench.patches(compared=True)})
+            journal.amend(run_number, {"patches": bench.patches(compared=True), "modules": bench.fingerprints()})
         except KeyboardInterrupt:
             programs.end_all()
             raise
@@ -290,7 +295,9 @@ def run(args: argparse.Namespace) -> int:
                 minimise_on_hosts.minimise_all(
                     journal, run_number, found, bench, lambda text: print(text, file=sys.stderr)
                 )
-        return _close(Run.open(journal, run_number), args, seconds)
+        asked_run = Run.open(journal, run_number)
+        _record(asked_run, args)
+        return _close(asked_run, args, seconds)
 
 
 def _take_earlier(
@@ -324,6 +331,7 @@ def _bare(args: argparse.Namespace) -> int:
         journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
         journal.end(run_number, "complete")
         asked = Run.open(journal, run_number, bare=True)
+        _record(asked, args)
         found = asked.findings
         if args.json:
             print(json.dumps(asked.as_json()))
@@ -341,60 +349,25 @@ def _bare(args: argparse.Namespace) -> int:
         return 0
 
 
+def _record(asked: Run, args: argparse.Namespace) -> None:
+    """The recording of the run, where one is wanted."""
+    if args.record:
+        size = write(of_run(asked), args.record)
+        print(f"wrote {args.record} ({size:,} bytes)", file=sys.stderr)
+
+
 def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
-    """The summary and the exit code: a patch that claims to change nothing and does is a finding too."""
-    claims = [p for p in facts.patches(asked) if p.broken_claim]
-    total = asked.totals
-    found = brought(asked) if args.new else asked.findings
-    if args.new:
-        total = replace(total, findings=sum(len(f.departures) for f in found))
+    """The summary and the exit code."""
+    done = Summary.of(asked, args.new)
     if args.json:
         body = asked.as_json()
         if args.new:
-            body["findings"] = [finding_json(f) for f in found]
-            body["totals"]["findings"] = total.findings
-            body["findings_of_base"] = len(asked.findings) - len(found)
+            body["findings"] = [finding_json(f) for f in done.findings]
+            body["totals"]["findings"] = done.total.findings
+            body["findings_of_base"] = len(asked.findings) - len(done.findings)
         print(json.dumps(body))
     else:
-        mirrored = of_series.mirror_asked(asked.info.provenance)
-        drift = f"{total.drift} drift" if mirrored else "no mirror was asked"
-        print(
-            f"\n{total.vectors} answers in {seconds:.0f} s: {total.agree} agree, {drift}, {total.findings} findings, "
-            f"{total.not_applicable} not applicable, {total.blocked} blocked, {total.entry_failures} refused entries, "
-            f"{total.collapsed} merged by rule"
-        )
-        if total.taken:
-            print(f"{total.taken} of the answers are taken from a lower level that is the same machine code")
-        if total.not_mirrored:
-            print(f"{total.not_mirrored} answers were held against the manual alone, in whole or in part: not mirrored")
-        if asked.earlier:
-            print(
-                f"{total.earlier} of the answers are taken from run {facts.ranges(asked.earlier)}, where all that they "
-                f"rest on was the same; {total.again} were asked again, {total.not_reproduced} of them came out "
-                "otherwise (--fresh asks all)"
-            )
-        print("".join(_unsteady(asked)), end="")
-        if mirrored:
-            print(f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror")
-        for cell, one in asked.event_drift:
-            print(f"     level {cell.level}, parameter {cell.param}: {one.vector}\n     {one.difference}")
-        for f in found:
-            print("\n".join(listed(f)))
-        if args.new:
-            print(f"the base has {len(asked.findings) - len(found)} findings of its own, which are not counted")
-        if (foreseen := foresight(asked)) is not None:
-            print("\n".join(foreseen.lines()))
-        for patch in claims:
-            print(f"patch {patch.number} {patch.claim_text}: kvmirror changes --patch {patch.number}")
-        hint = f"; 'kvmirror explain {found[0].name}' explains a finding" if found else ""
+        print("\n" + "\n".join(done.lines(seconds)))
+        hint = f"; 'kvmirror explain {done.findings[0].name}' explains a finding" if done.findings else ""
         print(f"run {asked.number} in {asked.journal.path}{hint}")
-    return 3 if total.drift or total.event_drift else 1 if total.findings or claims or total.not_reproduced else 0
-
-
-def _unsteady(asked: Run) -> Iterator[str]:
-    """Lines on the answers that a run before did not have, ready to print."""
-    for cell, one in asked.not_reproduced:
-        yield (
-            f"NOT REPRODUCIBLE: level {cell.level}, parameter {cell.param}: {one.vector}\n"
-            f"     run {one.run} saw {one.before}, this run {one.now}; nothing that it rests on has changed\n"
-        )
+    return done.code

@@ -165,7 +165,7 @@ def gather(a: RunSide, b: RunSide) -> Comparison:
         a.title,
         b.title,
         (a.name.short, b.name.short),
-        (str(a.path), str(b.path)),
+        (str(a.source), str(b.source)),
         tuple(chosen),
         tuple(counts),
         _sum(counts),

@@ -10,7 +10,10 @@ from typing import Final
 from harness.errors import InputError
 from harness.questions import Setting
 
-FORMS: Final = "write a run's number, JOURNAL:RUN, a journal's path, and behind each of these @LEVEL or @LEVEL/PARAM"
+FORMS: Final = (
+    "write a run's number, JOURNAL:RUN, a journal's or a recording's path, and behind each of these @LEVEL or "
+    "@LEVEL/PARAM"
+)
 
 _AT: Final = re.compile(r"(?P<run>.*)@(?P<level>\d+)(?:/(?P<param>[^/@]*))?", re.DOTALL)
 _IN_JOURNAL: Final = re.compile(r"(?P<path>.+):(?P<run>\d+)", re.DOTALL)

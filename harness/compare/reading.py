@@ -19,6 +19,7 @@ from harness.compare.pairing import Pair
 from harness.errors import InputError
 from harness.findings import Run
 from harness.protocol import MSR_FIRST
+from harness.recording import is_recording, replayed
 from harness.results import UNHEARD, Cell, Contract, Journal, Mark, contract_of, departing, journal, outcome_of, stands
 from kvmodel.question.outcome import NotApplicable, Outcome
 
@@ -100,10 +101,11 @@ class Joint:
 class RunSide:
     """This is one of the two runs, open."""
 
-    def __init__(self, letter: str, name: Name, run: Run) -> None:
+    def __init__(self, letter: str, name: Name, run: Run, source: Path | None = None) -> None:
         self.letter = letter
         self.name = name
         self.run = run
+        self.source = source or run.journal.path  # what the user named, where the run was judged from a recording
 
     @property
     def path(self) -> Path:
@@ -155,10 +157,28 @@ def opened(a: Name, b: Name, own: Path | None = None, *, bare: bool = False) -> 
     """The two runs that are named; ``own`` is the user's journal. InputError where one is not there, with what is."""
     with ExitStack() as stack:
         before, after = (
-            RunSide(letter, name, _run(stack.enter_context(_journal(name, own)), name, bare))
+            RunSide(letter, name, stack.enter_context(_opened(name, own, bare)), _recording(name))
             for letter, name in zip(SIDES, (a, b), strict=True)
         )
         yield before, after
+
+
+def _recording(name: Name) -> Path | None:
+    """The recording that a name is of; None where it is of a journal."""
+    return name.journal if name.journal is not None and is_recording(name.journal) else None
+
+
+@contextmanager
+def _opened(name: Name, own: Path | None, bare: bool) -> Iterator[Run]:
+    """The run of a name; that of a recording is judged now."""
+    if (recording := _recording(name)) is not None:
+        if name.run not in (None, 1):
+            raise InputError(f"{name}: the recording {recording} has one run, and no run {name.run}; {FORMS}")
+        with replayed(recording) as found:
+            yield found
+    else:
+        with _journal(name, own) as there:
+            yield _run(there, name, bare)
 
 
 def _journal(name: Name, own: Path | None) -> Journal:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from harness.observe.batch import PAGE, Observation
 from harness.observe.livelock import TraceEvent
 from harness.observe.tracepoints import MARK
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.reading import parse_access
 from kvmodel.question.vector import AccessVector
 
 Text = tuple[str, str]  # an event's name and text
@@ -143,3 +144,22 @@ def executable_huge(found: Iterable[Exit], mbec: bool) -> Outcome:
             if level > 1 and spte & execute:
                 return Outcome(Kind.BYPASS, spte & PERMISSIONS, number=level, note=text)
     return Outcome(Kind.DONE)
+
+
+def as_json(traced: Traced) -> dict[str, Any]:
+    """A trace for a journal or a recording."""
+    return {
+        "vector": traced.vector.id,
+        "exits": [list(map(list, one)) for one in traced.exits],
+        "warns": list(traced.warns),
+    }
+
+
+def from_json(body: Mapping[str, Any]) -> Traced:
+    """The inverse of ``as_json``; VectorError, KeyError, TypeError or ValueError where it is none."""
+    exits = tuple(tuple((name, text) for name, text in one) for one in body["exits"])
+    warns = tuple(body["warns"])
+    texts = [*warns, *(text for one in exits for event in one for text in event)]
+    if not exits or not all(isinstance(text, str) for text in texts):
+        raise ValueError("its events are no texts, or there is not even the entry")
+    return Traced(parse_access(body["vector"]), exits, warns)

@@ -79,7 +79,7 @@ def write(path: Path, found: Iterable[Finding], levels: Iterable[int]) -> None:
     write_whole(path, json.dumps(body(found, levels, known), indent=1) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str | bytes) -> None:
     """The file is written whole or not at all, Ctrl-C or a full disk included.
 
     Raises InputError when it cannot be written.
@@ -87,7 +87,7 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(text.encode() if isinstance(text, str) else text)
         part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; name another file") from error

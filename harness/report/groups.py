@@ -80,6 +80,9 @@ def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, CaseGroup]]
             for view in meets[cell, names[vector]]:
                 group.findings[view.finding.name].append(names[vector])
                 group.new = group.new or not view.known
+    for group in (group for groups in out.values() for group in groups.values()):
+        for found in (group.drift, *group.findings.values()):
+            found.sort()  # the journal has them in the order in which hosts answered
     return {cell: dict(sorted(groups.items())) for cell, groups in out.items()}
 
 

@@ -39,7 +39,12 @@ ROW_TITLES: Final = (
     ("seconds", "seconds"),
 )
 
-ELSEWHERE: Final = ("patches", LEFT_OUT, CONFIRMED)  # of the provenance: patches have tables, findings say the last
+ELSEWHERE: Final = (
+    "patches",
+    "modules",
+    LEFT_OUT,
+    CONFIRMED,
+)  # of the provenance: patches have tables, findings say the last
 
 
 def _final(value: Any) -> Any:

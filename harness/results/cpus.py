@@ -9,6 +9,9 @@ from typing import Any, Final
 from kvmodel.cpu import Cpu
 
 PROVENANCE: Final = "lab_cpu"  # where the provenance of a run on lab machines keeps it
+UNDER: Final = "cpu_under"  # where that of a recording keeps it: by WITH and WITHOUT, as far as it was asked
+WITH: Final = "mbec"
+WITHOUT: Final = "no mbec"
 
 Under = Callable[[bool], Cpu]  # the CPU under KVM, with or without MBEC where the host can be started both ways
 
@@ -31,6 +34,9 @@ def from_json(body: Mapping[str, Any]) -> Cpu:
 
 def of_run(provenance: Mapping[str, Any]) -> Under:
     """The function gives the CPU under a run, from the journal's word on what the run was made of."""
+    if (recorded := provenance.get(UNDER)) is not None:
+        known = {name: from_json(body) for name, body in recorded.items()}
+        return lambda mbec: known.get(WITH if mbec else WITHOUT) or emulated(mbec)
     told = provenance.get(PROVENANCE)
     if told is None:
         return emulated

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,6 +63,8 @@ _DERIVED: Final = """
 CREATE TABLE IF NOT EXISTS derived (run INTEGER NOT NULL REFERENCES run, host TEXT NOT NULL, source TEXT NOT NULL,
     body TEXT NOT NULL, PRIMARY KEY (run, host)) WITHOUT ROWID;
 """
+# KVM's tracepoints of the vectors that were traced, a row a cell that has any.
+_TRACES: Final = "CREATE TABLE IF NOT EXISTS trace (cell INTEGER PRIMARY KEY REFERENCES cell, body TEXT NOT NULL)"
 # The combinations of marks that occur, each found by the index without a look at the rows.
 _MARKS: Final = """
 WITH RECURSIVE met(m) AS (SELECT min(marks) FROM result
@@ -205,6 +207,15 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
+    def adopt(self, info: RunInfo) -> int:
+        """A new run's number: ``info`` but for its number, which is another journal's."""
+        number = self.begin(info.argv, info.provenance)
+        with self._db:
+            self._db.execute(
+                "UPDATE run SET begun=?, ended=?, status=? WHERE id=?", (info.begun, info.ended, info.status, number)
+            )
+        return number
+
     def amend(self, run: int, provenance: dict[str, Any]) -> None:
         """The run's provenance gets what became known on the way."""
         with self._db:
@@ -242,18 +253,22 @@ class Journal:
         seconds: float,
         facts: dict[str, Any],
         basis: str | None = None,
+        traces: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """A whole cell is committed, replacing what an interrupted run left of it.
 
         ``basis`` names all that its answers rest on; None where that is not known, and no later run takes them.
+        ``traces`` are kept as they are.
         """
         self._upgrade()
         with self._db:
-            self._db.execute(
-                "DELETE FROM result WHERE cell IN (SELECT id FROM cell WHERE run=? AND level=? AND param=? AND host=?"
-                " AND machine=?)",
-                (run, key.level, key.param, key.host, key.machine),
-            )
+            self._db.execute(_TRACES)
+            for table in ("result", "trace"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE cell IN (SELECT id FROM cell WHERE run=? AND level=? AND param=?"
+                    " AND host=? AND machine=?)",
+                    (run, key.level, key.param, key.host, key.machine),
+                )
             self._db.execute(
                 "INSERT OR REPLACE INTO cell (run, level, param, host, machine, seconds, facts, basis)"
                 " VALUES (?,?,?,?,?,?,?,?)",
@@ -277,6 +292,8 @@ class Journal:
                 for a in answers
             ]
             self._db.executemany("INSERT INTO result VALUES (?,?,?,?,?,?,?)", rows)
+            if traces:
+                self._db.execute("INSERT INTO trace VALUES (?,?)", (cell, json.dumps(traces)))
 
     def _numbering(self) -> Callable[[Outcome | Contract | None], int | None]:
         """Gives an outcome or a contract its number. Most of a batch share few objects: each is looked up once."""
@@ -381,6 +398,16 @@ class Journal:
                 CellKey(level, param, host, machine): Recorded(number, seconds, json.loads(facts))
                 for level, param, host, machine, number, seconds, facts in rows
             }
+
+    def traces(self, run: int) -> dict[int, list[dict[str, Any]]]:
+        """What ``record`` was given as traces, by the cell's number."""
+        try:
+            rows = self._db.execute(
+                "SELECT t.cell, t.body FROM trace t JOIN cell c ON c.id=t.cell WHERE c.run=?", (run,)
+            ).fetchall()
+        except sqlite3.OperationalError:  # nothing was ever traced in this journal
+            return {}
+        return {cell: json.loads(body) for cell, body in rows}
 
     def counts(self, cell: int) -> dict[Mark, int]:
         """The function says how many results of a cell carry each combination of marks."""

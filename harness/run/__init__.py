@@ -2,8 +2,8 @@
 
 from harness.run import bare, leave_out, minimise_on_hosts
 from harness.run.book import finished
-from harness.run.done import Done, machine_name
-from harness.run.earlier import Earlier
+from harness.run.done import Done, Part, machine_name
+from harness.run.earlier import CPU, Earlier
 from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
@@ -11,11 +11,13 @@ from harness.run.setup import Bench
 from harness.run.workers import Options, ask, costs, execute
 
 __all__ = [
+    "CPU",
     "Bench",
     "Done",
     "Earlier",
     "Named",
     "Options",
+    "Part",
     "Voices",
     "ask",
     "bare",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.observe import Seen
+from harness.observe import Seen, cut
 from harness.questions import ASKED_BEFORE, SAME_CODE, Load
 from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, NotReproduced, Verdict, cpus
 from harness.run.done import FACTS, HOST_CELL, SEAL, Done, Part, seal
@@ -69,15 +69,23 @@ class Book:
                 own = self._voices.answers(load, others.vectors, others.seen)
                 answers += [_with(_marked(a, others), Mark.TAKEN) for a in own]
             cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
-            self._enter(load, cell, answers, batch.seconds, facts, batch.guest)
+            traces = list(map(cut.as_json, batch.seen.traced))
+            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces)
         said = {} if done.facts is None else {FACTS: done.facts.as_json()}
         self._enter(load, seal(load), [], 0.0, {"collapsed": collapsed} | said, None)
 
     def _enter(
-        self, load: Load, cell: str, answers: list[Answer], seconds: float, facts: dict[str, Any], guest: Machine | None
+        self,
+        load: Load,
+        cell: str,
+        answers: list[Answer],
+        seconds: float,
+        facts: dict[str, Any],
+        guest: Machine | None,
+        traces: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         key = CellKey(load.level, str(load.setting), KVM_HOST, cell)
-        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest))
+        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest), traces)
 
 
 def _with(answer: Answer, marks: Mark) -> Answer:

@@ -14,10 +14,11 @@ from typing import Any
 
 from harness.observe import FIRST_FETCH, cannot_run, sampled, spared_outcome
 from harness.questions import Load, Setting, Work, collapse, settled
-from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict, judge
+from harness.results import FORESEEN_HOST, Answer, CellKey, Contract, Journal, Mark, Under, Verdict
 from harness.run.done import HOST_CELL, machine_name, seal
 from harness.run.judge import death
-from kvmodel import machine, sdm
+from harness.run.sharing import OneOfEach
+from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
 from kvmodel.question.outcome import Outcome, parameter
@@ -31,11 +32,8 @@ class ForeseenCells:
 
     def __init__(self, under: Under) -> None:
         self._under = under
-        # Of a quarter of a million answers a few thousand differ: each is one object, judged once beside another.
-        self._outcomes: dict[Outcome, Outcome] = {}
-        self._contracts: dict[Contract, Contract] = {}
-        self._allowed: dict[Cpu, dict[int, Contract]] = {}  # by the vector's identity: the caller keeps the vectors
-        self._verdicts: dict[tuple[int, int, int], Verdict] = {}
+        self._each = OneOfEach()
+        self._foreseen: dict[int, Verdict] = {}  # by the plain verdict's identity, which ``_each`` keeps
 
     def answers(self, work: Work, named: Named) -> tuple[dict[str, list[Answer]], dict[str, int]]:
         """The function gives a load's answers by cell, and how many vectors each rule left out."""
@@ -86,28 +84,24 @@ class ForeseenCells:
         spared: Mapping[int, str],
     ) -> list[Answer]:
         cpu = machine.virtual_cpu(load.level, load.param, self._cpu(load), guest)
-        allowed = self._allowed.setdefault(cpu, {})
+        contracts = self._each.contracts(cpu, list(vectors))
         found = []
-        for i, (vector, outcome) in enumerate(zip(vectors, predicted, strict=True)):
-            if (contract := allowed.get(id(vector))) is None:
-                contract = sdm.allowed(cpu, vector)
-                contract = allowed[id(vector)] = self._contracts.setdefault(contract, contract)
+        for i, (vector, outcome, contract) in enumerate(zip(vectors, predicted, contracts, strict=True)):
             seen = self._same(spared_outcome(spared[i])) if i in spared else outcome
             found.append(Answer(vector, seen, outcome, contract, self._verdict(outcome, contract, seen)))
         return found
 
     def _verdict(self, predicted: Outcome, contract: Contract, seen: Outcome) -> Verdict:
-        key = id(predicted), id(contract), id(seen)
-        if (known := self._verdicts.get(key)) is None:
-            verdict = judge(predicted, contract, seen)
-            known = self._verdicts[key] = Verdict(verdict.marks | Mark.FORESEEN, verdict.rule)
+        verdict = self._each.verdict(predicted, contract, seen)
+        if (known := self._foreseen.get(id(verdict))) is None:
+            known = self._foreseen[id(verdict)] = Verdict(verdict.marks | Mark.FORESEEN, verdict.rule)
         return known
 
     def _predict(self, load: Load, vector: Vector) -> Outcome:
         return self._same(machine.predict(load.level, load.param, self._cpu(load), vector).outcome)
 
     def _same(self, outcome: Outcome) -> Outcome:
-        return self._outcomes.setdefault(outcome, outcome)
+        return self._each.outcome(outcome)
 
     def _cpu(self, load: Load) -> Cpu:
         return self._under(load.env.cpu_mbec)

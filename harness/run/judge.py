@@ -7,25 +7,18 @@ from functools import lru_cache
 
 from harness.observe import Deadly, Seen
 from harness.questions import Load
-from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
+from harness.results import Answer, Contract, Judged, Mark, Under, Verdict
 from harness.run.done import Done
 from harness.run.sample import judge_traces, select
-from kvmodel import machine, sdm
+from harness.run.sharing import OneOfEach
+from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Mbec, MsrVector, NxVector, Vector
+from kvmodel.question.vector import AccessVector, Machine, Mbec, MsrVector, NxVector, Vector
 
 # The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
-# The contract of a vector is the same at every level that makes the same virtual CPU.
-_allowed = lru_cache(maxsize=1 << 17)(sdm.allowed)
-
-
-def _contract(cpu: Cpu, vector: Vector, seen: Outcome) -> Contract:
-    """What the manual allows; of a program, which may have many rows of answers, those that bear on ``seen``."""
-    return sdm.allowed_beside(cpu, vector, seen) if isinstance(vector, ProgramVector) else _allowed(cpu, vector)
 
 
 def death(vector: Vector, predicted: Callable[[Vector], Outcome]) -> str | None:
@@ -46,11 +39,16 @@ def death(vector: Vector, predicted: Callable[[Vector], Outcome]) -> str | None:
 
 
 class Voices:
-    """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM."""
+    """Asks the mirror (unless ``mirror`` is off) and the contract; ``host_cpu`` gives the CPU under KVM.
 
-    def __init__(self, host_cpu: Under, mirror: bool = True) -> None:
+    With ``once`` every vector is asked once at a level, and no prediction is remembered.
+    """
+
+    def __init__(self, host_cpu: Under, mirror: bool = True, *, once: bool = False) -> None:
         self._host_cpu = host_cpu
         self._mirror = mirror
+        self._ask = machine.predict if once else _predict
+        self._each = OneOfEach()
 
     def to_trace(self, load: Load, vectors: Sequence[Vector]) -> list[Vector]:
         """The vectors of a machine's batch whose tracepoints are to be read."""
@@ -77,14 +75,29 @@ class Voices:
         cpu = self._host_cpu(load.env.cpu_mbec)
         marks = {one.vector: Mark.TRACED | (Mark.EVENT_DRIFT if one.difference else Mark(0)) for one in told}
         found = []
-        for vector, outcome in zip(vectors, seen.outcomes, strict=True):
+        for vector, outcome, contract in zip(vectors, seen.outcomes, self._contracts(load, vectors, seen), strict=True):
+            outcome = self._each.outcome(outcome)
             predicted = self._predict(load, cpu, vector)
-            contract = _contract(seen.cpu or self._virtual(load, cpu, vector), vector, outcome)
-            verdict = judge(predicted, contract, outcome)
-            access = vector.asked if isinstance(vector, NxVector) else vector
-            verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
+            verdict = self._each.verdict(predicted, contract, outcome)
+            if marks:
+                access = vector.asked if isinstance(vector, NxVector) else vector
+                verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
             found.append(Answer(vector, outcome, predicted, contract, verdict))
         return found
+
+    def _contracts(self, load: Load, vectors: Sequence[Vector], seen: Seen) -> list[Contract]:
+        """What the manual allows of each on the CPU that L1 read, or that the mirror says it would read."""
+        if seen.cpu is not None:
+            return self._each.contracts(seen.cpu, vectors, seen.outcomes)
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        virtual: dict[Machine, Cpu] = {}
+        for vector in vectors:
+            if vector.machine not in virtual:
+                virtual[vector.machine] = self._virtual(load, cpu, vector)
+        return [
+            self._each.contracts(virtual[vector.machine], [vector], [outcome])[0]
+            for vector, outcome in zip(vectors, seen.outcomes, strict=True)
+        ]
 
     def deadly(self, load: Load) -> Deadly | None:
         """The function is for ``Session.ask_l1``: it gives the class of a vector of which the mirror says L1 dies; None
@@ -102,7 +115,9 @@ class Voices:
         return self._virtual(load, cpu, MsrVector(Mbec.ON, env=load.env.name)).mbec
 
     def _predict(self, load: Load, cpu: Cpu, vector: Vector) -> Outcome | None:
-        return _predict(load.level, load.param, cpu, vector).outcome if self._mirror else None
+        if not self._mirror:
+            return None
+        return self._each.outcome(self._ask(load.level, load.param, cpu, vector).outcome)
 
     def _virtual(self, load: Load, cpu: Cpu, vector: Vector) -> Cpu:
         return machine.virtual_cpu(load.level, load.param, cpu, vector.machine) if self._mirror else cpu

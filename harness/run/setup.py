@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ class Bench:
                 "message_id": patch.message_id,
                 "claim": patch.claim.value,
                 "sha256": sha256(patch.path),
+                "diff": hashlib.sha256(patch.mail.diff.encode("utf-8", "surrogateescape")).hexdigest(),
                 "applies": Said.of(True, how).text,
             }
             if here is not None:
@@ -248,6 +250,16 @@ class Bench:
             probe=self.probe,
             client=self.client,
         )
+
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """What tells the modules of each level of the run: their files' hashes, and that of their machine code."""
+        return {
+            str(level): {
+                **{name: sha256(path) for name, path in series_check.files(made).items()},
+                "code": self.code(level),
+            }
+            for level, made in sorted(self._modules.items())
+        }
 
     def check_parameters(self, loads: Iterable[Load]) -> None:
         """InputError where a load gives a parameter that the level's modules, as built, do not have or do not take."""
