@@ -15,7 +15,7 @@ from harness.results import Journal
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "record",
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write it, and say what it holds."""
+    """The command writes the file and says what it holds."""
     with Journal(args.journal) as journal, PROGRESS.task("recording"):
         asked = Run.open(journal, args.run_number, bare=args.bare)
         made = of_run(asked, times=not args.no_times)

@@ -19,7 +19,7 @@ from harness.results import BARE_HOST, rows
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """The function adds the command."""
     parser = add_command(
         commands,
         "replay",
@@ -38,7 +38,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge, print, write what was asked for; the exit code is that of the run, with a baseline of what it has not."""
+    """The command judges, prints and writes what was asked for.
+
+    The exit code is that of the run; with a baseline only what that does not hold makes it 1.
+    """
     report.check_formats(args, "replay")
     began = time.monotonic()
     with replayed(args.file, args.journal) as asked:
@@ -70,7 +73,7 @@ def _show(asked: Run, done: Summary, seconds: float, args: argparse.Namespace) -
 
 
 def _bare(asked: Run) -> int:
-    """The bare CPU's errata: they are the host's, and do not change the exit code."""
+    """The function prints the bare CPU's errata: they are the host's, and do not change the exit code."""
     print(f"{asked.totals.vectors} answers of a bare CPU: {len(asked.findings) or 'no'} departures from the manual")
     for f in asked.findings:
         print("\n".join(listed(f)))

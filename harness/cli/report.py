@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
-    """The pages and files of a run, for ``write``."""
+    """The function adds the options that name pages and files of a run; ``write`` takes them."""
     parser.add_argument("--html", metavar="FILE", help="one self-contained page")
     parser.add_argument("--junit", metavar="FILE", help="JUnit XML: new findings fail, drift is an error")
     parser.add_argument("--ktap", metavar="FILE", help="KTAP version 1, as the kernel's own tools read it")
@@ -82,18 +82,21 @@ def _refuse_foreseen(args: argparse.Namespace, number: int) -> None:
 
 
 def to_output(args: argparse.Namespace) -> int:
-    """How many of the formats go to standard output."""
+    """The value says how many of the formats go to standard output."""
     return sum((*(getattr(args, name) == "-" for name in FORMATS), bool(args.reply), bool(args.b4_check)))
 
 
 def wanted(args: argparse.Namespace) -> bool:
-    """Whether any of them is wanted, or a baseline is named."""
+    """The value says whether any format is wanted, or a baseline is named."""
     files = (*FORMATS, "baseline", "write_baseline", "reply", "b4_check")
     return any(getattr(args, name) for name in files)
 
 
 def check_formats(args: argparse.Namespace, what: str) -> None:
-    """InputError where two formats are to go to standard output."""
+    """Two formats do not fit on standard output.
+
+    Raises InputError when two are to go there.
+    """
     if to_output(args) > 1:
         raise InputError(f"{what}: only one format fits on standard output; give the others a file")
 
@@ -119,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(args: argparse.Namespace, journal: Journal, report: facts.Report) -> None:
-    """The pages and files that ``add_formats`` took, of a run of ``journal``."""
+    """The function writes the pages and files that ``add_formats`` took, of a run of ``journal``."""
     found = groups.gather(journal, report) if args.junit or args.ktap else {}
     if args.html:
         _put(args.html, html.render(report, grid.gather(journal, report)))

@@ -26,7 +26,7 @@ class Summary:
 
     @classmethod
     def of(cls, asked: Run, new: bool) -> Summary:
-        """Of a run as it stands in its journal."""
+        """The summary is made of a run as it stands in its journal."""
         claims = [(p.number, p.claim_text) for p in facts.patches(asked) if p.broken_claim]
         total = asked.totals
         found = brought(asked) if new else asked.findings
@@ -36,14 +36,14 @@ class Summary:
 
     @property
     def code(self) -> int:
-        """The exit code."""
+        """The value is the exit code of the command."""
         total = self.total
         if total.drift or total.event_drift:
             return 3
         return 1 if total.findings or self.claims or total.not_reproduced else 0
 
     def lines(self, seconds: float) -> Iterator[str]:
-        """As it is printed behind the table; the run took ``seconds``."""
+        """The lines are what is printed behind the table; the run took ``seconds``."""
         asked, total = self.asked, self.total
         mirrored = of_series.mirror_asked(asked.info.provenance)
         drift = f"{total.drift} drift" if mirrored else "no mirror was asked"

@@ -350,7 +350,7 @@ def _bare(args: argparse.Namespace) -> int:
 
 
 def _record(asked: Run, args: argparse.Namespace) -> None:
-    """The recording of the run, where one is wanted."""
+    """The function writes the recording of the run, where one is wanted."""
     if args.record:
         size = write(of_run(asked), args.record)
         print(f"wrote {args.record} ({size:,} bytes)", file=sys.stderr)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Final
 
 from harness.observe.batch import PAGE
@@ -86,6 +87,37 @@ def shape(event: Text) -> tuple[str, tuple[Address, ...]]:
         return f"{word} @"
 
     return f"{name}: {_PATTERNS[name].sub(replace, text)}", tuple(found)
+
+
+# The kinds of addresses that are the host's own: frames, in a field of their own or in an SPTE, and shadow pages.
+_HOSTS: Final = {"hframe": "frame", "pfn": "frame", "shadow": "shadow"}
+
+
+def without_places(found: Sequence[Exit]) -> tuple[Exit, ...]:
+    """Exits whose frames and shadow pages of the host are numbered from 1 on, in the order of their appearance.
+
+    The mirror knows none of them (rule addresses), and where the host's memory was free is nobody's business.
+    """
+    numbers: dict[Address, int] = {}
+
+    def number(space: str, frame: int) -> int:
+        return numbers.setdefault((space, frame), len(numbers) + 1)
+
+    def replaced(name: str, match: re.Match[str]) -> str:
+        i, (_, kind) = next((i, field) for i, field in enumerate(_FIELDS[name].items()) if match[f"f{i}"] is not None)
+        if (space := _HOSTS.get(kind)) is None:
+            return match[0]
+        value = int(match[f"v{i}"], 16)
+        if kind == "hframe":
+            value = number(space, value)
+        elif value & _FRAME:
+            value = value & ~_FRAME | number(space, (value & _FRAME) // PAGE) * PAGE
+        return f"{match[0][: match.start(f'v{i}') - match.start()]}{value:x}"
+
+    def text_of(name: str, text: str) -> str:
+        return _PATTERNS[name].sub(partial(replaced, name), text) if name in _FIELDS else text
+
+    return tuple(tuple((name, text_of(name, text)) for name, text in one) for one in found)
 
 
 def named(found: Sequence[Exit]) -> tuple[tuple[str, ...], ...]:

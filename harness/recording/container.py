@@ -31,12 +31,15 @@ _ANOTHER: Final = "ask for it again, or have it recorded anew with 'kvmirror rec
 
 
 def refuse(path: Path | str, reason: str, mend: str = _ANOTHER) -> NoReturn:
-    """InputError: the recording by its name, what is wrong with it, what to do."""
+    """Nothing of a recording that is none is believed.
+
+    Raises InputError with its name, what is wrong with it, and what to do.
+    """
     raise InputError(f"recording {path}: {reason}; {mend}")
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file begins as one: what is in it is not looked at."""
+    """The value says whether a file begins as a recording does; what is in it is not looked at."""
     try:
         with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
@@ -45,12 +48,12 @@ def is_recording(path: Path) -> bool:
 
 
 def line(value: Any) -> bytes:
-    """One line of the text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+    """The text of a recording has one such line a value."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def packed(values: Iterable[Any]) -> bytes:
-    """The file of these lines; the same bytes for the same values from the same liblzma."""
+    """The file has these lines: the same bytes for the same values from the same liblzma."""
     text = b"".join([line({"format": FORMAT, "version": VERSION}), *map(line, values)])
     text += line({"sha256": hashlib.sha256(text).hexdigest()})
     return lzma.compress(text, format=lzma.FORMAT_XZ, preset=_PRESET)
@@ -58,20 +61,26 @@ def packed(values: Iterable[Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A file that is whole: its text without the last line, and the checksum, which names it."""
+    """A file that was found whole is its text without the last line, and the checksum, which names it."""
 
     path: Path
     text: bytes
     sha256: str
 
     def values(self) -> Iterator[Any]:
-        """The lines behind the first, each decoded when its turn comes. InputError where one is no JSON."""
+        """The lines behind the first come one by one, each decoded when its turn has come.
+
+        Raises InputError when one is no JSON.
+        """
         for row in islice(io.BytesIO(self.text), 1, None):
             yield decoded(self.path, row)
 
 
 def decoded(path: Path, row: bytes) -> Any:
-    """The JSON of a line; InputError where it is none."""
+    """The value is what the JSON of a line says.
+
+    Raises InputError when it is none, or too long.
+    """
     if len(row) > LINE_MAX:
         refuse(path, f"a line of it has {len(row):,} bytes, and none has more than {LINE_MAX:,}")
     try:
@@ -85,7 +94,10 @@ def _no_number(text: str) -> NoReturn:
 
 
 def unpacked(path: Path) -> Unpacked:
-    """The text of a file; InputError where it is no recording, not whole, altered, newer, or too large."""
+    """The text of a file is given once the file has been found whole.
+
+    Raises InputError when it is no recording, truncated, altered, of a newer kvmirror, or too large.
+    """
     data = _bytes(path)
     text, whole = _expanded(path, data)
     _check_version(path, text, whole)
@@ -121,7 +133,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _expanded(path: Path, data: bytes) -> tuple[bytes, bool]:
-    """What is in the xz file, and whether the file is whole."""
+    """The function gives what is in the xz file, and whether the file is whole."""
     unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY)
     try:
         text = unpacker.decompress(data, max_length=EXPANDED_MAX + 1)

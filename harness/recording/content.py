@@ -19,7 +19,7 @@ from harness.observe import Traced, cut
 from harness.questions import Setting
 from harness.recording import container, shapes
 from harness.recording.container import refuse
-from harness.results import BARE_HOST, KVM_HOST, CellKey, Mark, outcome_of
+from harness.results import BARE_HOST, GIVEN, KVM_HOST, CellKey, Mark, outcome_of
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
@@ -31,11 +31,6 @@ ANSWERS_MAX: Final = 20_000_000
 CELLS_MAX: Final = 100_000
 LEVEL_MAX: Final = 10_000  # patches of a series
 _TIME_MAX: Final = 1e11  # seconds since 1970
-# What the judge gives anew; what else a journal marks an answer with is told as it is.
-JUDGED: Final = (
-    Mark.AGREE | Mark.DRIFT | Mark.FINDING | Mark.NOT_APPLICABLE | Mark.BLOCKED | Mark.ENTRY_FAILURE | Mark.TRACED
-    | Mark.EVENT_DRIFT
-)  # fmt: skip
 _CELL: Final = {
     "level": int,
     "param": str,
@@ -53,7 +48,7 @@ STATUSES: Final = ("complete", "interrupted", "failed", "running")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One answer: a vector and an outcome by their numbers, and the marks that no judge gives."""
+    """One answer is a vector and an outcome by their numbers, and the marks that no judge gives."""
 
     vector: int
     outcome: int
@@ -62,7 +57,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class CellRecord:
-    """One cell: where, how many seconds, what its host said of itself, its answers, and its traces as they came."""
+    """One cell has its place, its seconds, what its host said of itself, its answers, and its traces as they came."""
 
     key: CellKey
     seconds: float
@@ -73,7 +68,10 @@ class CellRecord:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The run: when, how it ended, how it was typed, what it was made of. Without times all but the last are empty."""
+    """The recording says of its run when it was, how it ended, how it was typed and what it was made of.
+
+    Without times the first and the third are empty.
+    """
 
     begun: float
     ended: float | None
@@ -84,7 +82,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording as it is written and read; ``sha256`` is that of its text, empty where it was never written."""
+    """A recording is written and read as this.
+
+    ``sha256`` is that of its text, empty where it was never written.
+    """
 
     about: About
     vectors: Sequence[Vector]
@@ -95,12 +96,12 @@ class Recording:
 
     @property
     def answers(self) -> int:
-        """How many."""
+        """The value says how many answers there are."""
         return sum(len(cell.answers) for cell in self.cells)
 
 
 def runs(values: Iterable[int]) -> list[int]:
-    """``5 5 7`` as ``5 2 7 1``: each value and how often it comes in a row."""
+    """``5 5 7`` becomes ``5 2 7 1``: each value and how often it comes in a row."""
     found: list[int] = []
     for value in values:
         if found and found[-2] == value:
@@ -111,7 +112,7 @@ def runs(values: Iterable[int]) -> list[int]:
 
 
 def stretches(values: Iterable[int]) -> list[int]:
-    """``3 4 5 9`` as ``3 3 9 1``: the first of neighbours, and how many."""
+    """``3 4 5 9`` becomes ``3 3 9 1``: the first of neighbours, and how many."""
     found: list[int] = []
     for value in values:
         if found and found[-2] + found[-1] == value:
@@ -125,7 +126,7 @@ def stretches(values: Iterable[int]) -> list[int]:
 
 
 def lines(recording: Recording) -> Iterator[dict[str, Any]]:
-    """The lines of a recording's file."""
+    """The lines are those of a recording's file."""
     yield {"run": shapes.shown(asdict(recording.about))}
     names = [vector.id for vector in recording.vectors]
     for at in range(0, len(names), CHUNK):
@@ -156,12 +157,15 @@ def _cell_body(cell: CellRecord) -> dict[str, Any]:
 
 
 def read(path: Path) -> Recording:
-    """The recording in a file; InputError, with its name, the reason and the mend, for whatever is none."""
+    """The function reads the recording in a file.
+
+    Raises InputError, with its name, the reason and the mend, when there is none.
+    """
     return _Reader(container.unpacked(path)).recording()
 
 
 class _Reader:
-    """Takes the lines in, each held against what it may be, with the tables that later ones refer to."""
+    """The reader takes the lines in, each held against what it may be, with the tables that later ones refer to."""
 
     def __init__(self, source: container.Unpacked) -> None:
         self._source = source
@@ -173,7 +177,7 @@ class _Reader:
         self._answers = 0
 
     def recording(self) -> Recording:
-        """All of it."""
+        """The recording is read line by line."""
         takers = {"run": self._run, "vectors": self._names, "outcomes": self._seen, "cell": self._cell}
         for value in self._source.values():
             if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in takers:
@@ -265,7 +269,7 @@ class _Reader:
         self._answers += len(asked)
         given: dict[int, Mark] = {}
         for name, places in told.get("given", {}).items():
-            if name not in Mark.__members__ or Mark[name] in JUDGED | Mark.FORESEEN:
+            if name not in Mark.__members__ or Mark[name] not in GIVEN:
                 refuse(
                     self._path, f"{where} marks answers {name!r}, which this kvmirror does not know",
                     "read it with a kvmirror as new as the one that wrote it",
@@ -276,7 +280,10 @@ class _Reader:
         return [Told(v, o, given.get(i, none)) for i, (v, o) in enumerate(zip(asked, seen, strict=True))]
 
     def _spread(self, where: str, row: list[int], bound: int, *, neighbours: bool) -> Iterator[int]:
-        """The numbers that a row of (first, how many) stands for; InputError for what is beyond ``bound``."""
+        """A row of (first, how many) stands for these numbers.
+
+        Raises InputError when one is beyond ``bound``.
+        """
         if len(row) % 2:
             self._refuse(f"{where} has a row that breaks off")
         left = ANSWERS_MAX - self._answers

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from harness import protocol
 from harness.errors import InputError
 from harness.findings import Run
-from harness.observe import cut
+from harness.observe import Traced, cut, matching
 from harness.recording import container, content
-from harness.recording.content import JUDGED, About, CellRecord, Recording, Told
+from harness.recording.content import About, CellRecord, Recording, Told
 from harness.report import baseline
-from harness.results import Cell, CellKey, Mark, Recorded, below, cell_order, cpus, outcome_of
+from harness.results import GIVEN, Cell, CellKey, Mark, Recorded, below, cell_order, cpus, outcome_json, outcome_of
 from kvmodel.question import msr
+from kvmodel.question.outcome import Kind
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import ENVIRONMENTS
 
@@ -26,9 +29,9 @@ _BUILT: Final = ("builds",)  # of a patch: how long it took to build
 
 
 def of_run(run: Run, *, times: bool = True) -> Recording:
-    """The recording of a run; without ``times`` what the occasion alone decided is left out.
+    """The function makes the recording of a run; without ``times`` what the occasion alone decided is left out.
 
-    InputError where nothing was observed.
+    Raises InputError when nothing was observed.
     """
     if run.foreseen:
         raise InputError(
@@ -47,27 +50,43 @@ def of_run(run: Run, *, times: bool = True) -> Recording:
         told[number].append((vector, seen, marks))
     rows = [row for each in told.values() for row in each]
     asked = sorted({vector for vector, _, _ in rows}, key=names.__getitem__)
-    seen_numbers = sorted({seen for _, seen, _ in rows}, key=bodies.__getitem__)
     vector_at = {number: at for at, number in enumerate(asked)}
-    outcome_at = {number: at for at, number in enumerate(seen_numbers)}
+    bodies = {number: _placeless(bodies[number]) for number in {seen for _, seen, _ in rows}}
+    different = sorted(set(bodies.values()))
+    outcome_at = {number: different.index(body) for number, body in bodies.items()}
     traces = journal.traces(run.number)
     cells = []
     for key, recorded in _ordered(run):
         answers = sorted(
-            (Told(vector_at[v], outcome_at[o], Mark(marks) & ~JUDGED) for v, o, marks in told[recorded.number]),
+            (Told(vector_at[v], outcome_at[o], Mark(marks) & GIVEN) for v, o, marks in told[recorded.number]),
             key=lambda one: one.vector,
         )
         taken = any(Mark.TAKEN in one.given for one in answers)
         facts = _facts(run, key, recorded, taken=taken, times=times)
-        traced = tuple(map(cut.from_json, traces.get(recorded.number, ())))
+        traced = tuple(map(_traced, traces.get(recorded.number, ())))
         cells.append(CellRecord(key, recorded.seconds if times else 0.0, facts, tuple(answers), traced))
     return Recording(
         _about(run, times),
         [parse(names[number]) for number in asked],
-        [outcome_of(bodies[number]) for number in seen_numbers],
+        list(map(outcome_of, different)),
         cells,
-        bodies=[bodies[number] for number in seen_numbers],
+        bodies=different,
     )
+
+
+def _traced(body: dict[str, Any]) -> Traced:
+    """The trace without the host's addresses."""
+    traced = cut.from_json(body)
+    return replace(traced, exits=matching.without_places(traced.exits))
+
+
+def _placeless(body: str) -> str:
+    """The outcome's text; where its note is an event of KVM's, without the host's addresses."""
+    outcome = outcome_of(body)
+    if outcome.kind is not Kind.BYPASS:
+        return body
+    (((_, note),),) = matching.without_places([(("kvm_mmu_set_spte", outcome.note),)])
+    return outcome_json(replace(outcome, note=note))
 
 
 def _ordered(run: Run) -> list[tuple[CellKey, Recorded]]:
@@ -89,7 +108,13 @@ def _about(run: Run, times: bool) -> About:
         return About(info.begun, info.ended, info.status, info.argv, made)
     made = {name: made[name] for name in KEPT if name in made}
     made["patches"] = [{n: v for n, v in row.items() if n not in _BUILT} for row in made.get("patches", ())]
-    return About(0.0, None, info.status, [], made)
+    return About(0.0, None, info.status, [], _in_order(made))
+
+
+def _in_order(body: dict[str, Any]) -> dict[str, Any]:
+    """The same with its names in order: that in which a run came by them is the occasion's."""
+    ordered: dict[str, Any] = json.loads(json.dumps(body, sort_keys=True))
+    return ordered
 
 
 def _kinds(run: Run) -> list[str]:
@@ -104,7 +129,7 @@ def _facts(run: Run, key: CellKey, recorded: Recorded, *, taken: bool, times: bo
     facts = {name: value for name, value in recorded.facts.items() if name not in left_out}
     if (cpu := _virtual(run, key, taken)) is not None:
         facts["cpu"] = cpu
-    return facts
+    return facts if times else _in_order(facts)
 
 
 def _virtual(run: Run, key: CellKey, taken: bool) -> dict[str, Any] | None:
@@ -127,7 +152,10 @@ def _virtual(run: Run, key: CellKey, taken: bool) -> dict[str, Any] | None:
 
 
 def write(recording: Recording, path: Path) -> int:
-    """Write it whole or not at all; the bytes written. InputError where it cannot be."""
+    """The file is written whole or not at all; the value is its bytes.
+
+    Raises InputError when it cannot be written.
+    """
     data = container.packed(content.lines(recording))
     baseline.write_whole(path, data)
     return len(data)

@@ -38,18 +38,18 @@ Value = TypeVar("Value")
 
 
 def replay(recording: Recording, path: Path, journal: Journal, task: Task | None = None) -> int:
-    """Judge every answer anew and put it into ``journal``; the number of its run there.
+    """Every answer is judged anew and put into ``journal``; the value is the number of its run there.
 
-    InputError where the recording, ``path`` by name, holds what this kvmirror cannot judge.
+    Raises InputError when the recording, ``path`` by name, holds what this kvmirror cannot judge.
     """
     return _Replay(recording, path, journal).run(task)
 
 
 @contextmanager
 def replayed(path: Path, journal: Path | None = None) -> Iterator[Run]:
-    """The run of a recording's file; kept in ``journal``, or gone behind the block where that is None.
+    """The block has the run of a recording's file; it is kept in ``journal``, or gone behind the block.
 
-    InputError as ``content.read`` and ``replay``.
+    Raises InputError as ``content.read`` and ``replay`` do.
     """
     with PROGRESS.task("reading"):
         recording = content.read(path)
@@ -82,7 +82,7 @@ class _Replay:
         self._voices = Voices(self._under, self._mirror, once=True)
 
     def run(self, task: Task | None) -> int:
-        """The run's number."""
+        """The recording is judged; the value is its run's number."""
         about = self._recording.about
         cells = [(cell, self._vectors(cell), self._cpu(cell)) for cell in self._recording.cells]
         parts = self._parts(cells)
@@ -159,7 +159,10 @@ class _Replay:
         return cpu
 
     def _read(self, what: str, how: Callable[..., Value], *given: Any) -> Value:
-        """What our own reading makes of it; InputError where it cannot read it."""
+        """What our own reading makes of it is given.
+
+        Raises InputError when it cannot read it.
+        """
         try:
             return how(*given)
         except _FORM as error:

@@ -57,7 +57,7 @@ FACTS: Final[dict[str, Any]] = {
 
 
 def shown(value: Any) -> Any:
-    """JSON in which no text steers a terminal: what a host said is written down as its escapes."""
+    """The value becomes JSON in which no text steers a terminal: what a host said is written down as its escapes."""
     match value:
         case str():
             return harmless(value, keep="")
@@ -70,7 +70,10 @@ def shown(value: Any) -> Any:
 
 
 def harmless_json(path: Path, what: str, value: Any, depth: int = 0) -> None:
-    """InputError where a text of ``value`` would steer a terminal, or is absurdly long, or a number absurdly large."""
+    """Every text and number of ``value`` is looked at.
+
+    Raises InputError when a text would steer a terminal or is absurdly long, or a number is absurdly large.
+    """
     if depth > DEPTH_MAX:
         refuse(path, f"{what} holds lists in lists {depth} deep")
     match value:
@@ -99,7 +102,10 @@ def harmless_json(path: Path, what: str, value: Any, depth: int = 0) -> None:
 
 
 def known(path: Path, what: str, body: Any, forms: Mapping[str, Any]) -> dict[str, Any]:
-    """``body``, an object of harmless values, each of the type that ``forms`` names; InputError where it is not."""
+    """``body`` is given back once it is an object of harmless values, each of the type that ``forms`` names.
+
+    Raises InputError when it is not.
+    """
     if not isinstance(body, dict):
         refuse(path, f"{what} is not an object")
     harmless_json(path, what, body)
@@ -119,8 +125,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is of the type ``hint``, all the way down; a truth is no number, a number no negative one
-    unless it is an offset of a place."""
+    """The value says whether ``value`` is of the type ``hint``, all the way down; a truth is no number."""
     if hint is Any:
         return True
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -8,12 +8,13 @@ from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunIn
 from harness.results.of_series import RunSeries
 from harness.results.rows import Row, asked_at, below, cell_order
 from harness.results.said import Said
-from harness.results.verdict import UNHEARD, Contract, Mark, Verdict, departing, judge, stands
+from harness.results.verdict import GIVEN, UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
 __all__ = [
     "BARE_HOST",
     "FORESEEN",
     "FORESEEN_HOST",
+    "GIVEN",
     "KVM_HOST",
     "LEFT_OUT",
     "UNHEARD",

@@ -32,6 +32,7 @@ class Mark(Flag):
     NOT_REPRODUCED = auto()  # ... which was another one
 
 
+GIVEN = Mark.TAKEN  # of the marks those that no judge gives: they say how an answer was come by
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)  # of an observation
 UNSEEN = Mark.BLOCKED | Mark.TAKEN | Mark.FORESEEN | Mark.EARLIER  # whoever carries one was not seen where it stands
 

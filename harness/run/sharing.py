@@ -13,7 +13,10 @@ from kvmodel.question.vector import Vector
 
 
 class OneOfEach:
-    """Outcomes, contracts and verdicts of one run. What is known by its identity is kept, so that it stays the one."""
+    """The outcomes, contracts and verdicts of one run are kept here.
+
+    What is known by its identity is kept, so that it stays the one.
+    """
 
     def __init__(self) -> None:
         self._outcomes: dict[Outcome, Outcome] = {}
@@ -22,7 +25,7 @@ class OneOfEach:
         self._verdicts: dict[tuple[int, int, int], tuple[object, Verdict]] = {}
 
     def outcome(self, outcome: Outcome) -> Outcome:
-        """The one that is equal to it."""
+        """The value is the one outcome that is equal to it."""
         return self._outcomes.setdefault(outcome, outcome)
 
     def contracts(
@@ -46,7 +49,7 @@ class OneOfEach:
         return found
 
     def verdict(self, predicted: Outcome | None, contract: Contract, seen: Outcome) -> Verdict:
-        """``judge`` of three that this gave out; None stands for a mirror that was not asked."""
+        """``judge`` is asked once of three that this gave out; None stands for a mirror that was not asked."""
         key = id(predicted), id(contract), id(seen)
         if (known := self._verdicts.get(key)) is None:
             known = self._verdicts[key] = (predicted, contract, seen), judge(predicted, contract, seen)
