@@ -13,6 +13,7 @@ import pytest
 from harness import places
 from harness.build import Cache, packages, probe
 from harness.series import folder as series
+from tests.harness.recording import made
 
 ROOT = Path(__file__).resolve().parents[1]
 VECTOR = "e4k.l1=rwx-.l2=rwxu.mt6.xb0.ub0.fetch.gpuwx.guuwx.pg64.cpl3.wp1.smep0.smap0.nxe1.ad0.mbec=on.xo1.ev0.env=std"
@@ -47,13 +48,13 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv" / "bin"
 
 
-def run(venv: Path, cwd: Path, *argv: str) -> str:
+def run(venv: Path, cwd: Path, *argv: str, code: int = 0) -> str:
     """The output of a program of the environment; nothing leads it back to the checkout."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
     done = subprocess.run(
         [venv / argv[0], *argv[1:]], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -69,6 +70,14 @@ def test_it_foresees(venv: Path, tmp_path: Path) -> None:
     """Mirror and contract are all it takes."""
     out = run(venv, tmp_path, "kvmirror", "foresee", "--levels", "0", "--vectors", "thin", "--journal", "j.sqlite")
     assert "no findings foreseen" in out and (tmp_path / "j.sqlite").is_file()
+
+
+def test_it_replays_a_recording(venv: Path, tmp_path: Path) -> None:
+    """A stranger's recording and an empty environment are all it takes; 1 says that it has findings."""
+    recording = made.recording(tmp_path)
+    out = run(venv, tmp_path, "kvmirror", "replay", str(recording), "--html", "run.html", code=1)
+    assert "0 drift" in out and "F9" in out and (tmp_path / "run.html").stat().st_size > 10_000
+    assert "no answer differs" in run(venv, tmp_path, "kvmirror", "compare", str(recording), str(recording))
 
 
 def test_it_has_every_file_that_is_read(venv: Path, tmp_path: Path) -> None:
