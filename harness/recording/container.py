@@ -52,9 +52,9 @@ def line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def packed(values: Iterable[Any]) -> bytes:
+def packed(values: Iterable[Any], kind: str = FORMAT) -> bytes:
     """The file has these lines: the same bytes for the same values from the same liblzma."""
-    text = b"".join([line({"format": FORMAT, "version": VERSION}), *map(line, values)])
+    text = b"".join([line({"format": kind, "version": VERSION}), *map(line, values)])
     text += line({"sha256": hashlib.sha256(text).hexdigest()})
     return lzma.compress(text, format=lzma.FORMAT_XZ, preset=_PRESET)
 
@@ -93,14 +93,14 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(text)
 
 
-def unpacked(path: Path) -> Unpacked:
+def unpacked(path: Path, kind: str = FORMAT) -> Unpacked:
     """The text of a file is given once the file has been found whole.
 
     Raises InputError when it is no recording, truncated, altered, of a newer kvmirror, or too large.
     """
     data = _bytes(path)
     text, whole = _expanded(path, data)
-    _check_version(path, text, whole)
+    _check_version(path, text, whole, kind)
     if not whole:
         refuse(path, "it is truncated: its end is missing")
     body, _, last = text.removesuffix(b"\n").rpartition(b"\n")
@@ -150,14 +150,14 @@ def _expanded(path: Path, data: bytes) -> tuple[bytes, bool]:
     return text, unpacker.eof
 
 
-def _check_version(path: Path, text: bytes, whole: bool) -> None:
+def _check_version(path: Path, text: bytes, whole: bool, kind: str) -> None:
     """The first line says what the file is, before anything else of it is believed."""
     row, end, _ = text[:4096].partition(b"\n")
     if not end and not whole:
         refuse(path, "it is truncated: nothing of it is there")
     first = decoded(path, row) if end and row.startswith(b"{") else None
-    if not isinstance(first, dict) or first.get("format") != FORMAT:
-        refuse(path, "it is an xz file, but not a recording", "name a file of 'kvmirror record'")
+    if not isinstance(first, dict) or first.get("format") != kind:
+        refuse(path, f"it is an xz file, but not a {kind.removeprefix('kvmirror-')}", "name a file that kvmirror wrote")
     version = first.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         refuse(path, "it does not say its version")

@@ -75,7 +75,8 @@ def test_the_reports_are_those_of_the_run(there: Path, tmp_path: Path, nothing_t
     assert re.fullmatch("[0-9a-f]{64}", origin[0]) and origin[1]["mbec"]["mbec"]
     first["provenance"]["bochs"].pop("path", None)
     assert second == first
-    facts = re.compile(r"<dt>(?:cpu_under|replayed|bochs).*\n")
+    # Vectors, and so the texts of the page's matrix, are numbered in another order.
+    facts = re.compile(r"<dt>(?:cpu_under|replayed|bochs\.path).*\n|^.*\"texts\":.*$", re.MULTILINE)
     assert facts.sub("", now["html"]) == facts.sub("", was["html"])
 
 
@@ -95,7 +96,7 @@ def test_the_reply_to_the_list(there: Path, capsys: pytest.CaptureFixture[str], 
     main(["report", "--journal", str(there / "stored.sqlite"), *who])
     was = capsys.readouterr().out
     main(["replay", str(there / "stored.kvm"), *who])
-    assert re.sub("replayed.*\n", "", capsys.readouterr().out) == was
+    assert capsys.readouterr().out == re.sub(r" *- bochs\.path: .*\n", "", was)
 
 
 def test_what_a_baseline_holds_is_no_new_finding(there: Path, tmp_path: Path) -> None:

@@ -1,0 +1,11 @@
+"""A guest that somebody else runs, watched: KVM's tracepoints for a while, judged by manual and mirror."""
+
+from harness.passive import judging, saving
+from harness.passive.capture import Limits, capture
+
+__all__ = [
+    "Limits",
+    "capture",
+    "judging",
+    "saving",
+]
