@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
 from harness.questions import Work, paired, parameters, plan, selection, twins
 from harness.recording import PROVENANCE, of_run, write
+from harness.report import facts
 from harness.results import Journal, RunSeries, of_series, rows
 from harness.run import (
     Bench,

@@ -6,10 +6,10 @@ and on Ctrl-C; where the connection breaks, a process on the host removes it in 
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from typing import Any, Final
 from harness.errors import HostError, InputError
 from harness.hosts import Host
 from harness.passive import formats
-from harness.passive.ring import Ring, check_head
+from harness.passive.ring import check_head
 from harness.process import PROGRESS
 
 TRACING: Final = "/sys/kernel/tracing"
@@ -34,8 +34,15 @@ PARAMETERS: Final = (
     "kvm_intel/nested", "kvm_intel/mbec",
 )  # fmt: skip
 SPARE: Final = 120  # seconds beyond the capture after which the host itself removes the instance
-SILENCE: Final = 20.0  # seconds without a page after which no more is awaited
+READING: Final = 600.0  # seconds in which a CPU's buffer has to be here
 COST: Final = 5.0  # seconds, at most, in which exits are counted without capturing, before and after
+
+
+# A reader of the buffer is kept waiting for more: it is ended when nothing has come for a second.
+_DRAIN: Final = (
+    "x=$(mktemp) && trap 'rm -f $x' EXIT && {{ cat {} >$x & }} && p=$! && a=-1; "
+    'while b=$(wc -c <$x); [ "$a" != "$b" ]; do a=$b; sleep 1; done; kill $p; gzip -c $x'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,7 @@ def _read_formats(host: Host, there: str, found: Capture) -> None:
 
 def _read_pages(host: Host, there: str, found: Capture) -> None:
     """The buffer of every CPU, and what it lost."""
+    size = formats.page(found.texts["header_page"]).size
     for name in host.run(f"ls {there}/per_cpu", check=True).stdout.split():
         cpu = int(name.removeprefix("cpu"))
         stats = dict(re.findall(r"^(.+): (\d+)", host.run(f"cat {there}/per_cpu/{name}/stats").stdout, re.MULTILINE))
@@ -185,34 +193,7 @@ def _read_pages(host: Host, there: str, found: Capture) -> None:
             found.lost[word] = found.lost.get(word, 0) + int(stats.get(word, 0))
         if entries := int(stats.get("entries", 0)):
             found.facts["entries"] = found.facts.get("entries", 0) + entries
-            path = f"{there}/per_cpu/{name}/trace_pipe_raw"
-            found.pages += [(cpu, page) for page in _pages(host, path, found.texts["header_page"], entries)]
-
-
-def _pages(host: Host, path: str, header: str, entries: int) -> Iterator[bytes]:
-    """The pages of one CPU's buffer, which nobody fills any more, until they have all its ``entries``.
-
-    The kernel keeps a reader waiting for more: it is ended then, or when nothing has come for a while.
-    """
-    form = formats.page(header)
-    counted = Ring(form, ())
-    reader = host.spawn(f"sh -c 'cat {path} & p=$!; cat >/dev/null; kill $p'")
-    line = reader.socket()
-    line.settimeout(SILENCE)
-    data = bytearray()
-    try:
-        while counted.unknown < entries and (piece := line.recv(1 << 16)):
-            data += piece
-            while len(data) >= form.size:
-                page = bytes(data[: form.size])
-                counted.events([(0, page)])
-                yield page
-                del data[: form.size]
-    except TimeoutError:
-        pass
-    finally:
-        line.shutdown(socket.SHUT_WR)  # the end of its input ends it
-        line.close()
-        deadline = time.monotonic() + 5
-        while reader.status is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+            data = gzip.decompress(
+                host.run(_DRAIN.format(f"{there}/per_cpu/{name}/trace_pipe_raw"), timeout=READING).data
+            )
+            found.pages += [(cpu, data[at : at + size]) for at in range(0, len(data) // size * size, size)]

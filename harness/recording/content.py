@@ -20,6 +20,7 @@ from harness.questions import Setting
 from harness.recording import container, shapes
 from harness.recording.container import refuse
 from harness.results import BARE_HOST, GIVEN, KVM_HOST, CellKey, Mark, outcome_of
+from harness.run import CPU
 from kvmodel.question.outcome import Outcome
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
@@ -29,6 +30,8 @@ VECTORS_MAX: Final = 2_000_000
 OUTCOMES_MAX: Final = 500_000
 ANSWERS_MAX: Final = 20_000_000
 CELLS_MAX: Final = 100_000
+VIRTUAL: Final = CPU  # in a cell's facts: the CPU as L1 read it
+BARE: Final = "cpu"  # ... the CPU itself, where no KVM ran
 LEVEL_MAX: Final = 10_000  # patches of a series
 _TIME_MAX: Final = 1e11  # seconds since 1970
 _CELL: Final = {

@@ -12,9 +12,21 @@ from harness.errors import InputError
 from harness.findings import Run
 from harness.observe import Traced, cut, matching
 from harness.recording import container, content
-from harness.recording.content import About, CellRecord, Recording, Told
+from harness.recording.content import BARE, VIRTUAL, About, CellRecord, Recording, Told
 from harness.report import baseline
-from harness.results import GIVEN, Cell, CellKey, Mark, Recorded, below, cell_order, cpus, outcome_json, outcome_of
+from harness.results import (
+    GIVEN,
+    KVM_HOST,
+    Cell,
+    CellKey,
+    Mark,
+    Recorded,
+    below,
+    cell_order,
+    cpus,
+    outcome_json,
+    outcome_of,
+)
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind
 from kvmodel.question.reading import parse
@@ -128,7 +140,7 @@ def _facts(run: Run, key: CellKey, recorded: Recorded, *, taken: bool, times: bo
     left_out = (*DERIVED, *(() if times else TIMED))
     facts = {name: value for name, value in recorded.facts.items() if name not in left_out}
     if (cpu := _virtual(run, key, taken)) is not None:
-        facts["cpu"] = cpu
+        facts[VIRTUAL if key.host == KVM_HOST else BARE] = cpu
     return facts if times else _in_order(facts)
 
 
@@ -140,7 +152,7 @@ def _virtual(run: Run, key: CellKey, taken: bool) -> dict[str, Any] | None:
     cell: Cell | None = key.cell
     while cell is not None:
         facts = there.facts if (there := run.cells.get(CellKey(*cell, key.host, key.machine))) is not None else {}
-        if (cpu := facts.get("cpu")) is not None:
+        if (cpu := facts.get(VIRTUAL) or facts.get(BARE)) is not None:
             return dict(cpu)
         msrs = [int(text, 16) for text in facts.get("msrs", ())]
         if any(msrs):

@@ -23,7 +23,18 @@ from harness.questions import Load, Setting
 from harness.recording import content, shapes
 from harness.recording.container import refuse
 from harness.recording.content import LEVEL_MAX, CellRecord, Recording
-from harness.results import BARE_HOST, Answer, CellKey, Journal, RunInfo, RunSeries, cpus, judge, of_series
+from harness.results import (
+    BARE_HOST,
+    Answer,
+    CellKey,
+    Journal,
+    NotReproduced,
+    RunInfo,
+    RunSeries,
+    cpus,
+    judge,
+    of_series,
+)
 from harness.run import Done, Part, Voices, machine_name
 from kvmodel import sdm, series
 from kvmodel.cpu import Cpu
@@ -92,7 +103,8 @@ class _Replay:
             part = parts.get(cell.key)
             answers = self._bare(cell, vectors, cpu) if part is None else self._answers(cell, part)
             facts = cell.facts | ({"events": [one.as_json() for one in part.told]} if part and part.told else {})
-            self._journal.record(number, cell.key, answers, cell.seconds, facts, list(map(cut.as_json, cell.traces)))
+            traces = list(map(cut.as_json, cell.traces))
+            self._journal.record(number, cell.key, answers, cell.seconds, facts, traces=traces)
             if task is not None:
                 task.advance(len(answers))
         return number
@@ -141,17 +153,20 @@ class _Replay:
         asked = {(v.asked if isinstance(v, NxVector) else v).id for v in vectors}
         if stray := [one.vector.id for one in cell.traces if one.vector.id not in asked]:
             self._refuse(f"a cell has the trace of a vector that it did not ask: {stray[0]}")
+        for body in cell.facts.get("not_reproduced", ()):
+            self._read("what was not reproduced", NotReproduced.from_json, body)
         if not all(_MSR.fullmatch(text) for text in cell.facts.get("msrs", ())):
             self._refuse("a cell's MSRs are none")
         return vectors
 
     def _cpu(self, cell: CellRecord) -> Cpu | None:
         """L1's CPU, or the bare one; None where no L1 read any."""
-        if "cpu" not in cell.facts:
+        name = content.BARE if cell.key.host == BARE_HOST else content.VIRTUAL
+        if name not in cell.facts:
             if cell.key.host == BARE_HOST:
                 self._refuse("a cell of the bare CPU does not say what that CPU is")
             return None
-        return self._checked("a cell's CPU", self._read("a cell's CPU", cpus.from_json, cell.facts["cpu"]))
+        return self._checked("a cell's CPU", self._read("a cell's CPU", cpus.from_json, cell.facts[name]))
 
     def _checked(self, what: str, cpu: Cpu) -> Cpu:
         if not shapes.fits(cpu, Cpu) or cpu.maxphyaddr not in WIDTHS:

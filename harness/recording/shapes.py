@@ -51,6 +51,9 @@ FACTS: Final[dict[str, Any]] = {
     "refused": list[str],
     "properties": dict[str, bool],
     "cpu": dict[str, Any],
+    "virtual_cpu": dict[str, Any],
+    "earlier": dict[str, int],
+    "not_reproduced": list[dict[str, Any]],
     "parameter": str | None,
     "mbec_offered": bool,
 }

@@ -32,7 +32,8 @@ class Mark(Flag):
     NOT_REPRODUCED = auto()  # ... which was another one
 
 
-GIVEN = Mark.TAKEN  # of the marks those that no judge gives: they say how an answer was come by
+# Of the marks those that no judge gives: they say how an answer was come by.
+GIVEN = Mark.TAKEN | Mark.EARLIER | Mark.AGAIN | Mark.NOT_REPRODUCED
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)  # of an observation
 UNSEEN = Mark.BLOCKED | Mark.TAKEN | Mark.FORESEEN | Mark.EARLIER  # whoever carries one was not seen where it stands
 

@@ -14,6 +14,7 @@ from harness.run.sharing import OneOfEach
 from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Machine, Mbec, MsrVector, NxVector, Vector
 

@@ -28,9 +28,7 @@ class OneOfEach:
         """The value is the one outcome that is equal to it."""
         return self._outcomes.setdefault(outcome, outcome)
 
-    def contracts(
-        self, cpu: Cpu, vectors: Sequence[Vector], seen: Sequence[Outcome] | None = None
-    ) -> list[Contract]:
+    def contracts(self, cpu: Cpu, vectors: Sequence[Vector], seen: Sequence[Outcome] | None = None) -> list[Contract]:
         """The manual allows these on ``cpu``, the same at every level that makes that virtual CPU.
 
         Of a program, which may have many rows of answers, those that bear on what was ``seen``, where that is given.

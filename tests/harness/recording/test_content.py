@@ -50,7 +50,8 @@ def facts(body: Lines) -> dict[str, Any]:
 
 
 def with_cpu(body: Lines) -> dict[str, Any]:
-    return next(line["cell"]["facts"]["cpu"] for line in body if "cpu" in line.get("cell", {}).get("facts", {}))
+    cells = (line["cell"]["facts"] for line in body if "cell" in line)
+    return next(facts["virtual_cpu"] for facts in cells if "virtual_cpu" in facts)
 
 
 def vectors(body: Lines) -> list[Any]:
@@ -143,6 +144,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "an L1's CPU of absurd width": (lambda b: with_cpu(b).__setitem__("maxphyaddr", 1 << 70), "none that there is"),
     "facts that are none": (to(facts, "counters", {"exits": "many"}), "'counters' is not what it has to be"),
+    "what was not reproduced is none": (to(facts, "not_reproduced", [{"vector": 5}]), "not reproduced is not as"),
     "facts in facts": (to(facts, "x", [[[[[[[[[[[[[[1]]]]]]]]]]]]]]), "lists in lists"),
     "MSRs that are none": (to(facts, "msrs", ["0x" + "f" * 40]), "MSRs are none"),
     "a fact that steers": (to(facts, "qemu", "11\n0 findings"), "control characters"),

@@ -204,8 +204,8 @@ def traced_run(path: Path, wrong: bool = False) -> None:
             if wrong and vector is FETCH:
                 exits[-1] = tuple((name, text.replace("error_code", "error_c0de")) for name, text in exits[-1][:-1])
             traces.append(cut.as_json(Traced(vector, tuple(exits))))
-        journal.record(run, CellKey(0, "unset", KVM_HOST, "std+mbec"), answers[:1], 1.0, {}, traces[:1])
-        journal.record(run, CellKey(0, "unset", KVM_HOST, "std+mbec"), answers, 1.0, {}, traces)
+        journal.record(run, CellKey(0, "unset", KVM_HOST, "std+mbec"), answers[:1], 1.0, {}, traces=traces[:1])
+        journal.record(run, CellKey(0, "unset", KVM_HOST, "std+mbec"), answers, 1.0, {}, traces=traces)
         journal.end(run, "complete")
 
 
@@ -285,9 +285,11 @@ def test_older_journals_say_of_the_cpu_what_l1_read(there: Path) -> None:
     recording = content.read(there / "stored.kvm")
     of_l1 = [cell for cell in recording.cells if cell.answers and ":" not in cell.key.machine]
     taken = [cell for cell in of_l1 if all(Mark.TAKEN in one.given for one in cell.answers)]
-    assert taken and all("cpu" in cell.facts for cell in taken)
+    assert taken and all("virtual_cpu" in cell.facts for cell in taken)
     assert not any("msrs" in cell.facts for cell in taken)
-    assert all("cpu" in cell.facts for cell in of_l1 if any(int(text, 16) for text in cell.facts.get("msrs", ())))
+    assert all(
+        "virtual_cpu" in cell.facts for cell in of_l1 if any(int(text, 16) for text in cell.facts.get("msrs", ()))
+    )
 
 
 def test_a_mark_that_no_judge_gives_is_kept(tmp_path: Path) -> None:
