@@ -91,7 +91,7 @@ def seconds(text: str) -> float:
 
 def _captured(args: argparse.Namespace) -> Any:
     if args.size not in SIZES:
-        raise InputError(f"--size {args.size}: 1 to {SIZES[-1]} MiB a CPU")
+        raise InputError(f"--size {args.size}: write 1 to {SIZES[-1]}, MiB a CPU")
     limits = Limits(seconds(args.seconds), args.size << 10)
     if args.host is None:
         raise InputError("trace: which host? --host ssh://root@lab1 with --pid, or --host emulated")
@@ -104,10 +104,11 @@ def _captured(args: argparse.Namespace) -> Any:
             return capture(host, pid, limits)
     if args.pid is None:
         raise InputError("trace: which guest? --pid is its QEMU's on the host ('pidof qemu-system-x86_64' lists them)")
-    lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu)
-    if len(lab.machines) > 1:
-        raise InputError(f"--host {args.host}: one machine is traced at a time")
-    host = lab.machine(lab.machines[0])
+    if args.host.startswith("labgrid:"):
+        raise InputError(f"--host {args.host}: a guest runs on one machine: name it, as in ssh://root@lab1")
+    host, *others = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu).open()
+    if others:
+        raise InputError(f"--host {args.host}: one machine is traced at a time; name the guest's")
     host.connect_only()
     try:
         return capture(host, args.pid, limits)

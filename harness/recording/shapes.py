@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from harness.process import harmless
+from harness.process import escaped, seen
 from harness.recording.container import refuse
 from harness.results import LEFT_OUT
 
@@ -63,7 +63,7 @@ def shown(value: Any) -> Any:
     """The value becomes JSON in which no text steers a terminal: what a host said is written down as its escapes."""
     match value:
         case str():
-            return harmless(value, keep="")
+            return escaped(value, keep="")
         case Mapping():
             return {str(shown(key)): shown(inner) for key, inner in value.items()}
         case list() | tuple():
@@ -83,7 +83,7 @@ def harmless_json(path: Path, what: str, value: Any, depth: int = 0) -> None:
         case str():
             if len(value) > TEXT_MAX:
                 refuse(path, f"{what} has a text of {len(value):,} characters")
-            if not value.isprintable():
+            if not all(map(seen, value)):
                 refuse(path, f"{what} has a text with control characters: {value[:60]!a}")
         case bool() | None:
             pass

@@ -219,7 +219,7 @@ def test_a_recording_is_no_capture(tmp_path: Path) -> None:
         (["--host", "ssh://a", "--pid", "5", "--for", "1h"], "--for 1h: write a time up to 10 minutes"),
         (["--host", "ssh://a", "--pid", "5", "--for", "0s"], "--for 0s"),
         (["--host", "ssh://a", "--pid", "5", "--for", "11m"], "--for 11m"),
-        (["--host", "ssh://a", "--pid", "5", "--size", "0"], "--size 0: 1 to 1024 MiB"),
+        (["--host", "ssh://a", "--pid", "5", "--size", "0"], "--size 0: write 1 to 1024"),
         (["--read", "x", "--pid", "5"], "leave out --host, --pid and --save"),
         (["--read", "gone.trace"], "gone.trace: cannot be read"),
     ],
