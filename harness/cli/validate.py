@@ -313,8 +313,9 @@ def _take_earlier(
     with PROGRESS.task("earlier answers"):
         options.known = earlier.known(works)
     for parts, levels in earlier.otherwise(w for w in works if w.load not in options.known).items():
-        asked = f"level {facts.ranges(levels)} is asked anew"
-        PROGRESS.say(f"{asked}: since the last run of it there is another {', '.join(parts)}")
+        one = len(levels) == 1
+        asked = f"{'level' if one else 'levels'} {facts.ranges(levels)} {'is' if one else 'are'} asked anew"
+        PROGRESS.say(f"{asked}: since the last run there is another {', '.join(parts)}")
 
 
 def _bare(args: argparse.Namespace) -> int:
