@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,15 +24,19 @@ HEAD: Final = f"""\
 
 
 def told(report: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """The totals, and of every check its cases, versions and differences."""
+    """The totals, and of every entry the cases and versions of all its checks."""
     totals = {name: report["totals"][name] for name in ("mismatches", "cases", "versions")}
     constants = {"compared": report["constants"]["compared"], "differences": len(report["constants"]["differences"])}
-    checks = {row["entry"]: row for row in report["checks"]}
+    cases: Counter[str] = Counter()
+    versions: Counter[str] = Counter()
+    for row in report["checks"]:
+        cases[row["entry"]] += row["cases"]
+        versions[row["entry"]] += len(row["versions"])
     return {
-        "totals": totals | {"checks": len(checks), "left_to_vectors": len(report["unreached"])},
+        "totals": totals | {"checks": len(cases), "left_to_vectors": len(report["unreached"])},
         "constants": constants,
-        "cases": {name: row["cases"] for name, row in checks.items()},
-        "versions": {name: len(row["versions"]) for name, row in checks.items()},
+        "cases": dict(cases),
+        "versions": dict(versions),
     }
 
 

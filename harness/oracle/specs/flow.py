@@ -7,8 +7,10 @@ from typing import Final
 from harness.oracle.specs.spaces import MASK64
 from harness.oracle.specs.spec import functions_of
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
+from kvmodel.include.asm.vmx import VMX_EPT_MT_EPTE_SHIFT
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_sync import shadow_walk
-from kvmodel.mmu.spte_h import SHADOW_NONPRESENT_VALUE
+from kvmodel.mmu.spte_h import FROZEN_SPTE, SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK
 
 RAM_GFNS: Final = 1 << 19  # flow.h
 PRIME: Final = 0x100000001B3
@@ -51,10 +53,59 @@ def walked(vcpu: Vcpu, addr: int) -> tuple[int, ...]:
     return (*found, *(0,) * (4 - len(found)))
 
 
+class MadePages(dict[int, kvm_mmu_page]):
+    """The vCPU's shadow pages by address; ``removed`` gives those that were among them once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[kvm_mmu_page] = []
+
+    def __setitem__(self, pa: int, sp: kvm_mmu_page) -> None:
+        self._made.append(sp)
+        super().__setitem__(pa, sp)
+
+    def removed(self) -> list[kvm_mmu_page]:
+        """These pages are gone."""
+        return [sp for sp in self._made if self.get(sp.pa) is not sp]
+
+
+def _packed(vcpu: Vcpu, width: int, names: tuple[str, ...]) -> int:
+    return sum((vcpu.stat.get(name, 0) & (1 << width) - 1) << width * n for n, name in enumerate(names))
+
+
+def counts(vcpu: Vcpu) -> int:
+    """The vCPU's counts of faults are one word, as flow_counts() of flow.h has it."""
+    return _packed(vcpu, 8, ("pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_mmio_spte_created"))
+
+
+def page_counts(vcpu: Vcpu) -> int:
+    """The VM's counts of pages are one word, as flow_page_counts() of flow.h has it."""
+    return _packed(vcpu, 16, ("pages_4k", "pages_2m", "pages_1g", "nx_lpage_splits"))
+
+
+def left(vcpu: Vcpu) -> int:
+    """Tables that were removed still held so many entries, neither frozen nor without a value."""
+    pages = vcpu.pages
+    assert isinstance(pages, MadePages)
+    return sum(spte not in (FROZEN_SPTE, SHADOW_NONPRESENT_VALUE) for sp in pages.removed() for spte in sp.spt.values())
+
+
+def happens(vcpu: Vcpu, addr: int, what: int) -> None:
+    """As flow.h has it: 1 the entries on the way get a bit of the memory type wrong, 2 the generation moves on."""
+    if what & 2:
+        vcpu.kvm.generation += 2
+    if what & 1:
+        for sp, index, spte in list(shadow_walk(vcpu, addr)):
+            if spte & SPTE_MMU_PRESENT_MASK:
+                sp.spt[index] = spte ^ 1 << VMX_EPT_MT_EPTE_SHIFT
+
+
 def begin(vcpu: Vcpu, host: int, slot: int, guest_mode: bool) -> None:
     """No shadow page yet; one slot on host pages of level ``host``; ``slot``: bit 0 read-only, bit 1 logged."""
     vcpu.slot = kvm_memory_slot(host, bool(slot & 2), bool(slot & 1))
     vcpu.ram_gfns = RAM_GFNS
-    vcpu.pages, vcpu.hash, vcpu.indirect = {}, {}, {}
+    vcpu.pages, vcpu.hash, vcpu.indirect = MadePages(), {}, {}
+    vcpu.stat = {}
+    vcpu.kvm.generation = 0
     vcpu.next_pa = 1 << PAGE_SHIFT
     vcpu.guest_mode = guest_mode

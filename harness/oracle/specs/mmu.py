@@ -8,9 +8,9 @@ from typing import Final
 from harness.oracle.specs.spaces import ACCESS, BOOL, MASK64, Bits, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
 from kvmodel import mmu_h
-from kvmodel.include.asm.kvm_host import kvm_mmu, rsvd_bits_validate
+from kvmodel.include.asm.kvm_host import kvm_mmu, rsvd_bits_validate, x86_exception
 from kvmodel.include.asm.kvm_host_role import kvm_mmu_extended_role
-from kvmodel.mmu import mmu, mmu_fault, mmu_role, paging_tmpl
+from kvmodel.mmu import mmu, mmu_fault, mmu_page, mmu_role, paging_tmpl
 from kvmodel.mmu.mmu_internal import kvm_mmu_page, kvm_page_fault
 
 PFERR: Final = Bits(0x7)  # present, write, user
@@ -22,6 +22,7 @@ ENTRY: Final = Bits((0xFFF | 0xFF << 12 | 1 << 40 | 1 << 45 | 1 << 46 | 1 << 51 
 LEAF: Final = Bits(0xFFF | 0xFF << 12 | 1 << 40 | 1 << 46 | 1 << 51 | 0xFFF << 52)
 GOOD: Final = tuple(p | u | m for p in (1, 3, 5, 7, 4, 0, 2) for u in (0, 1 << 10) for m in (0, 0x300, 0x100))
 EACH_BIT: Final = tuple(0x3B7 | 1 << n for n in range(12, 64))  # a leaf in either of the lower tables
+FLAGGED: Final = (0x7, 0x107, 0x307)
 LEAVES: Final = tuple(g | t for g in GOOD for t in (0x30, 0x30 | 0x80, 0, 0x10, 0x50))
 
 SHADOW: Final = tuple(
@@ -66,9 +67,11 @@ def _tdp(s: Side) -> Mirror:
     def call(_smm: int, guest_mode: int, maxphyaddr: int) -> tuple[int, ...]:
         s.vcpu.maxphyaddr = maxphyaddr
         s.vcpu.guest_mode = bool(guest_mode)
-        mmu_fault.init_kvm_tdp_mmu(s.vcpu)
         context = s.vcpu.root_mmu
-        return (context.cpu_role.base, context.root_role, *reserved(context.shadow_zero_check))
+        context.sync_spte = paging_tmpl.sync_spte
+        mmu_fault.init_kvm_tdp_mmu(s.vcpu)
+        masks = reserved(context.shadow_zero_check)
+        return context.cpu_role.base, context.root_role, *masks, context.sync_spte is not None
 
     return call
 
@@ -76,6 +79,7 @@ def _tdp(s: Side) -> Mirror:
 def _shadow(s: Side) -> Mirror:
     def call(execonly: int, huge: int, ad: int, eptp: int, gpa: int) -> tuple[int, ...]:
         s.vcpu.guest_mmu = context = kvm_mmu()
+        context.pkru_mask, context.root_direct = 0xFFFF_FFFF, True
         s.vcpu.reserved_gpa_bits = gpa
         mmu_fault.kvm_init_shadow_ept_mmu(s.vcpu, bool(execonly), huge, bool(ad), eptp)
         return (
@@ -86,6 +90,7 @@ def _shadow(s: Side) -> Mirror:
             *words(context.permissions),
             *reserved(context.guest_rsvd_check),
             *reserved(context.shadow_zero_check),
+            context.root_direct,
         )
 
     return call
@@ -184,6 +189,16 @@ def _mmio(s: Side) -> Mirror:
     return call
 
 
+def _update(s: Side) -> Mirror:
+    sp = kvm_mmu_page(0, 0, s.kvm.roles.make(level=1), s.kvm.roles)
+
+    def call(old: int, new: int) -> tuple[int, ...]:
+        sp.spt = {0: old}
+        return mmu_page.mmu_spte_update(s.vcpu, sp, 0, new), sp.spt[0]
+
+    return call
+
+
 def _fast(s: Side) -> Mirror:
     return lambda code: (mmu.page_fault_can_be_fast(s.kvm, kvm_page_fault(0, code, False, True, False)),)
 
@@ -228,12 +243,30 @@ class _Tables(dict[int, int]):
         raise AssertionError(f"the walk writes {entry:#x}, which is none of the entries it read with A and D added")
 
 
+class _Missing(frozenset[int]):
+    """L1's memory as the image has it: the n-th table asked for is in no memslot where bit n is set."""
+
+    mask: int
+    asked: int
+
+    def __new__(cls, mask: int) -> _Missing:
+        found = super().__new__(cls)
+        found.mask, found.asked = mask, 0
+        return found
+
+    def __contains__(self, gfn: object) -> bool:
+        self.asked += 1
+        return self.mask >> self.asked - 1 & 1 != 0
+
+
 def _walk(s: Side) -> Mirror:
     vcpu = s.vcpu
     vcpu.ram_gfns = 1 << 52
 
-    def call(addr: int, access: int, flag: int, _inv: int, _wr: int, full: int, *entries: int) -> tuple[int, ...]:
+    def call(addr: int, access: int, flag: int, inv: int, _wr: int, full: int, *entries: int) -> tuple[int, ...]:
         s.set_flag(flag)
+        vcpu.invisible = _Missing(inv)
+        vcpu.stat = {}
         vcpu.write_log_dirty = (lambda *_: bool(full)) if full else None
         tables = vcpu.memory = _Tables(entries)
         walker = paging_tmpl.guest_walker()
@@ -249,7 +282,25 @@ def _walk(s: Side) -> Mirror:
             fault.address,
             fault.nested_page_fault,
             *tables.entries,
+            *walker.pt_access[:4],
+            vcpu.stat.get("mark_page_dirty", 0),
+            *walker.ptes[:4],
         )
+
+    return call
+
+
+def _translate(s: Side) -> Mirror:
+    vcpu = s.vcpu
+    vcpu.ram_gfns = 1 << 52
+
+    def call(addr: int, access: int, flag: int, *entries: int) -> tuple[int, ...]:
+        s.set_flag(flag)
+        vcpu.write_log_dirty = None
+        vcpu.memory = _Tables(entries)
+        fault = x86_exception()
+        gpa = paging_tmpl.gva_to_gpa(vcpu, vcpu.guest_mmu, addr, access, fault)
+        return MASK64 if gpa is None else gpa, fault.error_code, fault.exit_qualification, fault.address, gpa is None
 
     return call
 
@@ -258,6 +309,9 @@ _m: Final = functions_of("mmu/mmu.c")
 _p: Final = functions_of("mmu/paging_tmpl.h")
 WALK: Final = _p("walk_addr_generic", "update_accessed_dirty_bits", "gpte_to_gfn_lvl")
 ADDRESS: Final = Bits(((1 << 48) - 1) & -4096)
+# Of an SPTE: R, W, A, D, no use of A and D, host-writable, MMU-writable.
+CHANGING: Final = 0x3 | 0x300 | 1 << 52 | 3 << 57
+PRESENT: Final = 1 << 11
 
 SPECS: Final = (
     Spec("role_layout", ("include/asm/kvm_host.h union kvm_mmu_page_role",), Space(((0,),)), _layout),
@@ -347,6 +401,21 @@ SPECS: Final = (
         Space((Bits(0x7F8), Bits(0xFF))),
         _mmio,
     ),
+    # While the memslots change no generation is good.
+    Spec("mmio_spte", _m("check_mmio_spte"), Space((Bits(0x38), Bits(0x7 | 1 << 63))), _mmio),
+    Spec(
+        "mmu_spte_update",
+        _m("mmu_spte_update", "mmu_spte_update_no_track"),
+        Space((Bits(CHANGING | PRESENT), Bits(CHANGING, PRESENT))),
+        _update,
+        (State(), State(ad=False)),
+    ),
+    Spec(
+        "mmu_spte_update",
+        _m("mmu_spte_update_no_track"),
+        Space(((PRESENT | 0x101, 0x101), Bits(0x103 | 1 << 57 | 1 << 63))),
+        _update,
+    ),
     Spec(
         "page_fault_can_be_fast",
         (*_m("page_fault_can_be_fast"), "mmu/spte.h kvm_ad_enabled"),
@@ -374,7 +443,6 @@ SPECS: Final = (
         Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), BOOL, GOOD, GOOD, LEAVES, LEAVES)),
         _walk,
         SHADOW,
-        outputs=tuple(range(12)),
     ),
     Spec(
         "ept_walk_addr_generic",
@@ -382,7 +450,13 @@ SPECS: Final = (
         Space((ADDRESS, ACCESSES, BOOL, (0,), (0xF,), BOOL, ENTRY, ENTRY, LEAF, LEAF)),
         _walk,
         SHADOW,
-        outputs=tuple(range(12)),
+    ),
+    Spec(
+        "ept_gva_to_gpa",
+        _p("gva_to_gpa"),
+        Space((Bits((1 << 48) - 1), ACCESSES, BOOL, GOOD, GOOD, LEAVES, LEAVES)),
+        _translate,
+        SHADOW,
     ),
     Spec(
         "ept_walk_addr_generic",
@@ -390,6 +464,21 @@ SPECS: Final = (
         Space(((0x4040_3000,), (0,), (0,), (0,), (0xF,), (0,), (0x307,), (0x307,), (0x307, *EACH_BIT), EACH_BIT)),
         _walk,
         (State(shadow=True, maxphyaddr=52),),
-        outputs=tuple(range(12)),
+    ),
+    # L1 permits all, and its accessed and dirty flags are there or not.
+    Spec(
+        "ept_walk_addr_generic",
+        _p("update_accessed_dirty_bits"),
+        Space(((0x4040_3000,), (0, 2, 4), BOOL, (0,), (0xF,), BOOL, *(FLAGGED,) * 3, tuple(e | 0x30 for e in FLAGGED))),
+        _walk,
+        SHADOW,
+    ),
+    # One of L1's tables is where there is no memory.
+    Spec(
+        "ept_walk_addr_generic",
+        WALK,
+        Space(((0x4040_3000,), ACCESSES, (0,), tuple(range(16)), (0xF,), (0,), *((0x307, 0x5, 0),) * 4)),
+        _walk,
+        SHADOW[:1],
     ),
 )

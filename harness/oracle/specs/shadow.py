@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from harness.oracle.specs.flow import CODES, FAULT, FAULTS, SHARED, WIDE, begin, digest, mmu_c, walked
+from harness.oracle.specs.flow import CODES, FAULT, FAULTS, SHARED, WIDE, begin, counts, digest, happens, mmu_c, walked
 from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Vcpu, kvm_mmu, x86_exception
@@ -14,7 +14,20 @@ from kvmodel.mmu import mmu_fault, mmu_page, mmu_sync
 from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu_h import PT_PAGE_SIZE_MASK
 
+# flow.h: what comes between two faults.
+SYNC: Final = 3  # the times, or this
+OTHER_ROLE: Final = 3
+UNSYNC: Final = 4
+NEIGHBOURS_LATER: Final = 8
+HAPPENS: Final = 4  # bits from here on are those of flow.happens()
+FREE_ROOTS: Final = 2  # of shadow_write
+
 TABLES: Final = (0x1000, 0x12000, 0x13000, 0x21_5000)  # from the top, flow.h
+
+
+def _forget_zapped(vcpu: Vcpu) -> None:
+    """Pages that were zapped are freed, as C does at once; the mirror keeps them where nobody finds them."""
+    vcpu.pages = {pa: sp for pa, sp in vcpu.pages.items() if vcpu.hash.get((sp.gfn, sp.role)) is sp}
 
 
 def _shadow(s: Side) -> Mirror:
@@ -25,6 +38,18 @@ def _shadow(s: Side) -> Mirror:
     def inject(_: Vcpu, fault: x86_exception) -> None:
         caught.append(fault)
 
+    def synced_in_another_role() -> int:
+        mmu = vcpu.mmu
+        before, mmu.root_role = mmu.root_role, mmu.root_role ^ s.kvm.roles.make(ad_disabled=1)
+        gave = 0
+        for sp in list(vcpu.pages.values()):
+            if sp.level == PG_LEVEL_4K and not sp.direct:
+                gave = mmu_sync.kvm_sync_page(vcpu, sp)
+                vcpu.warns.append("kvm_sync_page_check")  # in C a refusal is a WARN
+        mmu.root_role = before
+        _forget_zapped(vcpu)
+        return gave
+
     def synced() -> int:
         gave = 0
         for sp in list(vcpu.pages.values()):
@@ -33,7 +58,7 @@ def _shadow(s: Side) -> Mirror:
         return gave
 
     def call(
-        addr: int, first: int, second: int, flag: int, host: int, slot: int, sync: int, *entries: int
+        addr: int, first: int, second: int, flag: int, host: int, slot: int, between: int, *entries: int
     ) -> tuple[int, ...]:
         *tables, after, neighbour, later = entries
         s.set_flag(flag)
@@ -41,17 +66,22 @@ def _shadow(s: Side) -> Mirror:
         caught.clear()
         memory: dict[int, int] = {}
         places = [table + (addr >> 39 - 9 * n & 511) * 8 for n, table in enumerate(TABLES)]
-        if neighbour:
-            for i in range(8):
-                memory[(places[3] & ~63) + i * 8] = neighbour + (i << PAGE_SHIFT)
+        beside = {(places[3] & ~63) + i * 8: neighbour + (i << PAGE_SHIFT) for i in range(8) if neighbour}
+        if not between & NEIGHBOURS_LATER:
+            memory.update(beside)
         memory.update(zip(places, tables, strict=True))
         vcpu.memory = memory
         vcpu.mmu.inject_page_fault = inject
         mmu_page.mmu_alloc_shadow_roots(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+        if between & UNSYNC:
+            mmu_sync.mmu_try_to_unsync_pages(vcpu, places[3] >> PAGE_SHIFT, True, False)
+        happens(vcpu, addr, between >> HAPPENS)
+        memory.update(beside)
         memory[places[3]] = after
-        flushed = synced() if sync else 0
-        if sync > 1:
+        sync = between & SYNC
+        flushed = synced_in_another_role() if sync == OTHER_ROLE else synced() if sync else 0
+        if sync == 2:
             memory[places[3]] = later
             flushed = synced()
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
@@ -68,6 +98,7 @@ def _shadow(s: Side) -> Mirror:
             *walked(vcpu, addr),
             len(vcpu.pages),
             digest(vcpu, False),
+            counts(vcpu),
         )
 
     return call
@@ -111,15 +142,18 @@ def _written(s: Side) -> Mirror:
         write(places, *writes[:3])
         if other:
             switch(False)
+        if sync & FREE_ROOTS:
+            mmu_page.kvm_mmu_free_roots(vcpu.mmu)
+            mmu_page.kvm_mmu_reload(vcpu)
         write(places, *writes[3:])
         if other == 2:
             switch(True)
         mmu_page.kvm_mmu_reload(vcpu)
-        if sync:
+        if sync & 1:
             mmu_page.kvm_mmu_sync_roots(vcpu)
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
         fault = caught[-1] if caught else x86_exception()
-        vcpu.pages = {pa: sp for pa, sp in vcpu.pages.items() if vcpu.hash.get((sp.gfn, sp.role)) is sp}
+        _forget_zapped(vcpu)
         result = (
             one & MASK64,
             two & MASK64,
@@ -129,6 +163,7 @@ def _written(s: Side) -> Mirror:
             *walked(vcpu, addr),
             len(vcpu.pages),
             digest(vcpu, False),
+            counts(vcpu),
         )
         if other == 2:
             switch(False)
@@ -200,6 +235,8 @@ HOSTS: Final = tuple(
 SOME: Final = tuple(state for state in HOSTS if not state.nx and not state.pml and state.xo)
 OPEN: Final = tuple((table | 0x407,) for table in TABLES[1:])
 SAME_PAGE: Final = tuple(0x4567_8330 | p for p in (0x1, 0x3, 0x5, 0x7, 0x407, 0x401))
+NO_MEMORY: Final = tuple(0x1_2345_6330 | p for p in (0x1, 0x3, 0x5, 0x7))
+OWN_TABLE: Final = tuple(0x21_5330 | p for p in (0x1, 0x3, 0x5, 0x7, 0x407, 0x401))
 ANOTHER_PAGE: Final = 0x6543_2337
 TO_TABLES: Final = tuple(page | p for page in TABLES for p in (0x433, 0x437))
 # A leaf table that two upper tables link, because the walks through both permit the same.
@@ -245,6 +282,45 @@ SPECS: Final = (
         *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (1, 2)),
         *(*OPEN, SAME_PAGE),
         *((*SAME_PAGE, ANOTHER_PAGE, 0), (0x6548_0337,), SAME_PAGE),
+    ),
+    # The leaf points to no memory, and comes in step in the generation that it was made in, or in the next.
+    _faults(
+        mmu_c("sync_mmio_spte", "mark_mmio_spte"),
+        SOME,
+        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), (1, 2 << HAPPENS, 1 | 2 << HAPPENS)),
+        *(*OPEN, NO_MEMORY),
+        *((*NO_MEMORY, NO_MEMORY[0] + 0x1000, 0), (0,), (0,)),
+    ),
+    # L2 is given its own leaf table, by the entry or by those beside it, which is out of step or must not get there.
+    _faults(
+        mmu_c("mmu_try_to_unsync_pages"),
+        SOME,
+        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), tuple(sync | UNSYNC * n for sync in (0, 1) for n in BOOL)),
+        *(*OPEN, OWN_TABLE),
+        *((*OWN_TABLE, SAME_PAGE[4]), (0,), (0,)),
+    ),
+    _faults(
+        mmu_c("mmu_try_to_unsync_pages"),
+        SOME,
+        *(
+            ADDRESS,
+            (0,),
+            (0, 2),
+            (0,),
+            (1,),
+            (0,),
+            tuple(UNSYNC * n | NEIGHBOURS_LATER * m for n in BOOL for m in BOOL),
+        ),
+        *(*OPEN, SAME_PAGE[4:5]),
+        *((ANOTHER_PAGE, SAME_PAGE[0], 0), (0x21_0337, 0x21_0333, 0x21_0331), (0,)),
+    ),
+    # The leaf table cannot come in step, and goes.
+    _faults(
+        mmu_c("kvm_sync_page"),
+        SOME[:4],
+        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), (OTHER_ROLE,)),
+        *(*OPEN, SAME_PAGE),
+        *((*SAME_PAGE, ANOTHER_PAGE, 0), (0, 0x6548_0337), (0,)),
     ),
     _writes(
         (
@@ -297,6 +373,15 @@ SPECS: Final = (
         *((0, 1), (1, 2, 3), (TABLES[1] | 0x405,)),
         *((0, 1), (0, 1, 2, 3), (TABLES[1] | 0x403, TABLES[2] | 0x407)),
         *((0,), *OPEN, SAME_PAGE[3:4]),
+    ),
+    # The roots are freed between two writes, and found again.
+    _writes(
+        mmu_c("kvm_mmu_find_shadow_page", "kvm_mmu_free_roots"),
+        SOME,
+        *(ADDRESS, (0,), (0,), (0,), (1,), (0,), (0,)),
+        *((0, 3), (0, 1, 2), (TABLES[1] | 0x405, ANOTHER_PAGE)),
+        *((0, 3), (1, 2), (TABLES[1] | 0x403,)),
+        *(tuple(n | FREE_ROOTS * m for n in BOOL for m in BOOL), *OPEN, SAME_PAGE[3:4]),
     ),
     Spec(
         "fast_pgd_switch",

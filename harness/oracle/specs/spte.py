@@ -15,6 +15,8 @@ PRESENT: Final = 1 << 11
 HUGE: Final = 1 << 7
 SPTE: Final = Bits()
 GFN: Final = Bits((1 << 34) - 1)
+ADDRESS: Final = (1 << 52) - (1 << 12)
+SMALL: Final = (0, PRESENT, PRESENT | 2)  # what a 4 KiB entry was: none, not writable, writable
 
 # Every mask configuration: EPT with and without A/D bits, execute-only, the user-executable mask, the flag and NX
 # huge pages; and without EPT.
@@ -118,13 +120,15 @@ def _make_spte(s: Side) -> Mirror:
         can_unsync: int,
         host_writable: int,
         unsync_fails: int,
-        _dirty: int,
+        dirty: int,
         mmio: int,
         noncoherent: int,
     ) -> tuple[int, ...]:
         vcpu.indirect = {gfn: tracked} if unsync_fails else {}
         vcpu.mmio_pfns = frozenset((pfn,) if mmio else ())
         kvm.noncoherent_dma = bool(noncoherent)
+        slot.dirty_track = bool(dirty)
+        vcpu.stat = {}
         wrprot, new = spte.make_spte(
             vcpu,
             pages[level, ad_disabled, guest_mode],
@@ -137,7 +141,7 @@ def _make_spte(s: Side) -> Mirror:
             bool(can_unsync),
             bool(host_writable),
         )
-        return wrprot, new
+        return wrprot, new, vcpu.stat.get("mark_page_dirty", 0)
 
     return call
 
@@ -197,6 +201,8 @@ _h: Final = functions_of("mmu/spte.h")
 WIDTHS: Final = tuple(State(maxphyaddr=n, mmio_caching=c) for n in range(36, 53) for c in (False, True)) + tuple(
     State(maxphyaddr=w, l1tf=True, cache_bits=c) for w in (36, 39, 46) for c in (36, 44, 46, 47, 52)
 )
+# All that a mask may have, and parts of it.
+MMIO_MASKS: Final = (1 << 63 | ADDRESS | 7, 7, 1 << 63 | 7, ADDRESS | 7)
 
 SPECS: Final = (
     Spec("kvm_mmu_reset_all_pte_masks", _f("kvm_mmu_reset_all_pte_masks"), Space(((0,),)), _reset, WIDTHS),
@@ -207,6 +213,14 @@ SPECS: Final = (
         Space((Bits(), Bits(), Bits(0xF))),
         _set_mmio,
         (State(), State(mmio_caching=False), State(maxphyaddr=52), State(ept=False), State(l1tf=True, cache_bits=46)),
+    ),
+    # One thing wrong with a value, or none: the address bits that are guarded against L1TF or stand where those go to.
+    Spec(
+        "kvm_mmu_set_mmio_spte_mask",
+        _f("kvm_mmu_set_mmio_spte_mask"),
+        Space((Bits(1 << 63 | 7 << 45 | 1 << 20 | 7), (*MMIO_MASKS, *(MMIO_MASKS[0] | 1 << n for n in (3, 52))), (0,))),
+        _set_mmio,
+        (State(), State(mmio_caching=False), State(l1tf=True, cache_bits=46)),
     ),
     Spec(
         "kvm_mmu_set_me_spte_mask",
@@ -242,7 +256,6 @@ SPECS: Final = (
         ),
         _make_spte,
         MASKS[:32] + MASKS[34:] + SHADOWS,
-        outputs=(0, 1),
     ),
     # Page frames beyond the CPU's address width, which WARN; a WARN costs twenty times what a case costs.
     Spec(
@@ -251,7 +264,25 @@ SPECS: Final = (
         Space(((1, 2, 3), BOOL, (0,), ACCESS, (5,), Bits(7 << 33 | 3), (0,), BOOL, (1,), BOOL, (0,), (0,), (0,), (0,))),
         _make_spte,
         MASKS[:2] + MASKS[34:] + SHADOWS[:4],
-        outputs=(0, 1),
+    ),
+    # A slot that is logged, where a huge page WARNs.
+    Spec(
+        "make_spte",
+        _f("make_spte"),
+        Space(
+            ((1, 2, 3), BOOL, (0,), (1, 3, 7, 15), (5,), (1 << 18,), SMALL, BOOL, BOOL, BOOL, BOOL, (1,), (0,), (0,))
+        ),
+        _make_spte,
+        MASKS[:2] + SHADOWS[:2],
+    ),
+    # Without EPT, where there are no reserved bits to hold an entry against.
+    Spec(
+        "make_spte",
+        _f("make_spte"),
+        Space(((1, 2, 3), (0,), BOOL, ACCESS, (5,), (7,), SMALL, BOOL, BOOL, BOOL, BOOL, (0,), (0,), (0,))),
+        _make_spte,
+        MASKS[32:34],
+        warns=False,
     ),
     Spec(
         "make_nonleaf_spte",
@@ -279,6 +310,15 @@ SPECS: Final = (
         Space((Bits(base=PRESENT | HUGE), (1, 2), ACCESS, tuple(range(512)))),
         _split,
         MASKS,
+        outputs=(0,),
+    ),
+    # An entry that is not there, or not huge, which WARNs.
+    Spec(
+        "make_huge_page_split_spte",
+        _f("make_huge_page_split_spte"),
+        Space((Bits(PRESENT | HUGE | 0x7 | 1 << 30), (1, 2), (0, 7), (0, 1, 511))),
+        _split,
+        MASKS[:1],
         outputs=(0,),
     ),
     Spec(

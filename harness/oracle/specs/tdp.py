@@ -5,7 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from harness.oracle.specs.flow import CODES, FAULT, FAULTS, RAM_GFNS, SHARED, WIDE, begin, digest, mmu_c, walked
+from harness.oracle.specs.flow import (
+    CODES,
+    FAULT,
+    FAULTS,
+    RAM_GFNS,
+    SHARED,
+    WIDE,
+    begin,
+    counts,
+    digest,
+    happens,
+    left,
+    mmu_c,
+    page_counts,
+    walked,
+)
 from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.specs.spec import Mirror, Side, Spec, State, functions_of
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K, Vcpu, kvm_memory_slot
@@ -18,12 +33,29 @@ MASKED: Final = 3  # flow.h enum slot_work
 SPLIT: Final = 4
 
 
+def _last_logged(vcpu: Vcpu) -> int:
+    """The last page in the slot's dirty log, + 1."""
+    return max(vcpu.slot.dirty_bitmap, default=-1) + 1
+
+
+def _aged(vcpu: Vcpu, addr: int) -> bool:
+    """The page at ``addr`` is aged: True where it was young."""
+    *_, (sp, index, spte) = shadow_walk(vcpu, addr)
+    mapped = spte & SPTE_MMU_PRESENT_MASK != 0 and is_last_spte(spte, sp.level)
+    return mapped and tdp_mmu.age_gfn(vcpu, sp, index)
+
+
+def _guests_table(s: Side) -> kvm_mmu_page:
+    """A shadow page of an upper table of a guest, which may be written only by way of KVM."""
+    return kvm_mmu_page(0, 0, s.kvm.roles.make(level=PG_LEVEL_2M), s.kvm.roles)
+
+
 def _tdp(s: Side) -> Mirror:
     vcpu = s.vcpu
-    guests_table = kvm_mmu_page(0, 0, s.kvm.roles.make(level=PG_LEVEL_2M), s.kvm.roles)
+    guests_table = _guests_table(s)
 
     def call(
-        addr: int, first: int, second: int, flag: int, host: int, slot: int, age: int, tracked: int
+        addr: int, first: int, second: int, flag: int, host: int, slot: int, age: int, tracked: int, what: int
     ) -> tuple[int, ...]:
         s.set_flag(flag)
         begin(vcpu, host, slot, False)
@@ -31,14 +63,24 @@ def _tdp(s: Side) -> Mirror:
             vcpu.indirect = {addr >> PAGE_SHIFT: [guests_table]}
         tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
-        young = False
-        if age:
-            *_, (sp, index, spte) = shadow_walk(vcpu, addr)
-            if spte & SPTE_MMU_PRESENT_MASK and is_last_spte(spte, sp.level):
-                young = tdp_mmu.age_gfn(vcpu, sp, index)
+        logged_first = _last_logged(vcpu)
+        young = sum(_aged(vcpu, addr) << n for n in range(age))
+        vcpu.slot.dirty_bitmap.clear()
+        happens(vcpu, addr, what)
         two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
-        logged = max(vcpu.slot.dirty_bitmap, default=-1) + 1
-        return one & MASK64, two & MASK64, young, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True), logged
+        return (
+            one & MASK64,
+            two & MASK64,
+            young,
+            *walked(vcpu, addr),
+            len(vcpu.pages),
+            digest(vcpu, True),
+            logged_first,
+            _last_logged(vcpu),
+            counts(vcpu),
+            page_counts(vcpu),
+            left(vcpu),
+        )
 
     return call
 
@@ -62,11 +104,14 @@ def _work(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[in
 
 def _slot(s: Side) -> Mirror:
     vcpu = s.vcpu
+    guests_table = _guests_table(s)
 
     def call(addr: int, second: int, *rest: int) -> tuple[int, ...]:
-        *codes, host, before, after, work, level, mask, base, pages = rest
+        *codes, host, before, after, work, level, mask, base, pages, tracked = rest
         s.set_flag(0)
         begin(vcpu, host, 2 if before else 0, False)
+        if tracked:
+            vcpu.indirect = {tracked: [guests_table]}
         tdp_mmu.kvm_tdp_mmu_alloc_root(vcpu)
         mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[0])
         mmu_fault.kvm_mmu_page_fault(vcpu, second, codes[1])
@@ -77,8 +122,19 @@ def _slot(s: Side) -> Mirror:
         gfns = {first + n for n in range(64) if mask >> n & 1} if work == MASKED else set[int]()
         gave = _work(vcpu, work, slot, level, gfns)
         vcpu.slot.dirty_track = bool(after)
+        vcpu.slot.dirty_bitmap.clear()
         last = mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[2])
-        return gave, last & MASK64, *walked(vcpu, addr), len(vcpu.pages), digest(vcpu, True)
+        return (
+            gave,
+            last & MASK64,
+            *walked(vcpu, addr),
+            len(vcpu.pages),
+            digest(vcpu, True),
+            _last_logged(vcpu),
+            counts(vcpu),
+            page_counts(vcpu),
+            left(vcpu),
+        )
 
     return call
 
@@ -91,6 +147,7 @@ DIRECT: Final = tuple(
 # What is done to a slot does not ask for the NX workaround. A page of 1 GiB in pieces of 4 KiB is more tables than the
 # image has room for.
 SLOTS: Final = tuple(state for state in DIRECT if not state.nx)
+NX_SLOTS: Final = tuple(state for state in DIRECT if state.nx and state.xo and state.huge == PG_LEVEL_2M)
 SMALLER: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_2M)
 GIANT: Final = tuple(state for state in SLOTS if state.huge == PG_LEVEL_1G)
 # Pages of the host that are larger than KVM's largest are as good as those.
@@ -130,12 +187,33 @@ SPECS: Final = (
                 BOOL,
                 (1, 2, 3),
                 (0, 0, 1, 2),
-                BOOL,
+                (0, 1, 2),
                 (0, 0, 1),
+                (0,),
             )
         ),
         _tdp,
         DIRECT,
+        cost=FAULT,
+        through=DIRECT_THROUGH,
+    ),
+    # An entry is wrong, or of another generation, when the CPU calls it misconfigured.
+    Spec(
+        "tdp_fault",
+        mmu_c("handle_mmio_page_fault", "get_mmio_spte", "check_mmio_spte"),
+        Space(((0x4020_3000, 0x1_2345_6000), (0, 2), (0, 2, 8), (0,), (1, 2), (0,), (0,), (0,), (1, 2, 3))),
+        _tdp,
+        DIRECT[:6],
+        cost=FAULT,
+        through=DIRECT_THROUGH,
+    ),
+    # No entry can say that there is no memory.
+    Spec(
+        "tdp_fault",
+        mmu_c("kvm_handle_noslot_fault"),
+        Space(((0x5000, 0x1_2345_6000), (0, 2), (0, 2, 8), (0,), (1,), (0,), (0,), (0,), (0,))),
+        _tdp,
+        (State(mmio_caching=False, maxphyaddr=WIDE),),
         cost=FAULT,
         through=DIRECT_THROUGH,
     ),
@@ -145,7 +223,7 @@ SPECS: Final = (
             states,
             *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (2,), (0, 2, 3)),
             *(hosts, BOOL, (0,)),
-            *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200), (RAM_GFNS, 1)),
+            *((0, 1, 2, 5), (1, 2), (0,), (0, 0x40200, 0x40201), (RAM_GFNS, 1), (0, 0, 0x40333)),
         )
         for states, hosts in PAGES
     ),
@@ -155,16 +233,23 @@ SPECS: Final = (
             states,
             *((0x4020_3000,), (0x4020_4000, 0x4000_0000), (0, 2), (2,), (0, 2, 3)),
             *(hosts, BOOL, (0,)),
-            *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,)),
+            *((MASKED,), (1, 2), (0x80, 0x88, 0x90, 0x98), (0,), (RAM_GFNS,), (0,)),
         )
         for states, hosts in PAGES
+    ),
+    # A page that was small for the NX workaround alone may become huge again.
+    _slots(
+        NX_SLOTS,
+        *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0x10, 0x14, 0x12), (0x10, 2), (0, 2, 0x10)),
+        *((2, 3), (0,), (0,)),
+        *((5,), (1,), (0,), (0,), (RAM_GFNS,), (0,)),
     ),
     # A huge page is written to, after that, while the log is on.
     _slots(
         tuple(state for state in SMALLER if state.xo and state.ux),
         *((0x4020_3000,), (0x4040_0000,), (2,), (2,), (2, 3)),
         *((2,), (0,), (1,)),
-        *((0, 1), (1, 2), (0,), (0,), (RAM_GFNS,)),
+        *((0, 1), (1, 2), (0,), (0,), (RAM_GFNS,), (0,)),
     ),
     # Splitting makes 512 entries of one.
     *(
@@ -172,7 +257,7 @@ SPECS: Final = (
             states,
             *((0x4020_3000,), (0x4000_0000, 0x4040_0000), (2,), (2,), (2,)),
             *((1, 2, 3), (0,), (1,)),
-            *((SPLIT,), levels, (0,), (0, 0x40200), (RAM_GFNS, 0x200)),
+            *((SPLIT,), levels, (0,), (0, 0x40200), (RAM_GFNS, 0x200), (0,)),
         )
         for states, levels in ((SMALLER, (1, 2)), (GIANT, (2,)))
     ),

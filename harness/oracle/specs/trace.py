@@ -37,6 +37,8 @@ def _trace(s: Side) -> Mirror:
                 return mmutrace.kvm_mmu_walker_error(a)
             case 6:
                 return mmutrace.kvm_mmu_spte_requested(a, b, c)
+            case 8:
+                return mmutrace.kvm_mmu_set_spte_format(kvm)
             case _:
                 return mmutrace.kvm_tdp_mmu_spte_changed(0, a, b, c, d)
 
@@ -69,6 +71,7 @@ SPECS: Final = (
         _trace,
         TRACED,
     ),
+    Spec("mmutrace", ("mmu/mmutrace.h kvm_mmu_set_spte",), Space(((8,), *((0,),) * 5)), _trace),
     Spec(
         "mmutrace",
         ("mmu/mmutrace.h mark_mmio_spte",),

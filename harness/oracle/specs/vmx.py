@@ -20,6 +20,8 @@ from kvmodel.include.asm.kvm_host import (
     x86_exception,
 )
 from kvmodel.mmu import spte
+from kvmodel.mmu.mmu_internal import kvm_mmu_page
+from kvmodel.mmu.mmu_page import KVM_MMU_NUM_PREV_ROOTS
 from kvmodel.vmx import capabilities, hyperv, nested, nested_ctls, nested_evmcs, vmx, vmx_h
 
 U32: Final = Bits((1 << 32) - 1)
@@ -33,6 +35,7 @@ VMFUNC: Final = 1 << 13
 ENCLS: Final = 1 << 15
 FEW: Final = Bits(MBEC | EPT | VPID | UNRESTRICTED | VMFUNC | 1 | 1 << 17 | 1 << 25)
 FLAGS: Final = (State(),)
+ALL_BITS: Final = (U32.mask, U32.mask, U32.mask, U32.mask, MASK64)  # the secondary controls, EPT and VPID, VM functions
 
 
 def _noting(asked: list[tuple[int, int]]) -> Callable[[Vcpu, int, int], int]:
@@ -54,9 +57,10 @@ def _violation(s: Side) -> Mirror:
         asked.clear()
         s.set_flag(flag)
         vcpu.idt_vectoring_valid, kvm.enable_vnmi, vcpu.interruptibility = bool(idt), bool(vnmi), 0
+        vcpu.exit_qualification = MASK64
         with mock.patch.object(vmx, "kvm_mmu_page_fault", handler):
             vmx.handle_ept_violation(vcpu, gpa, qualification)
-        return len(asked), *asked[0], vcpu.interruptibility
+        return len(asked), *asked[0], vcpu.interruptibility, vcpu.exit_qualification
 
     return call
 
@@ -68,9 +72,11 @@ def _misconfig(s: Side) -> Mirror:
     def call(gpa: int, guest: int, device: int) -> tuple[int, ...]:
         asked.clear()
         s.vcpu.guest_mode = bool(guest)
+        s.vcpu.exit_qualification, s.vcpu.stat = MASK64, {}
         with mock.patch.object(vmx, "kvm_mmu_page_fault", handler):
             vmx.handle_ept_misconfig(s.vcpu, gpa, bool(device))
-        return (len(asked), *(asked[0] if asked else (0, 0)), int(not asked))
+        skipped = s.vcpu.stat.get("skipped", 0)
+        return len(asked), *(asked[0] if asked else (0, 0)), skipped, s.vcpu.exit_qualification
 
     return call
 
@@ -138,9 +144,10 @@ def _secondary(s: Side) -> Mirror:
         high: int,
         flexpriority: int,
         xsaves: int,
+        own_high: int,
     ) -> tuple[int, ...]:
         kvm.vmcs_config.cpu_based_2nd_exec_ctrl = ctrl
-        kvm.vmcs_config.nested.secondary_ctls_high = vcpu.nested_msrs.secondary_ctls_high = high
+        kvm.vmcs_config.nested.secondary_ctls_high, vcpu.nested_msrs.secondary_ctls_high = high, own_high
         kvm.enable_ept = bool(ept)
         kvm.enable_unrestricted_guest = bool(unrestricted)
         kvm.enable_pml = bool(dirty)
@@ -286,7 +293,7 @@ def _setup(s: Side) -> Mirror:
         kvm.enable_ept, kvm.enable_ept_ad_bits, kvm.enable_vpid = bool(ept), bool(ad), bool(vpid)
         kvm.enable_unrestricted_guest, kvm.flexpriority_enabled = bool(unrestricted), bool(flexpriority)
         kvm.enable_pt_guest_exec_control = bool(param) and s.level.has(3)
-        msrs = nested_vmx_msrs()
+        msrs = nested_vmx_msrs(*ALL_BITS)
         nested.nested_vmx_setup_secondary_ctls(kvm, caps, msrs)
         return (
             msrs.secondary_ctls_low,
@@ -388,12 +395,25 @@ def _vmcs02(s: Side) -> Mirror:
 
 
 def _inject(s: Side) -> Mirror:
-    def call(code: int, qualification: int, address: int, exit_qual: int, pml: int, _reason: int) -> tuple[int, ...]:
-        s.vcpu.exit_qualification = exit_qual
-        s.vcpu.pml_full = bool(pml)
-        nested.nested_ept_inject_page_fault(s.vcpu, x86_exception(code, qualification, address))
-        assert s.vcpu.injected is not None
-        return s.vcpu.injected
+    vcpu = s.vcpu
+    pages = [kvm_mmu_page(0, 0, 0, s.kvm.roles) for _ in range(KVM_MMU_NUM_PREV_ROOTS)]
+    synced: list[tuple[int, int]] = []
+
+    def invalidate(_vcpu: Vcpu, addr: int, roots: list[kvm_mmu_page]) -> None:
+        synced.append((sum(2 << n for n, page in enumerate(pages) if page in roots), addr))
+
+    def call(
+        code: int, qualification: int, address: int, exit_qual: int, pml: int, _reason: int, eptp: int, *cached: int
+    ) -> tuple[int, ...]:
+        synced.clear()
+        vcpu.exit_qualification = exit_qual
+        vcpu.pml_full = bool(pml)
+        vcpu.vmcs12.ept_pointer = eptp
+        vcpu.mmu.prev_roots = [(pgd, page) if pgd else None for pgd, page in zip(cached, pages, strict=True)]
+        with mock.patch.object(nested, "kvm_mmu_invalidate_addr", invalidate):
+            nested.nested_ept_inject_page_fault(vcpu, x86_exception(code, qualification, address))
+        assert vcpu.injected is not None
+        return *vcpu.injected, *(synced[-1] if synced else (0, 0)), vcpu.pml_full
 
     return call
 
@@ -447,6 +467,7 @@ def _context(s: Side) -> Mirror:
     def call(caps: int, eptp: int) -> tuple[int, ...]:
         vcpu = s.vcpu
         vcpu.guest_mmu = kvm_mmu()
+        vcpu.mmu, vcpu.write_log_dirty = vcpu.root_mmu, None
         vcpu.nested_msrs = nested_vmx_msrs(0, 0, caps, 0, 0)
         vcpu.vmcs12 = vmcs12(0, eptp)
         nested.nested_ept_init_mmu_context(vcpu)
@@ -454,7 +475,12 @@ def _context(s: Side) -> Mirror:
         check = context.guest_rsvd_check
         role = context.cpu_role
         masks = (*check.rsvd_bits_mask[0], *check.rsvd_bits_mask[1], check.bad_mt_xwr)
-        return (role.base, role.ext.word, context.root_role, *masks)
+        return (
+            *(role.base, role.ext.word, context.root_role, *masks),
+            vcpu.mmu is context,
+            context.inject_page_fault is nested.nested_ept_inject_page_fault,
+            vcpu.write_log_dirty is nested.nested_vmx_write_pml_buffer,
+        )
 
     return call
 
@@ -463,6 +489,7 @@ _v: Final = functions_of("vmx/vmx.c")
 _n: Final = functions_of("vmx/nested.c")
 _e: Final = functions_of("vmx/hyperv.c")
 CTLS2: Final = 0x48B
+CACHED: Final = (0, EPTP, EPTP ^ 1 << 6, EPTP ^ 1 << 12)  # no root; another A/D bit, another table
 VMPTRS: Final = (hyperv.EVMPTR_INVALID, 0x5000, 0x6000)  # the image's two pages
 ACTIVATE: Final = 1 << 31
 REQUIRED: Final = 0xFFFFFFFF << 32
@@ -543,10 +570,17 @@ SPECS: Final = (
         Space(((REQUIRED,), Bits(base=(EPT | VPID) << 32), Bits(), BOOL, BOOL)),
         _capabilities,
     ),
+    # A CPU without EPT or VPID whose MSR 0x48C speaks of them.
+    Spec(
+        "setup_vmcs_config",
+        _v("setup_vmcs_config"),
+        Space(((REQUIRED,), Bits((MBEC | EPT | VPID) << 32), Bits(0x41 | 1 << 32 | 1 << 63), BOOL, BOOL)),
+        _capabilities,
+    ),
     Spec(
         "vmx_secondary_exec_control",
         _v("vmx_secondary_exec_control", "vmx_adjust_secondary_exec_control"),
-        Space((U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, U32, BOOL, BOOL)),
+        Space((U32, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, BOOL, U32, BOOL, BOOL, U32)),
         _secondary,
     ),
     Spec(
@@ -563,6 +597,13 @@ SPECS: Final = (
                 BOOL,
             )
         ),
+        _hardware,
+    ),
+    # A CPU without VPIDs.
+    Spec(
+        "vmx_hardware_setup",
+        _v("vmx_hardware_setup"),
+        Space((Bits((MBEC | EPT | UNRESTRICTED | PML) << 32), (0, 0x6734141, 0x6134141), *(BOOL,) * 5)),
         _hardware,
     ),
     Spec("init_vmcs", _v("init_vmcs"), Space((U32, BOOL, BOOL, BOOL, BOOL)), _init_vmcs),
@@ -672,8 +713,13 @@ SPECS: Final = (
     ),
     Spec(
         "nested_ept_inject_page_fault",
-        _n("nested_ept_inject_page_fault"),
-        Space((Bits(0x1F), Bits(0x1FFF), Bits(((1 << 46) - 1) & -4096), Bits(0x1FFF), BOOL, (48,))),
+        _n("nested_ept_inject_page_fault", "nested_ept_invalidate_addr"),
+        Space(
+            (
+                *(Bits(0x1F), Bits(0x1FFF), Bits(((1 << 46) - 1) & -4096), Bits(0x1FFF), BOOL, (48,)),
+                *(CACHED[1:], CACHED, CACHED, CACHED),
+            )
+        ),
         _inject,
         (State(shadow=True),),
     ),
@@ -727,7 +773,7 @@ SPECS: Final = (
     Spec(
         "nested_evmcs_check_controls",
         _e("nested_evmcs_check_controls", "nested_evmcs_is_valid_controls"),
-        Space((SPARSE, SPARSE, SPARSE, SPARSE, SPARSE, (0, 0, 0, 1, 1 << 32))),
+        Space((SPARSE, SPARSE, SPARSE, SPARSE, SPARSE, (0, 0, 0, 1, 1 << 32, 1 << 32 | 1))),
         _evmcs,
     ),
 )

@@ -13,8 +13,8 @@
 
 /*
  * in: event (0 kvm_mmu_set_spte, 1 mark_mmio_spte, 2 kvm_mmu_get_page, 3 kvm_mmu_pagetable_walk,
- *     4 kvm_mmu_paging_element, 5 kvm_mmu_walker_error, 6 kvm_mmu_spte_requested, 7 kvm_tdp_mmu_spte_changed),
- *     its 4 arguments, flag
+ *     4 kvm_mmu_paging_element, 5 kvm_mmu_walker_error, 6 kvm_mmu_spte_requested, 7 kvm_tdp_mmu_spte_changed,
+ *     8 the format that kvm_mmu_set_spte's format file has), its 4 arguments, flag
  * out: the text, 8 characters a word; the address of an SPTE is 0
  */
 ENTRY(mmutrace, 6, 24)
@@ -23,6 +23,8 @@ ENTRY(mmutrace, 6, 24)
 	static struct kvm_mmu_page sp;
 	static u64 spte;
 	struct kvm_page_fault fault = { .gfn = in[1], .pfn = in[2], .goal_level = in[3] };
+	const char *format;
+	int n;
 
 	oracle_set_flag(oracle_vcpu, in[5]);
 	memset(oracle_text, 0, sizeof(oracle_text));
@@ -56,6 +58,12 @@ ENTRY(mmutrace, 6, 24)
 		break;
 	case 7:
 		SHOW(kvm_tdp_mmu_spte_changed, 0, in[1], in[2], in[3], in[4]);
+		break;
+	case 8:
+		format = print_fmt_kvm_mmu_set_spte + 1;
+		for (n = 0; format[n] != '"'; n++)
+			oracle_text[n] = format[n];
+		oracle_text[n] = '\n';
 		break;
 	}
 	memcpy(out, oracle_text, 24 * sizeof(u64));

@@ -77,10 +77,16 @@ unsigned long get_zeroed_page_noprof(gfp_t flags)
 	return (unsigned long)memset(oracle_pool[pool_used++], 0, PAGE_SIZE);
 }
 
+static u64 left;	/* entries that tables still held when they were removed: neither frozen nor without a value */
+
 /* A table that is removed is seen by nobody else: it goes at once. */
 void call_rcu(struct rcu_head *head, rcu_callback_t function)
 {
-	kmem_cache_free(NULL, container_of(head, struct kvm_mmu_page, rcu_head));
+	struct kvm_mmu_page *sp = container_of(head, struct kvm_mmu_page, rcu_head);
+
+	for (int i = 0; i < 512; i++)
+		left += sp->spt[i] != FROZEN_SPTE && sp->spt[i] != SHADOW_NONPRESENT_VALUE;
+	kmem_cache_free(NULL, sp);
 }
 
 int gfn_to_page_many_atomic(struct kvm_memory_slot *slot, gfn_t gfn, struct page **pages, int nr)
@@ -251,8 +257,37 @@ static void flow_begin(u64 host_level, bool readonly, bool dirty_track)
 	oracle_vcpu->arch.root_mmu.inject_page_fault = flow_inject;
 	oracle_vcpu->arch.guest_mmu.inject_page_fault = flow_inject;
 	oracle_vcpu->arch.regs_avail = ~0u;
-	injections = 0;
+	oracle_memslots.generation = 0;
+	injections = left = 0;
 	memset(&injected, 0, sizeof(injected));
+	memset(&oracle_vcpu->stat, 0, sizeof(oracle_vcpu->stat));
+	memset(&kvm->stat, 0, sizeof(kvm->stat));
+}
+
+/* The vCPU's counts of faults, 8 bits each: taken, fixed, emulated, spurious, fast, MMIO entries made. */
+static u64 flow_counts(void)
+{
+	const struct kvm_vcpu_stat *stat = &oracle_vcpu->stat;
+	const u64 counts[] = { stat->pf_taken, stat->pf_fixed, stat->pf_emulate,
+			       stat->pf_spurious, stat->pf_fast, stat->pf_mmio_spte_created };
+	u64 word = 0;
+
+	for (int n = 0; n < ARRAY_SIZE(counts); n++)
+		word |= (counts[n] & 0xff) << 8 * n;
+	return word;
+}
+
+/* The VM's counts of pages, 16 bits each: 4 KiB, 2 MiB, 1 GiB, and huge ones that are split for NX. */
+static u64 flow_page_counts(void)
+{
+	const struct kvm_vm_stat *stat = &oracle_kvm->stat;
+	const u64 counts[] = { atomic64_read(&stat->pages_4k), atomic64_read(&stat->pages_2m),
+			       atomic64_read(&stat->pages_1g), stat->nx_lpage_splits };
+	u64 word = 0;
+
+	for (int n = 0; n < ARRAY_SIZE(counts); n++)
+		word |= (counts[n] & 0xffff) << 16 * n;
+	return word;
 }
 
 static u64 flow_fault(u64 addr, u64 error_code)
@@ -298,6 +333,24 @@ static void flow_dump(u64 addr, u64 *out)
 	out[5] = h;
 }
 
+/* Between two faults: 1 the entries on the way get a bit of the memory type wrong, 2 the memslots' generation moves on. */
+static void flow_happens(u64 addr, u64 what)
+{
+	struct kvm_mmu_page *sp = root_to_sp(oracle_vcpu->arch.mmu->root.hpa);
+
+	if (what & 2)
+		oracle_memslots.generation += 2;
+	while (sp && what & 1) {
+		u64 *spte = &sp->spt[(addr >> (PAGE_SHIFT + 9 * (sp->role.level - 1))) & 511];
+		const u64 was = *spte;
+
+		if (!is_shadow_present_pte(was))
+			break;
+		*spte ^= 1 << VMX_EPT_MT_EPTE_SHIFT;
+		sp = is_last_spte(was, sp->role.level) ? NULL : spte_to_child_sp(was);
+	}
+}
+
 static u64 *flow_entry(u64 addr, int n)
 {
 	return &oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
@@ -340,31 +393,53 @@ static u64 flow_sync(void)
 	return gave;
 }
 
+/* In an MMU of another role kvm_sync_page() cannot bring them in step: they go. */
+static u64 flow_sync_other(void)
+{
+	struct kvm_mmu *mmu = oracle_vcpu->arch.mmu;
+	LIST_HEAD(invalid);
+	u64 gave = 0;
+
+	mmu->root_role.ad_disabled ^= 1;
+	for (int n = 0; n < pool_used; n++)
+		if (page_of(n)->role.level == PG_LEVEL_4K && !page_of(n)->role.direct)
+			gave = kvm_sync_page(oracle_vcpu, page_of(n), &invalid);
+	mmu->root_role.ad_disabled ^= 1;
+	kvm_mmu_commit_zap_page(oracle_kvm, &invalid);
+	return gave;
+}
+
 /*
  * L2 faults; L1 changes its leaf entry; the leaf table may be synchronised, then or once more after another change;
  * L2 faults again.
  * in: address, first error code, second error code, flag, host's page size (level), slot: 1 read-only 2 dirty
- *     logging, times to synchronise; 4 entries from the top; the leaf entry afterwards; the entry of the leaf's
+ *     logging, what comes between: bits 1:0 times to synchronise (3: once, in an MMU of another role), bit 2 the leaf
+ *     table gets out of step as by a write of L1, bit 3 the neighbours are there only then, from bit 4 on
+ *     flow_happens(); 4 entries from the top; the leaf entry afterwards; the entry of the leaf's
  *     neighbours (their index is added to the address); the leaf entry after the first synchronising
  * out: first answer, second answer, what synchronising gave last, faults injected, error code, qualification
- *      and address of the last; 4 entries afterwards; SPTEs of the walk in 4 words, tables made, digest
+ *      and address of the last; 4 entries afterwards; SPTEs of the walk in 4 words, tables made, digest; counts
  */
-ENTRY(shadow_fault, 14, 17)
+ENTRY(shadow_fault, 14, 18)
 {
-	const u64 addr = in[0];
+	const u64 addr = in[0], sync = in[6] & 3;
 
 	flow_begin(in[4], in[5] & 1, in[5] & 2);
 	oracle_set_flag(oracle_vcpu, in[3]);
 	oracle_vcpu->arch.hflags = HF_GUEST_MASK;
 	oracle_world.writable = ~0ull;
 	oracle_world.log_dirty_fails = 0;
-	flow_neighbours(addr, in[12]);
+	flow_neighbours(addr, in[6] & 8 ? 0 : in[12]);
 	flow_tables(addr, in + 7);
 	mmu_alloc_shadow_roots(oracle_vcpu);
 	out[0] = flow_fault(addr, in[1]);
+	if (in[6] & 4)
+		kernel_mmu_try_to_unsync_pages(oracle_kvm, &oracle_slot, table_gfn[3], true, false);
+	flow_happens(addr, in[6] >> 4);
+	flow_neighbours(addr, in[12]);
 	*flow_entry(addr, 3) = in[11];
-	out[2] = in[6] ? flow_sync() : 0;
-	if (in[6] > 1) {
+	out[2] = sync == 3 ? flow_sync_other() : sync ? flow_sync() : 0;
+	if (sync == 2) {
 		*flow_entry(addr, 3) = in[13];
 		out[2] = flow_sync();
 	}
@@ -376,6 +451,7 @@ ENTRY(shadow_fault, 14, 17)
 	for (int n = 0; n < 4; n++)
 		out[7 + n] = *flow_entry(addr, n);
 	flow_dump(addr, out + 11);
+	out[17] = flow_counts();
 	flow_end(addr);
 }
 
@@ -422,16 +498,16 @@ static void flow_writes(u64 addr, const u64 *write)
 
 /*
  * L2 may fault on another address, 1 GiB further, then on this one; L1 may let another EPT pointer fault there too;
- * it writes an entry of one of its tables, once or several times, goes back to the first pointer, writes another
- * entry, and may go to the other pointer once more; all may be synchronised; L2 faults again.
+ * it writes an entry of one of its tables, once or several times, goes back to the first pointer, may have all roots
+ * freed, writes another entry, and may go to the other pointer once more; all may be synchronised; L2 faults again.
  * in: address, first error code, second error code, flag, host's page size (level), the other address' entry of the
  *     second table (0: no such fault), another pointer (0: none, 1: at first, 2: in the end as well); table (0: the
  *     top), writes, the entry written; the same again;
- *     synchronise, 4 entries from the top
+ *     1 synchronise 2 free the roots, 4 entries from the top
  * out: first answer, second answer, faults injected, error code and qualification of the last; SPTEs of the walk in
- *      4 words, tables there, digest
+ *      4 words, tables there, digest; counts
  */
-ENTRY(shadow_write, 18, 11)
+ENTRY(shadow_write, 18, 12)
 {
 	const u64 addr = in[0], other = addr + (1ul << 30);
 	struct kvm_mmu *mmu = oracle_vcpu->arch.mmu;
@@ -455,17 +531,22 @@ ENTRY(shadow_write, 18, 11)
 	flow_writes(addr, in + 7);
 	if (in[6])
 		flow_switch(false);
+	if (in[13] & 2) {
+		kvm_mmu_free_roots(oracle_kvm, mmu, KVM_MMU_ROOTS_ALL);
+		flow_enter();
+	}
 	flow_writes(addr, in + 10);
 	if (in[6] == 2)
 		flow_switch(true);
 	flow_enter();
-	if (in[13])
+	if (in[13] & 1)
 		kvm_mmu_sync_roots(oracle_vcpu);
 	out[1] = flow_fault(addr, in[2]);
 	out[2] = injections;
 	out[3] = injected.error_code;
 	out[4] = injected.exit_qualification;
 	flow_dump(addr, out + 5);
+	out[11] = flow_counts();
 	if (in[6] == 2)
 		flow_switch(false);
 	*flow_entry(other, 1) = 0;
@@ -475,12 +556,14 @@ ENTRY(shadow_write, 18, 11)
 }
 
 /*
- * L1 faults on KVM's own EPT; its pages may be aged; it faults again.
- * in: address, first error code, second error code, flag, host's page size, slot as above, age, the page holds a
- *     guest's table that is shadowed
- * out: first answer, second answer, aged; SPTEs of the walk in 4 words, tables made, digest, the page in the dirty log + 1
+ * L1 faults on KVM's own EPT; its pages may be aged, once or twice; it faults again.
+ * in: address, first error code, second error code, flag, host's page size, slot as above, times it is aged, the page
+ *     holds a guest's table that is shadowed, what else happens (flow_happens())
+ * out: first answer, second answer, was young the first and (bit 1) the second time; SPTEs of the walk in 4 words,
+ *      tables made, digest; the page in the dirty log + 1 of the first fault and of the second; counts, counts of
+ *      pages, entries left
  */
-ENTRY(tdp_fault, 8, 10)
+ENTRY(tdp_fault, 9, 14)
 {
 	struct kvm_gfn_range range = { .slot = &oracle_slot, .start = in[0] >> PAGE_SHIFT };
 
@@ -494,11 +577,19 @@ ENTRY(tdp_fault, 8, 10)
 	}
 	mmu_alloc_direct_roots(oracle_vcpu);
 	out[0] = flow_fault(in[0], in[1]);
+	out[9] = oracle_world.logged;
 	range.end = range.start + 1;
-	out[2] = in[6] ? kvm_tdp_mmu_age_gfn_range(oracle_kvm, &range) : 0;
+	out[2] = 0;
+	for (u64 n = 0; n < in[6]; n++)
+		out[2] |= (u64)kvm_tdp_mmu_age_gfn_range(oracle_kvm, &range) << n;
+	oracle_world.logged = 0;
+	flow_happens(in[0], in[8]);
 	out[1] = flow_fault(in[0], in[2]);
 	flow_dump(in[0], out + 3);
-	out[9] = oracle_world.logged;
+	out[10] = oracle_world.logged;
+	out[11] = flow_counts();
+	out[12] = flow_page_counts();
+	out[13] = left;
 	flow_end(in[0]);
 }
 
@@ -531,26 +622,39 @@ static u64 slot_work(enum slot_work work, struct kvm_memory_slot *slot, int leve
  * L1 faults twice on KVM's own EPT; something is done to all of a slot; it faults again.
  * in: two addresses, three error codes (the third at the first address), host's page size, dirty logging before and
  *     after; what is done (enum slot_work), its level (a write-protecting mask: above 1), its mask from the first
- *     address' 64 pages on, the slot's first gfn and its pages
- * out: what it gave, last answer; SPTEs of the first address' walk in 4 words, tables there, digest
+ *     address' 64 pages on, the slot's first gfn and its pages, a page that holds a guest's table (0: none)
+ * out: what it gave, last answer; SPTEs of the first address' walk in 4 words, tables there, digest; the page in the
+ *      dirty log + 1 of the last fault; counts, counts of pages, entries left
  */
-ENTRY(tdp_slot, 13, 8)
+ENTRY(tdp_slot, 14, 12)
 {
 	struct kvm_memory_slot slot;
 
 	flow_begin(in[5], false, in[6]);
 	oracle_set_flag(oracle_vcpu, false);
+	tracked = in[13];
+	if (tracked) {
+		write_track[tracked] = 1;
+		kvm_mmu_gfn_disallow_lpage(&oracle_slot, tracked);
+	}
 	mmu_alloc_direct_roots(oracle_vcpu);
 	flow_fault(in[0], in[2]);
 	flow_fault(in[1], in[3]);
 	slot = oracle_slot;
 	slot.base_gfn = in[11];
 	slot.npages = in[12];
+	slot.arch.lpage_info[0] += slot.base_gfn >> 9;
+	slot.arch.lpage_info[1] += slot.base_gfn >> 18;
 	write_lock(&oracle_kvm->mmu_lock);
 	out[0] = slot_work(in[8], &slot, in[9], in[0] >> PAGE_SHIFT & ~63ull, in[10]);
 	write_unlock(&oracle_kvm->mmu_lock);
 	oracle_slot.flags = in[7] ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+	oracle_world.logged = 0;
 	out[1] = flow_fault(in[0], in[4]);
 	flow_dump(in[0], out + 2);
+	out[8] = oracle_world.logged;
+	out[9] = flow_counts();
+	out[10] = flow_page_counts();
+	out[11] = left;
 	flow_end(in[0]);
 }

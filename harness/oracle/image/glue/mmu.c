@@ -91,9 +91,9 @@ static struct kvm_x86_nested_ops oracle_nested_ops = { .write_log_dirty = oracle
  * From here on the MMU in use is that of a nested guest with EPT.
  * in: execonly, huge_page_level, accessed_dirty, EPTP, reserved_gpa_bits
  * out: cpu_role base, cpu_role ext, root_role, pkru_mask, 16 permission bytes in 2 words, the guest's
- *      reserved bits in 11 words, those of shadow entries in 11 words
+ *      reserved bits in 11 words, those of shadow entries in 11 words, whether it is direct
  */
-ENTRY(kvm_init_shadow_ept_mmu, 5, 28)
+ENTRY(kvm_init_shadow_ept_mmu, 5, 29)
 {
 	struct kvm_mmu *mmu = &oracle_vcpu->arch.guest_mmu;
 
@@ -103,6 +103,8 @@ ENTRY(kvm_init_shadow_ept_mmu, 5, 28)
 	oracle_vcpu->arch.walk_mmu = &oracle_vcpu->arch.nested_mmu;
 	oracle_vcpu->arch.reserved_gpa_bits = in[4];
 	mmu->get_guest_pgd = oracle_get_guest_pgd;
+	mmu->pkru_mask = ~0u;
+	mmu->root_role.direct = 1;
 	oracle_pgd = in[3];
 	memcpy(l1_ept, in, sizeof(l1_ept));
 	kvm_init_shadow_ept_mmu(oracle_vcpu, in[0], in[1], in[2], in[3]);
@@ -113,14 +115,15 @@ ENTRY(kvm_init_shadow_ept_mmu, 5, 28)
 	memcpy(out + 4, mmu->permissions, 16);
 	dump_rsvd(&mmu->guest_rsvd_check, out + 6);
 	dump_rsvd(&mmu->shadow_zero_check, out + 17);
+	out[28] = mmu->root_role.direct;
 }
 
 /*
  * From here on the MMU in use is that of L1, paging off, on top of TDP.
  * in: smm, guest_mode, vCPU's MAXPHYADDR
- * out: cpu_role base, root_role, reserved bits of SPTEs in 11 words
+ * out: cpu_role base, root_role, reserved bits of SPTEs in 11 words, whether there is a function that syncs entries
  */
-ENTRY(init_kvm_tdp_mmu, 3, 13)
+ENTRY(init_kvm_tdp_mmu, 3, 14)
 {
 	const struct kvm_mmu_role_regs regs = { 0 };
 	struct kvm_mmu *mmu = &oracle_vcpu->arch.root_mmu;
@@ -130,7 +133,9 @@ ENTRY(init_kvm_tdp_mmu, 3, 13)
 	oracle_vcpu->arch.walk_mmu = mmu;
 	oracle_vcpu->arch.maxphyaddr = in[2];
 	oracle_vcpu->arch.hflags = (in[0] ? HF_SMM_MASK : 0) | (in[1] ? HF_GUEST_MASK : 0);
+	mmu->sync_spte = ept_sync_spte;
 	init_kvm_tdp_mmu(oracle_vcpu, kvm_calc_cpu_role(oracle_vcpu, &regs));
+	out[13] = !!mmu->sync_spte;
 	oracle_vcpu->arch.hflags = 0;
 	out[0] = mmu->cpu_role.base.word;
 	out[1] = mmu->root_role.word;
@@ -245,9 +250,10 @@ static bool tables_used;	/* there are entries of an earlier case in oracle_table
  * first read is bit 0), tables the host lets KVM write (bit mask), write_log_dirty fails, 4 entries from
  * the top
  * out: returned value, level reached, gfn, pte_access, error code, exit qualification, address,
- *      nested_page_fault, 4 entries afterwards, pt_access by level from 1, pages marked dirty
+ *      nested_page_fault, 4 entries afterwards, pt_access by level from 1, pages marked dirty, the walker's own copies of
+ *      the entries by level from 1
  */
-ENTRY(ept_walk_addr_generic, 10, 17)
+ENTRY(ept_walk_addr_generic, 10, 21)
 {
 	static struct guest_walkerEPT walker;
 	const u64 addr = in[0];
@@ -273,8 +279,32 @@ ENTRY(ept_walk_addr_generic, 10, 17)
 	for (int n = 0; n < 4; n++)
 		out[8 + n] = oracle_tables[n][(addr >> (39 - 9 * n)) & 511];
 	for (int n = 0; n < 4; n++)
-		out[12 + n] = walker.pt_access[n];
+		out[12 + n] = walker.pt_access[n], out[17 + n] = walker.ptes[n];
 	out[16] = oracle_world.marked_dirty;
+}
+
+/*
+ * L1's tables as above, all of them there and writable.
+ * in: L2 address, access, flag, 4 entries from the top
+ * out: L1's address or ~0; of the exception error code, exit qualification, address, nested_page_fault
+ */
+ENTRY(ept_gva_to_gpa, 7, 5)
+{
+	struct x86_exception exception = { 0 };
+
+	oracle_set_flag(oracle_vcpu, in[2]);
+	oracle_world.invisible = 0;
+	oracle_world.writable = ~0ull;
+	oracle_world.log_dirty_fails = 0;
+	oracle_world.next_table = 0;
+	for (int n = 0; n < 4; n++)
+		oracle_tables[n][(in[0] >> (39 - 9 * n)) & 511] = in[3 + n];
+	tables_used = true;
+	out[0] = ept_gva_to_gpa(oracle_vcpu, &oracle_vcpu->arch.guest_mmu, in[0], in[1], &exception);
+	out[1] = exception.error_code;
+	out[2] = exception.exit_qualification;
+	out[3] = exception.address;
+	out[4] = exception.nested_page_fault;
 }
 
 /* in: two role words; out: whether kvm_sync_page_check() takes them for the same (0 differs) */
@@ -311,6 +341,16 @@ ENTRY(page_fault_can_be_fast, 1, 1)
 	};
 
 	out[0] = page_fault_can_be_fast(oracle_kvm, &fault);
+}
+
+/* in: entry, what it becomes; out: whether the TLB needs a flush, the entry */
+ENTRY(mmu_spte_update, 2, 2)
+{
+	static u64 spte;
+
+	spte = in[0];
+	out[0] = mmu_spte_update(&spte, in[1]);
+	out[1] = spte;
 }
 
 #include "flow.h"

@@ -7,10 +7,21 @@
 
 /* The exit that is injected into L1 is a result: captured by world.c. */
 #pragma weak nested_vmx_vmexit
+
+/* So are the cached roots for which an address is synchronised. */
+#define kvm_mmu_invalidate_addr oracle_invalidate_addr
+static void oracle_invalidate_addr(struct kvm_vcpu *vcpu, struct kvm_mmu *mmu, u64 addr, unsigned long roots);
 #include "vmx/nested.c"
 #include "oracle.h"
 
 static struct vmcs12 oracle_l1_vmcs12;
+static u64 invalidated_addr, invalidated_roots;
+
+static void oracle_invalidate_addr(struct kvm_vcpu *vcpu, struct kvm_mmu *mmu, u64 addr, unsigned long roots)
+{
+	invalidated_addr = addr;
+	invalidated_roots = roots;
+}
 
 static struct vcpu_vmx *vmx_of_case(void)
 {
@@ -23,13 +34,14 @@ static struct vcpu_vmx *vmx_of_case(void)
 /*
  * in: CPU's EPT capabilities, vmcs_config's secondary controls, enable_ept, enable_ept_ad_bits, enable_vpid,
  *     enable_unrestricted_guest, flexpriority_enabled, param
- * out: secondary_ctls_low, secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls
+ * out: secondary_ctls_low, secondary_ctls_high, ept_caps, vpid_caps, vmfunc_controls, which had all bits before
  */
 ENTRY(nested_vmx_setup_secondary_ctls, 8, 5)
 {
 	static struct vmcs_config config;
-	struct nested_vmx_msrs msrs = { 0 };
+	struct nested_vmx_msrs msrs;
 
+	memset(&msrs, 0xff, sizeof(msrs));
 	config.cpu_based_2nd_exec_ctrl = in[1];
 	vmcs_config.cpu_based_2nd_exec_ctrl = in[1];
 	enable_ept = in[2];
@@ -237,10 +249,11 @@ ENTRY(prepare_vmcs02_early, 4, 1)
 
 /*
  * in: fault's error code, exit qualification and address; the exit qualification of L2's exit, pml_full,
- *     basic reason of L2's exit
- * out: exit reason, exit qualification and guest-physical address that L1 gets
+ *     basic reason of L2's exit; L1's EPT pointer, and those of the three cached roots (0: no root)
+ * out: exit reason, exit qualification and guest-physical address that L1 gets; the cached roots that are
+ *      synchronised for an address (bit 1 for the first), that address; whether L1's log is full
  */
-ENTRY(nested_ept_inject_page_fault, 6, 3)
+ENTRY(nested_ept_inject_page_fault, 10, 6)
 {
 	struct vcpu_vmx *vmx = vmx_of_case();
 	struct x86_exception fault = {
@@ -256,7 +269,19 @@ ENTRY(nested_ept_inject_page_fault, 6, 3)
 	oracle_vcpu->arch.mmu = &oracle_vcpu->arch.guest_mmu;
 	oracle_vcpu->arch.walk_mmu = &oracle_vcpu->arch.nested_mmu;
 	oracle_l1_vmcs12.guest_physical_address = 0;
+	oracle_l1_vmcs12.ept_pointer = in[6];
+	for (int n = 0; n < KVM_MMU_NUM_PREV_ROOTS; n++) {
+		oracle_vcpu->arch.mmu->prev_roots[n].hpa = in[7 + n] ? PAGE_SIZE : INVALID_PAGE;
+		oracle_vcpu->arch.mmu->prev_roots[n].pgd = in[7 + n];
+	}
+	invalidated_addr = invalidated_roots = 0;
 	nested_ept_inject_page_fault(oracle_vcpu, &fault);
+	for (int n = 0; n < KVM_MMU_NUM_PREV_ROOTS; n++)
+		oracle_vcpu->arch.mmu->prev_roots[n] = KVM_MMU_ROOT_INFO_INVALID;
+	out[3] = invalidated_roots;
+	out[4] = invalidated_addr;
+	out[5] = vmx->nested.pml_full;
+	vmx->nested.pml_full = false;
 	out[0] = oracle_world.exit_reason;
 	out[1] = oracle_world.exit_qualification;
 	out[2] = oracle_l1_vmcs12.guest_physical_address;
@@ -377,9 +402,10 @@ ENTRY(nested_vmx_write_pml_buffer, 3, 3)
 
 /*
  * in: EPT capabilities L1 is offered, vmcs12's EPT pointer
- * out: cpu_role base and ext, root_role, what L1's entries may not hold in 11 words
+ * out: cpu_role base and ext, root_role, what L1's entries may not hold in 11 words; whether the MMU in use is this one,
+ *      its faults go to L1, and its dirty pages to L1's log
  */
-ENTRY(nested_ept_init_mmu_context, 2, 14)
+ENTRY(nested_ept_init_mmu_context, 2, 17)
 {
 	struct vcpu_vmx *vmx = vmx_of_case();
 	struct kvm_mmu *mmu = &oracle_vcpu->arch.guest_mmu;
@@ -391,8 +417,13 @@ ENTRY(nested_ept_init_mmu_context, 2, 14)
 	for (int i = 0; i < KVM_MMU_NUM_PREV_ROOTS; i++)
 		mmu->prev_roots[i] = KVM_MMU_ROOT_INFO_INVALID;
 	mmu->cpu_role.as_u64 = 0;
-	oracle_vcpu->arch.walk_mmu = &oracle_vcpu->arch.root_mmu;
+	oracle_vcpu->arch.mmu = oracle_vcpu->arch.walk_mmu = &oracle_vcpu->arch.root_mmu;
+	mmu->inject_page_fault = NULL;
 	nested_ept_init_mmu_context(oracle_vcpu);
+	out[14] = oracle_vcpu->arch.mmu == mmu;
+	out[15] = mmu->inject_page_fault == nested_ept_inject_page_fault;
+	out[16] = vmx_nested_ops.write_log_dirty == nested_vmx_write_pml_buffer;
+	oracle_vcpu->arch.mmu = mmu;
 	out[0] = mmu->cpu_role.base.word;
 	out[1] = mmu->cpu_role.ext.word;
 	out[2] = mmu->root_role.word;

@@ -56,9 +56,10 @@ static void exit_state(u64 qualification, u64 gpa, bool guest_mode)
 
 /*
  * in: exit qualification, guest-physical address, flag, IDT vectoring information is valid, virtual NMIs
- * out: calls of kvm_mmu_page_fault(), its address, its error code, guest interruptibility
+ * out: calls of kvm_mmu_page_fault(), its address, its error code, guest interruptibility, the exit qualification that
+ *      is found later
  */
-ENTRY(handle_ept_violation, 5, 4)
+ENTRY(handle_ept_violation, 5, 5)
 {
 	exit_state(in[0], in[1], false);
 	oracle_set_flag(oracle_vcpu, in[2]);
@@ -70,13 +71,15 @@ ENTRY(handle_ept_violation, 5, 4)
 	out[1] = oracle_world.fault_gpa;
 	out[2] = oracle_world.fault_error;
 	out[3] = oracle_vmcs[GUEST_INTERRUPTIBILITY_INFO];
+	out[4] = vmx_get_exit_qual(oracle_vcpu);
 }
 
 /*
  * in: guest-physical address, guest mode, an eventfd sits there
- * out: calls of kvm_mmu_page_fault(), its address, its error code, instructions skipped
+ * out: calls of kvm_mmu_page_fault(), its address, its error code, instructions skipped, the exit qualification that is
+ *      found later
  */
-ENTRY(handle_ept_misconfig, 3, 4)
+ENTRY(handle_ept_misconfig, 3, 5)
 {
 	exit_state(0, in[0], in[1]);
 	oracle_world.fast_mmio = in[2];
@@ -85,6 +88,7 @@ ENTRY(handle_ept_misconfig, 3, 4)
 	out[1] = oracle_world.fault_gpa;
 	out[2] = oracle_world.fault_error;
 	out[3] = oracle_world.skipped;
+	out[4] = vmx_get_exit_qual(oracle_vcpu);
 	oracle_vcpu->arch.hflags = 0;
 }
 
@@ -130,11 +134,11 @@ ENTRY(setup_vmcs_config, 5, 4)
 
 /*
  * in: vmcs_config's secondary controls, enable_ept, enable_unrestricted_guest, VPID of the vCPU, enable_pml
- *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls L1 may set,
- *     flexpriority_enabled, the guest may use XSAVES
+ *     with dirty logging, param, every bit of the guest's CPUID, nested, secondary controls any L1 may set,
+ *     flexpriority_enabled, the guest may use XSAVES, secondary controls this L1 may set
  * out: secondary controls, enable_unrestricted_guest, secondary controls L1 may set
  */
-ENTRY(vmx_secondary_exec_control, 11, 3)
+ENTRY(vmx_secondary_exec_control, 12, 3)
 {
 	allow_xsaves(in[10]);
 	vmcs_config.cpu_based_2nd_exec_ctrl = in[0];
@@ -149,7 +153,7 @@ ENTRY(vmx_secondary_exec_control, 11, 3)
 	oracle_world.cpuid = in[6] ? ~0u : 0;
 	nested = in[7];
 	vmcs_config.nested.secondary_ctls_high = in[8];
-	oracle_vmx.nested.msrs.secondary_ctls_high = in[8];
+	oracle_vmx.nested.msrs.secondary_ctls_high = in[11];
 	flexpriority_enabled = in[9];
 	out[0] = vmx_secondary_exec_control(&oracle_vmx);
 	out[1] = enable_unrestricted_guest;
