@@ -136,7 +136,7 @@ class _Function:
         elif isinstance(node, ast.Match):
             arms = list(node.cases)
         for one, other in pairwise(arms):
-            if _same(one.body, other.body):
+            if _same(_acting(one.body), _acting(other.body)):
                 continue
 
             def make(one: ast.If | ast.match_case = one, other: ast.If | ast.match_case = other) -> None:
@@ -213,6 +213,11 @@ def _documents(node: ast.stmt) -> bool:
 
 def _same(one: Sequence[ast.AST], other: Sequence[ast.AST]) -> bool:
     return [ast.dump(node) for node in one] == [ast.dump(node) for node in other]
+
+
+def _acting(body: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """A body has these statements that do not only tell."""
+    return [node for node in body if not narrates(node)]
 
 
 def _alike(one: str, other: str) -> bool:
@@ -294,7 +299,7 @@ def _guards(first: ast.stmt, second: ast.stmt) -> str:
         return ""
     if not (isinstance(first.body[-1], _JUMPS) and isinstance(second.body[-1], _JUMPS)):
         return ""
-    if _same(first.body, second.body) or _exclude(first.test, second.test):
+    if _same(_acting(first.body), _acting(second.body)) or _exclude(first.test, second.test):
         return ""
     return f"if {ast.unparse(first.test)}, if {ast.unparse(second.test)}"
 
@@ -318,9 +323,10 @@ def _effects(first: ast.stmt, second: ast.stmt) -> str:
 
 
 def _acts(node: ast.stmt) -> bool:
+    """A statement does something that another could depend on: True."""
     match node:
         case ast.Expr():
-            return isinstance(node.value, ast.Call) and not narrates(node)
+            return isinstance(node.value, ast.Call) and not narrates(node) and not _tallies(node.value)
         case ast.Assign():
             return all(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets)
         case ast.AugAssign():
@@ -329,6 +335,17 @@ def _acts(node: ast.stmt) -> bool:
             return True
         case _:
             return False
+
+
+def _tallies(call: ast.Call) -> bool:
+    """``call`` only counts, or notes a WARN: True. Where among others that happens, nobody sees."""
+    function = call.func
+    if not isinstance(function, ast.Attribute):
+        return False
+    into = function.value
+    return function.attr == "count" or (
+        function.attr == "append" and isinstance(into, ast.Attribute) and into.attr == "warns"
+    )
 
 
 def _condition(arm: ast.If | ast.match_case) -> str:

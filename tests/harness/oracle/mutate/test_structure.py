@@ -179,6 +179,18 @@ def test_neighbouring_calls_and_what_acts_beside_a_call_are_swapped() -> None:
     assert run(changed(small, "swapped: seen.append(1); seen.append(2)"), []) == [2, 1]
 
 
+def test_what_only_counts_has_no_place_among_its_neighbours() -> None:
+    text = """
+        def f(vcpu, sp):
+            vcpu.count("taken")
+            vcpu.forget(sp)
+            vcpu.warns.append("f")
+            sp.unsync = False
+        """
+    assert not words(text, "order")
+    assert len(words(text, "statement")) == 4
+
+
 def test_neighbouring_guards_are_swapped_unless_their_order_is_nothing() -> None:
     text = "def f(a, b):\n    if a:\n        return 1\n    if b:\n        return 2\n    return 3"
     assert words(text, "order") == ["swapped: if a, if b"]
@@ -186,6 +198,8 @@ def test_neighbouring_guards_are_swapped_unless_their_order_is_nothing() -> None
     assert [run(source, *case) for case in ((1, 1), (1, 0), (0, 1), (0, 0))] == [2, 1, 2, 3]
     same = "def f(a, b):\n    if a:\n        return 1\n    if b:\n        return 1\n    return 3"
     assert not words(same, "order")
+    told = "def f(v, b):\n    if v:\n        trace(v, 'a')\n        return 1\n    if b:\n        return 1\n    return 3"
+    assert not words(told, "order")
     one_thing = "def f(a):\n    if a == 1:\n        return 1\n    if a in (2, 3):\n        return 2\n    return 3"
     assert not words(one_thing, "order")
     stays = "def f(a, b):\n    if a:\n        a.clear()\n    if b:\n        return 2\n    return 3"
