@@ -285,10 +285,10 @@ SPECS: Final = (
     ),
     # The leaf points to no memory, and comes in step in the generation that it was made in, or in the next.
     _faults(
-        mmu_c("sync_mmio_spte", "mark_mmio_spte"),
+        mmu_c("sync_mmio_spte", "mark_mmio_spte", "mmu_spte_set"),
         SOME,
-        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), (1, 2 << HAPPENS, 1 | 2 << HAPPENS)),
-        *(*OPEN, NO_MEMORY),
+        *(ADDRESS, (0, 2), (0, 2), (0,), (1,), (0,), (0, 1, 2 << HAPPENS, 1 | 2 << HAPPENS)),
+        *(*OPEN, (*NO_MEMORY, SAME_PAGE[3])),
         *((*NO_MEMORY, NO_MEMORY[0] + 0x1000, 0), (0,), (0,)),
     ),
     # L2 is given its own leaf table, by the entry or by those beside it, which is out of step or must not get there.
@@ -373,6 +373,24 @@ SPECS: Final = (
         *((0, 1), (1, 2, 3), (TABLES[1] | 0x405,)),
         *((0, 1), (0, 1, 2, 3), (TABLES[1] | 0x403, TABLES[2] | 0x407)),
         *((0,), *OPEN, SAME_PAGE[3:4]),
+    ),
+    # The leaf table gets out of step, and becomes an upper table as well.
+    _writes(
+        mmu_c("kvm_mmu_find_shadow_page"),
+        SOME,
+        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (0,)),
+        *((3,), (0, 1), (TABLES[3] | 0x407,)),
+        *((1,), (0, 1), (TABLES[3] | 0x407,)),
+        *(BOOL, *OPEN, SAME_PAGE[3:4]),
+    ),
+    # It is both from the start, and written to.
+    _writes(
+        mmu_c("kvm_mmu_track_write", "detect_write_flooding"),
+        SOME,
+        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (0,)),
+        *((3,), (1, 2, 3), (TABLES[3] | 0x405, 0)),
+        *((3,), (0, 1), (TABLES[3] | 0x403,)),
+        *(BOOL, OPEN[0], (TABLES[3] | 0x407,), OPEN[2], (TABLES[3] | 0x407,)),
     ),
     # The roots are freed between two writes, and found again.
     _writes(
