@@ -147,7 +147,7 @@ def executable_huge(found: Iterable[Exit], mbec: bool) -> Outcome:
 
 
 def as_json(traced: Traced) -> dict[str, Any]:
-    """A trace for a journal or a recording."""
+    """The trace becomes JSON for a journal or a recording."""
     return {
         "vector": traced.vector.id,
         "exits": [list(map(list, one)) for one in traced.exits],
@@ -156,7 +156,10 @@ def as_json(traced: Traced) -> dict[str, Any]:
 
 
 def from_json(body: Mapping[str, Any]) -> Traced:
-    """The inverse of ``as_json``; VectorError, KeyError, TypeError or ValueError where it is none."""
+    """The trace is read from what ``as_json`` made.
+
+    Raises VectorError, KeyError, TypeError or ValueError when it is none.
+    """
     exits = tuple(tuple((name, text) for name, text in one) for one in body["exits"])
     warns = tuple(body["warns"])
     texts = [*warns, *(text for one in exits for event in one for text in event)]

@@ -94,7 +94,7 @@ _HOSTS: Final = {"hframe": "frame", "pfn": "frame", "shadow": "shadow"}
 
 
 def without_places(found: Sequence[Exit]) -> tuple[Exit, ...]:
-    """Exits whose frames and shadow pages of the host are numbered from 1 on, in the order of their appearance.
+    """The exits have the host's frames and shadow pages numbered from 1 on, in the order of their appearance.
 
     The mirror knows none of them (rule addresses), and where the host's memory was free is nobody's business.
     """

@@ -208,7 +208,7 @@ class Journal:
         return cursor.lastrowid
 
     def adopt(self, info: RunInfo) -> int:
-        """A new run's number: ``info`` but for its number, which is another journal's."""
+        """The value is the number of a new run: ``info`` but for its number, which is another journal's."""
         number = self.begin(info.argv, info.provenance)
         with self._db:
             self._db.execute(
@@ -400,7 +400,7 @@ class Journal:
             }
 
     def traces(self, run: int) -> dict[int, list[dict[str, Any]]]:
-        """What ``record`` was given as traces, by the cell's number."""
+        """The value is what ``record`` was given as traces, by the cell's number."""
         try:
             rows = self._db.execute(
                 "SELECT t.cell, t.body FROM trace t JOIN cell c ON c.id=t.cell WHERE c.run=?", (run,)

@@ -252,7 +252,7 @@ class Bench:
         )
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
-        """What tells the modules of each level of the run: their files' hashes, and that of their machine code."""
+        """The modules of each level of the run are told by their files' hashes, and that of their machine code."""
         return {
             str(level): {
                 **{name: sha256(path) for name, path in series_check.files(made).items()},
