@@ -27,6 +27,7 @@ from harness.process import PROGRESS, parallel
 from harness.questions import Setting
 from harness.results import KVM_HOST, cpus
 from kvmodel import machine, sdm
+from kvmodel.cpu import Cpu
 from kvmodel.machine import exits as exits_model
 from kvmodel.machine.exits import Exit, Hypervisor, Mix, StuckError, Vmcs
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome
@@ -54,6 +55,7 @@ USER_FETCH: Final = AccessVector(mbec=Mbec.OFF, leaf=Perm.parse("rwx-"), access=
 
 VERDICT_DONE, VERDICT_ENTRY_FAIL, VERDICT_SCAFFOLD = 1, 4, 8
 REFUSED_EVMCS: Final = 0x1003
+USUAL: Final = cpus.emulated()  # the CPU under KVM where no other is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Plan:
     mix: Mix
     runs: int
     curve: bool
+    cpu: Cpu = USUAL  # under KVM
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,13 @@ def _window(variant: ExitVariant, mix: Mix) -> Window:
     return Window(mix, mbec=l1.mbec, evmcs=l1.vmcs is Vmcs.EVMCS, bit10=l1.bit10)
 
 
-def predicted(kernel: Kernel, l1: Hypervisor, mix: Mix) -> Counter[Exit] | None:
+def predicted(kernel: Kernel, l1: Hypervisor, mix: Mix, cpu: Cpu = USUAL) -> Counter[Exit] | None:
     """The mirror's exits for ``mix``, the frame taken off; None where it has not this kernel, or L2 does not get on."""
     if kernel.foreign:
         return None
     try:
         both, frame = (
-            exits_model.counted(exits_model.window(kernel.level, kernel.param, cpus.emulated(), l1, one))
+            exits_model.counted(exits_model.window(kernel.level, kernel.param, cpu, l1, one))
             for one in (whole(mix), _frame(mix))
         )
     except StuckError:
@@ -120,16 +123,16 @@ def predicted(kernel: Kernel, l1: Hypervisor, mix: Mix) -> Counter[Exit] | None:
     return difference(both, frame)
 
 
-def _foreseen(kernel: Kernel, variant: ExitVariant) -> list[Exit] | None:
+def _foreseen(kernel: Kernel, variant: ExitVariant, cpu: Cpu) -> list[Exit] | None:
     if kernel.foreign:
         return None
     try:
-        return exits_model.window(kernel.level, kernel.param, cpus.emulated(), variant.l1, SHORT)
+        return exits_model.window(kernel.level, kernel.param, cpu, variant.l1, SHORT)
     except StuckError:
         return None
 
 
-def finding(kernel: Kernel, vector: Vector) -> str:
+def finding(kernel: Kernel, vector: Vector, cpu: Cpu = USUAL) -> str:
     """The function gives the finding behind a guest that goes round and round where ``vector`` does, by its symptom and
     its cause.
 
@@ -137,7 +140,6 @@ def finding(kernel: Kernel, vector: Vector) -> str:
     """
     if kernel.foreign:
         return ""
-    cpu = cpus.emulated()
     level, param = kernel.level, kernel.param
     answers = sdm.allowed(machine.virtual_cpu(level, param, cpu, vector.machine), vector)
     if isinstance(answers, NotApplicable):
@@ -187,7 +189,7 @@ class Measure:
             )
             return
         if (blocked := self._session.l1_can_run()) is not None:
-            self._miss(variants, blocked.note, finding(self._kernel, FIRST_FETCH))
+            self._miss(variants, blocked.note, finding(self._kernel, FIRST_FETCH, self._plan.cpu))
             return
         virtual = Machine(True, True, vmcs is Vmcs.EVMCS, ENVIRONMENTS["std"])
         with qemu.Qemu(self._host, virtual, self._workload) as guest:
@@ -216,17 +218,17 @@ class Measure:
             seen, events = self._short(guest, one)
             if seen.through and seen.observation is not None and seen.observation.verdict == VERDICT_DONE:
                 row.traced = count.sequence(events)
-                row.foreseen = _foreseen(self._kernel, one)
+                row.foreseen = _foreseen(self._kernel, one, self._plan.cpu)
                 row.avoided = one.l1.bit10
                 if not self._kernel.foreign:
                     row.call = exits_model.system_call(
-                        self._kernel.level, self._kernel.param, cpus.emulated(), one.l1, self._plan.mix.looks
+                        self._kernel.level, self._kernel.param, self._plan.cpu, one.l1, self._plan.mix.looks
                     )
                 return one
             row.missing = _why(seen, events)
             if not livelock.livelock(events).confirmed:
                 return None
-            row.finding = finding(self._kernel, USER_FETCH)
+            row.finding = finding(self._kernel, USER_FETCH, self._plan.cpu)
         return None
 
     def _short(self, guest: qemu.Qemu, variant: ExitVariant) -> tuple[CountedExits, list[livelock.TraceEvent]]:
@@ -259,7 +261,7 @@ class Measure:
             row.missing = ""
             row.runs.append(difference(all_of_it.exits, frame.exits))
             row.totals.append((all_of_it.total, all_of_it.statistics.get("exits")))
-            row.predicted = predicted(self._kernel, variant.l1, self._plan.mix)
+            row.predicted = predicted(self._kernel, variant.l1, self._plan.mix, self._plan.cpu)
 
     def _curve(self, guest: qemu.Qemu, variants: list[ExitVariant]) -> None:
         looks = self._plan.mix.looks
@@ -272,7 +274,7 @@ class Measure:
                 rates, told = self._points.setdefault((axis, value), ({}, {}))
                 exits = caused(difference(one.exits, frame.exits))
                 rates[variant.name] = sum(exits.values()) * 1000 / mix.calls
-                if (ours := predicted(self._kernel, variant.l1, mix)) is not None:
+                if (ours := predicted(self._kernel, variant.l1, mix, self._plan.cpu)) is not None:
                     told[variant.name] = sum(ours.values()) * 1000 / mix.calls
 
 

@@ -58,6 +58,11 @@ def mends() -> list[Path]:
     return sorted(PATCHES.glob("*.patch"))
 
 
+def leaving_out(name: str) -> Path:
+    """The patch of ours takes something from all the emulator's CPUs, as ``advanced-info`` does."""
+    return PATCHES / "without" / f"{name}.patch"
+
+
 def tarball(cache: Cache) -> Path:
     """Debian's source tarball is fetched and verified by the signed index.
 
@@ -71,17 +76,23 @@ def tarball(cache: Cache) -> Path:
         ) from error
 
 
-def build(cache: Cache, mended: bool = True, exercise: Callable[[Path], object] | None = None) -> Path:
+def build(
+    cache: Cache,
+    mended: bool = True,
+    exercise: Callable[[Path], object] | None = None,
+    *,
+    without: Iterable[str] = (),
+) -> Path:
     """The function gives the emulator's binary, built once for each set of inputs.
 
     With ``exercise`` it is compiled twice: that is given the first binary to run, and the second is optimised for
-    what it did.
+    what it did. ``without`` names what its CPUs are not to have (``leaving_out``).
 
     Raises FetchError when the source is not to be had.
     Raises BuildError when it does not compile, or a patch of ours does not apply.
     """
     archive = tarball(cache)
-    patches = mends() if mended else []
+    patches = [*(mends() if mended else []), *map(leaving_out, without)]
     key = {
         "tarball": sha256(archive),
         "patches": [sha256(p) for p in patches],

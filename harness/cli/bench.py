@@ -23,7 +23,7 @@ from harness.bench import (
     pictures,
     table,
 )
-from harness.cli.common import LAST_LEVEL, add_builds, add_command, want_mirror
+from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_cpu, one_cpu, want_mirror
 from harness.errors import GuestError, InputError
 from harness.process import parallel, programs
 from harness.questions import selection
@@ -66,6 +66,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with stacked bars and curves")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the bars and the curve alone, as one picture")
     add_builds(parser)
+    add_cpu(parser)
     parser.set_defaults(run=run)
 
 
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     _at_least_one("--runs", args.runs)
     _at_least_one("--jobs", args.jobs)
     programs.interruptible()
-    bench = Bench.of(args)
+    bench = Bench.of(args, one_cpu(args))
     want_mirror(bench.series, "bench exits", "it counts levels of that series, or with --linux another kernel")
     bench.build(levels)
     made = parallel.side_by_side(
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     asked = kernels(levels, params, bench.kernel_release, args.linux is not None)
     results = measure.measure(
         asked,
-        Plan(variants, mix, args.runs, not args.no_curve),
+        Plan(variants, mix, args.runs, not args.no_curve, bench.host_cpu()),
         Programs(made["workload"], made["counter"]),
         open_host=lambda name: bench.open_host(True, name),
         open_session=bench.open_session,

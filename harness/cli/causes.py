@@ -16,7 +16,7 @@ from harness.cli.common import add_builds, add_command, add_host, add_journal
 from harness.errors import InputError
 from harness.findings import Became, Finding, Run, finding_json
 from harness.process import programs, table
-from harness.results import Journal
+from harness.results import Journal, cpus
 from harness.run import Bench, leave_out
 
 HEAD = ("finding", "mirror", "needs", "real kernels", "needs", "builds on", "nothing told without", "seconds")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         found = _named(asked, args.names)
         todo = [f for f in found if args.fresh or f.left_out is None or not f.left_out.told]
         if todo:
-            bench = Bench.of(args)
+            bench = Bench.of(args, cpus.model_of(asked.info.provenance))
             bench.build(sorted({q.level for q in leave_out.questions(todo)}))
             _same_kernel(asked, bench)
             leave_out.find_causes(asked, todo, bench, lambda text: print(text, file=sys.stderr, flush=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.build import archive
 from harness.errors import InputError
+from harness.hosts import Model, models
 from harness.questions import Setting, parameters, selection
 from harness.series import Series, pinned
 from kvmodel import series as model
@@ -94,12 +95,17 @@ def add_new(parser: argparse.ArgumentParser) -> None:
 
 def add_builds(parser: argparse.ArgumentParser) -> None:
     """The function adds the options that say what is built, or taken from the user instead."""
-    emulator = parser.add_mutually_exclusive_group()
-    emulator.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
-    emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
+    add_emulator(parser)
     add_linux(parser)
     parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
     add_on(parser)
+
+
+def add_emulator(parser: argparse.ArgumentParser) -> None:
+    """The function adds ``--bochs`` and ``--bochs-unmended``, which say whose emulator is used."""
+    emulator = parser.add_mutually_exclusive_group()
+    emulator.add_argument("--bochs", type=Path, metavar="PATH", help="your own emulator instead of the one built here")
+    emulator.add_argument("--bochs-unmended", action="store_true", help="build the emulator without our mends")
 
 
 def add_on(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +126,40 @@ def add_linux(parser: argparse.ArgumentParser) -> None:
         help="another kernel: tarball, source tree, or Debian's as in debian:7.2, debian:6.12.117, debian:trixie "
         "(docs/kernels.md)",
     )
+
+
+def add_cpu(parser: argparse.ArgumentParser, several: str = "") -> None:
+    """The function adds ``--cpu``; ``several`` says what becomes of more than one, and is empty where one is taken."""
+    rest = f", or {models.ALL}; several with commas between: {several}" if several else ""
+    parser.add_argument(
+        "--cpu",
+        metavar="MODEL",
+        help=f"whose CPU the emulated host has: {', '.join(map(str, models.WITH_MBEC))}{rest} (default "
+        f"{models.USUAL}); {models.TAKING} behind a name takes that from it (docs/cpus.md)",
+    )
+
+
+def chosen_cpus(args: argparse.Namespace) -> list[Model]:
+    """The function gives what the user named by ``--cpu``.
+
+    Raises InputError for a CPU that there is not, and where the host is a lab machine.
+    """
+    if args.cpu is None:
+        return [models.USUAL]
+    if getattr(args, "host", None):
+        raise InputError(f"--cpu {args.cpu}: a lab machine has the CPU that it has; leave out --cpu, or --host")
+    return models.named(args.cpu)
+
+
+def one_cpu(args: argparse.Namespace) -> Model:
+    """The function gives the one CPU of a command that takes one.
+
+    Raises InputError where the user named several, and as ``chosen_cpus``.
+    """
+    first, *more = chosen_cpus(args)
+    if more:
+        raise InputError(f"--cpu {args.cpu}: name one CPU, as in {first}")
+    return first
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from harness.build import kernel
-from harness.cli.common import PARAMS_HELP, add_builds, add_command, add_vectors
+from harness.cli.common import PARAMS_HELP, add_builds, add_command, add_cpu, add_vectors, one_cpu
 from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
 from harness.process import PROGRESS, programs, table
@@ -36,12 +36,13 @@ def add_parser(commands: Any) -> None:
     add_vectors(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_builds(parser)
+    add_cpu(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The command builds, asks and prints; the exit code is 1 where a line was never reached."""
-    bench = Bench.of(args)
+    bench = Bench.of(args, one_cpu(args))
     level = _level(args.level, bench.series.last)
     known = bench.series.parameters
     settings = parameters.chosen(args.param, known)

@@ -12,16 +12,19 @@ from typing import Any
 
 from harness.build import cache, kernel, packages
 from harness.cli import settings
-from harness.cli.common import add_host, add_linux
+from harness.cli.common import add_cpu, add_emulator, add_host, add_linux, chosen_cpus
 from harness.errors import HostError
 from harness.hosts import Lab
 from harness.process import programs
+from harness.results import cpus
+from harness.run import Bench
 from harness.series import pinned
 from kvmodel.question import msr
 
 EXAMPLES = """\
 examples:
   kvmirror doctor
+  kvmirror doctor --cpu all
   kvmirror doctor --host ssh://root@lab1 --host-key ~/.ssh/lab
   kvmirror doctor --host labgrid:cpu=skylake,mbec=yes
 """
@@ -46,7 +49,9 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_cpu(parser, several="each is asked what it is, by the emulator, which is built if it is not there")
     add_host(parser)
+    add_emulator(parser)
     add_linux(parser)
     parser.set_defaults(run=run)
 
@@ -152,9 +157,30 @@ def lines() -> Iterator[Examined]:
         yield Examined("settings", None, str(path), "'kvmirror config' shows what is in effect")
 
 
+def _emulated(args: argparse.Namespace) -> Iterator[Examined]:
+    """What CPUs the emulator has: asked of the bare CPU, once for each emulator and model."""
+    for model in chosen_cpus(args):
+        bench = Bench.of(args, model)
+        bench.build_bare()
+        found = bench.processor()
+        cpu = cpus.as_json(found.capabilities.cpu())
+        has = ", ".join(name for name, value in cpu.items() if value is True)
+        lacks = ", ".join(name for name, value in cpu.items() if value is False)
+        errata = ", ".join((*found.errata, *([f"{found.unexplained} not known yet"] if found.unexplained else [])))
+        yield Examined(
+            f"CPU {model}",
+            found.capabilities.cpu().mbec,
+            f"{has}; lacks {lacks or 'nothing of these'}; {found.capabilities.maxphyaddr} address bits; "
+            f"errata: {errata or 'none'}",
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """The command prints a line each; the exit code is 4 where something needed is missing."""
     found = list(lines())
+    if args.cpu:
+        programs.interruptible()
+        found += _emulated(args)
     if args.host:
         lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
         found += _compared(cache.default_root(), lab, args.linux)

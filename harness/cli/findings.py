@@ -16,7 +16,7 @@ from harness.findings import Finding, Run, finding_json, weight
 from harness.process import PROGRESS, programs
 from harness.questions import Setting, selection
 from harness.report import facts
-from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, stands
+from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, cpus, stands
 from harness.run import Bench, minimise_on_hosts
 from kvmodel import machine
 from kvmodel.question.ids import short
@@ -135,7 +135,7 @@ def _live(run: Run, f: Finding, args: argparse.Namespace) -> None:
             f"'{f.command}' looks"
         )
     programs.interruptible()
-    bench = Bench.of(args)
+    bench = Bench.of(args, cpus.model_of(run.info.provenance))
     bench.build([f.smallest.cell[0]])
     with PROGRESS.paused():
         minimise_on_hosts.minimise_all(run.journal, run.number, [f], bench, lambda text: print(text, file=sys.stderr))

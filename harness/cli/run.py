@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.cli.common import add_builds, add_host, add_level, one_level, want_mirror
+from harness.cli.common import add_builds, add_cpu, add_host, add_level, chosen_cpus, one_level, want_mirror
 from harness.errors import InputError
 from harness.observe import Traced, cut, matching
 from harness.process import programs
@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--trace", action="store_true", help="KVM's tracepoints beside the mirror's, event by event")
     parser.add_argument("--json", action="store_true", help="one JSON object an answer, a line each")
     add_builds(parser)
+    add_cpu(parser, several="asked one after the other")
     add_host(parser)
     parser.add_argument(
         "--program", action="append", default=[], metavar="FILE", help="a program, one step a line; may be given again"
@@ -51,7 +52,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
+def _show(answer: Answer, as_json: bool, where: Mapping[str, Any]) -> None:
     contract = answer.contract
     if isinstance(contract, NotApplicable):
         allowed = [f"not applicable: {contract.rule}"]
@@ -60,7 +61,7 @@ def _show(answer: Answer, as_json: bool, level: int, param: str) -> None:
     marks = str(answer.verdict.marks).removeprefix("Mark.").lower()
     mirror = str(answer.predicted) if answer.predicted else "not asked"
     if as_json:
-        row = {"vector": answer.vector.id, "level": level, "param": param, "seen": str(answer.seen)}
+        row = {"vector": answer.vector.id, **where, "seen": str(answer.seen)}
         print(json.dumps(row | {"mirror": mirror, "contract": allowed, "verdict": marks}), flush=True)
         return
     print(answer.vector.id)
@@ -119,8 +120,18 @@ def _asked(args: argparse.Namespace) -> list[Vector]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command asks and prints; the exit code is 3 where a vector drifted, 1 where one is a finding."""
-    bench = Bench.of(args)
+    """The command asks each CPU and prints; the exit code is 3 where a vector drifted, 1 where one is a finding."""
+    chosen = chosen_cpus(args)
+    worst = 0
+    for model in chosen:
+        if len(chosen) > 1 and not args.json:
+            print(f"CPU {model}:", flush=True)
+        worst = max(worst, _ask(args, Bench.of(args, model)))
+    return worst
+
+
+def _ask(args: argparse.Namespace, bench: Bench) -> int:
+    """The same of one CPU."""
     level, setting = one_level(args, bench.series)
     vectors = _asked(args)
     if args.trace:
@@ -131,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
     bench.check_parameters(work.load for work in works)
     voices = Voices(bench.host_cpu, bench.mirrored)
     options = Options(traced=_all_of) if args.trace else Options()
+    where = {"level": level, "param": str(setting)} | ({} if bench.lab else {"cpu": bench.model.name})
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:
@@ -144,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
                     for batch in done.batches.values():
                         for answer in voices.answers(done.load, batch.vectors, batch.seen, batch.told):
                             marks |= answer.verdict.marks
-                            _show(answer, args.json, level, str(setting))
+                            _show(answer, args.json, where)
                         if not args.json:
                             for one, judged in zip(batch.seen.traced, batch.told, strict=True):
                                 _show_trace(done.load, bench.host_cpu(cpu_mbec), one, judged)

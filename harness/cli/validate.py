@@ -11,10 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import PARAMS_HELP, add_builds, add_host, add_journal, add_new, add_vectors, want_mirror
+from harness.cli.common import (
+    PARAMS_HELP,
+    add_builds,
+    add_cpu,
+    add_host,
+    add_journal,
+    add_new,
+    add_vectors,
+    chosen_cpus,
+    want_mirror,
+)
 from harness.cli.summary import Summary
 from harness.errors import InputError
 from harness.findings import Run, finding_json
+from harness.hosts import Model
 from harness.observe import arguments, bare, module_options
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
@@ -40,12 +51,13 @@ from kvmodel.question.ids import short
 
 JOBS = 2  # emulated hosts side by side where nobody says how many
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
-SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level", "fresh")  # the options that select
+SELECTING = ("levels", "param", "vectors", "no_mirror", "every_level", "fresh", "cpu")  # the options that select
 
 EXAMPLES = """\
 examples:
   kvmirror validate --levels 0,11,18 --vectors thin
   kvmirror validate --levels 15-18 --param 1 --vectors permissions_4k --json >run.json
+  kvmirror validate --levels 18 --cpu skylake-x,sapphire-rapids
   kvmirror validate --resume
 """
 
@@ -97,11 +109,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="write a recording of the run, as 'kvmirror record'"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="one JSON object a run, a line each")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and how many vectors each asks, run nothing"
     )
     add_builds(parser)
+    add_cpu(parser, several="a run each")
     add_host(parser)
     add_journal(parser)
     parser.set_defaults(run=run)
@@ -226,11 +239,27 @@ class Table:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command does the whole run; its exit code goes by precedence drift, findings, nothing."""
-    bench = Bench.of(args)
+    """The command makes a run for each CPU; its exit code goes by precedence drift, findings, nothing."""
     if args.resume:
         with Journal(args.journal) as journal:
             args = resumed(args, journal)
+    left = chosen_cpus(args)
+    worst, several = 0, len(left) > 1
+    while left:
+        if several and not args.json:
+            print(f"CPU {left[0]}:", flush=True)
+        # What is left is what a resumed run of this CPU goes on to.
+        asked = {"cpu": args.cpu and ",".join(map(str, left))}
+        worst = max(worst, _run(argparse.Namespace(**vars(args) | asked), left.pop(0)))
+        args.resume = False
+    return worst
+
+
+def _run(args: argparse.Namespace, model: Model) -> int:
+    """The whole run on one CPU; its exit code."""
+    bench = Bench.of(args, model)
+    if args.resume:
+        with Journal(args.journal) as journal:
             _same_series(bench.run_series, journal)
     if not (args.no_mirror or args.bare):
         want_mirror(bench.series, "validate", "add --no-mirror, for contract and observation")
@@ -239,7 +268,7 @@ def run(args: argparse.Namespace) -> int:
         return _dry(works, bench)
     programs.interruptible()
     if args.bare:
-        return _bare(args)
+        return _bare(args, bench)
     with Journal(args.journal) as journal:
         levels = sorted({w.load.level for w in works})
         bench.build(levels)
@@ -318,17 +347,16 @@ def _take_earlier(
         PROGRESS.say(f"{asked}: since the last run there is another {', '.join(parts)}")
 
 
-def _bare(args: argparse.Namespace) -> int:
+def _bare(args: argparse.Namespace, bench: Bench) -> int:
     """The silicon voice: the probe on the bare CPU, judged by the contract alone."""
     if args.minimise:
         raise InputError("--minimise asks KVM again, and --bare asks none: leave one out")
     vectors = [v for v in selection.vector_list(args.vectors) if bare.askable(v)]
-    bench = Bench.of(args)
     bench.build_bare()
     with Journal(args.journal) as journal:
         run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
         with PROGRESS.task("bare CPU"):
-            cell = silicon.ask(bench, vectors)
+            cell = silicon.ask(bench.bochs, bench.probe, bench.model, vectors)
         journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
         journal.end(run_number, "complete")
         asked = Run.open(journal, run_number, bare=True)
@@ -338,7 +366,7 @@ def _bare(args: argparse.Namespace) -> int:
             print(json.dumps(asked.as_json()))
         else:
             print(
-                f"{len(vectors)} vectors on the bare CPU in {cell.seconds:.1f} s, its boot included "
+                f"{len(cell.answers)} vectors on the bare CPU {bench.model} in {cell.seconds:.1f} s, its boot included "
                 f"({cell.rate:.0f} a second): {len(found) or 'no'} departures from the manual"
             )
             for f in found:

@@ -20,7 +20,19 @@ from harness.errors import InputError
 from harness.findings import Run
 from harness.protocol import MSR_FIRST
 from harness.recording import is_recording, replayed
-from harness.results import UNHEARD, Cell, Contract, Journal, Mark, contract_of, departing, journal, outcome_of, stands
+from harness.results import (
+    UNHEARD,
+    Cell,
+    Contract,
+    Journal,
+    Mark,
+    contract_of,
+    cpus,
+    departing,
+    journal,
+    outcome_of,
+    stands,
+)
 from kvmodel.question.outcome import NotApplicable, Outcome
 
 SIDES: Final = "AB"
@@ -119,7 +131,7 @@ class RunSide:
 
     @property
     def title(self) -> str:
-        """The line tells of the run: its number, the kernel and the series that it was made of."""
+        """The line tells of the run: its number, the kernel, the series that it was made of, and the CPU under KVM."""
         info = self.run.info
         kernel = info.provenance.get("kernel")
         release = kernel.get("release") or kernel.get("version") if isinstance(kernel, dict) else kernel
@@ -128,6 +140,8 @@ class RunSide:
             words.append(f"kernel {release}")
         if isinstance(patches := info.provenance.get("patches"), list | dict) and patches:
             words.append(f"{len(patches)} patches")
+        if cpu := cpus.told(info.provenance):
+            words.append(f"CPU {cpu}")
         if info.status != "complete":
             words.append(f"the run is {info.status}")
         if self.run.foreseen:

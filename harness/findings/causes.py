@@ -14,14 +14,14 @@ row of levels that show it. So the levels and the histories of a run do not chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from harness.findings.departures import STALE, Departure, Symptom, symptom, symptom_of
+from harness.findings.departures import STALE, Departure, Symptom, departures, symptom, symptom_of
 from harness.questions import Setting
-from harness.results import Under, cpus
+from harness.results import Answer, CellKey, Under, cpus
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Step
@@ -130,6 +130,12 @@ def without_history(d: Departure, under: Under = cpus.emulated) -> Departure:
 def find_errata(d: Departure, cpu: Cpu) -> Cause:
     """The function gives the known errata by which a bare ``cpu`` answers as it did."""
     return Cause(asked=False, errata=tuple(sorted(sdm.explaining(cpu, d.access, d.seen) or ())))
+
+
+def errata_of(answers: Iterable[tuple[CellKey, Answer]], cpu: Cpu) -> tuple[set[str], int]:
+    """The known errata by which a bare ``cpu`` answered, and how many departures none of them explains."""
+    told = [find_errata(departure, cpu).errata for departure in departures(answers)]
+    return {name for names in told for name in names or ()}, sum(not names for names in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Departure, Symptom, symptom
+from harness.hosts import Model, models
 from harness.questions import Setting, parameters
 from harness.results import FORESEEN_HOST, KVM_HOST, Cell, RunSeries
 from kvmodel.question.program import ProgramVector
@@ -45,6 +46,7 @@ class Finding:
     minimal: Departure | None = None  # the smallest that was found by asking simpler vectors on a host
     left_out: LeavingOut | None = None  # what kernels without a patch each said of it
     series: RunSeries = field(default_factory=RunSeries)  # of the run
+    cpu: Model = models.USUAL  # of the run, where that is on emulated hosts
 
     @cached_property
     def cells(self) -> frozenset[Cell]:
@@ -117,7 +119,8 @@ class Finding:
     def command(self) -> str:
         """The command is what asks the smallest vector again."""
         level, param = self.smallest.cell
-        return f"kvmirror run{self.series.options} --level {level} --param {param} {self.smallest.vector.id}"
+        options = f"{self.series.options}{models.option(self.cpu)}"
+        return f"kvmirror run{options} --level {level} --param {param} {self.smallest.vector.id}"
 
     def depends_on_parameter(self) -> str:
         """The text says with which of the parameter's effective values it shows; of another series' parameters, with

@@ -127,7 +127,10 @@ class Run:
             found = departures(self.journal.answers(self.number, having=Mark.FINDING, host=BARE_HOST))
             return group(found, partial(find_errata, cpu=self._bare_cpu()))
         known = kept.findings(self.journal, self.number, self.host, self.under)
-        known = [replace(f, series=self.series) for f in attached(known, self.info.provenance.get(CONFIRMED, {}))]
+        cpu = cpus.model_of(self.info.provenance)
+        known = [
+            replace(f, series=self.series, cpu=cpu) for f in attached(known, self.info.provenance.get(CONFIRMED, {}))
+        ]
         return left_out.attached(known, self.info.provenance.get(left_out.PROVENANCE, {}))
 
     def _bare_cpu(self) -> Cpu:

@@ -10,7 +10,9 @@ from abc import abstractmethod
 from types import TracebackType
 from typing import Self
 
+from harness.hosts import cpuinfo
 from harness.hosts.console import Warn
+from harness.hosts.cpuinfo import Capabilities, CpuInfo
 from harness.hosts.kvm_modules import KvmModules
 
 
@@ -18,6 +20,8 @@ class Host(KvmModules):
     """A host is one machine; a context manager. Its methods raise HostError when the machine is not there (any more).
     Methods raise HostError when the machine is not there (any more).
     """
+
+    huge_pages: int = 0  # what its ``nr_hugepages`` is where L1 takes none
 
     @abstractmethod
     def start(self) -> None:
@@ -39,6 +43,14 @@ class Host(KvmModules):
     @abstractmethod
     def warnings(self) -> list[Warn]:
         """The function gives the kernel's WARNs since the machine came up, oldest first."""
+
+    def cpu_info(self) -> CpuInfo:
+        """The machine's CPU as its kernel describes it."""
+        return CpuInfo.parse(self.run("cat /proc/cpuinfo", check=True).stdout)
+
+    def capabilities(self) -> Capabilities:
+        """What the machine's CPU itself says it can do."""
+        return cpuinfo.reading(lambda command: self.run(command).data, self.cpu_info())
 
     def __enter__(self) -> Self:
         self.start()

@@ -20,10 +20,9 @@ from harness.hosts.base import Host
 from harness.hosts.boot import BLOCK, Boot
 from harness.hosts.console import Console, Warn
 from harness.hosts.login import open_client
+from harness.hosts.models import USUAL, Model
 from harness.process import programs
 
-CPU_WITH_MBEC: Final = "corei7_icelake_u"  # boots fastest of those that have MBEC
-CPU_WITHOUT_MBEC: Final = "corei7_haswell_4770"
 BIOS: Final = Path("/usr/share/bochs/BIOS-bochs-latest")
 VGABIOS: Final = Path("/usr/share/vgabios/vgabios.bin")
 MEMORY_MIB: Final = 2048  # the most that 3.0 takes for host memory
@@ -53,9 +52,9 @@ def free_port() -> int:
 class EmulatedHost(Host):
     """The host is Bochs with our image.
 
-    ``bochs`` is a path, ``boot`` what it is switched on with, ``cpu_model`` a name of Bochs' CPU database. The working
-    folder (bochsrc, Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always. ``port`` is where
-    127.0.0.1 leads to its SSH server (0: one that is free).
+    ``bochs`` is a path, ``boot`` what it is switched on with, ``model`` whose CPU it has. The working folder (bochsrc,
+    Bochs' log, the console's) is kept when the host fails; ``keep`` keeps it always. ``port`` is where 127.0.0.1 leads
+    to its SSH server (0: one that is free).
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class EmulatedHost(Host):
         *,
         bochs: Path,
         boot: Boot,
-        cpu_model: str = CPU_WITH_MBEC,
+        model: Model = USUAL,
         memory_mib: int = MEMORY_MIB,
         name: str = "emulated host",
         boot_timeout: float = BOOT_TIMEOUT,
@@ -75,7 +74,7 @@ class EmulatedHost(Host):
         self.cache = cache
         self.bochs = bochs
         self.boot = boot
-        self.cpu_model = cpu_model
+        self.model = model
         self.memory_mib = memory_mib
         self.name = name
         self.boot_timeout = boot_timeout
@@ -110,7 +109,7 @@ class EmulatedHost(Host):
                 if isinstance(error, HostError) and taken and attempt + 1 < TRIES:
                     self.stop()
                     continue
-                kept = self.folder if isinstance(error, HostError) else None
+                kept = self.folder if isinstance(error, HostError) and not programs.given_up() else None
                 self._down(keep=kept is not None)
                 if kept is not None:
                     raise HostError(f"{error}\n(the emulator's files are kept in {kept})") from error
@@ -133,7 +132,7 @@ class EmulatedHost(Host):
                 memory_mib=self.memory_mib,
                 bios=BIOS,
                 vgabios=VGABIOS,
-                cpu_model=self.cpu_model,
+                cpu_model=self.model.emulated_as,
                 ips=IPS,
                 slirp_conf=slirp,
                 iso=medium.iso,
@@ -167,6 +166,7 @@ class EmulatedHost(Host):
         assert self._console is not None
         deadline = time.monotonic() + self.boot_timeout
         while True:
+            programs.breathe()
             self._check_process()
             left = deadline - time.monotonic()
             try:

@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 from harness.errors import HostError, InputError
 from harness.hosts.address import Address, parse_all
 from harness.hosts.coordinator import Coordinator
+from harness.hosts.cpuinfo import Capabilities
 from harness.hosts.place import HeldPlace, PlaceHost
 from harness.hosts.ssh import QEMU, SshHost
 from harness.hosts.tags import Tags, is_labgrid, parse_tags
 from harness.process import PROGRESS
-from kvmodel.cpu import Cpu
 
 M = TypeVar("M", Address, HeldPlace)
 
@@ -68,8 +68,8 @@ class Lab(ABC):
         """The function gives the machines that the run has."""
 
     @abstractmethod
-    def cpu(self) -> Cpu:
-        """The function gives the CPU of the machines.
+    def capabilities(self) -> Capabilities:
+        """The function gives what the machines' CPU says it can do, by the first of them.
 
         Raises InputError when they differ in what a guest can see.
         Raises HostError when one of them cannot run KVM.
@@ -128,10 +128,10 @@ class _Shared(Lab, Generic[M]):
         with self._lock:
             self._taken.clear()
 
-    def cpu(self) -> Cpu:
-        return _one_kind({machine: self._cpu_of(machine) for machine in self.machines})
+    def capabilities(self) -> Capabilities:
+        return _one_kind({machine: self._told_by(machine) for machine in self.machines})
 
-    def _cpu_of(self, machine: M) -> Cpu:
+    def _told_by(self, machine: M) -> Capabilities:
         host = self._machine(machine, None, None)
         host.connect_only()
         try:
@@ -140,21 +140,22 @@ class _Shared(Lab, Generic[M]):
             host.disconnect()
 
 
-def _examined(host: SshHost) -> Cpu:
+def _examined(host: SshHost) -> Capabilities:
     for finding in host.examine():
         if not finding.ok and finding.what in ("root", "CPU", "VMX", "MBEC"):
             raise HostError(f"{host.name}: {finding.what}: {finding.found}; {finding.mend}")
-    return host.cpu()
+    return host.capabilities()
 
 
-def _one_kind(cpus: dict[M, Cpu]) -> Cpu:
-    kinds = {cpu: machine for machine, cpu in reversed(list(cpus.items()))}
+def _one_kind(told: dict[M, Capabilities]) -> Capabilities:
+    """What the first told, where all have one kind of CPU; InputError where a guest can see that they differ."""
+    kinds = {found.cpu(): machine for machine, found in reversed(list(told.items()))}
     if len(kinds) > 1:
         raise InputError(
             f"{' and '.join(map(str, kinds.values()))} have CPUs that differ ({', '.join(map(str, kinds))}): "
             "one run is of one kind of CPU: name machines, or tags, that tell them apart"
         )
-    return next(iter(kinds))
+    return next(iter(told.values()))
 
 
 class AddressesLab(_Shared[Address]):
@@ -233,13 +234,13 @@ class PlacesLab(_Shared[HeldPlace]):
             machine, key=login.key, known_hosts=login.known_hosts, release=release, qemu=login.qemu, memio=memio
         )
 
-    def cpu(self) -> Cpu:
+    def capabilities(self) -> Capabilities:
         """As every lab's; a place that does not answer is given back, as long as another one does."""
-        found: dict[HeldPlace, Cpu] = {}
+        found: dict[HeldPlace, Capabilities] = {}
         lost: list[HostError] = []
         for place in list(self.machines):
             try:
-                found[place] = self._cpu_of(place)
+                found[place] = self._told_by(place)
             except HostError as error:
                 lost.append(error)
                 PROGRESS.say(f"{place.name} is left out: {str(error).splitlines()[0]}")
@@ -249,7 +250,7 @@ class PlacesLab(_Shared[HeldPlace]):
         self._places = list(found)
         return _one_kind(found)
 
-    def _cpu_of(self, machine: HeldPlace) -> Cpu:
+    def _told_by(self, machine: HeldPlace) -> Capabilities:
         host = self._machine(machine, None, None)
         try:
             host.wake()

@@ -12,22 +12,20 @@ import paramiko
 
 from harness import protocol
 from harness.errors import HostError
-from harness.hosts import cpuinfo
+from harness.hosts import before
 from harness.hosts.address import parse
 from harness.hosts.base import Host
+from harness.hosts.channel import Remote
 from harness.hosts.console import Recogniser, Warn
-from harness.hosts.cpuinfo import CpuInfo
 from harness.hosts.login import open_client
 from harness.hosts.transport import FILES
 from harness.process import PROGRESS, programs
-from kvmodel.cpu import Cpu
-from kvmodel.question import msr
 
-TOOLS: Final = ("insmod", "rmmod", "gzip", "dmesg", "truncate", "mount", "dd")
+TOOLS: Final = ("insmod", "rmmod", "modprobe", "gzip", "dmesg", "truncate", "mount", "dd")
 BOARD: Final = ("microvm", "pvpanic")  # of harness/qemu.py's command line
 PROGRAMS: Final = f"{FILES}/bin"  # what we bring along, in front of the machine's own PATH
 QEMU: Final = "qemu-system-x86_64"
-MODULES: Final = ("kvm_intel", "kvm", "irqbypass")
+LEAVING: Final = 120.0  # seconds in which a machine has to become what it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class SshHost(Host):
 
     It must run the kernel that the modules were built for (``release``), have KVM as modules that nobody uses, and
     QEMU with the CPU property vmx-mbec (``qemu``: a path, or a name on root's PATH). ``memio`` (built from
-    images/rootfs/memio.c) is sent. KVM's modules that are loaded there are unloaded: the machine is a test machine.
+    images/rootfs/memio.c) is sent. What is changed there is put back at the end (``harness.hosts.before``).
     """
 
     def __init__(
@@ -67,23 +65,48 @@ class SshHost(Host):
         self.release = release  # what uname -r must say
         self.qemu = qemu
         self.memio = memio
-        self.cpuinfo = CpuInfo({})
         self._lines_before = 0
-        self._leaving = False
+        self._before: before.Before | None = None  # known from ``start`` to ``stop``
+        self._keeper: Remote | None = None
         self._sent: set[str] = set()
+        self._leaving = False  # what is under way is the end, which nobody gives up
 
     def start(self) -> None:
         """Connect and look whether the machine will do. HostError with the reason and the mend when it will not."""
         self.connect_only()
         try:
+            self._end_of_another()
             for finding in self.examine():
                 if not finding.ok:
                     raise HostError(f"{self.name}: {finding.what}: {finding.found}; {finding.mend}")
+            self._remember()
             self._bring()
             self._lines_before = len(self._log())
         except BaseException:
-            self._disconnect()
+            self.stop()
             raise
+
+    def _end_of_another(self) -> None:
+        """Put back what a run left that never came to its end; HostError where one is still at work there."""
+        if self.run(f"[ -e {before.BACK} ]").status:
+            return
+        if self.run(f"grep -l -e 'ca[t] >/dev/null; mv {before.BACK}' /proc/[0-9]*/cmdline 2>/dev/null").stdout:
+            raise HostError(f"{self.name}: another kvmirror is at work there; wait for its end")
+        PROGRESS.say(f"{self.name}: a run died there; what it changed is put back first")
+        self._put_back()
+
+    def _remember(self) -> None:
+        """From here on the machine has the way back lying ready, and starts it when this connection ends."""
+        self._before = before.look(self.run)
+        self.huge_pages = self._before.huge_pages
+        self.run(f"mkdir -p {FILES}", check=True)
+        super().put(before.script(self._before).encode(), before.BACK, mode=0o700)
+        self._keeper = self.spawn(before.KEEPER)
+
+    def _put_back(self) -> None:
+        """Make the machine what it was, and say what could not be."""
+        for line in self.run(before.RUN, timeout=LEAVING).stdout.splitlines():
+            PROGRESS.say(f"{self.name}: {line}")
 
     def connect_only(self) -> None:
         """The connection is made, nothing looked at yet.
@@ -102,17 +125,16 @@ class SshHost(Host):
         """What a run needs of the machine, one thing after the other; nothing is changed there."""
         user = self.run("id -u", check=True).stdout.strip()
         yield Shortcoming("root", user == "0", f"user {self.user} has id {user}", "log in as root: modules are loaded")
-        self.cpuinfo = CpuInfo.parse(self.run("cat /proc/cpuinfo", check=True).stdout)
-        vendor = self.cpuinfo.vendor
+        info = self.cpu_info()
         yield Shortcoming(
-            "CPU", vendor == "GenuineIntel", f"{vendor}, {self.cpuinfo.lines.get('model name', 'no name')}",
+            "CPU", info.vendor == "GenuineIntel", f"{info.vendor}, {info.lines.get('model name', 'no name')}",
             "mode-based execute control is Intel's: take an Intel machine, or the emulated host",
         )  # fmt: skip
         yield Shortcoming(
-            "VMX", self.cpuinfo.vmx, "present" if self.cpuinfo.vmx else "absent",
+            "VMX", info.vmx, "present" if info.vmx else "absent",
             "enable it in the firmware, or nesting where it is a virtual machine",
         )  # fmt: skip
-        cpu = self.cpu()
+        cpu = self.capabilities().cpu()
         yield Shortcoming(
             "MBEC", cpu.mbec, "present" if cpu.mbec else "absent, or MSR 0x48B cannot be read",
             "take a CPU of 2017 or later, and `modprobe msr` there",
@@ -128,8 +150,16 @@ class SshHost(Host):
             "KVM", not inside, "built into the kernel" if inside else "a module, or not there",
             "build the kernel with CONFIG_KVM=m and CONFIG_KVM_INTEL=m",
         )  # fmt: skip
-        used = self.run("cat /sys/module/kvm_intel/refcnt 2>/dev/null").stdout.strip() or "0"
-        yield Shortcoming("KVM's users", used == "0", used, "end the virtual machines that run there")
+        used = before.users(self.run)
+        yield Shortcoming(
+            "KVM's users", not used, ", ".join(used) or "none", "end the virtual machines (and what else has KVM) there"
+        )
+        lost = before.not_to_be_found(self.run, before.look(self.run))
+        yield Shortcoming(
+            "KVM's own modules", not lost,
+            f"modprobe does not find {' and '.join(lost)}, to put back" if lost else "as modprobe has them",
+            f"unload them (rmmod {' '.join(reversed(lost))}), or install them and run depmod there",
+        )  # fmt: skip
         forced = self.run("cat /sys/module/module/parameters/sig_enforce 2>/dev/null").stdout.strip() == "Y"
         yield Shortcoming(
             "unsigned modules", not forced, "refused" if forced else "taken",
@@ -164,15 +194,6 @@ class SshHost(Host):
             "tracepoints", traced, "there" if traced else "not there",
             "mount -t tracefs tracefs /sys/kernel/tracing (CONFIG_FTRACE): livelocks are confirmed by them",
         )  # fmt: skip
-
-    def _msr(self, number: int) -> int:
-        """An MSR of processor 0; 0 where it cannot be read."""
-        done = self.run(f"dd if=/dev/cpu/0/msr bs=8 count=1 skip={number} iflag=skip_bytes 2>/dev/null")
-        return int.from_bytes(done.data, "little") if done.status == 0 and len(done.data) == 8 else 0
-
-    def cpu(self) -> Cpu:
-        """The function gives the CPU under KVM, from its own MSRs."""
-        return cpuinfo.features(self.cpuinfo, self._msr(msr.PROCBASED_CTLS2), self._msr(msr.EPT_VPID_CAP))
 
     def _bring(self) -> None:
         """Put our own programs where every command finds them."""
@@ -221,13 +242,19 @@ class SshHost(Host):
         return recogniser.warnings
 
     def stop(self) -> None:
-        """What was loaded is unloaded, what was sent is removed, and the connection is closed."""
-        if self._client is not None:
+        """The machine becomes what it was, by itself where the connection is gone already, and that is closed."""
+        if self._before is not None:
+            self._leaving = True
             try:
-                if self.loaded is not None:
-                    self.unload()
-                self.run(f"rm -rf {FILES} {shlex.join(sorted(self._sent))}")
+                if self._sent:
+                    self.run(f"rm -rf {shlex.join(sorted(self._sent))}")
+                self._put_back()
             except HostError as error:
-                self.loaded = None
-                PROGRESS.say(f"{self.name} could not be left clean: {str(error).splitlines()[0]}")
+                PROGRESS.say(
+                    f"{self.name}: {str(error).splitlines()[0]}; it puts itself back when it notices that the "
+                    "connection is gone"
+                )
+            self._before = None
+            self._leaving = False
+        self.loaded = None
         self._disconnect()

@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.build import make_iso, render
 from harness.errors import GuestError, HostError
-from harness.hosts import BIOS, CPU_WITH_MBEC, IPS, VGABIOS
+from harness.hosts import BIOS, IPS, VGABIOS, Model, models
 from harness.observe import batch as guest
 from harness.process import programs
 from kvmodel.question.program import ProgramVector
@@ -35,6 +35,17 @@ def askable(vector: Vector) -> bool:
     if not isinstance(vector, AccessVector | EntryVector | MsrVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
+
+
+def had(header: guest.Header, vector: Vector) -> bool:
+    """Whether the CPU that ``header`` is of has what the vector's guest switches on: without it nothing is asked."""
+    match vector:
+        case SequenceVector():
+            return all(had(header, turn.access) for turn in vector.turns)
+        case AccessVector():
+            return (header.smep or not vector.smep) and (header.smap or not vector.smap)
+        case _:
+            return True
 
 
 def frame(stream: bytes) -> bytes:
@@ -63,7 +74,7 @@ def run(
     *,
     flags: Sequence[int] | None = None,
     deadline: int = 0,
-    cpu_model: str = CPU_WITH_MBEC,
+    model: Model = models.USUAL,
     timeout: float = 600,
 ) -> guest.Batch:
     """The ``vectors`` are run on the emulator ``bochs`` by the Multiboot image ``probe``.
@@ -73,12 +84,10 @@ def run(
     Raises HostError, with the emulator's last words, when it gave no observations.
     Raises GuestError when they are damaged.
     """
-    return run_batch(bochs, probe, guest.pack(vectors, flags=flags, deadline=deadline), cpu_model, timeout)
+    return run_batch(bochs, probe, guest.pack(vectors, flags=flags, deadline=deadline), model, timeout)
 
 
-def run_batch(
-    bochs: Path, probe: Path, data: bytes, cpu_model: str = CPU_WITH_MBEC, timeout: float = 600
-) -> guest.Batch:
+def run_batch(bochs: Path, probe: Path, data: bytes, model: Model = models.USUAL, timeout: float = 600) -> guest.Batch:
     """The function does the same for a batch's bytes.
 
     Raises HostError and GuestError as ``run`` does.
@@ -97,7 +106,7 @@ def run_batch(
             memory_mib=MEMORY_MIB,
             bios=BIOS,
             vgabios=VGABIOS,
-            cpu_model=cpu_model,
+            cpu_model=model.emulated_as,
             ips=IPS,
             slirp_conf=None,
             iso=image,

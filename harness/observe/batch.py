@@ -128,6 +128,22 @@ class Header:
         """The probe found no VMX, or no batch of its version; it then has refused: True."""
         return self.state == _C["STATE_REFUSED"]
 
+    @property
+    def readable(self) -> dict[int, int]:
+        """The VMX capability MSRs by number, those that could be read."""
+        there = (i for i in range(len(self.msrs)) if not self.msr_faults >> i & 1)
+        return {protocol.MSR_FIRST + i: self.msrs[i] for i in there}
+
+    @property
+    def smep(self) -> bool:
+        """Whether the CPU has supervisor-mode execution prevention (CPUID 7.0 EBX bit 7)."""
+        return bool(self.cpuid7_ebx >> 7 & 1)
+
+    @property
+    def smap(self) -> bool:
+        """Whether the CPU has supervisor-mode access prevention (CPUID 7.0 EBX bit 20)."""
+        return bool(self.cpuid7_ebx >> 20 & 1)
+
     def msr(self, number: int) -> int | None:
         """The value is MSR ``number`` (0x480 to 0x491) as L1 read it, 64 bits; None where the read faulted."""
         i = number - protocol.MSR_FIRST

@@ -206,20 +206,20 @@ class Qemu:
     def _memory_script(self) -> str:
         """Makes L1's memory; the shell ends with the reason where that fails."""
         if self.machine.env.backing == "2m":
-            pages = self.memory // HUGE_PAGE
+            pages, others = self.memory // HUGE_PAGE, self.host.huge_pages
             script = (
                 f"mkdir -p {HUGE}; grep -q ' {HUGE} ' /proc/mounts || mount -t hugetlbfs -o pagesize=2M none {HUGE}; "
-                f"rm -f {self._path}; echo {pages} >/proc/sys/vm/nr_hugepages; "
-                f"[ $(cat /proc/sys/vm/nr_hugepages) -ge {pages} ] || "
+                f"rm -f {self._path}; echo {pages + others} >/proc/sys/vm/nr_hugepages; "
+                f"[ $(cat /proc/sys/vm/nr_hugepages) -ge {pages + others} ] || "
                 f"{{ echo no {pages} free huge pages >&2; exit 1; }}"
             )
         else:
-            script = "echo 0 >/proc/sys/vm/nr_hugepages"
+            script = f"echo {self.host.huge_pages} >/proc/sys/vm/nr_hugepages"
         return f"{script}; rm -f {self._path}; truncate -s {self.memory} {self._path} || exit 1"
 
     def _free_script(self) -> str:
         """Gives L1's memory back."""
-        return f"rm -f {self._path} {PID_FILE}; echo 0 >/proc/sys/vm/nr_hugepages"
+        return f"rm -f {self._path} {PID_FILE}; echo {self.host.huge_pages} >/proc/sys/vm/nr_hugepages"
 
     def _attach(self) -> None:
         """Wait for the monitor's greeting."""

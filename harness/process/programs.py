@@ -241,13 +241,18 @@ def end_all() -> None:
 atexit.register(end_all)
 
 
+def given_up() -> bool:
+    """Whether the group of this thread is cancelled: what fails from then on fails because of that."""
+    group: Group | None = getattr(_local, "group", None)
+    return group is not None and group.cancelled
+
+
 def breathe() -> None:
     """The group of this thread is not cancelled; a loop that waits for something else than a program asks this.
 
     Raises Cancelled when it is.
     """
-    group: Group | None = getattr(_local, "group", None)
-    if group is not None and group.cancelled:
+    if given_up():
         raise Cancelled("the work was given up")
 
 

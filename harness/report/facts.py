@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from harness.errors import InputError
 from harness.findings import Finding, Run
+from harness.hosts import models
 from harness.questions import Setting
 from harness.report import baseline as known_findings
 from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
@@ -27,6 +28,7 @@ from harness.results import (
     Under,
     below,
     cell_order,
+    cpus,
     of_series,
 )
 from kvmodel import machine
@@ -141,7 +143,8 @@ class Report:
     @property
     def run_again(self) -> str:
         """A command that asks the same series again begins so."""
-        return f"kvmirror run{of_series.of_run(self.provenance).options}"
+        cpu = models.option(cpus.model_of(self.provenance))
+        return f"kvmirror run{of_series.of_run(self.provenance).options}{cpu}"
 
     @property
     def mirror_asked(self) -> bool:
@@ -312,10 +315,17 @@ def of(run: Run, baseline: Path | None = None) -> Report:
 
 
 def _errata(run: Run) -> list[Finding]:
-    """The bare CPU's, of this run, or where it did not ask the bare CPU, of the newest run that did."""
-    if run.foreseen:
+    """The bare CPU's, of this run, or where it did not ask the bare CPU, of the newest run that asked its model's."""
+    if run.foreseen or cpus.PROVENANCE in run.info.provenance:
         return []
-    return run.errata or Run.open(run.journal, run.journal.latest(BARE_HOST), bare=True).findings
+    if run.errata:
+        return run.errata
+    model = cpus.model_of(run.info.provenance).name
+    for info in reversed(run.journal.runs()):
+        asked = Run(run.journal, info, BARE_HOST)
+        if any(cell.facts.get("model", models.USUAL.name) == model for cell in asked.cells.values()):
+            return asked.findings
+    return []
 
 
 def _counters(told: Told) -> dict[str, dict[Cell, int]]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from harness import places
 from harness.build import rootfs, sha256
-from harness.hosts import BIOS, CPU_WITH_MBEC, CPU_WITHOUT_MBEC, VGABIOS
+from harness.hosts import BIOS, VGABIOS, Model, models
 from harness.observe import arguments, module_options
 from harness.protocol import L1_MEMORY
 from harness.questions import Load
@@ -42,8 +42,10 @@ class Basis:
         qemu: str,
         probe: Path,
         client: Path,
+        model: Model = models.USUAL,
     ) -> None:
         self._code = code
+        self._model = model
         self._files = {
             "kernel image": sha256(image),
             "emulator": sha256(emulator),
@@ -69,7 +71,7 @@ class Basis:
             "modules": self._code(load.level),
             "parameters": f"kvm {words.kvm}; kvm_intel {words.kvm_intel}",
             "environment": json.dumps(asdict(load.env), sort_keys=True),
-            "CPU": CPU_WITH_MBEC if load.env.cpu_mbec else CPU_WITHOUT_MBEC,
+            "CPU": (self._model if load.env.cpu_mbec else models.WITHOUT_MBEC).emulated_as,
             "QEMU's arguments": " ".join(said),
         }
 

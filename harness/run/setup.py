@@ -11,8 +11,8 @@ from typing import Any
 from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
-from harness.errors import SeriesError
-from harness.hosts import CPU_WITH_MBEC, CPU_WITHOUT_MBEC, CpuInfo, EmulatedHost, Host, Lab, ModuleFiles, boot
+from harness.errors import InputError, SeriesError
+from harness.hosts import Capabilities, EmulatedHost, Host, Lab, Model, ModuleFiles, boot, models
 from harness.observe import Session
 from harness.posted import opened
 from harness.process import parallel, programs
@@ -20,7 +20,7 @@ from harness.questions import Load
 from harness.results import RunSeries, Said, cpus, of_series
 from harness.review import check as series_check
 from harness.review import identity
-from harness.run import emulator, having
+from harness.run import emulator, having, processors
 from harness.run.basis import Basis
 from harness.series import folder
 from harness.series import folder as series_io
@@ -40,6 +40,7 @@ class Bench:
         series: Path | None,
         lab: Lab | None = None,
         on: str | None = None,
+        model: Model = models.USUAL,
     ) -> None:
         self.cache = cache
         self._emulator, self._mended, self._linux = emulator, mended, linux
@@ -52,12 +53,16 @@ class Bench:
         self.probe = Path()
         self.client = Path()
         self.lab = lab
-        self._lab_cpu: Cpu | None = None
+        self._lab_capabilities: Capabilities | None = None
+        self.model = model
+        self._processors: dict[Model, processors.Processor] = {}
         self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Bench:
-        """The function makes it from the options of ``harness.cli.common.add_builds``."""
+    def of(cls, args: argparse.Namespace, model: Model = models.USUAL) -> Bench:
+        """The function makes it from the options of ``harness.cli.common.add_builds``; ``model`` is whose CPU emulated
+        hosts have.
+        """
         host = getattr(args, "host", None)
         lab = (
             Lab.of(host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
@@ -70,9 +75,10 @@ class Bench:
             emulator=emulator,
             mended=not args.bochs_unmended,
             linux=args.linux,
-            series=args.series,
+            series=getattr(args, "series", None),
             lab=lab,
             on=getattr(args, "on", None),
+            model=model,
         )
 
     @property
@@ -86,12 +92,29 @@ class Bench:
         return self.series.mirrored and not self.series.on
 
     def host_cpu(self, mbec: bool = True) -> Cpu:
-        """This is the CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's."""
+        """This is the CPU under KVM as the mirror needs to know it: the lab machines', else the emulated one's.
+
+        Only where ``build`` was called.
+        """
+        return self._capabilities(mbec).cpu()
+
+    def _capabilities(self, mbec: bool) -> Capabilities:
+        """What that CPU itself says."""
         if self.lab is None:
-            return cpus.emulated(mbec)
-        if self._lab_cpu is None:
-            self._lab_cpu = self.lab.cpu()
-        return self._lab_cpu
+            return self.processor(mbec).capabilities
+        if self._lab_capabilities is None:
+            self._lab_capabilities = self.lab.capabilities()
+        return self._lab_capabilities
+
+    def processor(self, mbec: bool = True) -> processors.Processor:
+        """The emulated CPU as it was found, with or without MBEC; only where ``build`` was called."""
+        model = self._model(mbec)
+        if model not in self._processors:
+            self._processors[model] = processors.read(self.cache, self.bochs, self.probe, model)
+        return self._processors[model]
+
+    def _model(self, mbec: bool) -> Model:
+        return self.model if mbec else models.WITHOUT_MBEC
 
     def build_bare(self) -> None:
         """The bench makes what the bare CPU needs: emulator and probe."""
@@ -100,7 +123,13 @@ class Bench:
         self.bochs, self.probe = made["bochs"], made["probe"]
 
     def _build_bochs(self) -> Path:
-        return bochs.users(self._emulator) if self._emulator else emulator.build(self.cache, self._mended)
+        if self._emulator is None:
+            return emulator.build(self.cache, self._mended, self.model.without)
+        if self.model.without:
+            raise InputError(
+                f"--cpu {self.model}: an emulator of yours has what it has; leave out --bochs, or the colon"
+            )
+        return bochs.users(self._emulator)
 
     def build(self, wanted: Iterable[int]) -> None:
         """The bench makes whatever is missing for these levels, independent parts side by side."""
@@ -178,8 +207,11 @@ class Bench:
             }
             if self.lab is None:
                 made["qemu"] = rootfs.qemu_version(self.cache)
+                both = ((cpus.WITH, True), (cpus.WITHOUT, False))
+                made[cpus.EMULATED] = {words: self.processor(mbec).as_json() for words, mbec in both}
             else:
                 made[cpus.PROVENANCE] = cpus.as_json(self.host_cpu())
+                made["lab_msrs"] = self._capabilities(True).as_json()
         return made
 
     def patches(self, *, compared: bool = False) -> list[dict[str, Any]]:
@@ -249,6 +281,7 @@ class Bench:
             qemu=rootfs.qemu_version(self.cache),
             probe=self.probe,
             client=self.client,
+            model=self.model,
         )
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
@@ -290,7 +323,7 @@ class Bench:
             self.cache,
             bochs=self.bochs,
             boot=self._boot,
-            cpu_model=CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC,
+            model=self._model(cpu_mbec),
             name=name,
         )
 
@@ -298,13 +331,20 @@ class Bench:
         """The commands say how a host comes up, as ``--dry-run`` shows it."""
         if self.lab is not None:
             return self.lab.plans()
-        model = CPU_WITH_MBEC if cpu_mbec else CPU_WITHOUT_MBEC
-        return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model}"]
+        model = self._model(cpu_mbec)
+        return [f"{self._emulator or 'bochs'} -q -f bochsrc  # cpu model {model.emulated_as} ({model})"]
 
     def open_session(self, host: Host, modules: Callable[[int], ModuleFiles] | None = None) -> Session:
-        """A session on a started host; ``modules`` gives other modules than the levels' for the number of a load."""
-        info = CpuInfo.parse(host.run("cat /proc/cpuinfo", check=True).stdout)
-        self.cpus[getattr(host, "cpu_model", host.name)] = info.provenance
+        """A session on a started host; ``modules`` gives other modules than the levels' for the number of a load.
+
+        HostError where an emulated host's CPU is not what the mirror was told.
+        """
+        where = host.name
+        if isinstance(host, EmulatedHost):
+            where = host.model.emulated_as
+            mbec = host.model != models.WITHOUT_MBEC
+            processors.agree(self.processor(mbec), host.capabilities(), host.name)
+        self.cpus[where] = host.cpu_info().provenance
         return Session(host, modules or self._modules.__getitem__, self.client, self.probe)
 
 

@@ -34,7 +34,7 @@ from kvmodel.question.vector import Machine, OnHost, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 DEADLY: Final = 2  # what so many hosts died of is asked no more
-LEAVE: Final = 60  # seconds that a worker has to leave its machine clean
+LEAVE: Final = 150  # seconds that a worker has to leave its machine as it was
 IDLE: Final = 0.3  # seconds between two looks for something to do
 
 

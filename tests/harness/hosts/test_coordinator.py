@@ -143,7 +143,7 @@ def test_a_place_without_a_way_to_it_is_said_and_given_back(address: str, sessio
     lab = Lab.of("labgrid:cpu=none", None, None, None, address.replace("127.0.0.1", "localhost"))
     assert lab.want(None) == 1
     with pytest.raises(HostError, match=r"place bare has 0 resources NetworkService.* -p bare show"):
-        lab.cpu()
+        lab.capabilities()
     lab._coordinator.close()  # type: ignore[attr-defined]
     eventually(lambda: free(session) == set(TAGS))
 
@@ -159,7 +159,7 @@ def test_power_is_cycled_where_there_is_a_port(session: Coordinator) -> None:
 def test_a_place_that_does_not_answer_and_cannot_be_switched(address: str, session: Coordinator) -> None:
     lab = Lab.of("labgrid:cpu=skylake", None, None, None, address.replace("127.0.0.1", "localhost"))
     with pytest.raises(HostError, match=r"no SSH connection to root@127\.0\.0\.1:9.*lab3 has no power port"):
-        lab.cpu()
+        lab.capabilities()
     lab._coordinator.close()  # type: ignore[attr-defined]
     eventually(lambda: free(session) == set(TAGS))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from pathlib import Path
 
@@ -63,9 +64,10 @@ class Machine(SshHost):
     def run(
         self, command: str, *, input: bytes | None = None, timeout: float = 60.0, check: bool = False
     ) -> CommandResult:
-        for number, value in self.msrs.items():
-            if f"skip={number} " in command:
-                return CommandResult(0, value.to_bytes(8, "little"), "")
+        if "/dev/cpu/0/msr" in command:
+            told = (self.msrs.get(number) for number in cpuinfo.numbers())
+            data = b"".join(b"--------N" if v is None else v.to_bytes(8, "little") + b"Y" for v in told)
+            return CommandResult(0, data, "")
         for part, (status, text) in self.answers.items():
             if part in command:
                 return CommandResult(status, text.encode(), "")
@@ -78,8 +80,10 @@ class Machine(SshHost):
 def test_a_machine_that_has_all_is_found_fit() -> None:
     machine = Machine()
     assert machine.bad() == []
-    assert machine.cpu().mbec and machine.cpu().ept_ad and machine.cpu().maxphyaddr == 46
-    assert machine.cpuinfo.provenance == {
+    found = machine.capabilities()
+    assert found.cpu().mbec and found.cpu().ept_ad and found.cpu().maxphyaddr == 46
+    assert found.as_json() == {"0x48b": f"{SECONDARY:#x}", "0x48c": f"{CAPABILITY:#x}"}
+    assert machine.cpu_info().provenance == {
         "model name": "Intel(R) Xeon(R) Gold 6154 CPU", "vendor_id": "GenuineIntel", "cpu family": "6", "model": "85",
         "stepping": "4", "microcode": "0x2007006",
     }  # fmt: skip
@@ -93,7 +97,7 @@ def test_a_machine_that_has_all_is_found_fit() -> None:
         ({"cpu": (0, CPUINFO.replace(" vmx", ""))}, "VMX: absent; enable it in the firmware"),
         ({"release": (0, "6.1.0\n")}, "Linux 6.1.0, and the modules are built for 6.12.8; boot the kernel"),
         ({"inside": (1, "")}, "CONFIG_KVM=m"),
-        ({"used": (0, "2\n")}, "KVM's users: 2; end the virtual machines"),
+        ({"used": (0, "2\n")}, "KVM's users: 2 by the kernel's count; end the virtual machines"),
         ({"enforce": (0, "Y\n")}, "unsigned modules: refused"),
         ({"tool": (1, "")}, "tools: missing: rmmod"),
         ({"qemu": (0, "x86 host\n")}, "does not know vmx-mbec; install a QEMU"),
@@ -122,6 +126,23 @@ def test_a_cpu_without_the_control() -> None:
     machine = Machine()
     machine.msrs[0x48B] = SECONDARY & ~(1 << 54)
     assert any("MBEC: absent" in line for line in machine.bad())
+
+
+def test_msrs_that_are_cut_short_are_no_reading() -> None:
+    with pytest.raises(HostError, match=r"wrote 17 bytes, not 162"):
+        cpuinfo.reading(lambda _: b"x" * 17, cpuinfo.CpuInfo.parse(CPUINFO))
+
+
+def test_the_hosts_own_words_read_each_msr_or_say_that_it_is_not_there(tmp_path: Path) -> None:
+    there = {0x480: 1 << 54 | 4, 0x48C: CAPABILITY}
+    dd = tmp_path / "dd"
+    values = "".join(f"*skip={n}*) printf '{''.join(f'%%{b:02x}' for b in v.to_bytes(8, 'little'))}';; " for n, v in
+                     there.items()).replace("%%", "\\x")  # fmt: skip
+    dd.write_text(f'#!/bin/bash\ncase "$*" in {values}*) exit 1;; esac\n')
+    dd.chmod(0o755)
+    run = lambda command: subprocess.run(["sh", "-c", f"PATH={tmp_path}:$PATH; {command}"], capture_output=True).stdout  # noqa: E731
+    found = cpuinfo.reading(run, cpuinfo.CpuInfo.parse(CPUINFO))
+    assert (found.msrs, found.maxphyaddr, found.vmx) == (there, 46, True)
 
 
 def test_an_empty_cpuinfo_is_no_cpu() -> None:
@@ -181,7 +202,7 @@ def test_an_emulated_host_in_the_place_of_a_lab_machine(tmp_path: Path, capsys: 
         assert main.main(["doctor", *options]) == 0, capsys.readouterr().out
         assert "MBEC" in capsys.readouterr().out
         lab = Lab.of(url, key, known, None)
-        assert lab.cpu().mbec
+        assert lab.capabilities().cpu().mbec
         with pytest.raises(HostError, match=r"the modules are built for 5\.4\.1"):
             lab.mine("5.4.1", probe.memio(cache)).start()
         with lab.mine(base.release, probe.memio(cache)) as host:

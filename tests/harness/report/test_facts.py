@@ -8,8 +8,9 @@ import pytest
 from harness.errors import InputError
 from harness.report import facts
 from harness.report.series import patch_rows
-from harness.results import LEFT_OUT, Answer, CellKey, Journal, Mark, judge
+from harness.results import LEFT_OUT, Answer, CellKey, Journal, Mark, cpus, judge
 from kvmodel import series
+from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Allowed, Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector, Mbec, Perm, Vector
 from tests.harness.report import synthetic
@@ -117,6 +118,24 @@ def test_errata_come_from_the_newest_run_on_the_bare_cpu(tmp_path: Path) -> None
         found = facts.load(journal)
     assert (found.number, [f.smallest.vector for f in found.errata]) == (1, [AccessVector()])
     assert found.findings == []
+
+
+def test_errata_are_those_of_the_runs_own_model(tmp_path: Path) -> None:
+    seen, manual = Outcome(Kind.VIOLATION, 0x1), (Allowed(Outcome(Kind.DONE), "ept-permitted", "29.3.3"),)
+    wrong = Answer(AccessVector(), seen, None, manual, judge(None, manual, seen))
+    bare = CellKey(0, "unset", "bare", "bare")
+    with Journal(synthetic.make(tmp_path / "j", plant=synthetic.honest)) as journal:
+        journal.record(journal.begin([], {}), bare, [wrong], 1, {"model": "skylake-x"})
+        assert facts.load(journal, 1).errata == []  # the run is of the usual model
+        both = {cpus.WITH: cpus.as_json(Cpu()) | {"model": "skylake-x"}, cpus.WITHOUT: cpus.as_json(Cpu(mbec=False))}
+        journal.amend(1, {cpus.EMULATED: both})
+        assert len(facts.load(journal, 1).errata) == 1
+        assert facts.load(journal, 1).run_again == "kvmirror run --cpu skylake-x"
+        journal.record(journal.begin([], {}), bare, [], 1, {"model": "skylake-x"})
+        assert facts.load(journal, 1).errata == []  # the newest of that model
+        journal.record(journal.begin([], {}), bare, [wrong], 1, {"model": "skylake-x"})
+        journal.amend(1, {cpus.PROVENANCE: cpus.as_json(Cpu())})
+        assert facts.load(journal, 1).errata == []  # a lab machine is no emulator
 
 
 @pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([3], "3"), ([18, 0, 11, 16, 17], "0, 11, 16-18")])

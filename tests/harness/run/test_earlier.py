@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import HostError
 from harness.findings import Run
-from harness.hosts import CPU_WITH_MBEC
+from harness.hosts import models
 from harness.observe import Seen
 from harness.observe.qemu import End
 from harness.questions import ASKED_BEFORE, Load, Work, core, plan
@@ -229,7 +229,7 @@ def test_parameters_environment_cpu_and_virtual_machine_are_parts(files: dict[st
     assert differ(replace(std, level=17)) == {"modules"}
     assert differ(by_env["ept0"]) == {"parameters", "environment"}
     assert differ(by_env["cpu0"]) == {"CPU", "environment"}
-    assert basis.parts(std, guest)["CPU"] == CPU_WITH_MBEC
+    assert basis.parts(std, guest)["CPU"] == models.USUAL.emulated_as
     assert differ(by_env["huge"]) == {"environment"}
     assert differ(std, AccessVector(Mbec.NA).machine) == differ(std, None) == {"QEMU's arguments"}
 
