@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from harness.hosts.emulated import EmulatedHost, free_port
 from harness.hosts.kvm_modules import Parameters
 from harness.hosts.login import open_client
 from harness.hosts.ssh import SshHost
+from harness.process import programs
 
 
 @pytest.fixture
@@ -80,6 +84,31 @@ def test_a_panic_on_the_line_is_reported(cache: Cache, tmp_path: Path) -> None:
     )
     with pytest.raises(HostError, match=r"panicked: Kernel panic - not syncing: VFS: no root"):
         EmulatedHost(cache, bochs=fake, boot=medium(tmp_path)).start()
+
+
+def test_a_boot_that_is_given_up_leaves_no_folder(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Ctrl-C: the main thread ends the worker's emulator, which is no reason to keep its files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    fake = script(tmp_path / "bochs", f"touch {tmp_path}/runs; exec sleep 1000")
+    group, raised = programs.Group(), list[BaseException]()
+
+    def work() -> None:
+        with group.mine():
+            try:
+                EmulatedHost(cache, bochs=fake, boot=medium(tmp_path)).start()
+            except BaseException as error:
+                raised.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.05)
+    group.cancel()
+    worker.join(30)
+    assert len(raised) == 1 and not list((tmp_path / "temporary").iterdir())
 
 
 def test_ssh_refused() -> None:

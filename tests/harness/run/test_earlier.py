@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import HostError
 from harness.findings import Run
-from harness.hosts import models
+from harness.hosts import Model, models
 from harness.observe import Seen
 from harness.observe.qemu import End
 from harness.questions import ASKED_BEFORE, Load, Work, core, plan
@@ -101,8 +101,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def made(files: dict[str, Path], code: Callable[[int], str] = str, qemu: str = "11.1.3") -> Basis:
-    return Basis(code=code, qemu=qemu, **files)
+def made(
+    files: dict[str, Path], code: Callable[[int], str] = str, qemu: str = "11.1.3", model: Model = models.USUAL
+) -> Basis:
+    return Basis(code=code, qemu=qemu, model=model, **files)
 
 
 @pytest.fixture
@@ -231,6 +233,8 @@ def test_parameters_environment_cpu_and_virtual_machine_are_parts(files: dict[st
     assert differ(by_env["cpu0"]) == {"CPU", "environment"}
     assert basis.parts(std, guest)["CPU"] == models.USUAL.emulated_as
     assert differ(by_env["huge"]) == {"environment"}
+    (other,) = models.named("skylake-x")
+    assert other_parts(basis.text(std, guest), made(files, model=other).text(std, guest)) == ["CPU"]
     assert differ(std, AccessVector(Mbec.NA).machine) == differ(std, None) == {"QEMU's arguments"}
 
 
