@@ -45,11 +45,11 @@ class Host(KvmModules):
         """The function gives the kernel's WARNs since the machine came up, oldest first."""
 
     def cpu_info(self) -> CpuInfo:
-        """The machine's CPU as its kernel describes it."""
+        """This is the machine's CPU as its kernel describes it."""
         return CpuInfo.parse(self.run("cat /proc/cpuinfo", check=True).stdout)
 
     def capabilities(self) -> Capabilities:
-        """What the machine's CPU itself says it can do."""
+        """The machine's CPU itself says that it can do this."""
         return cpuinfo.reading(lambda command: self.run(command).data, self.cpu_info())
 
     def __enter__(self) -> Self:

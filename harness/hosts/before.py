@@ -37,7 +37,7 @@ _PARAMETER: Final = re.compile(r"/sys/module/(\w+)/parameters/(\w+):(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """KVM's modules that were loaded, each with its parameters; ``nr_hugepages``; tracefs's files by name."""
+    """These are KVM's modules that were loaded, each with its parameters; ``nr_hugepages``; tracefs's files by name."""
 
     modules: Mapping[str, Mapping[str, str]]
     huge_pages: int = 0
@@ -46,7 +46,7 @@ class Before:
 
     @classmethod
     def of(cls, text: str) -> Before:
-        """From what ``_LOOK`` wrote."""
+        """The function reads what ``_LOOK`` wrote."""
         modules: dict[str, dict[str, str]] = {}
         tracing: dict[str, str] = {}
         huge, boot = 0, ""
@@ -66,12 +66,12 @@ class Before:
 
 
 def look(run: Run) -> Before:
-    """What the machine is now; nothing is changed."""
+    """The function tells what the machine is now; nothing is changed."""
     return Before.of(run(_LOOK).stdout)
 
 
 def users(run: Run) -> list[str]:
-    """Who uses KVM there: processes that hold it, modules that need it, else how many guests the kernel counts."""
+    """The function tells who uses KVM there: processes that hold it, modules that need it, else how many guests the kernel counts."""
     found = []
     told = run(
         "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -e '^/proc/' -e ' /dev/kvm$' -e 'anon_inode:.*kvm-'"

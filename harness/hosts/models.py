@@ -12,7 +12,7 @@ ALL: Final = "all"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A CPU that can be emulated: its name on the command line, and in the emulator's own list.
+    """This is a CPU that can be emulated: its name on the command line, and in the emulator's own list.
 
     ``without`` names what is taken from it.
     """
@@ -52,12 +52,15 @@ _NAMES: Final = {model.name: model for model in WITH_MBEC} | {
 
 
 def option(model: Model) -> str:
-    """How a command names the CPU again, with a blank before it; empty where it is the usual one."""
+    """A command names the CPU again so, with a blank before it; the text is empty where it is the usual one."""
     return "" if model == USUAL else f" --cpu {model}"
 
 
 def named(text: str) -> list[Model]:
-    """The models of a list with commas between, ``all`` for each; InputError lists what there is."""
+    """The function gives the models of a list with commas between, ``all`` for each.
+
+    Raises InputError for a name that is none; it lists what there is.
+    """
     if text == ALL:
         return list(WITH_MBEC)
     found = []

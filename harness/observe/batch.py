@@ -136,12 +136,12 @@ class Header:
 
     @property
     def smep(self) -> bool:
-        """Whether the CPU has supervisor-mode execution prevention (CPUID 7.0 EBX bit 7)."""
+        """The CPU has supervisor-mode execution prevention (CPUID 7.0 EBX bit 7)."""
         return bool(self.cpuid7_ebx >> 7 & 1)
 
     @property
     def smap(self) -> bool:
-        """Whether the CPU has supervisor-mode access prevention (CPUID 7.0 EBX bit 20)."""
+        """The CPU has supervisor-mode access prevention (CPUID 7.0 EBX bit 20)."""
         return bool(self.cpuid7_ebx >> 20 & 1)
 
     def msr(self, number: int) -> int | None:

@@ -28,7 +28,7 @@ FILE: Final = "cpu.json"
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A model as it was found on one emulator.
+    """This is a model as it was found on one emulator.
 
     ``errata`` are the known ones that it shows, ``unexplained`` counts departures from the manual that none explains.
     """
@@ -39,14 +39,17 @@ class Processor:
     unexplained: int
 
     def as_json(self) -> dict[str, Any]:
-        """As a run's provenance has it."""
+        """A run's provenance has it so."""
         told = {"model": self.model.name, "emulated_as": self.model.emulated_as}
         found = {"msrs": self.capabilities.as_json(), "errata": list(self.errata), "unexplained": self.unexplained}
         return told | cpus.as_json(self.capabilities.cpu()) | found
 
 
 def read(cache: Cache, bochs: Path, probe: Path, model: Model) -> Processor:
-    """The model as the emulator ``bochs`` has it; HostError where that does not know it."""
+    """The function gives the model as the emulator ``bochs`` has it.
+
+    Raises HostError when that does not know it.
+    """
     vectors = [v for v in core.core() if bare.askable(v)]
 
     def look(folder: Path) -> None:
@@ -81,7 +84,10 @@ def _edition() -> str:
 
 
 def agree(found: Processor, host: Capabilities, name: str) -> None:
-    """HostError where the host that booted says something else of its CPU than the bare CPU of its model did."""
+    """The host that booted says of its CPU what the bare CPU of its model did.
+
+    Raises HostError when it says something else.
+    """
     for number in sorted({*found.capabilities.msrs, *host.msrs}):
         bare_value, value = (side.msrs.get(number) for side in (found.capabilities, host))
         if bare_value != value:

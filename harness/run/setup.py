@@ -107,7 +107,7 @@ class Bench:
         return self._lab_capabilities
 
     def processor(self, mbec: bool = True) -> processors.Processor:
-        """The emulated CPU as it was found, with or without MBEC; only where ``build`` was called."""
+        """This is the emulated CPU as it was found, with or without MBEC; only where ``build`` was called."""
         model = self._model(mbec)
         if model not in self._processors:
             self._processors[model] = processors.read(self.cache, self.bochs, self.probe, model)
