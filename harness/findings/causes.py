@@ -133,7 +133,10 @@ def find_errata(d: Departure, cpu: Cpu) -> Cause:
 
 
 def errata_of(answers: Iterable[tuple[CellKey, Answer]], cpu: Cpu) -> tuple[set[str], int]:
-    """The function gives the known errata by which a bare ``cpu`` answered, and how many departures none of them explains."""
+    """The function gives the known errata by which a bare ``cpu`` answered.
+
+    The number is of the departures that none of them explains.
+    """
     told = [find_errata(departure, cpu).errata for departure in departures(answers)]
     return {name for names in told for name in names or ()}, sum(not names for names in told)
 

@@ -71,7 +71,7 @@ def look(run: Run) -> Before:
 
 
 def users(run: Run) -> list[str]:
-    """The function tells who uses KVM there: processes that hold it, modules that need it, else how many guests the kernel counts."""
+    """The function tells who uses KVM there: processes, modules, else how many guests the kernel counts."""
     found = []
     told = run(
         "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -e '^/proc/' -e ' /dev/kvm$' -e 'anon_inode:.*kvm-'"

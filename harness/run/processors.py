@@ -84,7 +84,7 @@ def _edition() -> str:
 
 
 def agree(found: Processor, host: Capabilities, name: str) -> None:
-    """The host that booted says of its CPU what the bare CPU of its model did.
+    """The function takes the host that booted for one of its model, whose bare CPU said the same.
 
     Raises HostError when it says something else.
     """
