@@ -245,6 +245,10 @@ def run(args: argparse.Namespace) -> int:
             args = resumed(args, journal)
     left = chosen_cpus(args)
     worst, several = 0, len(left) > 1
+    if several and args.record:
+        raise InputError(
+            f"--record {args.record}: a recording is of one run, and {len(left)} CPUs are as many; name one"
+        )
     while left:
         if several and not args.json:
             print(f"CPU {left[0]}:", flush=True)
