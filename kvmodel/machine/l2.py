@@ -129,8 +129,8 @@ class Guest:
             self.run = self.l2_run()
         return error
 
-    def reset(self, memory: dict[int, int], steps: list[Step] | None) -> None:
-        """EPT02 is empty again, EPT12 is ``memory``."""
+    def reset(self, memory: dict[int, int], steps: list[Step] | None, *, entered: bool = True) -> None:
+        """EPT02 is empty again, EPT12 is ``memory``; with ``entered`` it has a root, as if L2 had just been entered."""
         vcpu = self.vcpu
         vcpu.memory = memory
         vcpu.pages = {}
@@ -141,7 +141,8 @@ class Guest:
         vcpu.warns = []
         vcpu.steps = None
         kvm_mmu_free_roots(vcpu.guest_mmu)
-        mmu_alloc_shadow_roots(vcpu)
+        if entered:
+            mmu_alloc_shadow_roots(vcpu)
         vcpu.steps = steps
         self.run.exits = 0
 
@@ -381,7 +382,8 @@ def sequence(context: Context, v: SequenceVector, want_steps: bool) -> Predictio
     steps: list[Step] | None = [] if want_steps else None
     if guest.error:
         return Prediction(of_turns([_entry_failure(guest)] * len(v.turns)), guest.entry if want_steps else ())
-    guest.reset(_ept12(first.leaf_level, _leaf_bits(first), first.upper_level, _upper_bits(first)), steps)
+    tables = _ept12(first.leaf_level, _leaf_bits(first), first.upper_level, _upper_bits(first))
+    guest.reset(tables, steps, entered=False)  # an earlier guest's root is no part of the sequence
     outcomes = []
     exits = 0
     for outcome, more in _turns(guest, v):

@@ -229,7 +229,7 @@ def predicted(context: Context, vector: ProgramVector, want_steps: bool) -> Pred
         return Prediction(not_mirrored("an L1 that cannot enter L2 at all"))
     steps: list[Step] | None = [] if want_steps else None
     running = _Program(guest, vector)
-    guest.reset(_memory(running.tables), steps)
+    guest.reset(_memory(running.tables), steps, entered=False)
     outcomes: list[Outcome] = []
     for made in vector.steps:
         answers = list(running.step(made))
