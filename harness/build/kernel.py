@@ -20,13 +20,14 @@ from typing import Final
 from harness.build import archive, fetch, needs
 from harness.build.archive import Debian
 from harness.build.cache import GIB, Cache, digest, sha256
-from harness.build.needs import Settled
+from harness.build.needs import Need, Settled
 from harness.errors import BuildError, CompileError, FetchError, InputError
 from harness.process import programs
 from harness.series import pinned
 
 SUITE: Final = "trixie"
 NEEDS: Final = needs.FILE
+DEBUG_NEEDS: Final = NEEDS.with_name("debug.toml")
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 2  # counts changes of how the base is built
 SOURCE_ROOM: Final = 2 * GIB  # bytes of disk that an unpacked source takes, with some to spare
@@ -60,8 +61,19 @@ BUILD_ENV: Final[dict[str, str | None]] = {
     **dict.fromkeys(("KBUILD_OUTPUT", "O", "M", "V", "W", "C", "KCFLAGS", "KCPPFLAGS", "KAFLAGS", "CC", "LD")),
 }
 
-Linux = Path | Debian
-"""A kernel that the user names: a tarball, a source tree, or one of Debian's archive."""
+
+@dataclass(frozen=True, slots=True)
+class Debug:
+    """A kernel (None: Linux 6.12.8) with what images/kernel/debug.toml has on top: sanitizer, lockdep, checks."""
+
+    linux: Path | Debian | None = None
+
+    def __str__(self) -> str:
+        return f"{self.linux or f'Linux {pinned.VERSION}'} for debugging"
+
+
+Linux = Path | Debian | Debug
+"""A kernel that the user names: a tarball, a source tree, or one of Debian's archive; each for debugging too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,18 @@ def source(cache: Cache, linux: Linux | None = None) -> Path:
     return cache.entry(SOURCE_KIND, origin.key, origin.make, needs=origin.room, title=origin.title)
 
 
+def _named(linux: Linux | None) -> Path | Debian | None:
+    """The source that ``linux`` is made of, as the user named it."""
+    return linux.linux if isinstance(linux, Debug) else linux
+
+
+def wanted(linux: Linux | None) -> tuple[Need, ...]:
+    """What the configuration of ``linux`` is asked for."""
+    return needs.read(NEEDS) + (needs.read(DEBUG_NEEDS) if isinstance(linux, Debug) else ())
+
+
 def _origin(cache: Cache, linux: Linux | None) -> _Origin:
+    linux = _named(linux)
     if linux is None:
         return _of_tarball({"tarball": pinned.SHA256}, lambda: _pinned(cache))
     if isinstance(linux, Debian):
@@ -272,15 +295,16 @@ def configure(
     build_dir: Path,
     *,
     log: Path,
+    asked: Sequence[Need] | None = None,
     error: type[BuildError] | type[InputError] = BuildError,
     variables: Iterable[str] = (),
 ) -> Settled:
-    """Configure a build tree with what a run needs; nothing is compiled but Kconfig itself.
+    """Configure a build tree with what is ``asked`` (None: what a run needs); nothing is compiled but Kconfig itself.
 
     ``error`` is raised where the kernel does not take what no run can do without.
     """
-    wanted = needs.read(NEEDS)
-    there = needs.known(source_dir, frozenset().union(*(need.symbols for need in wanted)))
+    asked = wanted(None) if asked is None else asked
+    there = needs.known(source_dir, frozenset().union(*(need.symbols for need in asked)))
 
     def ask(fragment: str) -> str:
         file = build_dir / ASKED
@@ -289,7 +313,7 @@ def configure(
         make(cache, source_dir, build_dir, ["allnoconfig"], log=log, error=error, variables=words)
         return (build_dir / ".config").read_text(encoding="utf-8")
 
-    settled = needs.settle(wanted, there, ask)
+    settled = needs.settle(asked, there, ask)
     if missing := [str(lost) for lost in settled.lost if lost.need.required]:
         raise error(
             f"{pinned.of_tree(source_dir, str(source_dir))}: the kernel did not take what a run cannot do without: "
@@ -299,11 +323,11 @@ def configure(
     return settled
 
 
-def _place(cache: Cache, pristine: Path) -> tuple[str, dict[str, object], Path]:
+def _place(cache: Cache, pristine: Path, linux: Linux | None) -> tuple[str, dict[str, object], Path]:
     """The base of a source: its key, the inputs of its cache entry, its working tree."""
     inputs: dict[str, object] = {
         "source": pristine.name,
-        "config": needs.key(needs.read(NEEDS)),
+        "config": needs.key(wanted(linux)),
         "compiler": compiler_version(),
         "cc": compiler(cache)[0],
         "recipe": RECIPE,
@@ -317,12 +341,12 @@ def built(cache: Cache, linux: Linux | None = None) -> BaseKernel | None:
 
     FetchError where ``linux`` names a kernel of the archive and the archive cannot be asked which that is.
     """
-    if isinstance(linux, Debian) and archive.held(cache, linux) is None:
+    if isinstance(named := _named(linux), Debian) and archive.held(cache, named) is None:
         return None
     pristine = cache.lookup(SOURCE_KIND, _origin(cache, linux).key)
     if pristine is None:
         return None
-    key, inputs, tree = _place(cache, pristine)
+    key, inputs, tree = _place(cache, pristine, linux)
     made = cache.lookup("kernel", inputs)
     if made is None or not (tree / MARK).exists():
         return None
@@ -338,12 +362,12 @@ def base(cache: Cache, linux: Linux | None = None) -> BaseKernel:
     Raises BuildError when the machine cannot build it.
     """
     pristine = source(cache, linux)
-    key, inputs, tree = _place(cache, pristine)
+    key, inputs, tree = _place(cache, pristine, linux)
     made = cache.lookup("kernel", inputs)
     if made is None or not (tree / MARK).exists():
         with cache.tree(tree.name):
             if not (tree / MARK).exists():
-                _build(cache, pristine, tree, BuildError if linux is None else CompileError)
+                _build(cache, pristine, tree, linux)
 
             def keep(folder: Path) -> None:
                 for name, kept in KEPT.items():
@@ -368,12 +392,18 @@ def _base(made: Path, pristine: Path, tree: Path, key: str) -> BaseKernel:
     )
 
 
-def _build(cache: Cache, pristine: Path, tree: Path, error: type[BuildError] | type[InputError]) -> None:
+def _build(cache: Cache, pristine: Path, tree: Path, linux: Linux | None) -> None:
     """Make ``tree``: working source, configuration, image and modules; its mark comes last."""
-    cache.room(BUILD_ROOM, "the base kernel's build")
+    debug = isinstance(linux, Debug)
+    error: type[BuildError] | type[InputError] = BuildError if _named(linux) is None else CompileError
+    cache.room(BUILD_ROOM * (2 if debug else 1), "the base kernel's build")
     src, build = tree / "src", tree / "build"
     kind = f"{BUILD_KIND}-{tree.name.removeprefix('linux-')}"
-    with cache.building(kind, title=f"kernel {pinned.of_tree(pristine, str(pristine))}", lines=LOG_LINES) as task:
+    with cache.building(
+        kind,
+        title=f"kernel {pinned.of_tree(pristine, str(pristine))}{' for debugging' if debug else ''}",
+        lines=LOG_LINES,
+    ) as task:
         log = cache.log(kind)
         for folder in (src, build, tree / "base"):  # of a build that died half-way
             shutil.rmtree(folder, ignore_errors=True)
@@ -381,7 +411,7 @@ def _build(cache: Cache, pristine: Path, tree: Path, error: type[BuildError] | t
         task.note = "copying the source"
         _copy(pristine, src)
         task.note = "configuring"
-        settled = configure(cache, src, build, log=log, error=error)
+        settled = configure(cache, src, build, log=log, asked=wanted(linux), error=error)
         task.note = ""
         make(cache, src, build, ["bzImage", "modules"], log=log, error=error, env=FIRST_BUILD)
         for name in KEPT:

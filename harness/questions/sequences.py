@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Final
@@ -27,33 +27,56 @@ FETCH_USER = AccessVector(access=Access.FETCH, cpl=3)
 FETCH_SUPERVISOR = AccessVector(access=Access.FETCH, gp=SWX)
 ACCESSES: Final = (READ, WRITE, FETCH_USER, FETCH_SUPERVISOR)
 
+# Where L1 leaves MBEC off bit 10 of an entry is ignored, so eight permissions differ. The bit says the opposite of
+# bit 2, so that whoever goes by it is seen.
+WITHOUT_MBEC: Final = tuple(perm for perm in Perm.all() if perm.u is not perm.x)
 
-def _changes() -> Iterator[tuple[Perm, Perm]]:
-    for before, after in product(Perm.all(), Perm.all()):
-        if before != after:
-            yield before, after
+
+def _changes(perms: Iterable[Perm] = tuple(Perm.all())) -> Iterator[tuple[Perm, Perm]]:
+    return ((before, after) for before, after in product(perms, repeat=2) if before != after)
+
+
+BOTH: Final = ((Mbec.ON, tuple(Perm.all())), (Mbec.OFF, WITHOUT_MBEC))
+
+
+def _counting(perm: Perm, mbec: Mbec) -> int:
+    """The bits of an entry that permit something: bit 10 does not where MBEC is off."""
+    return (perm if mbec is Mbec.ON else replace(perm, u=False)).bits
+
+
+def _same_way(before: Perm, after: Perm, mbec: Mbec) -> bool:
+    """Whether the permissions are only raised, or only lowered."""
+    one, other = _counting(before, mbec), _counting(after, mbec)
+    return one & other in (one, other)
 
 
 def sequence_controls() -> Iterator[SequenceVector]:
     """The same EPT pointer is entered with MBEC on, off and on again: INVEPT or none, one vmcs12 or two side by
     side.
+
+    With MBEC off throughout, the two vmcs12 in turn, with the same EPT pointer or with EPTP bit 6 other in one.
     """
     ways = (("{}", "{}"), ("{}.noinv", "{}.noinv"), ("{}.b", "{}.a"), ("{}.b.noinv", "{}.a.noinv"))
     for leaf, access, (one, other), way in product(Perm.all(), ACCESSES, (SWITCH, SWITCH[::-1]), ways):
         first = replace(access, leaf=leaf, mbec=one)
         turns = (way[0].format(f"mbec={other.value}"), way[1].format(f"mbec={one.value}"))
         yield sequence(first, *turns)
+    for leaf, access, (there, back), how in product(WITHOUT_MBEC, ACCESSES, (("b", "a"), ("ad1.b", "ad0.a")), INVEPT):
+        yield sequence(replace(access, leaf=leaf, mbec=Mbec.OFF), f"{there}{how}", f"{back}{how}")
 
 
 def sequence_permissions() -> Iterator[SequenceVector]:
     """The leaf's permissions go from every one to every other; without INVEPT those raised or lowered, looked
     at twice.
+
+    Then with MBEC off, where the next part looks once after INVEPT: looked at twice.
     """
-    for (before, after), access in product(_changes(), ACCESSES):
-        first = replace(access, leaf=before)
-        yield sequence(first, f"l1={after}")
-        if before.bits & after.bits in (before.bits, after.bits):
-            yield sequence(first, f"l1={after}.noinv", "noinv")
+    for mbec, perms in BOTH:
+        for (before, after), access in product(_changes(perms), ACCESSES):
+            first = replace(access, leaf=before, mbec=mbec)
+            yield sequence(first, f"l1={after}", *(() if mbec is Mbec.ON else ("noinv",)))
+            if _same_way(before, after, mbec):
+                yield sequence(first, f"l1={after}.noinv", "noinv")
 
 
 def sequence_permissions_without_mbec() -> Iterator[SequenceVector]:
@@ -72,18 +95,27 @@ def sequence_back_and_forth() -> Iterator[SequenceVector]:
 
 
 def sequence_upper_entries() -> Iterator[SequenceVector]:
-    """The entry above the leaf, and the one above that, taken down and up again: upper tables are write-tracked."""
-    for level, upper, access, how in product((2, 3), Perm.all(), ACCESSES, INVEPT):
-        if upper != RWXU:
-            yield sequence(replace(access, upper_level=level), f"l{level}={upper}{how}", f"l{level}=rwxu{how}")
+    """The entry above the leaf, and the one above that, taken down and up again: upper tables are write-tracked.
+
+    With MBEC on and off.
+    """
+    for mbec, perms in BOTH:
+        for level, upper, access, how in product((2, 3), perms, ACCESSES, INVEPT):
+            if _counting(upper, mbec) != _counting(RWXU, mbec):
+                first = replace(access, upper_level=level, mbec=mbec)
+                yield sequence(first, f"l{level}={upper}{how}", f"l{level}=rwxu{how}")
 
 
 def sequence_accessed_dirty() -> Iterator[SequenceVector]:
-    """EPTP bit 6 is switched between entries, with accesses and with the page walk's own."""
+    """EPTP bit 6 is switched between entries, with accesses and with the page walk's own.
+
+    With MBEC on and off.
+    """
     walks = tuple(AccessVector(access=access, cpl=3) for access in (Access.WALK, Access.WALKA, Access.WALKD))
-    for leaf, access, ad, how in product(Perm.all(), (READ, WRITE, FETCH_USER, *walks), (False, True), INVEPT):
-        first = replace(access, leaf=leaf, ad=ad)
-        yield sequence(first, f"ad{not ad:d}{how}", f"ad{ad:d}{how}")
+    for mbec, perms in BOTH:
+        for leaf, access, ad, how in product(perms, (READ, WRITE, FETCH_USER, *walks), (False, True), INVEPT):
+            first = replace(access, leaf=leaf, ad=ad, mbec=mbec)
+            yield sequence(first, f"ad{not ad:d}{how}", f"ad{ad:d}{how}")
 
 
 def sequence_other_accesses() -> Iterator[SequenceVector]:
@@ -114,8 +146,7 @@ def sequence_large_pages() -> Iterator[SequenceVector]:
 
 def sequence_without_ad() -> Iterator[SequenceVector]:
     """The same changes are made where the host has no EPT accessed and dirty flags, so that KVM tracks accesses
-    itself.
-    """
+    itself."""
     rng = random.Random(SEED + 1)
     for n, (before, after) in enumerate(rng.sample(list(_changes()), 48)):
         for access, how in product(ACCESSES, INVEPT):
