@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.cli.findings import brought, listed
 from harness.findings import Finding, Run, foresight
 from harness.report import facts
-from harness.results import Row, of_series
+from harness.results import Row, of_series, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Summary:
                 f"     run {unsteady.run} saw {unsteady.before}, this run {unsteady.now}; nothing that it rests on has "
                 "changed"
             )
+        yield from parts.lines(asked.parts)
         if mirrored:
             yield f"{total.traced} answers traced event by event: {total.event_drift} differ from the mirror"
         for cell, one in asked.event_drift:

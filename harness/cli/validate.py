@@ -29,10 +29,10 @@ from harness.hosts import Model
 from harness.observe import arguments, bare, module_options
 from harness.process import PROGRESS, programs
 from harness.protocol import L1_MEMORY
-from harness.questions import Work, paired, parameters, plan, selection, twins
+from harness.questions import Work, left_out_by, paired, parameters, plan, selection, twins
 from harness.recording import PROVENANCE, of_run, write
 from harness.report import facts
-from harness.results import Journal, RunSeries, of_series, rows
+from harness.results import Journal, PartAsked, RunSeries, of_series, parts, rows
 from harness.run import (
     Bench,
     Done,
@@ -48,6 +48,7 @@ from harness.run import (
 )
 from harness.run import bare as silicon
 from kvmodel.question.ids import short
+from kvmodel.question.vector import Environment, Vector
 
 JOBS = 2  # emulated hosts side by side where nobody says how many
 MERGING_FROM = 1000  # vectors; where fewer are named, each is asked where it is named
@@ -185,22 +186,39 @@ def _same_series(named: RunSeries, journal: Journal) -> None:
         )
 
 
-def _dry(works: list[Work], bench: Bench) -> int:
-    """The loads, each with the commands that would run on its host."""
+def _planned(names: list[str], works: list[Work], voices: Voices) -> list[PartAsked]:
+    """What of each part will be asked, as far as the mirror says what L1 is offered (without one: all of it)."""
+    offered: dict[Environment, bool] = {}
+    for work in works:
+        offered[work.load.env] = offered.get(work.load.env, False) or voices.offered(work.load)
+
+    def reason(vector: Vector) -> str | None:
+        env = vector.machine.env
+        if env not in offered:
+            return parts.CPU0
+        return None if offered[env] else left_out_by(vector)
+
+    return parts.count(names, reason)
+
+
+def _dry(works: list[Work], planned: list[PartAsked], bench: Bench) -> int:
+    """The loads, each with the commands that would run on its host, and what will be asked of each part."""
     cpu_mbec: bool | None = None
     for work in works:
         if work.load.env.cpu_mbec is not cpu_mbec:
             cpu_mbec = work.load.env.cpu_mbec
             print("\n".join(bench.start_commands(cpu_mbec)))
-        parts = [f"host {len(work.host)}"] if work.host else []
-        parts += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
-        print(f"{work.load}: {', '.join(parts)}")
+        asked = [f"host {len(work.host)}"] if work.host else []
+        asked += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
+        print(f"{work.load}: {', '.join(asked)}")
         words = module_options(work.load)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
             argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
             print(f"  {shlex.join(argv)}")
     print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
+    for part in planned:
+        print(part)
     return 0
 
 
@@ -269,7 +287,7 @@ def _run(args: argparse.Namespace, model: Model) -> int:
         want_mirror(bench.series, "validate", "add --no-mirror, for contract and observation")
     works, options, voices = _works(args, bench)
     if args.dry_run:
-        return _dry(works, bench)
+        return _dry(works, _planned(args.vectors, works, voices), bench)
     programs.interruptible()
     if args.bare:
         return _bare(args, bench)
@@ -283,7 +301,7 @@ def _run(args: argparse.Namespace, model: Model) -> int:
             works = unfinished(works, journal, run_number)
         else:
             asked = {name: getattr(args, name) for name in SELECTING}
-            made = bench.provenance() | {"host": platform.platform(), of_series.ASKED: asked}
+            made = bench.provenance() | {"host": platform.platform(), of_series.ASKED: asked, parts.NAMED: args.vectors}
             run_number = journal.begin(sys.argv, made)
         if not args.every_level and sum(w.size for w in works) >= MERGING_FROM:
             options.twins = _untouched(paired(twins(levels, bench.code), everything), everything, works)
@@ -358,7 +376,8 @@ def _bare(args: argparse.Namespace, bench: Bench) -> int:
     vectors = [v for v in selection.vector_list(args.vectors) if bare.askable(v)]
     bench.build_bare()
     with Journal(args.journal) as journal:
-        run_number = journal.begin(sys.argv, bench.provenance() | {"host": platform.platform()})
+        made = bench.provenance() | {"host": platform.platform(), parts.NAMED: args.vectors}
+        run_number = journal.begin(sys.argv, made)
         with PROGRESS.task("bare CPU"):
             cell = silicon.ask(bench.bochs, bench.probe, bench.model, vectors)
         journal.record(run_number, silicon.KEY, cell.answers, cell.seconds, cell.facts)
@@ -373,6 +392,7 @@ def _bare(args: argparse.Namespace, bench: Bench) -> int:
                 f"{len(cell.answers)} vectors on the bare CPU {bench.model} in {cell.seconds:.1f} s, its boot included "
                 f"({cell.rate:.0f} a second): {len(found) or 'no'} departures from the manual"
             )
+            print("".join(f"{line}\n" for line in parts.lines(asked.parts)), end="")
             for f in found:
                 smallest = f.smallest
                 print(f"{f.origin}: {f.title}, {len(f.vectors)} vectors")

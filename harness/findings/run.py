@@ -23,6 +23,7 @@ from harness.results import (
     Judged,
     Mark,
     NotReproduced,
+    PartAsked,
     Recorded,
     Row,
     RunInfo,
@@ -30,6 +31,7 @@ from harness.results import (
     Under,
     cpus,
     of_series,
+    parts,
     rows,
 )
 from kvmodel.cpu import Cpu
@@ -94,6 +96,12 @@ class Run:
     def totals(self) -> Row:
         """The row has the sum of the rows."""
         return rows.totals(self.rows)
+
+    @cached_property
+    def parts(self) -> list[PartAsked]:
+        """What of each part that was named was asked."""
+        named = self.info.provenance.get(parts.NAMED, [])
+        return parts.of_run(named, self.journal.notes(self.number, self.host), self.host) if named else []
 
     @cached_property
     def event_drift(self) -> list[tuple[CellKey, Judged]]:
@@ -170,6 +178,7 @@ class Run:
             "findings": [finding_json(f) for f in self.findings],
             "errata": [finding_json(f) for f in self.errata],
             **rows.aside_json(self.journal, self.number, self.host),
+            "parts": [part.as_json() for part in self.parts],
             "totals": total,
             "earlier_runs": self.earlier,
             "not_reproduced": [

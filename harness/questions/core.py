@@ -6,7 +6,7 @@ the whole space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -340,6 +340,21 @@ def named(name: str) -> list[Vector] | None:
     """The function gives the vectors of a space or a part; None where nothing has that name."""
     found = SPACES.get(name) or PARTS.get(name)
     return None if found is None else list(found())
+
+
+# What a space is made of; the thin one is no sum of parts.
+_MADE_OF: dict[str, Mapping[str, Callable[[], Iterator[Vector]]]] = {
+    core.__name__: CORE,
+    full.__name__: CORE | BEYOND | TRACED,
+    sequences.__name__: SEQUENCES,
+    client.__name__: CLIENT,
+}
+
+
+def parts_of(names: Iterable[str]) -> dict[str, list[Vector]]:
+    """The parts behind what a user named, each with its vectors; ids and files of ids are none."""
+    chosen = [part for name in names for part in _MADE_OF.get(name, (name,))]
+    return {name: found for name in dict.fromkeys(chosen) if (found := named(name)) is not None}
 
 
 def about(name: str) -> str:

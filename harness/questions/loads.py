@@ -167,6 +167,12 @@ def _wants(vector: Vector) -> set[Mbec]:
     return {Mbec.NA} if again else set()
 
 
+def left_out_by(vector: Vector) -> str | None:
+    """The rule by which ``vector`` is not asked where KVM does not offer L1 the control; None where it is asked."""
+    wants = _wants(vector)
+    return "never-offered" if Mbec.ON in wants else "not-advertised" if Mbec.NA in wants else None
+
+
 def _setting(vector: Vector) -> tuple[object, ...]:
     """What vectors that follow each other had better share: each change is a VMWRITE, a nested VM exit of its own."""
     if not isinstance(vector, AccessVector):
@@ -190,13 +196,10 @@ def collapse(work: Work, *, same_value: bool, offered: bool) -> dict[str, int]:
         for machine, asked in list(work.batches.items()):
             kept = []
             for vector in asked:
-                wants = _wants(vector)
-                if Mbec.ON in wants:
-                    left_out["never-offered"] += 1
-                elif Mbec.NA in wants:
-                    left_out["not-advertised"] += 1
-                else:
+                if (rule := left_out_by(vector)) is None:
                     kept.append(vector)
+                else:
+                    left_out[rule] += 1
             if kept:
                 work.batches[machine] = kept
             else:

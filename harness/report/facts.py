@@ -22,6 +22,7 @@ from harness.results import (
     Journal,
     Mark,
     NotReproduced,
+    PartAsked,
     Row,
     RunInfo,
     Said,
@@ -89,6 +90,7 @@ class Report:
     rules: list[RuleRow]
     collapsed: list[RuleRow]
     blocked: list[tuple[str, int]]  # reasons why vectors did not run, most frequent first
+    parts: list[PartAsked]  # of each part that was named, how many vectors were asked
     counters: dict[str, dict[Cell, int]]  # KVM's own, by name, where the run read them
     warnings: list[tuple[str, list[Cell]]]  # of the host's kernel, with the cells that met them
     machines: list[tuple[str, list[str]]]  # what the run found out about its guests: name, distinct values
@@ -299,6 +301,7 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         rules=[RuleRow(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
         collapsed=[RuleRow(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
         blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
+        parts=run.parts,
         counters=_counters(told),
         warnings=_warnings(told),
         machines=_machines(told),

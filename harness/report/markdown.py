@@ -60,6 +60,9 @@ def render(report: Report) -> str:
     if report.rules:
         lines += ["", "### Not applicable", "", "| rule | vectors | what it says |", "|---|--:|---|"]
         lines += [f"| {code(rule.name)} | {rule.vectors} | {markdown(rule.text)} |" for rule in report.rules]
+    if empty := [part for part in report.parts if part.empty]:
+        lines += ["", "### Nothing was asked of these parts", ""]
+        lines += [f"- {code(part.name)}: {part.vectors} vectors, {markdown(part.reasons)}" for part in empty]
     return "\n".join(lines) + "\n"
 
 

@@ -1,11 +1,12 @@
 """What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
-from harness.results import cpus, journal, of_series, rows
+from harness.results import cpus, journal, of_series, parts, rows
 from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, NotReproduced
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo, Sighting
 from harness.results.of_series import RunSeries
+from harness.results.parts import PartAsked
 from harness.results.rows import Row, asked_at, below, cell_order
 from harness.results.said import Said
 from harness.results.verdict import GIVEN, UNHEARD, Contract, Mark, Verdict, departing, judge, stands
@@ -26,6 +27,7 @@ __all__ = [
     "Judged",
     "Mark",
     "NotReproduced",
+    "PartAsked",
     "Recorded",
     "Row",
     "RunInfo",
@@ -46,6 +48,7 @@ __all__ = [
     "of_series",
     "outcome_json",
     "outcome_of",
+    "parts",
     "rows",
     "stands",
 ]

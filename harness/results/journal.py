@@ -499,6 +499,17 @@ class Journal:
                 ) from error
         return self._vectors[number]
 
+    def notes(self, run: int, host: str) -> dict[str, str | None]:
+        """Every vector of a run by id: None where it was asked in some cell, else why it was blocked."""
+        sql = (
+            "SELECT v.name, min(r.marks & ?), s.body FROM result r JOIN cell c ON c.id=r.cell"
+            " JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen WHERE c.run=? AND c.host=? GROUP BY r.vector"
+        )
+        found = self._db.execute(sql, (Mark.BLOCKED.value, run, host))
+        return {
+            name: (outcome_of(body).note or "no reason given") if blocked else None for name, blocked, body in found
+        }
+
     def texts(self, table: str) -> dict[int, str]:
         """The texts that ``numbers`` refers to: ``table`` is vector, outcome, contract or rule."""
         column = {"vector": "name", "outcome": "body", "contract": "body", "rule": "name"}[table]
