@@ -363,10 +363,10 @@ def _take_earlier(
     earlier = Earlier(journal, run_number, basis.text)
     with PROGRESS.task("earlier answers"):
         options.known = earlier.known(works)
-    for parts, levels in earlier.otherwise(w for w in works if w.load not in options.known).items():
+    for named, levels in earlier.otherwise(w for w in works if w.load not in options.known).items():
         one = len(levels) == 1
         asked = f"{'level' if one else 'levels'} {facts.ranges(levels)} {'is' if one else 'are'} asked anew"
-        PROGRESS.say(f"{asked}: since the last run there is another {', '.join(parts)}")
+        PROGRESS.say(f"{asked}: since the last run there is another {', '.join(named)}")
 
 
 def _bare(args: argparse.Namespace, bench: Bench) -> int:

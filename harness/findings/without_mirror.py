@@ -21,7 +21,15 @@ from typing import Final
 from harness.findings.departures import Departure, Symptom, nearest, symptom, wrong_bits
 from harness.questions import PLAIN
 from kvmodel.question.outcome import Kind
-from kvmodel.question.vector import AccessVector, ClientSequence, ClientVector, HostVector, Vector
+from kvmodel.question.vector import (
+    AccessVector,
+    CapsVector,
+    ClientSequence,
+    ClientVector,
+    HostVector,
+    UserCapsVector,
+    Vector,
+)
 
 ADVANCED: Final = 0xE00  # bits 9 to 11 of a qualification: given together or not at all (SDM 30.2.1, MSR 0x48C bit 22)
 IN_PART: Final = "in part "
@@ -50,9 +58,11 @@ class Class:
 
 
 def _maker(vector: Vector) -> str:
-    """Who makes the access."""
+    """Who makes the access; of MSRs held against each other, in what."""
     if isinstance(vector, HostVector):
         return vector.what
+    if isinstance(vector, CapsVector | UserCapsVector):
+        return vector.relation
     if isinstance(vector, ClientVector | ClientSequence):
         return "client"
     return "emulator" if isinstance(vector, AccessVector) and vector.access.is_emulated else "cpu"

@@ -15,10 +15,12 @@ from harness.errors import GuestError, InputError
 from harness.observe import program
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
+from kvmodel.question.relations import RELATIONS
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     Access,
     AccessVector,
+    CapsVector,
     Common,
     EntryVector,
     Evmcs,
@@ -30,6 +32,7 @@ from kvmodel.question.vector import (
     Paging,
     Vector,
 )
+from kvmodel.sdm.relations import judged
 
 PAGE: Final = 4096  # bytes
 ARENA_SIZE: Final = 256 << 20  # bytes of L1 memory for the tables of the vectors; used up, it is used again
@@ -209,18 +212,35 @@ def _turn_records(v: SequenceVector) -> list[Fields]:
     return records
 
 
+def _msr_records(v: CapsVector) -> list[Fields]:
+    """A record an MSR that the relation is about."""
+    return [{"kind": _C["KIND_MSR"], "msr": msr, "ept": _evmcs(v)} for msr in RELATIONS[v.relation]]
+
+
 def _records(v: Vector, place: int) -> list[Fields]:
-    """The records that ask ``v``, the vector at ``place`` of its batch: several for a sequence or a program."""
-    if isinstance(v, ProgramVector):
-        return program.records(v, place)
-    return _turn_records(v) if isinstance(v, SequenceVector) else [_record(v)]
+    """The records that ask ``v``, the vector at ``place`` of its batch: several for a sequence, a program, MSRs."""
+    match v:
+        case ProgramVector():
+            return program.records(v, place)
+        case SequenceVector():
+            return _turn_records(v)
+        case CapsVector():
+            return _msr_records(v)
+        case _:
+            return [_record(v)]
 
 
 def count_records(v: Vector) -> int:
     """The function says how many records ask ``v``."""
-    if isinstance(v, ProgramVector):
-        return len(program.records(v, 0))
-    return len(v.turns) if isinstance(v, SequenceVector) else 1
+    match v:
+        case ProgramVector():
+            return len(program.records(v, 0))
+        case SequenceVector():
+            return len(v.turns)
+        case CapsVector():
+            return len(RELATIONS[v.relation])
+        case _:
+            return 1
 
 
 def spans(vectors: Sequence[Vector]) -> list[slice]:
@@ -402,6 +422,8 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
     """
     if isinstance(vector, ProgramVector):
         return program.outcome_of(vector, observations)
+    if isinstance(vector, CapsVector):
+        return _together(vector, observations)
     if not isinstance(vector, SequenceVector):
         return outcome(vector, observations[0])
     seen = [outcome(vector, o) for o in observations]
@@ -409,6 +431,17 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
         if turn.kind in (Kind.BLOCKED, Kind.SCAFFOLD):
             return Outcome(turn.kind, note=f"turn {number}: {turn.note}")
     return of_turns(seen)
+
+
+def _together(vector: CapsVector, observations: Sequence[Observation]) -> Outcome:
+    """What the MSRs that L1 read make of their relation; an MSR of which the read faulted is not there."""
+    values: dict[int, int | None] = {}
+    for msr, o in zip(RELATIONS[vector.relation], observations, strict=True):
+        seen = outcome(vector, o)
+        if seen.kind not in (Kind.VALUE, Kind.EXCEPTION):
+            return seen
+        values[msr] = seen.code if seen.kind is Kind.VALUE else None
+    return judged(vector.relation, values)
 
 
 def outcome(vector: Vector, o: Observation) -> Outcome:
@@ -424,7 +457,8 @@ def outcome(vector: Vector, o: Observation) -> Outcome:
         case 2:
             return _exit(o)
         case 3:
-            gla = _linear(o.qualification, o) if o.vector == VECTOR_PF and not isinstance(vector, MsrVector) else None
+            of_l2 = not isinstance(vector, MsrVector | CapsVector)
+            gla = _linear(o.qualification, o) if o.vector == VECTOR_PF and of_l2 else None
             return Outcome(Kind.EXCEPTION, code=o.error, number=o.vector, gla=gla)
         case 4:
             return Outcome(Kind.ENTRY_FAIL, code=o.error)

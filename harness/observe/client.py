@@ -11,14 +11,16 @@ from harness.hosts import CommandResult, Host
 from harness.observe.livelock import LIVELOCK_EXITS
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome, warning
-from kvmodel.question.vector import ClientSequence, ClientVector, UserMsrVector
+from kvmodel.question.relations import FIRST, LAST
+from kvmodel.question.vector import ClientSequence, ClientVector, UserCapsVector, UserMsrVector
+from kvmodel.sdm.relations import judged
 
 PATH: Final = "/tmp/kvmclient"
 BAD_USAGE: Final = 2  # its exit status for a request that it does not know
 NOT_BACK: Final = "the vCPU did not come back, and KVM counts no spurious faults"
 REFUSED: Final = 64  # the bit of a UserMsrVector's answer where its refused writes begin
 
-ClientQuestion = ClientVector | ClientSequence | UserMsrVector
+ClientQuestion = ClientVector | ClientSequence | UserMsrVector | UserCapsVector
 
 
 def request(vector: ClientQuestion) -> str:
@@ -30,10 +32,14 @@ def request(vector: ClientQuestion) -> str:
             return f"seq {vector.mode} {vector.page} {vector.memory} {'+'.join(vector.steps)}"
         case UserMsrVector():
             return f"msr {vector.msr:x} {'+'.join(vector.steps)}"
+        case UserCapsVector():
+            return f"caps {vector.reader}"
 
 
 def outcome(vector: ClientQuestion, line: dict[str, Any]) -> Outcome:
     """The function gives what one line of the client answers to ``vector``."""
+    if isinstance(vector, UserCapsVector):
+        return judged(vector.relation, {msr: line["msrs"].get(f"{msr:x}") for msr in range(FIRST, LAST + 1)})
     if isinstance(vector, UserMsrVector):
         return Outcome(Kind.VALUE, line["value"] | line["refused"] << REFUSED, defined=(1 << 2 * REFUSED) - 1)
     step = line["step"] if isinstance(vector, ClientSequence) else 0

@@ -15,11 +15,14 @@ from typing import Final
 from harness.questions.client import CLIENT
 from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
+from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.vector import (
+    READERS,
     RWXU,
     UWX,
     Access,
     AccessVector,
+    CapsVector,
     ClientVector,
     EntryVector,
     Evmcs,
@@ -31,6 +34,7 @@ from kvmodel.question.vector import (
     NxVector,
     Paging,
     Perm,
+    UserCapsVector,
     Vector,
 )
 
@@ -206,6 +210,23 @@ def evmcs() -> Iterator[Vector]:
         yield AccessVector(Mbec.ON, ev=Evmcs.USED, leaf=leaf, access=access, ad=ad, cpl=3)
 
 
+def capabilities() -> Iterator[Vector]:
+    """The VMX capability MSRs held against each other, as L1 and as user space read them: what one needs of another.
+
+    L1 with and without MBEC, execute-only translations and the enlightened VMCS; a vCPU's, and /dev/kvm's own.
+    """
+    envs = ("std", "ept0", "eptad0", "cpu0")
+    for relation in RELATIONS:
+        for env in envs:
+            yield CapsVector(Mbec.ON, env=env, relation=relation)
+        yield CapsVector(Mbec.NA, relation=relation)
+        yield CapsVector(Mbec.ON, xo=False, relation=relation)
+        yield CapsVector(Mbec.ON, ev=Evmcs.OFFERED, relation=relation)
+        if relation not in EXISTENCE:
+            for reader, env in product(READERS, envs):
+                yield UserCapsVector(relation, reader, env)
+
+
 def emulated() -> Iterator[Vector]:
     """A MOVS between the page and an address without memory: KVM emulates it and reaches the page by L1's entries."""
     for access, mbec, leaf, gp in product(EMULATED, (Mbec.ON, Mbec.OFF), Perm.all(), (UWX, SWX)):
@@ -240,6 +261,7 @@ CORE: dict[str, Callable[[], Iterator[Vector]]] = {
 BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     evmcs.__name__: evmcs,
     emulated.__name__: emulated,
+    capabilities.__name__: capabilities,
     reloaded_modules.__name__: reloaded_modules,
     **SEQUENCES,
     **PROGRAMS,

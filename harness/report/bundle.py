@@ -32,7 +32,17 @@ from harness.results import of_series
 from harness.series import Parameter, Patch, Series
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MsrVector, NxVector, UserMsrVector, Vector
+from kvmodel.question.vector import (
+    CapsVector,
+    ClientSequence,
+    ClientVector,
+    HostVector,
+    MsrVector,
+    NxVector,
+    UserCapsVector,
+    UserMsrVector,
+    Vector,
+)
 
 TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
 SCRIPT: Final = "run.sh"
@@ -66,6 +76,8 @@ def _how(vector: Vector) -> str:
             why = "it is the text of a tracepoint's format"
         case HostVector(what="reload"):
             why = "the script loads KVM's modules once"
+        case CapsVector() | UserCapsVector():
+            why = "the script compares one answer of KVM's, and this is made of several MSRs"
         case HostVector():
             return "host"
         case ClientVector() | ClientSequence() | UserMsrVector():

@@ -4,6 +4,7 @@
  *
  *   kvmclient info                             what /dev/kvm offers
  *   kvmclient seq MODE PAGE SIZE STEPS [MS]    accesses and host actions, as in "seq long u 2m read+age+fetch"
+ *   kvmclient caps vcpu|kvm                    the VMX capability MSRs, of a vCPU or of /dev/kvm
  *   kvmclient msr NUMBER STEPS                 user space writes a vCPU's MSR, as in "msr 48b c54+kvm"
  *   kvmclient run                              such requests from standard input, one a line
  *   kvmclient refused                          a vCPU that cannot be entered (refused.c)
@@ -74,23 +75,33 @@ int create_vcpu(int kvm, int vm)
 	return vcpu;
 }
 
-static void print_info(int kvm)
+/* "msrs":{...}: the VMX capability MSRs that `fd` (a vCPU or /dev/kvm) lets us read */
+static void print_msrs(int fd)
 {
 	struct msr msr;
-	char parameter[8] = "";
-	int fd, first = 1;
+	int first = 1;
 
-	printf("{\"info\":{\"api\":%d,\"msrs\":{", ioctl(kvm, KVM_GET_API_VERSION, 0));
+	printf("\"msrs\":{");
 	for (int i = 0; i < MSR_COUNT; i++) {
 		memset(&msr, 0, sizeof(msr));
 		msr.head.nmsrs = 1;
 		msr.entry.index = MSR_FIRST + i;
-		if (ioctl(kvm, KVM_GET_MSRS, &msr) != 1)
+		if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
 			continue;
 		printf("%s\"%x\":%" PRIu64, first ? "" : ",", MSR_FIRST + i, (uint64_t)msr.entry.data);
 		first = 0;
 	}
-	printf("},\"capabilities\":{");
+	printf("}");
+}
+
+static void print_info(int kvm)
+{
+	char parameter[8] = "";
+	int fd;
+
+	printf("{\"info\":{\"api\":%d,", ioctl(kvm, KVM_GET_API_VERSION, 0));
+	print_msrs(kvm);
+	printf(",\"capabilities\":{");
 	for (unsigned int i = 0; i < sizeof(capabilities) / sizeof(*capabilities); i++)
 		printf("%s\"%s\":%d", i ? "," : "", capabilities[i].name,
 		       ioctl(kvm, KVM_CHECK_EXTENSION, capabilities[i].number));
@@ -148,9 +159,33 @@ static int user_msr(int kvm, const char *number, char *steps)
 	return 0;
 }
 
+/* The capability MSRs of a new vCPU, or of /dev/kvm itself. */
+static int caps(int kvm, const char *reader)
+{
+	int vm, vcpu;
+
+	if (strcmp(reader, "kvm") && strcmp(reader, "vcpu"))
+		return 2;
+	printf("{");
+	if (*reader == 'k') {
+		print_msrs(kvm);
+	} else {
+		vm = ioctl(kvm, KVM_CREATE_VM, 0);
+		if (vm < 0)
+			die("KVM_CREATE_VM");
+		vcpu = create_vcpu(kvm, vm);
+		print_msrs(vcpu);
+		close(vcpu);
+		close(vm);
+	}
+	printf("}\n");
+	fflush(stdout);
+	return 0;
+}
+
 static int usage(void)
 {
-	fprintf(stderr, "usage: kvmclient info | run | refused | seq real|prot|long u|s 4k|2m STEP+STEP.. [MS] | msr HEX STEP+STEP..\n");
+	fprintf(stderr, "usage: kvmclient info | run | refused | seq real|prot|long u|s 4k|2m STEP+STEP.. [MS] | msr HEX STEP+STEP.. | caps vcpu|kvm\n");
 	return 2;
 }
 
@@ -163,6 +198,8 @@ static int request(int kvm, int n, char **words)
 		return sequence(kvm, words[1], words[2], words[3], words[4], ms);
 	if (n == 3 && !strcmp(words[0], "msr"))
 		return user_msr(kvm, words[1], words[2]);
+	if (n == 2 && !strcmp(words[0], "caps"))
+		return caps(kvm, words[1]);
 	return usage();
 }
 

@@ -29,6 +29,7 @@ from kvmodel.question.outcome import (
     Outcome,
     Prediction,
     Step,
+    not_mirrored,
     parameter,
     parameter_lost,
     text_value,
@@ -37,6 +38,7 @@ from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     AccessVector,
+    CapsVector,
     ClientSequence,
     ClientVector,
     EntryVector,
@@ -45,12 +47,14 @@ from kvmodel.question.vector import (
     MmioVector,
     MsrVector,
     NxVector,
+    UserCapsVector,
     UserMsrVector,
     Vector,
 )
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.sdm.host import left_behind
+from kvmodel.sdm.relations import judged
 from kvmodel.series import Level
 from kvmodel.vmx.hyperv import nested_evmcs_filter_control_msr
 from kvmodel.vmx.nested import vmx_get_vmx_msr
@@ -67,6 +71,7 @@ DEFINED: Final = {
     MSR_EPT_VPID_CAP: BIT(0) | BIT(6) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(22),
     MSR_VMFUNC: GENMASK(63, 1),
 }
+MIRRORED_RELATIONS: Final = ("mbec-needs-ept", "unrestricted-needs-ept")  # of bits that DEFINED has
 _MMIO_GPA: Final = 0xFEB0_0000
 
 
@@ -102,6 +107,23 @@ def _msr(level: Level, param: bool | None, cpu: Cpu, v: MsrVector, want_steps: b
     vcpu = _l1_msrs(level, param, cpu, v.machine)
     outcome = _reading(vcpu, v.msr)
     steps = (Step("vmx/nested.c vmx_get_vmx_msr", str(outcome), 0),) if want_steps else ()
+    return Prediction(outcome, steps)
+
+
+def _caps(level: Level, param: bool | None, cpu: Cpu, v: CapsVector | UserCapsVector, want_steps: bool) -> Prediction:
+    """Relations of the MSRs whose every bit the mirror knows; of the others KVM sets up more than is followed."""
+    if isinstance(v, CapsVector) and (trouble := l1_trouble(level, param, cpu, v.machine.env.name)):
+        return Prediction(trouble)
+    if v.relation not in MIRRORED_RELATIONS:
+        return Prediction(not_mirrored("vmx/nested.c nested_vmx_setup_ctls_msrs"))
+    if isinstance(v, CapsVector):
+        value = _reading(_l1_msrs(level, param, cpu, v.machine), MSR_PROCBASED_CTLS2).code
+    else:
+        told = vmx_get_vmx_msr(loaded(level, param, cpu, v.env).vmcs_config.nested, MSR_PROCBASED_CTLS2)
+        assert told is not None
+        value = told
+    outcome = replace(judged(v.relation, {MSR_PROCBASED_CTLS2: value}), note="")
+    steps = (Step("vmx/nested.c nested_vmx_setup_ctls_msrs", f"MSR 0x48b: {value:#x}", 0),) if want_steps else ()
     return Prediction(outcome, steps)
 
 
@@ -220,6 +242,8 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return l2.entry(l2.context_of(lv, param, cpu), vector, steps)
         case MsrVector():
             return _msr(lv, param, cpu, vector, steps)
+        case CapsVector() | UserCapsVector():
+            return _caps(lv, param, cpu, vector, steps)
         case MmioVector():
             return _mmio(lv, param, cpu, vector, steps)
         case ClientVector():

@@ -16,7 +16,7 @@ from typing import Final
 
 from kvmodel.question.program import is_program
 from kvmodel.question.sequence import PREFIX, SEPARATOR
-from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, Access, VectorError
+from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, READERS, Access, VectorError
 
 _compiled = cache(re.compile)
 
@@ -93,6 +93,7 @@ def _env(plain: str = "std") -> Field:
 
 
 _PERM: Final = "[rwxu-]{4}"
+_RELATION: Final = "[a-z0-9]+(?:-[a-z0-9]+)*"
 _ACCESS: Final = "|".join(a.value for a in Access)
 _PAGE: Final = Field("page", "pg[us]", "pgu")
 _MODE: Final = Field("mode", "real|prot|long")
@@ -129,6 +130,7 @@ _FORMS: Final = (
     _access("e1g", 3),
     Form("a VM entry", (Field("kind", "entry"), Field("EPT", "ept[01]", "ept1", shown=True), *_tail())),
     Form("an MSR read", (Field("kind", "msr"), Field("MSR", "m[0-9a-f]+"), *_tail())),
+    Form("MSRs held against each other", (Field("kind", "caps"), Field("relation", _RELATION), *_tail())),
     Form("an MMIO access", (Field("kind", "mmio"), Field("access", _ACCESS, "read", shown=True), *_tail())),
     Form(
         "a sequence of the small client",
@@ -143,6 +145,10 @@ _FORMS: Final = (
     ),
     Form("an access under the small client", (Field("kind", "cli"), _MODE, Field("access", _ACCESS), _PAGE, _env())),
     Form("writes of a capability MSR", (Field("kind", "umsr"), Field("MSR", "m48[bc]"), Field("steps", ".+"), _env())),
+    Form(
+        "MSRs of user space held against each other",
+        (Field("kind", "ucaps"), Field("relation", _RELATION), Field("reader", "|".join(READERS), "vcpu"), _env()),
+    ),
     Form("a question to the host", (Field("kind", "host"), Field("what", "[a-z0-9]+"), _env())),
 )
 _NX_FORMS: Final = tuple(replace(form, what=f"{form.what} under NX huge pages") for form in (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from kvmodel.question.ids import expanded
 from kvmodel.question.program import is_program, program
+from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
 from kvmodel.question.vector import (
     CLIENT_STEPS,
@@ -13,6 +15,7 @@ from kvmodel.question.vector import (
     NX_PREFIX,
     Access,
     AccessVector,
+    CapsVector,
     ClientSequence,
     ClientVector,
     EntryVector,
@@ -25,6 +28,7 @@ from kvmodel.question.vector import (
     NxVector,
     Paging,
     Perm,
+    UserCapsVector,
     UserMsrVector,
     Vector,
     VectorError,
@@ -40,6 +44,8 @@ _ACCESS_RE = re.compile(
 )
 _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
 _MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
+_CAPS_RE = re.compile(r"caps\.(?P<relation>[a-z0-9-]+)\." + _TAIL)
+_USER_CAPS_RE = re.compile(r"ucaps\.(?P<relation>[a-z0-9-]+)\.(?P<reader>vcpu|kvm)\.env=(?P<env>\w+)")
 _MMIO_RE = re.compile(r"mmio\.(?P<access>\w+)\." + _TAIL)
 _CLIENT_RE = re.compile(r"cli\.(?P<mode>real|prot|long)\.(?P<access>\w+)\.pg(?P<page>[us])\.env=(?P<env>\w+)")
 _SEQUENCE_RE = re.compile(
@@ -67,6 +73,14 @@ def _env(name: str) -> str:
 
 def _common(m: re.Match[str]) -> tuple[Mbec, bool, Evmcs, str]:
     return Mbec(m["mbec"]), m["xo"] == "1", Evmcs(int(m["ev"])), _env(m["env"])
+
+
+def _relation(name: str, asked: Collection[str]) -> str:
+    if name not in RELATIONS:
+        raise VectorError(f"relation {name!r} is not known: use one of {', '.join(RELATIONS)}")
+    if name not in asked:
+        raise VectorError(f"relation {name!r} is about which MSRs L1 can read: ask it of L1, as caps.{name}")
+    return name
 
 
 def parse_access(text: str) -> AccessVector:
@@ -139,6 +153,10 @@ def _of_full(text: str) -> Vector | None:
         return EntryVector(*_common(m), ept=m["ept"] == "1")
     if m := _MSR_RE.fullmatch(text):
         return MsrVector(*_common(m), msr=int(m["msr"], 16))
+    if m := _CAPS_RE.fullmatch(text):
+        return CapsVector(*_common(m), relation=_relation(m["relation"], RELATIONS))
+    if m := _USER_CAPS_RE.fullmatch(text):
+        return UserCapsVector(_relation(m["relation"], RELATIONS.keys() - EXISTENCE), m["reader"], _env(m["env"]))
     if m := _MMIO_RE.fullmatch(text):
         return MmioVector(*_common(m), access=_access(m["access"]))
     if m := _CLIENT_RE.fullmatch(text):

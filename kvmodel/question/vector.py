@@ -261,6 +261,21 @@ class MsrVector(Common):
 
 
 @dataclass(frozen=True)
+class CapsVector(Common):
+    """Several VMX capability MSRs read by L1, and whether they go together: ``relation`` is one of RELATIONS.
+
+    The answer is a bitmap of the bits that break the relation.
+    """
+
+    relation: str = "mbec-needs-ept"
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return ".".join(["caps", self.relation, *self._tail()])
+
+
+@dataclass(frozen=True)
 class MmioVector(Common):
     """L1's own access to an MMIO address (no L2)."""
 
@@ -359,6 +374,30 @@ class UserMsrVector:
         return ".".join(["umsr", f"m{self.msr:x}", "+".join(self.steps), f"env={self.env}"])
 
 
+READERS: Final = ("vcpu", "kvm")
+
+
+@dataclass(frozen=True)
+class UserCapsVector:
+    """The MSRs of a ``CapsVector`` as user space reads them by KVM_GET_MSRS: ``reader`` is ``vcpu`` (a vCPU of the
+    small client's, with all CPUID bits that KVM supports) or ``kvm`` (/dev/kvm's feature MSRs).
+    """
+
+    relation: str = "mbec-needs-ept"
+    reader: str = "vcpu"
+    env: str = "std"
+
+    @property
+    def machine(self) -> Machine:
+        """Only the environment counts."""
+        return Machine(False, True, False, ENVIRONMENTS[self.env])
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return ".".join(["ucaps", self.relation, self.reader, f"env={self.env}"])
+
+
 @dataclass(frozen=True)
 class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
@@ -404,11 +443,11 @@ class NxVector:
         return f"{NX_PREFIX}{self.asked.id}"
 
 
-OnHost: TypeAlias = HostVector | ClientVector | ClientSequence | UserMsrVector  # asked of the host without QEMU
-# sequences and programs are in modules of their own, which this one does not import
-Vector: TypeAlias = (
-    "AccessVector | EntryVector | MsrVector | MmioVector | OnHost | NxVector | SequenceVector | ProgramVector"
+OnHost: TypeAlias = (  # asked of the host without QEMU
+    HostVector | ClientVector | ClientSequence | UserMsrVector | UserCapsVector
 )
+# sequences and programs are in modules of their own, which this one does not import
+Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | CapsVector | MmioVector | OnHost | NxVector | SequenceVector | ProgramVector"
 
 
 def changed_fields(a: AccessVector, b: AccessVector) -> list[str]:

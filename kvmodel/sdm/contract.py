@@ -13,6 +13,7 @@ from kvmodel.question.sequence import SequenceVector, Turn
 from kvmodel.question.vector import (
     Access,
     AccessVector,
+    CapsVector,
     ClientSequence,
     ClientVector,
     EntryVector,
@@ -22,6 +23,7 @@ from kvmodel.question.vector import (
     MsrVector,
     NxVector,
     Paging,
+    UserCapsVector,
     UserMsrVector,
     Vector,
 )
@@ -176,6 +178,9 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _entry(cpu, vector)
         case MsrVector():
             return _readings(msrs.readings(cpu, vector.msr))
+        case CapsVector() | UserCapsVector():
+            together = _allowed(Outcome(Kind.VALUE), f"caps-{vector.relation}")
+            return (together,) if cpu.vmx else _aside("na-no-vmx")
         case MmioVector() | ClientVector():
             return (_allowed(DONE, "own-access"),)
         case ClientSequence():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvmodel.sdm.relations import SDM
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -159,3 +161,5 @@ RULES: dict[str, Rule] = {
     "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
     "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),
 }
+
+RULES |= {f"caps-{name}": Rule(one.section, one.text) for name, one in SDM.items()}  # MSRs judged together

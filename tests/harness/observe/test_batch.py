@@ -15,6 +15,7 @@ from kvmodel.question.outcome import Kind, Outcome, Place
 from kvmodel.question.vector import (
     Access,
     AccessVector,
+    CapsVector,
     ClientVector,
     EntryVector,
     GuestPerm,
@@ -269,3 +270,15 @@ def test_unknown_verdict_is_a_broken_guest() -> None:
 def test_paging_off_has_no_guest_entry_to_be_mistaken_for() -> None:
     o = replace(seen(verdict=C["VERDICT_EXIT"], reason=48, gpa=0x10), gpt_gpa=0)
     assert guest.outcome(AccessVector(paging=Paging.OFF), o).gpa == Place("l2", 0x10)
+
+
+def test_msrs_held_against_each_other_are_a_record_each() -> None:
+    vector = CapsVector(relation="vmfunc-exist")
+    assert [row["msr"] for row in records(vector, vector)] == [0x48B, 0x491]  # the first vector's
+    assert guest.spans([MsrVector(), vector])[1] == slice(1, 3)
+    functions = seen(verdict=C["VERDICT_VALUE"], value=1 << 45)
+    faulted, one = seen(verdict=C["VERDICT_EXCEPTION"], vector=13), seen(verdict=C["VERDICT_VALUE"], value=1)
+    assert guest.outcome_of(vector, [functions, one]).code == 0
+    broken = guest.outcome_of(vector, [functions, faulted])
+    assert (broken.code, broken.note) == (1, "0x48b 0x200000000000, 0x491 absent")
+    assert guest.outcome_of(vector, [functions, seen(verdict=0)]).kind is Kind.BLOCKED

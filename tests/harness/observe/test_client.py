@@ -16,7 +16,7 @@ from harness.questions.core import core, full
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.reading import parse
-from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserMsrVector
+from kvmodel.question.vector import Access, ClientSequence, ClientVector, UserCapsVector, UserMsrVector
 
 SEQUENCE = ClientSequence("long", "s", "2m", ("read", "age", "log", "write"), "eptad0nx")
 
@@ -131,3 +131,12 @@ def test_the_client_compiles_and_says_how_it_is_used(tmp_path: Any) -> None:
     said = programs.run([binary], check=False)
     assert said.returncode == 2
     assert "usage: kvmclient info" in said.stderr
+
+
+def test_msrs_held_against_each_other_are_one_request_whoever_is_asked() -> None:
+    vector = UserCapsVector("mbec-needs-ept", "kvm")
+    assert client.request(vector) == "caps kvm"
+    assert client.outcome(vector, {"msrs": {"48b": 1 << 54 | 1 << 33}}).code == 0
+    broken = client.outcome(vector, {"msrs": {"48b": 1 << 54}})
+    assert (broken.code, broken.note) == (1 << 54, "0x48b 0x40000000000000")
+    assert client.outcome(vector, {"msrs": {}}).note == "0x48b absent"
