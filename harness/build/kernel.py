@@ -27,6 +27,7 @@ from harness.series import pinned
 
 SUITE: Final = "trixie"
 NEEDS: Final = needs.FILE
+DEBUG_WORDS: Final = "kasan_multi_shot"  # on its command line: KASAN speaks more than once
 DEBUG_NEEDS: Final = NEEDS.with_name("debug.toml")
 CPP: Final = Path(__file__).with_name("cpp_without_lines.sh")
 RECIPE: Final = 2  # counts changes of how the base is built

@@ -19,6 +19,7 @@ PARAMS_HELP = (
     "combinations (default all)"
 )
 PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1; of another series MODULE.NAME=VALUE,... (default unset)"
+HOST_KERNELS = ("plain", "debug")
 MIRROR_PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1 (default unset)"
 
 
@@ -97,6 +98,12 @@ def add_builds(parser: argparse.ArgumentParser) -> None:
     """The function adds the options that say what is built, or taken from the user instead."""
     add_emulator(parser)
     add_linux(parser)
+    parser.add_argument(
+        "--host-kernel",
+        choices=HOST_KERNELS,
+        default=HOST_KERNELS[0],
+        help="the kernel under KVM: plain, or debug with KASAN, lockdep and DEBUG_VM, which is slower and built apart",
+    )
     parser.add_argument("--series", type=Path, metavar="DIR", help="another series' folder (default: patches/)")
     add_on(parser)
 

@@ -12,9 +12,18 @@ from kvmodel.cpu import Cpu
 from kvmodel.question import tally
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import ClientSequence, ClientVector, HostVector, MmioVector, Vector
+from kvmodel.question.vector import (
+    CapsVector,
+    ClientSequence,
+    ClientVector,
+    HostVector,
+    MmioVector,
+    UserCapsVector,
+    Vector,
+)
 
 STALE: Final = "stale translation"
+LOG: Final = "the kernel's log"
 
 # The kinds of answers as a title says them; the others say themselves.
 WORDS: Final = {
@@ -75,6 +84,8 @@ class Symptom:
     wrong: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.severity == LOG:
+            return f"{LOG}: {' and '.join(self.wrong)}"
         seen, allowed = WORDS.get(self.seen, self.seen), WORDS.get(self.allowed, self.allowed)
         if self.wrong:
             return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
@@ -95,6 +106,10 @@ def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:
 def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
     """The text tells the departure in the field's terms."""
     own = isinstance(vector, ClientVector | ClientSequence | MmioVector)  # L1's own access: nothing is nested
+    if seen.logged:
+        return LOG
+    if isinstance(vector, CapsVector | UserCapsVector) and seen.kind is Kind.VALUE:
+        return f"capability MSRs at odds, {vector.relation}"
     match seen.kind, allowed.kind:
         case Kind.LIVELOCK, _:
             return "L1 livelock or death" if own else "L2 livelock"
@@ -131,6 +146,8 @@ def wrong_bits(seen: Outcome, allowed: Outcome) -> int:
 
 def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
     """What of an answer of the right kind is wrong: bits of its code, its number, its addresses."""
+    if seen.logged:
+        return (seen.logged,)
     if seen.kind is not allowed.kind:
         return ()
     found = []

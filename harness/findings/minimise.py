@@ -33,7 +33,7 @@ from harness.results import (
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Vector, VectorError, changed_fields
+from kvmodel.question.vector import AccessVector, LogVector, Vector, VectorError, changed_fields
 
 TIMES: Final = 3
 PROVENANCE: Final = "confirmed"  # where a run's provenance keeps what was done, by the cause's hash
@@ -98,6 +98,8 @@ def simpler(vector: Vector) -> list[Vector]:
     """
     if isinstance(vector, ProgramVector):
         return list(vector.shorter())
+    if isinstance(vector, LogVector):
+        return [LogVector(one) for one in simpler(vector.asked)]
     if isinstance(vector, SequenceVector):
         return _fewer_turns(vector)
     if not isinstance(vector, AccessVector):

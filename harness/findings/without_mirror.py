@@ -70,7 +70,7 @@ def _maker(vector: Vector) -> str:
 
 def _frame(d: Departure, what: Symptom) -> Frame:
     broken = d.section if what.wrong else d.rule
-    return Frame(what.severity, what.seen, what.allowed, _maker(d.access), broken)
+    return Frame(what.severity, what.seen, what.allowed, d.seen.logged or _maker(d.access), broken)
 
 
 def _fields(d: Departure, what: Symptom) -> frozenset[str]:

@@ -6,7 +6,7 @@ from harness.hosts.channel import CommandResult, Remote
 from harness.hosts.console import WARNING, Warn
 from harness.hosts.coordinator import release_all
 from harness.hosts.cpuinfo import Capabilities
-from harness.hosts.emulated import BIOS, IPS, VGABIOS, EmulatedHost
+from harness.hosts.emulated import BIOS, BOOT_TIMEOUT, IPS, VGABIOS, EmulatedHost
 from harness.hosts.kvm_modules import ModuleFiles, Parameters
 from harness.hosts.lab import Lab
 from harness.hosts.models import Model
@@ -14,6 +14,7 @@ from harness.hosts.transport import FILES
 
 __all__ = [
     "BIOS",
+    "BOOT_TIMEOUT",
     "FILES",
     "IPS",
     "VGABIOS",

@@ -59,6 +59,7 @@ class Boot:
     bzimage: Path
     initramfs: Path
     files: tuple[Carried, ...] = ()
+    words: str = ""  # more of them for the kernel's command line
 
     @property
     def fitting(self) -> tuple[Carried, ...]:
@@ -90,13 +91,13 @@ class Boot:
         # Linux reserves this memory for itself only when it has read that it is there: too late. Told that it is none
         # of its own it copies the initramfs away, and uses (and frees) the copy.
         taken = f"memmap={len(pieces) * BLOCK >> 20}M${ADDRESS:#x}"
-        command_line = f"{rootfs.COMMAND_LINE} {taken} initrdmem={ADDRESS:#x},{len(memory)}"
+        command_line = f"{rootfs.COMMAND_LINE} {self.words} {taken} initrdmem={ADDRESS:#x},{len(memory)}"
         menu = rootfs.render("isolinux.cfg.j2", multiboot=(), command_line=command_line)
         rootfs.make_iso(folder, {"bzimage": self.bzimage}, menu, ("ldlinux.c32",))
         return Medium(folder / "image.iso", tuple(pieces))
 
 
-def boot(cache: Cache, bzimage: Path, files: Sequence[Path] = ()) -> Boot:
+def boot(cache: Cache, bzimage: Path, files: Sequence[Path] = (), words: str = "") -> Boot:
     """The function gives ``bzimage`` with our initramfs, and ``files``, each once."""
     found = {one.there: one for one in (carried(cache, path) for path in files)}
-    return Boot(bzimage, rootfs.initramfs(cache), tuple(found.values()))
+    return Boot(bzimage, rootfs.initramfs(cache), tuple(found.values()), words)

@@ -36,6 +36,10 @@ _WARNING = re.compile(WARNING)
 _PLAIN_WARNING = re.compile(r"WARNING: (?P<text>.+)")
 
 
+# What a BUG line may begin with that the kernel goes on behind.
+_SURVIVED: Final = "KASAN|KFENCE|KCSAN|workqueue|sleeping function|scheduling while|spinlock|rwlock|Bad page|using "
+
+
 class Trouble(Enum):
     """The trouble is what ends a host."""
 
@@ -48,7 +52,7 @@ class Trouble(Enum):
 
 _FATAL: Final = (
     (Trouble.PANIC, re.compile(r"Kernel panic - not syncing")),
-    (Trouble.BUG, re.compile(r"kernel BUG at |^BUG: (?!KASAN|workqueue)")),
+    (Trouble.BUG, re.compile(rf"kernel BUG at |^BUG: (?!{_SURVIVED})")),
     (Trouble.OOPS, re.compile(r"^Oops: |general protection fault, |^(?:#GP|stack segment): .*\bOops\b|double fault: ")),
     (Trouble.HUNG, re.compile(r"INFO: task .+ blocked for more than|soft lockup|hard LOCKUP|rcu: INFO: .* stall")),
     (

@@ -6,6 +6,7 @@ from harness.observe.cut import Traced
 from harness.observe.l1 import Seen, hurried, qemu_facts, virtual_cpu
 from harness.observe.livelock import LIVELOCK_EXITS
 from harness.observe.qemu import arguments
+from harness.observe.reports import Reported
 from harness.observe.session import (
     FIRST_FETCH,
     Deadly,
@@ -23,6 +24,7 @@ __all__ = [
     "LIVELOCK_EXITS",
     "Deadly",
     "Observation",
+    "Reported",
     "Seen",
     "Session",
     "Traced",

@@ -25,6 +25,7 @@ from kvmodel.question.vector import (
     EntryVector,
     Evmcs,
     GuestPerm,
+    LogVector,
     Mbec,
     MmioVector,
     MsrVector,
@@ -220,6 +221,8 @@ def _msr_records(v: CapsVector) -> list[Fields]:
 def _records(v: Vector, place: int) -> list[Fields]:
     """The records that ask ``v``, the vector at ``place`` of its batch: several for a sequence, a program, MSRs."""
     match v:
+        case LogVector():
+            return _records(v.asked, place)
         case ProgramVector():
             return program.records(v, place)
         case SequenceVector():
@@ -233,6 +236,8 @@ def _records(v: Vector, place: int) -> list[Fields]:
 def count_records(v: Vector) -> int:
     """The function says how many records ask ``v``."""
     match v:
+        case LogVector():
+            return count_records(v.asked)
         case ProgramVector():
             return len(program.records(v, 0))
         case SequenceVector():
@@ -283,16 +288,16 @@ def pack(
 ) -> bytes:
     """The function gives the batch that asks ``vectors`` in this order.
 
-    ``flags``: FLAG_* of each record, instead of the vectors' own; ``marks``: places of the vectors, of one record each,
-    that the probe is to mark in the host's trace; ``start``: index of the first record to run; ``deadline``:
+    ``flags``: FLAG_* of each record, instead of the vectors' own; ``marks``: places of the vectors whose first
+    record the probe is to mark in the host's trace; ``start``: index of the first record to run; ``deadline``:
     microseconds of guest time for one vector, 0 for the probe's default; ``arena_size``: bytes of L1 memory for tables.
 
     Raises InputError for a vector that is not the probe's or cannot be built.
     """
     rows = [
-        {**row, "flags": _C["FLAG_MARK"]} if i in marks else row
+        {**row, "flags": _int(row, "flags") | _C["FLAG_MARK"]} if i in marks and not n else row
         for i, v in enumerate(vectors)
-        for row in _records(v, i)
+        for n, row in enumerate(_records(v, i))
     ]
     if flags is not None:
         if len(flags) != len(rows):
@@ -335,7 +340,7 @@ def restart(data: bytes, start: int) -> bytes:
 
 
 def _int(fields: Fields, name: str) -> int:
-    value = fields[name]
+    value = fields.get(name, 0)
     assert isinstance(value, int)
     return value
 
@@ -420,17 +425,20 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
 
     A sequence of which one turn's frame broke, or never ran, said nothing as a whole.
     """
+    if isinstance(vector, LogVector):
+        seen = outcome_of(vector.asked, observations)
+        return seen if seen.kind in (Kind.BLOCKED, Kind.SCAFFOLD) else Outcome(Kind.DONE)
     if isinstance(vector, ProgramVector):
         return program.outcome_of(vector, observations)
     if isinstance(vector, CapsVector):
         return _together(vector, observations)
     if not isinstance(vector, SequenceVector):
         return outcome(vector, observations[0])
-    seen = [outcome(vector, o) for o in observations]
-    for number, turn in enumerate(seen, 1):
+    turns = [outcome(vector, o) for o in observations]
+    for number, turn in enumerate(turns, 1):
         if turn.kind in (Kind.BLOCKED, Kind.SCAFFOLD):
             return Outcome(turn.kind, note=f"turn {number}: {turn.note}")
-    return of_turns(seen)
+    return of_turns(turns)
 
 
 def _together(vector: CapsVector, observations: Sequence[Observation]) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.errors import GuestError
 from harness.hosts import Host
 from harness.observe import batch as guest
-from harness.observe import client, cut, livelock, program, tracepoints, warns
+from harness.observe import client, cut, livelock, program, reports, tracepoints, warns
 from harness.observe.host_steps import HostSteps
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
 from kvmodel.cpu import Cpu
@@ -45,6 +45,7 @@ class Seen:
     cpu: Cpu | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     traced: list[cut.Traced] = field(default_factory=list)
+    reported: list[reports.Reported] = field(default_factory=list)  # of the kernel's log
 
 
 def hurried(outcome: Outcome) -> bool:
@@ -71,11 +72,15 @@ class L1:
         vectors: list[Vector],
         marks: frozenset[int] = frozenset(),
         mbec: bool = False,
+        log: reports.Log | None = None,
     ) -> None:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
+        self._log = log  # where it is given, each vector is marked, and the log's reports go to the one that ran
+        self._begins: list[tuple[float, Vector]] = []  # when each vector of a marked batch began
+        self._reported: list[reports.Report] = []
         self._marks = marks  # places in the batch that are traced
         self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
-        self._told: dict[int, cut.Traced] | None = None if marks else {}
+        self._told: dict[int, cut.Traced] | None = None if marks and log is None else {}
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[BatchRun] = []
@@ -85,7 +90,8 @@ class L1:
         self._again: dict[int, Sequence[guest.Observation]] = {}  # answers with more time, by vector
         # The CPU without MBEC is another model, on which an exit takes longer than the probe's default allows for.
         deadline = 0 if machine.env.cpu_mbec else SLOW_DEADLINE
-        self._data = guest.pack(vectors, marks=marks, deadline=deadline)
+        marked = marks if log is None else range(len(vectors))
+        self._data = guest.pack(vectors, marks=marked, deadline=deadline)
         self._spans = guest.spans(vectors)
         self._at = [i for i, span in enumerate(self._spans) for _ in range(span.start, span.stop)]  # record: vector
         self._facts: dict[str, Any] = {}
@@ -97,6 +103,7 @@ class L1:
         batch = guest.unpack(self._data)
         seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
         seen.traced = list((self._told or {}).values())
+        seen.reported = reports.of_vectors(self._reported, self._begins)
         seen.cpu = virtual_cpu(batch.header) if batch.header.maxphyaddr else None
         seen.facts = self._facts | {
             "counters": dict(self._counters),
@@ -148,6 +155,8 @@ class L1:
 
     def _run(self, qemu: Qemu) -> BatchRun:
         """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
+        if self._log is not None:
+            return self._run_beside(qemu, self._log)
         if self._told is not None:
             return _asked(qemu, self._data)
         self._told = {}
@@ -165,6 +174,15 @@ class L1:
             if isinstance(access, AccessVector):
                 exits = tuple(cut.exits(access, observations[one.index], one.events))
                 self._told[i] = cut.Traced(access, exits, warns.of_vector(log, one.begin, end))
+        return run
+
+    def _run_beside(self, qemu: Qemu, log: reports.Log) -> BatchRun:
+        """The batch from where it stands, with the time at which each vector began and what the log says."""
+        tracepoints.arm_marks(self._host)
+        run = _asked(qemu, self._data)
+        marks = cut.marked(livelock.parse(livelock.disarm(self._host)))
+        self._begins += [(one.begin, self._vectors[self._at[one.index]]) for one in marks]
+        self._reported += log.news()
         return run
 
     def _confirm(self, qemu: Qemu) -> None:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import GuestError, HostError
 from harness.hosts import Host, ModuleFiles, Parameters
-from harness.observe import client, leftover_entries, tracepoints
+from harness.observe import client, leftover_entries, reports, tracepoints
 from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load, parameters
 from kvmodel.question import msr
-from kvmodel.question.outcome import Kind, Outcome, parameter, parameter_lost, text_value
-from kvmodel.question.vector import Access, ClientVector, HostVector, Machine, OnHost, Vector
+from kvmodel.question.outcome import Kind, Outcome, logged, parameter, parameter_lost, text_value
+from kvmodel.question.vector import Access, ClientVector, HostVector, LogVector, Machine, OnHost, Vector
 
 PARAM_FILE: Final = f"/sys/module/{parameters.OWN.module}/parameters/{parameters.OWN.name}"  # Y or N, if it is there
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
@@ -64,8 +64,13 @@ def module_options(load: Load) -> Parameters:
 class Session:
     """A session is a started host, asked load by load."""
 
-    def __init__(self, host: Host, modules: Callable[[int], ModuleFiles], program: Path, probe: Path) -> None:
+    def __init__(
+        self, host: Host, modules: Callable[[int], ModuleFiles], program: Path, probe: Path, *, marking: bool = False
+    ) -> None:
+        """``marking``: every vector of an L1 is marked, since what the kernel's log says may be said once a boot."""
         self._host = host
+        self._marking = marking
+        self._log = reports.Log(host)
         self._modules = modules
         self._probe = probe
         host.run(f"ln -sf {host.deliver(program, mode=0o755)} {client.PATH}", check=True)
@@ -121,6 +126,8 @@ class Session:
                 return leftover_entries.ask(self._host)
             if vector.what == "reload":
                 return self._ask_reload()
+            if vector.what == "log":
+                return Outcome(Kind.DONE)  # what the log says beside the vectors is told with them
         except HostError as error:
             self._host.run("true", check=True)  # one that died takes its load with it: this raises
             self._reload()
@@ -154,24 +161,70 @@ class Session:
         order, spared = sampled(machine, vectors, deadly, {v.id for v in traced})
         asked = [vectors[i] for i in order]
         marks = _marks(asked, deadly, {v.id for v in traced})
-        run = self._patiently(machine, asked, marks)
+        listening = self._marking or any(isinstance(v, LogVector) for v in vectors)
+        run = self._patiently(machine, asked, marks, listening)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
         outcomes |= {i: spared_outcome(name) for i, name in spared.items()}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
+        _put_reports(run, vectors)
         return run
 
-    def _patiently(self, machine: Machine, asked: list[Vector], marks: frozenset[int]) -> Seen:
-        """The batch, with a second try where QEMU rather than L1 failed. HostError where the host no longer answers."""
+    def _patiently(self, machine: Machine, asked: list[Vector], marks: frozenset[int], listening: bool) -> Seen:
+        """The batch, with what the kernel's log said and whose it is. HostError where the host no longer answers.
+
+        With ``listening`` every vector is marked; else the batch is asked again so where the log says something of it.
+        """
+        reported = self.unclaimed()
+        if listening:
+            seen = self._tried(machine, asked, frozenset(), self._log)
+            reported += seen.reported
+            if marks:
+                seen = self._tried(machine, asked, marks)
+        else:
+            seen = self._tried(machine, asked, marks)
+            if first := self.unclaimed():
+                again = self._tried(machine, asked, frozenset(), self._log).reported
+                reported += again + [one for one in first if one.text not in {other.text for other in again}]
+        seen.reported = reported
+        return seen
+
+    @property
+    def spent(self) -> bool:
+        """Whether the host had better start anew: lockdep is silent for good behind any report, its own or KASAN's."""
+        return self._marking and self._log.spoken
+
+    def unclaimed(self, outcomes: Iterable[Outcome] = ()) -> list[reports.Reported]:
+        """What the kernel's log said since the last look and none of ``outcomes`` tells: it belongs to no vector."""
+        told = " ".join(outcome.last.note for outcome in outcomes)
+        news = dict.fromkeys(str(one) for one in self._log.news() if not one.where or one.where.split()[-1] not in told)
+        return [reports.Reported(None, text) for text in news]
+
+    def _tried(
+        self, machine: Machine, asked: list[Vector], marks: frozenset[int], log: reports.Log | None = None
+    ) -> Seen:
+        """The batch, with a second try where QEMU rather than L1 failed; with ``log`` every vector is marked."""
         mbec = self.parameter == "Y"
         try:
-            return L1(self._host, machine, self._probe, asked, marks, mbec).run()
+            return L1(self._host, machine, self._probe, asked, marks, mbec, log).run()
         except GuestError:
             end_leftovers(self._host)
         try:
-            return L1(self._host, machine, self._probe, asked, marks, mbec).run()
+            return L1(self._host, machine, self._probe, asked, marks, mbec, log).run()
         except GuestError as error:
             end_leftovers(self._host)
             return _unheard(len(asked), str(error))
+
+
+def _put_reports(seen: Seen, vectors: Sequence[Vector]) -> None:
+    """The reports of the vectors that ask for them become their outcomes; the others stay beside the answers."""
+    asking = {vector: i for i, vector in enumerate(vectors) if isinstance(vector, LogVector)}
+    texts: dict[int, list[str]] = {}
+    for one in seen.reported:
+        if one.vector in asking:
+            texts.setdefault(asking[one.vector], []).append(one.text)
+    for i, said in texts.items():
+        seen.outcomes[i] = logged(dict.fromkeys(said))
+    seen.reported = [one for one in seen.reported if one.vector not in asking]
 
 
 def _plain(machine: Machine) -> bool:

@@ -46,6 +46,21 @@ def arm(host: Host) -> None:
     host.run("; ".join(script), check=True)
 
 
+def arm_marks(host: Host) -> None:
+    """Trace the probe's marks and nothing else; every WARN_ONCE may speak again."""
+    script = [
+        f"echo 0 >{TRACING}/tracing_on",
+        f"echo 0 >{TRACING}/events/enable",
+        f"echo {BUFFER} >{TRACING}/buffer_size_kb",
+        f"echo >{TRACING}/trace",
+        "echo 1 >/sys/kernel/debug/clear_warn_once 2>/dev/null",
+        f"echo '{_FILTERS[MARKING]}' >{TRACING}/events/{MARKING}/filter",
+        f"echo 1 >{TRACING}/events/{MARKING}/enable",
+        f"echo 1 >{TRACING}/tracing_on",
+    ]
+    host.run("; ".join(script), check=True)
+
+
 def disarm(host: Host) -> str:
     """Tracing is switched off; the function gives the buffer's text."""
     script = [f"echo 0 >{TRACING}/tracing_on", f"echo 0 >{TRACING}/events/enable"]

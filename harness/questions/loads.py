@@ -14,7 +14,17 @@ from harness.questions.parameters import OWN, Setting, open_switches
 from harness.series import Parameter
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, EntryVector, Environment, Machine, Mbec, MsrVector, OnHost, Vector
+from kvmodel.question.vector import (
+    AccessVector,
+    EntryVector,
+    Environment,
+    LogVector,
+    Machine,
+    Mbec,
+    MsrVector,
+    OnHost,
+    Vector,
+)
 
 PARAM_FROM = OWN.first_level  # of the mirrored series' levels
 
@@ -157,6 +167,8 @@ def _wants(vector: Vector) -> set[Mbec]:
     L1's own reading of MSRs and its entries without the control advertised are asked on the plain machine all the
     same: that the two virtual CPUs are one is seen there, and need not be seen again in each environment.
     """
+    if isinstance(vector, LogVector):
+        return _wants(vector.asked)
     if isinstance(vector, SequenceVector):
         return {turn.access.mbec for turn in vector.turns}
     if isinstance(vector, ProgramVector):

@@ -37,6 +37,7 @@ from kvmodel.question.vector import (
     ClientSequence,
     ClientVector,
     HostVector,
+    LogVector,
     MsrVector,
     NxVector,
     UserCapsVector,
@@ -76,6 +77,10 @@ def _how(vector: Vector) -> str:
             why = "it is the text of a tracepoint's format"
         case HostVector(what="reload"):
             why = "the script loads KVM's modules once"
+        case HostVector(what="log"):
+            why = "what it shows is in the kernel's log alone"
+        case LogVector():
+            why = "what it shows is in the kernel's log alone"
         case CapsVector() | UserCapsVector():
             why = "the script compares one answer of KVM's, and this is made of several MSRs"
         case HostVector():

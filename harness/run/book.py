@@ -10,7 +10,7 @@ from typing import Any
 from harness.observe import Seen, cut
 from harness.questions import ASKED_BEFORE, SAME_CODE, Load
 from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, NotReproduced, Verdict, cpus
-from harness.run.done import FACTS, HOST_CELL, SEAL, Done, Part, seal
+from harness.run.done import FACTS, HOST_CELL, LOG, SEAL, Done, Part, seal
 from harness.run.earlier import CPU, same
 from harness.run.judge import Voices
 from kvmodel.question.vector import Machine
@@ -70,7 +70,10 @@ class Book:
                 answers += [_with(_marked(a, others), Mark.TAKEN) for a in own]
             cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
             traces = list(map(cut.as_json, batch.seen.traced))
-            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces)
+            reported = self._voices.logged(load, batch.seen)
+            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces, later=not reported)
+            if reported:
+                self._enter(load, f"{cell}:{LOG}", reported, 0.0, {}, batch.guest, later=False)
         said = {} if done.facts is None else {FACTS: done.facts.as_json()}
         self._enter(load, seal(load), [], 0.0, {"collapsed": collapsed} | said, None)
 
@@ -83,9 +86,13 @@ class Book:
         facts: dict[str, Any],
         guest: Machine | None,
         traces: Sequence[Mapping[str, Any]] = (),
+        *,
+        later: bool = True,
     ) -> None:
+        """``later``: whether later runs may take the answers; what the kernel's log had a report of is asked anew."""
         key = CellKey(load.level, str(load.setting), KVM_HOST, cell)
-        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest), traces)
+        basis = self._basis(load, guest) if later else None
+        self._journal.record(self._run, key, answers, seconds, facts, basis, traces)
 
 
 def _with(answer: Answer, marks: Mark) -> Answer:

@@ -16,6 +16,7 @@ from kvmodel.question.outcome import Outcome
 from kvmodel.question.vector import Machine, Vector
 
 HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
+LOG: Final = "log"  # the cell of what the kernel's log said beside the answers of another
 SEAL: Final = "load"  # the cell that is written when all others of a load are
 FACTS: Final = "load"  # in that cell's facts: what the host said of the load
 SUMMED: Final = ("counters", "l1_seconds")  # facts that are amounts: those of the shards are added
@@ -146,6 +147,7 @@ def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> P
         raise RuntimeError(f"{load}: {len(answers) - len(there)} vectors were answered that were not asked")
     seen = Seen([answers[vector.id] for vector in there], _one_cpu(load, parts), _facts(p.seen.facts for p in parts))
     seen.traced = [one for part in parts for one in part.seen.traced]
+    seen.reported = [one for part in parts for one in part.seen.reported]
     joined = Part(there, seen, sum(p.seconds for p in parts), guest=parts[0].guest)
     for part in parts:
         joined.told += part.told

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final, Protocol
 
-from harness.observe import Deadly, Seen, hurried
+from harness.observe import Deadly, Reported, Seen, hurried
 from harness.questions import Load, Work, parameters
 from harness.results import KVM_HOST, UNHEARD, Journal, Sighting, cpus
 from harness.run.basis import other_parts
@@ -42,6 +42,7 @@ class Answering(Protocol):
     def value(self, key: parameters.Key) -> str | None: ...
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]: ...
     def l1_can_run(self) -> Outcome | None: ...
+    def unclaimed(self, outcomes: Iterable[Outcome] = ()) -> list[Reported]: ...
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
     ) -> Seen: ...
@@ -81,6 +82,10 @@ class Remembered:
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
         """There is no host."""
         raise ToAsk
+
+    def unclaimed(self, outcomes: Iterable[Outcome] = ()) -> list[Reported]:
+        """There is no host whose log said anything."""
+        return []
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
@@ -134,7 +139,7 @@ class KnownCell:
         Where one that was asked again was not heard, the earlier answer stands.
         """
         live = {v.id: outcome for v, outcome in zip(todo, seen.outcomes, strict=True)}
-        part = Part(list(vectors), Seen([], seen.cpu or self.cpu, dict(seen.facts), seen.traced))
+        part = Part(list(vectors), Seen([], seen.cpu or self.cpu, dict(seen.facts), seen.traced, seen.reported))
         for vector in vectors:
             known = self.answers.get(vector.id)
             outcome = live.get(vector.id)

@@ -7,16 +7,16 @@ from functools import lru_cache
 
 from harness.observe import Deadly, Seen
 from harness.questions import Load
-from harness.results import Answer, Contract, Judged, Mark, Under, Verdict
+from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
 from harness.run.done import Done
 from harness.run.sample import judge_traces, select
 from harness.run.sharing import OneOfEach
-from kvmodel import machine
+from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.outcome import Kind, Outcome, logged, not_mirrored
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
-from kvmodel.question.vector import AccessVector, Machine, Mbec, MsrVector, NxVector, Vector
+from kvmodel.question.vector import AccessVector, HostVector, LogVector, Machine, Mbec, MsrVector, NxVector, Vector
 
 # The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
@@ -99,6 +99,23 @@ class Voices:
             self._each.contracts(virtual[vector.machine], [vector], [outcome])[0]
             for vector, outcome in zip(vectors, seen.outcomes, strict=True)
         ]
+
+    def logged(self, load: Load, seen: Seen) -> list[Answer]:
+        """A row for each vector of which the kernel's log has a report, beside the vector's own answer.
+
+        What belongs to none is the host's. The mirror is not asked: which WARNs are due it says of traced vectors.
+        """
+        nobody = HostVector("log", load.env.name)
+        texts: dict[Vector, list[str]] = {}
+        for one in seen.reported:
+            texts.setdefault(nobody if one.vector is None else LogVector(one.vector), []).append(one.text)
+        contract = sdm.allowed(Cpu(), nobody)
+        predicted = not_mirrored("the kernel's log") if self._mirror else None
+        found = []
+        for vector, said in texts.items():
+            outcome = logged(dict.fromkeys(said))
+            found.append(Answer(vector, outcome, predicted, contract, judge(predicted, contract, outcome)))
+        return found
 
     def deadly(self, load: Load) -> Deadly | None:
         """The function is for ``Session.ask_l1``: it gives the class of a vector of which the mirror says L1 dies; None

@@ -6,13 +6,13 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
 from harness.errors import InputError, SeriesError
-from harness.hosts import Capabilities, EmulatedHost, Host, Lab, Model, ModuleFiles, boot, models
+from harness.hosts import BOOT_TIMEOUT, Capabilities, EmulatedHost, Host, Lab, Model, ModuleFiles, boot, models
 from harness.observe import Session
 from harness.posted import opened
 from harness.process import parallel, programs
@@ -25,6 +25,8 @@ from harness.run.basis import Basis
 from harness.series import folder
 from harness.series import folder as series_io
 from kvmodel.cpu import Cpu
+
+DEBUG_BOOT: Final = 600.0  # seconds of wall time that a host with a kernel for debugging may take to come up
 
 
 class Bench:
@@ -70,11 +72,19 @@ class Bench:
             else None
         )
         emulator = None if args.bochs_unmended else args.bochs
+        linux: kernel.Linux | None = args.linux
+        if getattr(args, "host_kernel", "plain") == "debug":
+            if lab is not None:
+                raise InputError(
+                    "--host-kernel debug is the emulated host's: a lab machine runs what it was booted with; "
+                    "leave out one of --host and --host-kernel"
+                )
+            linux = kernel.Debug(args.linux)
         return cls(
             Cache(),
             emulator=emulator,
             mended=not args.bochs_unmended,
-            linux=args.linux,
+            linux=linux,
             series=getattr(args, "series", None),
             lab=lab,
             on=getattr(args, "on", None),
@@ -85,6 +95,11 @@ class Bench:
     def run_series(self) -> RunSeries:
         """The function gives the series as a run's provenance has it."""
         return RunSeries(self.series.last, self.mirrored, self._named, len(self.series.on))
+
+    @property
+    def debug(self) -> bool:
+        """Whether the host's kernel is one for debugging."""
+        return isinstance(self._linux, kernel.Debug)
 
     @property
     def mirrored(self) -> bool:
@@ -165,7 +180,8 @@ class Bench:
         """Hosts that are opened from now on have these modules from their start, as far as there is room."""
         if self.lab is None:
             files = [path for made in modules for path in (made.kvm, made.kvm_intel)]
-            self._boot = boot.boot(self.cache, self.base.bzimage, [self.probe, self.client, *files])
+            words = kernel.DEBUG_WORDS if self.debug else ""
+            self._boot = boot.boot(self.cache, self.base.bzimage, [self.probe, self.client, *files], words)
 
     @property
     def base(self) -> kernel.BaseKernel:
@@ -196,7 +212,11 @@ class Bench:
             made["lab"] = self.lab.names
         if self._kernel is not None:
             made |= {
-                "kernel": {"release": self._kernel.release, "inputs": self._kernel.key},
+                "kernel": {
+                    "release": self._kernel.release,
+                    "inputs": self._kernel.key,
+                    **({"host_kernel": "debug"} if self.debug else {}),
+                },
                 "config": {
                     "fragment": sha256(self._kernel.fragment),
                     "config": sha256(self._kernel.config),
@@ -325,6 +345,7 @@ class Bench:
             boot=self._boot,
             model=self._model(cpu_mbec),
             name=name,
+            boot_timeout=DEBUG_BOOT if self.debug else BOOT_TIMEOUT,
         )
 
     def start_commands(self, cpu_mbec: bool) -> list[str]:
@@ -345,7 +366,7 @@ class Bench:
             mbec = host.model != models.WITHOUT_MBEC
             processors.agree(self.processor(mbec), host.capabilities(), host.name)
         self.cpus[where] = host.cpu_info().provenance
-        return Session(host, modules or self._modules.__getitem__, self.client, self.probe)
+        return Session(host, modules or self._modules.__getitem__, self.client, self.probe, marking=self.debug)
 
 
 def _commit() -> str:

@@ -91,5 +91,21 @@ def cut(work: Work, count: int, deadly: Deadly | None = None) -> list[Work]:
     return shards
 
 
+def halves(work: Work) -> list[Work]:
+    """``work`` as two shards of the same load, in order; empty where it is one vector."""
+    if work.size < 2:
+        return []
+    middle = work.size // 2
+    found = [Work(work.load, work.host[:middle]), Work(work.load, work.host[middle:])]
+    at = len(work.host)
+    for machine, asked in work.batches.items():
+        here = max(0, min(len(asked), middle - at))
+        for half, part in zip(found, (asked[:here], asked[here:]), strict=True):
+            if part:
+                half.batches[machine] = part
+        at += len(asked)
+    return found
+
+
 def _of(vectors: Iterable[Vector], ids: set[str]) -> list[Vector]:
     return [v for v in vectors if v.id in ids]

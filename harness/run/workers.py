@@ -2,7 +2,8 @@
 
 Workers own a host each and take shares from one queue; the calling thread judges and writes, since SQLite and the table
 have one writer. What a host was asking when it died goes back to the queue, for the host that is free first. What two
-hosts died of is blocked, with the reason. A worker whose hosts die in a row gives up and leaves the rest to the others.
+hosts died of is halved until the vector is alone of which they die. A worker whose hosts die in a row gives up and
+leaves the rest to the others.
 What earlier runs answered is not asked, and a load of which that is all needs no host.
 """
 
@@ -28,12 +29,13 @@ from harness.run.done import HOST_CELL, Done, LoadFacts, Part, machine_name, mer
 from harness.run.earlier import NOTHING, Answering, KnownCell, KnownLoad, Remembered, ToAsk, samples
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
-from harness.run.shards import START, Share, shares
+from harness.run.shards import START, Share, halves, shares
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Machine, OnHost, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
-DEADLY: Final = 2  # what so many hosts died of is asked no more
+DEADLY: Final = 2  # what so many hosts died of is halved, and each half asked alone
+SPLITS: Final = 48  # so often in a run: what hosts die of after that is asked no more
 LEAVE: Final = 150  # seconds that a worker has to leave its machine as it was
 IDLE: Final = 0.3  # seconds between two looks for something to do
 
@@ -84,8 +86,8 @@ def costs(works: Iterable[Work], options: Options) -> dict[Load, int]:
     return {w.load: expected(settled(w, options.values_named, options.twins)[0], options) for w in works}
 
 
-def _blocked(vectors: Iterable[Vector], why: str) -> list[Outcome]:
-    return [Outcome(Kind.BLOCKED, note=why) for _ in vectors]
+class NotLoadedError(HostError):
+    """The host died, or refused, before it was asked anything: fewer vectors would not help."""
 
 
 def ask(
@@ -98,7 +100,10 @@ def ask(
     done = Done(work.load)
     work = Work(work.load, work.host, dict(work.batches))  # collapsed here, and whole again where it is asked twice
     begun = time.monotonic()
-    session.load(work.load)
+    try:
+        session.load(work.load)
+    except HostError as error:
+        raise NotLoadedError(str(error)) from error
     values: dict[parameters.Key, str | None] = {}
     if collapsing:
         values = _values(work.load, session, options)
@@ -127,6 +132,7 @@ def _ask_host(session: Answering, vectors: list[OnHost], known: KnownCell) -> Pa
     facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
     part = known.joined(vectors, todo, Seen(outcomes, None, facts), {})
     part.seen.facts |= facts
+    part.seen.reported = session.unclaimed(outcomes)
     return part
 
 
@@ -150,12 +156,22 @@ def _ask_l1(
     return part
 
 
+@dataclass(slots=True)
+class _Split:
+    """Work that hosts died of, its halves, and what came of those."""
+
+    work: Work
+    halves: list[Work]
+    there: list[Done] = field(default_factory=list)
+
+
 class Queue:
     """The queue has the shares that no host has yet."""
 
     def __init__(self, shares: Iterable[Share]) -> None:
         self._shares = deque(shares)
         self._deaths: list[Work] = []  # what a host was asking when it died, once for each
+        self._split: list[_Split] = []
         self._lock = threading.Lock()
 
     def take(self) -> Share | None:
@@ -174,6 +190,33 @@ class Queue:
         with self._lock:
             self._deaths.append(work)
             return sum(one is work for one in self._deaths)
+
+    def is_half(self, work: Work) -> bool:
+        """Whether ``work`` is a part of what hosts died of."""
+        with self._lock:
+            return any(half is work for split in self._split for half in split.halves)
+
+    def halve(self, work: Work) -> list[Work]:
+        """The halves of what hosts died of, to be asked instead; none of one vector, or where it was done too often."""
+        with self._lock:
+            found = halves(work) if len(self._split) < SPLITS else []
+            if found:
+                self._split.append(_Split(work, found))
+            return found
+
+    def whole(self, work: Work, done: Done) -> Done | None:
+        """What came of the share that ``work`` is, or is a part of; None while other parts are out."""
+        with self._lock:
+            for split in self._split:
+                if any(half is work for half in split.halves):
+                    split.there.append(done)
+                    if len(split.there) < len(split.halves):
+                        return None
+                    work, done = split.work, merged(split.work, split.there)
+                    break
+            else:
+                return done
+        return self.whole(work, done)
 
 
 class Worker(threading.Thread):
@@ -243,19 +286,28 @@ class Worker(threading.Thread):
                 if not share:
                     return
                 self._ask_first(session, share)
+                if session.spent:
+                    self._todo.give_back(share)
+                    return
 
     def _ask_first(self, session: Session, share: Share) -> None:
         work = share[0]
         known = self._known.get(work.load, NOTHING)
         try:
-            self._results.put(ask(session, work, self._options, known=known))
+            self._put(work, ask(session, work, self._options, known=known))
         except HostError as error:
-            if self._todo.deaths(work) >= DEADLY:
-                self._results.put(_lost(work, str(error), known))
-                del share[0]
+            if self._todo.deaths(work) >= (1 if self._todo.is_half(work) else DEADLY):
+                share[:1] = parts = [] if isinstance(error, NotLoadedError) else self._todo.halve(work)
+                if not parts:
+                    self._put(work, _lost(work, str(error), known))
+                self._failures = 0  # it is the work, not the host
             raise
         del share[0]
         self._failures = 0
+
+    def _put(self, work: Work, done: Done) -> None:
+        if (whole := self._todo.whole(work, done)) is not None:
+            self._results.put(whole)
 
     def _more(self, cpu_mbec: bool) -> Share:
         """The next share for the CPU that is there; empty where the next is for another, or there is none."""
@@ -267,13 +319,13 @@ class Worker(threading.Thread):
 
 
 def _lost(work: Work, why: str, known: KnownLoad) -> Done:
-    """A load whose host died twice: every vector that is not known is blocked, with what the host said."""
-    why = why.splitlines()[0]
+    """What hosts died of: one vector's answer is that death, several that are not known are blocked with it."""
+    dead = Outcome(Kind.HOST if work.size == 1 else Kind.BLOCKED, note=why.splitlines()[0])
     done = Done(work.load)
     if work.host:
-        done.batches[HOST_CELL] = known.cell(None).joined(work.host, work.host, Seen(_blocked(work.host, why)), {})
+        done.batches[HOST_CELL] = known.cell(None).joined(work.host, work.host, Seen([dead] * len(work.host)), {})
     for guest_machine, vectors in work.batches.items():
-        part = known.cell(guest_machine).joined(vectors, vectors, Seen(_blocked(vectors, why)), {})
+        part = known.cell(guest_machine).joined(vectors, vectors, Seen([dead] * len(vectors)), {})
         part.guest = guest_machine
         done.batches[machine_name(guest_machine)] = part
     return done

@@ -43,6 +43,7 @@ from kvmodel.question.vector import (
     ClientVector,
     EntryVector,
     HostVector,
+    LogVector,
     Machine,
     MmioVector,
     MsrVector,
@@ -254,6 +255,10 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return _user_msr(lv, param, cpu, vector, steps)
         case HostVector(what="removed"):
             return _removed(lv, param, cpu, vector, steps)
+        case HostVector(what="log"):
+            return Prediction(DONE)
+        case LogVector():
+            return Prediction(not_mirrored("the kernel's log"))
         case HostVector(what="reload"):
             return _reload(lv, param, cpu, vector, steps)
         case _:

@@ -16,7 +16,7 @@ from typing import Final
 
 from kvmodel.question.program import is_program
 from kvmodel.question.sequence import PREFIX, SEPARATOR
-from kvmodel.question.vector import CLIENT_STEPS, NX_PREFIX, READERS, Access, VectorError
+from kvmodel.question.vector import CLIENT_STEPS, LOG_PREFIX, NX_PREFIX, READERS, Access, VectorError
 
 _compiled = cache(re.compile)
 
@@ -161,13 +161,16 @@ def _form(words: list[str], forms: tuple[Form, ...]) -> Form:
     if not of_kind:
         known = ", ".join(dict.fromkeys(form.fields[0].pattern for form in forms))
         raise VectorError(
-            f"{'.'.join(words)!r} is not a vector id: one begins with {known}, seq., prog+ or {NX_PREFIX}"
+            f"{'.'.join(words)!r} is not a vector id: one begins with {known}, seq., prog+, {NX_PREFIX} or {LOG_PREFIX}"
         )
     return next((form for form in of_kind if form.knows(words)), of_kind[-1])
 
 
 def _split(text: str) -> tuple[str, str, tuple[Form, ...], str]:
     """An id's prefix, its one access or question, the forms that this may have, and a sequence's further turns."""
+    if text.startswith(LOG_PREFIX):
+        inner, one, forms, turns = _split(text.removeprefix(LOG_PREFIX))
+        return LOG_PREFIX + inner, one, forms, turns
     if text.startswith(PREFIX):
         first, plus, turns = text.removeprefix(PREFIX).partition(SEPARATOR)
         return PREFIX, first, _FORMS[:3], plus + turns

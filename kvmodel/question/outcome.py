@@ -15,6 +15,7 @@ from typing import Final
 
 THEN = " > "
 
+_LOG: Final = "the kernel's log: "  # and where its log says something beside the answer
 _WARN: Final = "WARN: "  # how the note of a HOST outcome begins where the kernel warned
 
 
@@ -94,6 +95,11 @@ class Outcome:
         """Whether a WARN of the host's kernel is what came of it."""
         return self.kind is Kind.HOST and self.note.startswith(_WARN)
 
+    @property
+    def logged(self) -> str:
+        """What the log of the host's kernel said beside the answer; empty where this is no such outcome."""
+        return self.note.removeprefix(_LOG) if self.kind is Kind.HOST and self.note.startswith(_LOG) else ""
+
     def matches(self, seen: Outcome) -> bool:
         """Whether ``seen`` is this answer, as far as this voice vouches for it (a place of None is not compared).
 
@@ -153,6 +159,11 @@ def of_turns(outcomes: Iterable[Outcome]) -> Outcome:
 def warning(where: str, number: int = 0) -> Outcome:
     """The outcome of an access at which the host's kernel warns, ``where`` as its log names the place."""
     return Outcome(Kind.HOST, number=number, note=f"{_WARN}{where}")
+
+
+def logged(texts: Iterable[str]) -> Outcome:
+    """The outcome that stands for reports of the host's kernel in its log."""
+    return Outcome(Kind.HOST, note=_LOG + "; ".join(texts))
 
 
 def text_value(texts: Iterable[str]) -> Outcome:

@@ -12,6 +12,7 @@ from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
 from kvmodel.question.vector import (
     CLIENT_STEPS,
     ENVIRONMENTS,
+    LOG_PREFIX,
     NX_PREFIX,
     Access,
     AccessVector,
@@ -22,10 +23,12 @@ from kvmodel.question.vector import (
     Evmcs,
     GuestPerm,
     HostVector,
+    LogVector,
     Mbec,
     MmioVector,
     MsrVector,
     NxVector,
+    OnHost,
     Paging,
     Perm,
     UserCapsVector,
@@ -53,7 +56,7 @@ _SEQUENCE_RE = re.compile(
 )
 _MSR_STEP = r"(?:[cs]\d\d?|kvm)"
 _USER_MSR_RE = re.compile(rf"umsr\.m(?P<msr>48b|48c)\.(?P<steps>{_MSR_STEP}(?:\+{_MSR_STEP})*)\.env=(?P<env>\w+)")
-_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed|reload)\.env=(?P<env>\w+)")
+_HOST_RE = re.compile(r"host\.(?P<what>param|m48b|m48c|taccess|tspte|removed|reload|log)\.env=(?P<env>\w+)")
 _SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
 
@@ -137,6 +140,11 @@ def parse(text: str) -> Vector:
 
 def _of_full(text: str) -> Vector | None:
     """The vector of a full id; None where a field is left out, or it is no id. VectorError as ``parse``."""
+    if text.startswith(LOG_PREFIX):
+        inner = _of_full(text.removeprefix(LOG_PREFIX))
+        if isinstance(inner, LogVector | OnHost):
+            raise VectorError(f"{text!r}: {LOG_PREFIX} goes before a question to an L1; host.log is of the host itself")
+        return None if inner is None else LogVector(inner)
     if text.startswith(PREFIX):
         first, *turns = text.removeprefix(PREFIX).split(SEPARATOR)
         return sequence(parse_access(first), *turns) if _ACCESS_RE.fullmatch(first) else None

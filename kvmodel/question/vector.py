@@ -403,8 +403,9 @@ class HostVector:
     """Something read on the host itself: ``what`` is ``param`` (enable_pt_guest_exec_control in sysfs,
     absent, Y or N), ``m48b``/``m48c`` (/dev/kvm's feature MSR as KVM_GET_MSRS gives it), a tracepoint's format:
     ``taccess`` (the access strings of kvm_mmu_get_page), ``tspte`` (the text of kvm_mmu_set_spte), ``removed``
-    (what KVM leaves in the entries of a page table that it takes down, in the last step of REMOVING), or ``reload``
-    (whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again)."""
+    (what KVM leaves in the entries of a page table that it takes down, in the last step of REMOVING), ``reload``
+    (whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again), or ``log``
+    (whether the kernel's log has a report that belongs to no other vector)."""
 
     what: str = "param"
     env: str = "std"
@@ -443,11 +444,34 @@ class NxVector:
         return f"{NX_PREFIX}{self.asked.id}"
 
 
+LOG_PREFIX: Final = "log."
+
+
+@dataclass(frozen=True)
+class LogVector:
+    """What the kernel's log of the host has to say while an L1 asks ``asked``: a report of its own, or nothing."""
+
+    asked: Vector
+
+    @property
+    def machine(self) -> Machine:
+        """The machine of what is asked."""
+        return self.asked.machine
+
+    @cached_property
+    def id(self) -> str:
+        """The name to print and type."""
+        return f"{LOG_PREFIX}{self.asked.id}"
+
+
 OnHost: TypeAlias = (  # asked of the host without QEMU
     HostVector | ClientVector | ClientSequence | UserMsrVector | UserCapsVector
 )
 # sequences and programs are in modules of their own, which this one does not import
-Vector: TypeAlias = "AccessVector | EntryVector | MsrVector | CapsVector | MmioVector | OnHost | NxVector | SequenceVector | ProgramVector"
+Vector: TypeAlias = (
+    "AccessVector | EntryVector | MsrVector | CapsVector | MmioVector | OnHost | NxVector | LogVector"
+    " | SequenceVector | ProgramVector"
+)
 
 
 def changed_fields(a: AccessVector, b: AccessVector) -> list[str]:

@@ -18,6 +18,7 @@ from kvmodel.question.vector import (
     ClientVector,
     EntryVector,
     HostVector,
+    LogVector,
     Mbec,
     MmioVector,
     MsrVector,
@@ -191,6 +192,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return (_allowed(DONE, "host-removed-entry"),)
         case HostVector(what="reload"):
             return (_allowed(DONE, "host-parameter-kept"),)
+        case HostVector(what="log") | LogVector():
+            return (_allowed(DONE, "host-log"),)
         case HostVector() if vector.what in _HOST_MSRS:
             return _readings(msrs.values(_HOST_MSRS[vector.what]))
         case _:

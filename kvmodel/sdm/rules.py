@@ -153,6 +153,11 @@ RULES: dict[str, Rule] = {
         "-", "A page that the guest wrote since dirty logging began, or since the log was read last, is in the log."
     ),
     "host-msr-taken": Rule("-", "A capability that user space took from a vCPU is no longer in the vCPU's MSR."),
+    "host-log": Rule(
+        "-",
+        "Whatever a guest or its user does, the host's kernel has nothing to report of itself: no WARN, BUG or oops, "
+        "nothing of lockdep, KASAN or UBSAN.",
+    ),
     # --- put aside ---
     "na-not-architectural": Rule("-", "Asks the host or KVM's own interfaces: the manual has nothing to say."),
     "na-no-vmx": Rule("-", "The virtual CPU has no VMX: L1 cannot run an L2."),

@@ -16,6 +16,7 @@ from harness.errors import HostError
 from harness.findings import Became, Finding, Run
 from harness.findings.group import group
 from harness.observe.l1 import Seen
+from harness.observe.reports import Reported
 from harness.questions.loads import Load
 from harness.results import Journal, cpus
 from harness.review import check, identity
@@ -44,6 +45,11 @@ class Kernel:
 
 class MirrorSession:
     """What the mirror says of the kernel that is loaded."""
+
+    spent = False
+
+    def unclaimed(self, _: object = ()) -> list[Reported]:
+        return []
 
     def __init__(self, kernels: Callable[[int], Kernel], loads: list[str], deadly: str) -> None:
         self._kernels, self._loads, self._deadly = kernels, loads, deadly

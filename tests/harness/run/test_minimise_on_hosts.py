@@ -14,6 +14,7 @@ from harness.findings import Run
 from harness.hosts.address import parse_all
 from harness.hosts.lab import AddressesLab, Login
 from harness.observe.l1 import Seen
+from harness.observe.reports import Reported
 from harness.questions.loads import Load
 from harness.results import cpus
 from harness.results.journal import Answer, CellKey, Journal
@@ -40,6 +41,11 @@ class Host:
 
 class MirrorSession:
     """Shows what the mirror says; its host dies of a write."""
+
+    spent = False
+
+    def unclaimed(self, _: object = ()) -> list[Reported]:
+        return []
 
     parameter: str | None = "N"
     mbec_offered = False

@@ -15,13 +15,14 @@ from harness.cli.validate import _untouched, resumed, unfinished
 from harness.errors import HostError, InputError
 from harness.findings import Run
 from harness.observe.l1 import Seen
+from harness.observe.reports import Reported
 from harness.questions.core import CORE, core, thin
 from harness.questions.loads import Load, Work, plan, settled
 from harness.results import Journal, Mark, cpus, rows
 from harness.results.of_series import ASKED
 from harness.run.done import Done
 from harness.run.judge import Voices
-from harness.run.workers import Options, ask, costs, execute
+from harness.run.workers import SPLITS, Options, ask, costs, execute
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import AccessVector, NxVector, Vector
 from tests.harness.settings import OFF, ON, UNSET
@@ -47,6 +48,11 @@ class FakeHost:
 
 class FakeSession:
     """Answers each vector with DONE; dies where ``deadly`` names the load's level."""
+
+    spent = False
+
+    def unclaimed(self, _: object = ()) -> list[Reported]:
+        return []
 
     def __init__(self, deadly: int | None = None) -> None:
         self.deadly = deadly
@@ -318,3 +324,77 @@ def test_what_only_a_trace_answers_is_traced_without_being_told() -> None:
     (work,) = plan([nx, plain], [18], [ON])
     ask(session, work, Options())  # type: ignore[arg-type]
     assert session.traced == [nx.id]
+
+
+class DeadlyVectors(FakeSession):
+    """A host that dies of some vectors, whatever else is asked with them."""
+
+    def __init__(self, names: set[str], deaths: list[int]) -> None:
+        super().__init__()
+        self.names, self.deaths = names, deaths
+
+    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+        if any(vector.id in self.names for vector in vectors):
+            self.deaths.append(len(vectors))
+            raise HostError("the host hit a BUG: kernel BUG at mmu.c\nits console")
+        return super().ask_l1(machine, vectors, deadly, traced)
+
+
+@pytest.mark.parametrize("places", [(3,), (0, 30)], ids=["one", "two"])
+def test_what_hosts_die_of_is_halved_down_to_the_vectors_that_kill(tmp_path: Path, places: tuple[int, ...]) -> None:
+    (work,) = plan([v for v in thin() if v.id.startswith("e4k")], [0], [ON])
+    (asked,) = work.batches.values()
+    names, deaths = {asked[n].id for n in places}, []  # type: ignore[var-annotated]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {
+            "open_host": lambda *_: FakeHost(),
+            "open_session": lambda _: DeadlyVectors(names, deaths),
+        }
+        voices = Voices(cpus.emulated, mirror=False)
+        execute([work], journal, number, options=Options(jobs=1), voices=voices, progress=lambda _: None, **fakes)
+        answers = {answer.vector.id: answer for _, answer in journal.answers(number)}
+        assert answers.keys() == {v.id for v in asked}
+        killers = {name for name, answer in answers.items() if answer.seen.kind is Kind.HOST}
+        assert killers == names
+        assert all(answers[name].seen.note == "the host hit a BUG: kernel BUG at mmu.c" for name in names)
+        assert all(answers[name].seen.kind is Kind.DONE for name in answers.keys() - names)
+    assert deaths[:2] == [len(asked)] * 2 and deaths.count(1) == len(names)
+    assert len(deaths) <= 2 + 6 * len(names)
+
+
+def test_a_kernel_that_dies_of_anything_is_not_asked_for_ever(tmp_path: Path) -> None:
+    plain = [v for v in core() if v.id.startswith("e4k") and v.id.endswith("mbec=off.xo1.ev0.env=std")]
+    (work,) = plan(plain[:400], [0], [ON])
+    deaths: list[int] = []
+    everything = {v.id for batch in work.batches.values() for v in batch}
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {
+            "open_host": lambda *_: FakeHost(),
+            "open_session": lambda _: DeadlyVectors(everything, deaths),
+        }
+        voices = Voices(cpus.emulated, mirror=False)
+        execute([work], journal, number, options=Options(jobs=1), voices=voices, progress=lambda _: None, **fakes)
+        seen = [answer.seen for _, answer in journal.answers(number) if answer.vector.id in everything]
+    assert len(seen) == len(everything) and {one.kind for one in seen} == {Kind.HOST, Kind.BLOCKED}
+    assert len(deaths) <= 2 * SPLITS + 4
+
+
+def test_a_host_that_is_spent_starts_anew_before_it_is_asked_more(tmp_path: Path) -> None:
+    works = list(plan(thin(), [0, 16, 18], [ON]))
+    opened: list[FakeSession] = []
+
+    def session(_: object) -> Any:
+        opened.append(FakeSession())
+        opened[-1].spent = True
+        return opened[-1]
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": session}
+        voices = Voices(cpus.emulated, mirror=False)
+        execute(works, journal, number, options=Options(jobs=1), voices=voices, progress=lambda _: None, **fakes)
+        asked = [(load.level, str(load.env.name)) for one in opened for load in one.loads]
+        assert len(asked) == len(set(asked)) == len(works)
+        assert all(len(one.loads) == 1 for one in opened)
