@@ -65,7 +65,7 @@ BUILD_ENV: Final[dict[str, str | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Debug:
-    """A kernel (None: Linux 6.12.8) with what images/kernel/debug.toml has on top: sanitizer, lockdep, checks."""
+    """The kernel (None: Linux 6.12.8) has what images/kernel/debug.toml says on top: sanitizer, lockdep, checks."""
 
     linux: Path | Debian | None = None
 
@@ -134,7 +134,7 @@ def _named(linux: Linux | None) -> Path | Debian | None:
 
 
 def wanted(linux: Linux | None) -> tuple[Need, ...]:
-    """What the configuration of ``linux`` is asked for."""
+    """The function gives what the configuration of ``linux`` is asked for."""
     return needs.read(NEEDS) + (needs.read(DEBUG_NEEDS) if isinstance(linux, Debug) else ())
 
 

@@ -99,7 +99,7 @@ class Run:
 
     @cached_property
     def parts(self) -> list[PartAsked]:
-        """What of each part that was named was asked."""
+        """This says how many vectors of each part that was named were asked."""
         named = self.info.provenance.get(parts.NAMED, [])
         return parts.of_run(named, self.journal.notes(self.number, self.host), self.host) if named else []
 

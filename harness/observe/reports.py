@@ -45,7 +45,7 @@ ENDING: Final = ("BUG", "oops", "general protection fault")  # begin the reports
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One report: seconds of the kernel's clock, what it is, and the function or file that it names (may be empty)."""
+    """The report has seconds of the kernel's clock, what it is, and the function or file that it names (may be empty)."""
 
     time: float
     what: str
@@ -119,14 +119,14 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report and the vector that it belongs to; None where it belongs to none."""
+    """The report stands with the vector that it belongs to; None where it belongs to none."""
 
     vector: Vector | None
     text: str
 
 
 def of_vectors(found: Iterable[Report], begins: Sequence[tuple[float, Vector]]) -> list[Reported]:
-    """Each report with the vector that ran. ``begins``: when each vector began, in order of time.
+    """The function gives each report with the vector that ran. ``begins``: when each vector began, in order of time.
 
     What comes before the first is nobody's; what comes behind the last is the last's, whose L1 it may have ended. The
     same report is told of MOST vectors, the first ones.

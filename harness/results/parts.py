@@ -19,7 +19,7 @@ NOT_YET: Final = "the run did not come to it"
 
 @dataclass(frozen=True, slots=True)
 class PartAsked:
-    """A part: how many vectors it has, how many were asked anywhere in the run, why the others were not.
+    """The part has so many vectors, of which so many were asked anywhere in the run; why the others were not.
 
     ``why``: reason (a rule's name, or words) to number of vectors, the most frequent first.
     """
@@ -31,12 +31,12 @@ class PartAsked:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of it was asked."""
+        """This says whether nothing of it was asked."""
         return not self.asked
 
     @property
     def reasons(self) -> str:
-        """``why`` in short, empty where all were asked."""
+        """This is ``why`` in short, empty where all were asked."""
         heads: Counter[str] = Counter()
         for reason, count in self.why.items():
             heads[reason.partition(":")[0]] += count
@@ -46,7 +46,7 @@ class PartAsked:
         return f"{self.name}: {self.asked} of {self.vectors}" + (f" ({self.reasons})" if self.why else "")
 
     def as_json(self) -> dict[str, Any]:
-        """The part as the run's JSON has it."""
+        """This is the part as the run's JSON has it."""
         return {
             "name": self.name,
             "vectors": self.vectors,
@@ -65,14 +65,14 @@ def count(names: Iterable[str], reason: Callable[[Vector], str | None]) -> list[
 
 
 def absent(vector: Vector, host: str) -> str:
-    """Why a finished run on ``host`` has no answer to ``vector``."""
+    """The function says why a finished run on ``host`` has no answer to ``vector``."""
     if host == BARE_HOST:
         return BARE
     return left_out_by(vector) or (NOT_YET if vector.machine.env.cpu_mbec else CPU0)
 
 
 def of_run(names: Iterable[str], notes: Mapping[str, str | None], host: str) -> list[PartAsked]:
-    """The parts of a run. ``notes``: its vectors by id, None for one that was asked, else why it was blocked."""
+    """The function gives the parts of a run. ``notes``: its vectors by id, None for one that was asked, else why it was blocked."""
 
     def reason(vector: Vector) -> str | None:
         return notes[vector.id] if vector.id in notes else absent(vector, host)
@@ -81,7 +81,7 @@ def of_run(names: Iterable[str], notes: Mapping[str, str | None], host: str) -> 
 
 
 def lines(parts: Iterable[PartAsked]) -> list[str]:
-    """For a person: how many parts were asked whole, each of which only some was, each of which nothing was."""
+    """The lines tell a person how many parts were asked whole, of which only some was, and of which nothing was."""
     parts = list(parts)
     whole = [part for part in parts if part.asked == part.vectors]
     some = [part for part in parts if not part.empty and part not in whole]

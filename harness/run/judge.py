@@ -101,7 +101,7 @@ class Voices:
         ]
 
     def logged(self, load: Load, seen: Seen) -> list[Answer]:
-        """A row for each vector of which the kernel's log has a report, beside the vector's own answer.
+        """The method gives a row for each vector of which the kernel's log has a report, beside the vector's answer.
 
         What belongs to none is the host's. The mirror is not asked: which WARNs are due it says of traced vectors.
         """

@@ -64,6 +64,8 @@ class Bench:
     def of(cls, args: argparse.Namespace, model: Model = models.USUAL) -> Bench:
         """The function makes it from the options of ``harness.cli.common.add_builds``; ``model`` is whose CPU emulated
         hosts have.
+
+        Raises InputError where a kernel for debugging is asked of lab machines.
         """
         host = getattr(args, "host", None)
         lab = (
@@ -98,7 +100,7 @@ class Bench:
 
     @property
     def debug(self) -> bool:
-        """Whether the host's kernel is one for debugging."""
+        """This says whether the host's kernel is one for debugging."""
         return isinstance(self._linux, kernel.Debug)
 
     @property

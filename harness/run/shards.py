@@ -92,7 +92,7 @@ def cut(work: Work, count: int, deadly: Deadly | None = None) -> list[Work]:
 
 
 def halves(work: Work) -> list[Work]:
-    """``work`` as two shards of the same load, in order; empty where it is one vector."""
+    """The function gives ``work`` as two shards of the same load, in order; none where it is one vector."""
     if work.size < 2:
         return []
     middle = work.size // 2

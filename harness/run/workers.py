@@ -95,7 +95,7 @@ def ask(
 ) -> Done:
     """Ask a load's vectors but for those that are ``known``; with ``collapsing`` what the rules leave out is counted.
 
-    Whatever ``session`` raises.
+    Raises NotLoadedError where the load itself fails; else whatever ``session`` raises.
     """
     done = Done(work.load)
     work = Work(work.load, work.host, dict(work.batches))  # collapsed here, and whole again where it is asked twice
@@ -192,12 +192,12 @@ class Queue:
             return sum(one is work for one in self._deaths)
 
     def is_half(self, work: Work) -> bool:
-        """Whether ``work`` is a part of what hosts died of."""
+        """The method says whether ``work`` is a part of what hosts died of."""
         with self._lock:
             return any(half is work for split in self._split for half in split.halves)
 
     def halve(self, work: Work) -> list[Work]:
-        """The halves of what hosts died of, to be asked instead; none of one vector, or where it was done too often."""
+        """The method gives the halves of what hosts died of, to be asked instead; none of one vector, or if done too often."""
         with self._lock:
             found = halves(work) if len(self._split) < SPLITS else []
             if found:
