@@ -45,7 +45,7 @@ ENDING: Final = ("BUG", "oops", "general protection fault")  # begin the reports
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The report has seconds of the kernel's clock, what it is, and the function or file that it names (may be empty)."""
+    """The report has seconds of the kernel's clock, what it is, and the function or file that it names."""
 
     time: float
     what: str

@@ -211,7 +211,7 @@ def evmcs() -> Iterator[Vector]:
 
 
 def capabilities() -> Iterator[Vector]:
-    """The VMX capability MSRs are held against each other, as L1 and as user space read them: what one needs of another.
+    """The VMX capability MSRs are held against each other, as L1 and user space read them: what one needs of another.
 
     L1 with and without MBEC, execute-only translations and the enlightened VMCS; a vCPU's, and /dev/kvm's own.
     """

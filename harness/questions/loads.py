@@ -180,7 +180,7 @@ def _wants(vector: Vector) -> set[Mbec]:
 
 
 def left_out_by(vector: Vector) -> str | None:
-    """The function gives the rule by which ``vector`` is not asked of a KVM that does not offer L1 the control, or None."""
+    """The function gives the rule by which ``vector`` is not asked where KVM does not offer L1 the control."""
     wants = _wants(vector)
     return "never-offered" if Mbec.ON in wants else "not-advertised" if Mbec.NA in wants else None
 

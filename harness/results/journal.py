@@ -500,7 +500,7 @@ class Journal:
         return self._vectors[number]
 
     def notes(self, run: int, host: str) -> dict[str, str | None]:
-        """The method gives every vector of a run by id: None where it was asked in some cell, else why it was blocked."""
+        """The method gives every vector of a run by id: None where it was asked in a cell, else why it was blocked."""
         sql = (
             "SELECT v.name, min(r.marks & ?), s.body FROM result r JOIN cell c ON c.id=r.cell"
             " JOIN vector v ON v.id=r.vector JOIN outcome s ON s.id=r.seen WHERE c.run=? AND c.host=? GROUP BY r.vector"

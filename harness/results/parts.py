@@ -72,7 +72,10 @@ def absent(vector: Vector, host: str) -> str:
 
 
 def of_run(names: Iterable[str], notes: Mapping[str, str | None], host: str) -> list[PartAsked]:
-    """The function gives the parts of a run. ``notes``: its vectors by id, None for one that was asked, else why it was blocked."""
+    """The function gives the parts of a run.
+
+    ``notes``: its vectors by id, None for one that was asked, else why it was blocked.
+    """
 
     def reason(vector: Vector) -> str | None:
         return notes[vector.id] if vector.id in notes else absent(vector, host)

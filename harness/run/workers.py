@@ -197,7 +197,7 @@ class Queue:
             return any(half is work for split in self._split for half in split.halves)
 
     def halve(self, work: Work) -> list[Work]:
-        """The method gives the halves of what hosts died of, to be asked instead; none of one vector, or if done too often."""
+        """The method gives the halves of what hosts died of, to be asked instead; none of one vector."""
         with self._lock:
             found = halves(work) if len(self._split) < SPLITS else []
             if found:
