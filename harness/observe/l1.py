@@ -77,7 +77,7 @@ class L1:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
         self._log = log  # where it is given, each vector is marked, and the log's reports go to the one that ran
         self._begins: list[tuple[float, Vector]] = []  # when each vector of a marked batch began
-        self._reported: list[reports.Report] = []
+        self._reported: list[reports.LogReport] = []
         self._marks = marks  # places in the batch that are traced
         self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
         self._told: dict[int, cut.Traced] | None = None if marks and log is None else {}

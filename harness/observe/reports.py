@@ -44,7 +44,7 @@ ENDING: Final = ("BUG", "oops", "general protection fault")  # begin the reports
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LogReport:
     """The report has seconds of the kernel's clock, what it is, and the function or file that it names."""
 
     time: float
@@ -60,20 +60,20 @@ class Report:
         return self.what.startswith(ENDING) and not self.what.startswith(("BUG: sleeping", "BUG: scheduling"))
 
 
-def _of_line(time: float, text: str) -> Report | None:
+def _of_line(time: float, text: str) -> LogReport | None:
     if match := _WARN.search(text):
         file = (match["file"] or "").removeprefix(TREE)
-        return Report(time, "WARN", f"{file} {match['function']}".lstrip())
+        return LogReport(time, "WARN", f"{file} {match['function']}".lstrip())
     for pattern, form in _FORMS:
         if match := pattern.search(text):
             named = match.groupdict()
-            return Report(time, form.format(**named).strip(), (named.get("where") or "").removeprefix(TREE))
+            return LogReport(time, form.format(**named).strip(), (named.get("where") or "").removeprefix(TREE))
     return None
 
 
-def read(log: str) -> list[Report]:
+def read(log: str) -> list[LogReport]:
     """The reports in the kernel's log (lines with time stamps, as dmesg has them), each once."""
-    found: list[Report] = []
+    found: list[LogReport] = []
     cut: float | None = None  # a "cut here" of which the next line tells what it is
     for line in log.splitlines():
         if not (stamped := _STAMP.match(line)):
@@ -86,14 +86,14 @@ def read(log: str) -> list[Report]:
         if report is None and (match := _RIP.search(text)) and found and found[-1].fatal and not found[-1].where:
             found[-1] = replace(found[-1], where=match["function"])
         elif report is None and cut is not None and "RIP:" not in text:
-            found.append(Report(time, _PLACE.sub("", text).strip()))
+            found.append(LogReport(time, _PLACE.sub("", text).strip()))
         elif report is not None and not _again(report, found):
             found.append(report)
         cut = None
     return found
 
 
-def _again(report: Report, found: Sequence[Report]) -> bool:
+def _again(report: LogReport, found: Sequence[LogReport]) -> bool:
     """Whether ``report`` is a further line of the last one."""
     return bool(found) and report.what in ENDING and found[-1].fatal and report.time - found[-1].time < SAME
 
@@ -107,7 +107,7 @@ class Log:
         self.news()  # what the boot said is nobody's
         self.spoken = False  # whether there was a report since
 
-    def news(self) -> list[Report]:
+    def news(self) -> list[LogReport]:
         """The reports since the last look."""
         text = self._host.run(f"dmesg | grep -E '{SENT}'").stdout
         found = [report for report in read(text) if report.time > self._read_to]
@@ -125,7 +125,7 @@ class Reported:
     text: str
 
 
-def of_vectors(found: Iterable[Report], begins: Sequence[tuple[float, Vector]]) -> list[Reported]:
+def of_vectors(found: Iterable[LogReport], begins: Sequence[tuple[float, Vector]]) -> list[Reported]:
     """The function gives each report with the vector that ran. ``begins``: when each vector began, in order of time.
 
     What comes before the first is nobody's; what comes behind the last is the last's, whose L1 it may have ended. The

@@ -58,38 +58,38 @@ VMXE: Final = BIT(13)  # of CR4
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class Offered:
     """A control: the plain form of the MSR that offers it, and its bit."""
 
     msr: int
     bit: int
 
 
-EXTINT_EXITING = Control(PIN, 0)
-NMI_EXITING = Control(PIN, 3)
-VIRTUAL_NMIS = Control(PIN, 5)
-PREEMPTION_TIMER = Control(PIN, 6)
-POSTED_INTERRUPTS = Control(PIN, 7)
-TPR_SHADOW = Control(PROC, 21)
-NMI_WINDOW_EXITING = Control(PROC, 22)
-SECONDARY = Control(PROC, 31)
-ACK_ON_EXIT = Control(EXIT, 15)
-SAVE_PREEMPTION_TIMER = Control(EXIT, 22)
-CLEAR_RTIT = Control(EXIT, 25)
-LOAD_RTIT = Control(ENTRY, 18)
-EPT = Control(PROC2, 1)
-X2APIC_MODE = Control(PROC2, 4)
-VPID = Control(PROC2, 5)
-UNRESTRICTED_GUEST = Control(PROC2, 7)
-APIC_REGISTERS = Control(PROC2, 8)
-VIRTUAL_INTERRUPT_DELIVERY = Control(PROC2, 9)
-VM_FUNCTIONS = Control(PROC2, 13)
-PML = Control(PROC2, 17)
-XSAVES = Control(PROC2, 20)
-MBEC = Control(PROC2, 22)
-SUB_PAGES = Control(PROC2, 23)
-PT_GUEST_PHYSICAL = Control(PROC2, 24)
-TSC_SCALING = Control(PROC2, 25)
+EXTINT_EXITING = Offered(PIN, 0)
+NMI_EXITING = Offered(PIN, 3)
+VIRTUAL_NMIS = Offered(PIN, 5)
+PREEMPTION_TIMER = Offered(PIN, 6)
+POSTED_INTERRUPTS = Offered(PIN, 7)
+TPR_SHADOW = Offered(PROC, 21)
+NMI_WINDOW_EXITING = Offered(PROC, 22)
+SECONDARY = Offered(PROC, 31)
+ACK_ON_EXIT = Offered(EXIT, 15)
+SAVE_PREEMPTION_TIMER = Offered(EXIT, 22)
+CLEAR_RTIT = Offered(EXIT, 25)
+LOAD_RTIT = Offered(ENTRY, 18)
+EPT = Offered(PROC2, 1)
+X2APIC_MODE = Offered(PROC2, 4)
+VPID = Offered(PROC2, 5)
+UNRESTRICTED_GUEST = Offered(PROC2, 7)
+APIC_REGISTERS = Offered(PROC2, 8)
+VIRTUAL_INTERRUPT_DELIVERY = Offered(PROC2, 9)
+VM_FUNCTIONS = Offered(PROC2, 13)
+PML = Offered(PROC2, 17)
+XSAVES = Offered(PROC2, 20)
+MBEC = Offered(PROC2, 22)
+SUB_PAGES = Offered(PROC2, 23)
+PT_GUEST_PHYSICAL = Offered(PROC2, 24)
+TSC_SCALING = Offered(PROC2, 25)
 
 LEAST_INDEX: Final = 21  # guest IA32_SYSENTER_CS, encoding 0x482A, which every CPU has
 FIELD_OF: Final = (  # a control and the index of the field that comes with it (appendix B)
@@ -114,7 +114,7 @@ class Msrs:
     def __getitem__(self, msr: int) -> int:
         return self._values[msr] or 0
 
-    def allowed(self, control: Control) -> bool:
+    def allowed(self, control: Offered) -> bool:
         """Whether VM entry takes the control as 1: by the TRUE form of its MSR where bit 55 of MSR 0x480 says so."""
         msr = control.msr
         if msr != PROC2 and self[BASIC] & TRUE_CONTROLS:
@@ -182,7 +182,7 @@ def _true_exist(msrs: Msrs) -> int:
     return sum(BIT(i) for i, msr in enumerate(range(PIN + TRUE, ENTRY + TRUE + 1)) if msrs.there(msr) is not wanted)
 
 
-def _exists(msr: int, *controls: Control) -> Offenders:
+def _exists(msr: int, *controls: Offered) -> Offenders:
     """Whether ``msr`` is there exactly where one of ``controls`` is allowed: 1 where it is not so."""
     return lambda msrs: int(msrs.there(msr) is not any(map(msrs.allowed, controls)))
 
@@ -194,12 +194,12 @@ def _ept_usable(msrs: Msrs) -> int:
     return sum(bits for bits in (WALK_LENGTH, TABLE_TYPE) if not capability & bits)
 
 
-def _needs(one: Control, *others: Control) -> Offenders:
+def _needs(one: Offered, *others: Offered) -> Offenders:
     """The bit of ``one`` where it is allowed and not all ``others`` are."""
     return lambda msrs: BIT(32 + one.bit) if msrs.allowed(one) and not all(map(msrs.allowed, others)) else 0
 
 
-def _needing(section: str, what: str, one: Control, *others: Control) -> Relation:
+def _needing(section: str, what: str, one: Offered, *others: Offered) -> Relation:
     return Relation(section, f"{what}: VM entry takes the one only with the other.", _needs(one, *others))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.hosts.channel import CommandResult
 from harness.observe import reports
-from harness.observe.reports import Report, Reported
+from harness.observe.reports import LogReport, Reported
 from kvmodel.question.vector import MsrVector
 
 # Lines in the forms that kernel/panic.c, lib/bug.c, mm/kasan/report.c, lib/ubsan.c and kernel/locking/lockdep.c print.
@@ -60,7 +60,7 @@ def test_what_is_cut_out_without_a_known_form_is_told_in_its_own_words() -> None
 
 
 def test_a_report_is_of_the_vector_that_ran() -> None:
-    found = [Report(0.5, "early"), Report(2.5, "WARN", "f"), Report(9.0, "KASAN: x", "g")]
+    found = [LogReport(0.5, "early"), LogReport(2.5, "WARN", "f"), LogReport(9.0, "KASAN: x", "g")]
     begins = [(1.0, MsrVector(msr=7)), (2.0, MsrVector(msr=3)), (4.0, MsrVector(msr=5))]
     assert reports.of_vectors(found, begins) == [
         Reported(None, "early"),
@@ -70,7 +70,7 @@ def test_a_report_is_of_the_vector_that_ran() -> None:
 
 
 def test_the_same_report_is_told_of_the_first_vectors_only() -> None:
-    found = [Report(t + 0.5, "WARN", "f") for t in (1, 1, 2, 3, 4)]
+    found = [LogReport(t + 0.5, "WARN", "f") for t in (1, 1, 2, 3, 4)]
     begins = [(float(t), MsrVector(msr=t)) for t in range(1, 6)]
     assert [one.vector for one in reports.of_vectors(found, begins)] == [MsrVector(msr=1), MsrVector(msr=2)]
 
