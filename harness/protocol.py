@@ -16,6 +16,9 @@ from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
+from kvmodel.question.vm_entry import MOST
+from kvmodel.question.vmcs import MEMORY, REGION, SCRATCH, WORDS
+
 MAGIC: Final = 0x3130_5249_4D56_4B31  # "1KVMIR01"
 VERSION: Final = 1
 BATCH_BASE: Final = 32 << 20  # bytes; L1-physical, above the probe and its tables' head
@@ -134,7 +137,7 @@ VECTOR: Final = Record(
             "ept",
             "EPT_ENABLE 1, EPT_AD 2 (EPTP bit 6), EPT_MBEC 4 (secondary control bit 22 in vmcs12), EPT_EVMCS 8",
         ),
-        ("I", 1, "msr", "KIND_MSR: which"),
+        ("I", 1, "msr", "KIND_MSR: which; KIND_CHANGE: the field's encoding"),
         ("I", 1, "flags", "FLAG_*"),
         ("I", 1, "reserved", "0"),
     ),
@@ -220,6 +223,13 @@ CONSTANTS: Final[dict[str, int]] = {
     "PROGRAM_PARTS": 8,  # of a run
     "PROGRAM_KNOWN": 0x80,  # set in the byte by which a page knows itself
     "PROGRAM_MARK": 0x5A00_0000,  # what L2 writes: this and the number of the part
+    "KIND_CHANGE": 5,  # field `msr` AND `leaf` OR `upper` in the VM entry that follows; at most CHANGES in a row
+    "KIND_VM_ENTRY": 6,  # L2 idles; a vmcs12 made anew, with the changes before it
+    "CHANGES": MOST,
+    "CHANGE_MEMORY": MEMORY,  # as a field: the 64-bit words of the scratch page
+    "CHANGE_WORDS": WORDS,
+    "SCRATCH_PAGE": SCRATCH,
+    "VMCS_ASKED": REGION,
     "ACCESS_READ": 0,
     "ACCESS_WRITE": 1,
     "ACCESS_RMW": 2,

@@ -23,4 +23,9 @@ class Cpu:
     advanced_info: bool = True  # MSR 0x48C bit 22
     unrestricted: bool = True  # MSR 0x48B bit 39
     maxphyaddr: int = 40  # CPUID 0x80000008 EAX 7:0
+    msrs: tuple[int | None, ...] = ()  # MSRs 0x480 to 0x491 as L1 read them, None where it faulted; empty: not read
     errata: frozenset[str] = field(default_factory=frozenset)
+
+    def msr(self, number: int) -> int | None:
+        """MSR ``number`` (0x480 to 0x491), 64 bits; None where nobody read it, or the reading faulted."""
+        return self.msrs[number - 0x480] if self.msrs else None

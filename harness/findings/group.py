@@ -24,6 +24,7 @@ from harness.results import FORESEEN_HOST, KVM_HOST, Cell, RunSeries
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
+from kvmodel.question.vm_entry import VmEntryVector
 from kvmodel.series import LAST, Level
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ def _fields_off(vector: Vector) -> int:
         return 1000 + 10 * len(vector.steps) + len(vector.id)
     if isinstance(vector, ClientSequence):
         return len(vector.steps)
+    if isinstance(vector, VmEntryVector):
+        return len(vector.changes)
     return 0
 
 

@@ -34,6 +34,7 @@ from kvmodel.question.program import ProgramVector
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, LogVector, Vector, VectorError, changed_fields
+from kvmodel.question.vm_entry import VmEntryVector
 
 TIMES: Final = 3
 PROVENANCE: Final = "confirmed"  # where a run's provenance keeps what was done, by the cause's hash
@@ -94,7 +95,7 @@ def simpler(vector: Vector) -> list[Vector]:
     """The function gives the vectors one step plainer, the plainest first; none where that has no meaning.
 
     Of an access one field more is as in the plain one, in the order of an id. Of a sequence each turn's access is
-    asked alone, the last one's first, then the sequences with one turn left out.
+    asked alone, the last one's first, then the sequences with one turn left out. Of a VM entry one change is left out.
     """
     if isinstance(vector, ProgramVector):
         return list(vector.shorter())
@@ -102,6 +103,8 @@ def simpler(vector: Vector) -> list[Vector]:
         return [LogVector(one) for one in simpler(vector.asked)]
     if isinstance(vector, SequenceVector):
         return _fewer_turns(vector)
+    if isinstance(vector, VmEntryVector):
+        return _fewer_changes(vector)
     if not isinstance(vector, AccessVector):
         return []
     plain = AccessVector()
@@ -120,6 +123,11 @@ def simpler(vector: Vector) -> list[Vector]:
             continue
         found.append(candidate)
     return list({c.id: c for c in found}.values())
+
+
+def _fewer_changes(vector: VmEntryVector) -> list[Vector]:
+    changes = vector.changes
+    return [replace(vector, changes=(*changes[:n], *changes[n + 1 :])) for n in range(len(changes))]
 
 
 def _fewer_turns(vector: SequenceVector) -> list[Vector]:

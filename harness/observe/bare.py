@@ -20,6 +20,7 @@ from harness.process import programs
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, CapsVector, EntryVector, Mbec, MsrVector, Vector
+from kvmodel.question.vm_entry import VmEntryVector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
 MEMORY_MIB: Final = 1024  # L1 is the machine itself
@@ -32,7 +33,7 @@ def askable(vector: Vector) -> bool:
         return all(askable(turn.access) for turn in vector.turns)
     if isinstance(vector, ProgramVector):
         return vector.env == "std" and not vector.calls_host
-    if not isinstance(vector, AccessVector | EntryVector | MsrVector | CapsVector):
+    if not isinstance(vector, AccessVector | EntryVector | MsrVector | CapsVector | VmEntryVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
 

@@ -33,6 +33,7 @@ from kvmodel.question.vector import (
     Paging,
     Vector,
 )
+from kvmodel.question.vm_entry import VmEntryVector
 from kvmodel.sdm.relations import judged
 
 PAGE: Final = 4096  # bytes
@@ -68,6 +69,8 @@ _REFUSED: Final = {  # images/probe/probe.h
     0x1001: "a sequence step without a fitting step before it",
     0x1002: "unknown kind, access or paging",
     0x1003: "this L1 is not offered an enlightened VMCS",
+    0x1006: "more changes than the protocol allows, or none of a VM entry's",
+    0x1007: "this CPU has not all the VMCS fields that are changed",
     0x1010: "the access ended but did not do what it says",
     0x1011: "the access ended at the wrong RIP",
 }
@@ -213,6 +216,14 @@ def _turn_records(v: SequenceVector) -> list[Fields]:
     return records
 
 
+def _vm_entry_records(v: VmEntryVector) -> list[Fields]:
+    """A record a change, then the VM entry."""
+    kind = _C["KIND_CHANGE"]
+    masks = [(change.encoding, *change.masks) for change in v.changes]
+    changes: list[Fields] = [{"kind": kind, "msr": field, "leaf": kept, "upper": put} for field, kept, put in masks]
+    return [*changes, {**_access_record(AccessVector(v.mbec, paging=v.paging)), "kind": _C["KIND_VM_ENTRY"]}]
+
+
 def _msr_records(v: CapsVector) -> list[Fields]:
     """A record an MSR that the relation is about."""
     return [{"kind": _C["KIND_MSR"], "msr": msr, "ept": _evmcs(v)} for msr in RELATIONS[v.relation]]
@@ -229,6 +240,8 @@ def _records(v: Vector, place: int) -> list[Fields]:
             return _turn_records(v)
         case CapsVector():
             return _msr_records(v)
+        case VmEntryVector():
+            return _vm_entry_records(v)
         case _:
             return [_record(v)]
 
@@ -244,8 +257,15 @@ def count_records(v: Vector) -> int:
             return len(v.turns)
         case CapsVector():
             return len(RELATIONS[v.relation])
+        case VmEntryVector():
+            return len(v.changes) + 1
         case _:
             return 1
+
+
+def deciding_record(v: Vector, turn: int) -> int:
+    """The function says which record of ``v`` answers ``turn``, both from 0: a VM entry's is the last."""
+    return count_records(v) - 1 if isinstance(v, VmEntryVector) else turn
 
 
 def spans(vectors: Sequence[Vector]) -> list[slice]:
@@ -423,7 +443,8 @@ def outcomes(vectors: Sequence[Vector], observations: Sequence[Observation]) -> 
 def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
     """The function gives what all records of ``vector`` observed.
 
-    A sequence of which one turn's frame broke, or never ran, said nothing as a whole.
+    A sequence of which one turn's frame broke, or never ran, said nothing as a whole. A VM entry's changes say
+    nothing of their own.
     """
     if isinstance(vector, LogVector):
         seen = outcome_of(vector.asked, observations)
@@ -432,6 +453,8 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
         return program.outcome_of(vector, observations)
     if isinstance(vector, CapsVector):
         return _together(vector, observations)
+    if isinstance(vector, VmEntryVector):
+        return outcome(vector, observations[-1])
     if not isinstance(vector, SequenceVector):
         return outcome(vector, observations[0])
     turns = [outcome(vector, o) for o in observations]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from harness.observe import batch as guest
 from harness.observe import client, cut, livelock, program, reports, tracepoints, warns
 from harness.observe.host_steps import HostSteps
 from harness.observe.qemu import SERIAL, BatchRun, End, Qemu
+from harness.protocol import MSR_COUNT, MSR_FIRST
 from kvmodel.cpu import Cpu
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, of_turns
@@ -55,10 +56,11 @@ def hurried(outcome: Outcome) -> bool:
 
 
 def virtual_cpu(header: guest.Header) -> Cpu:
-    """The function gives the virtual CPU as L1 reads it: MSRs 0x48B and 0x48C, CPUID (SDM A.3.3, A.10)."""
+    """The function gives the virtual CPU as L1 reads it: MSRs 0x480 to 0x491, CPUID (SDM appendix A)."""
     secondary, capability = (header.msr(number) or 0 for number in (msr.PROCBASED_CTLS2, msr.EPT_VPID_CAP))
     vmx = bool(header.cpuid1_ecx >> 5 & 1)
-    return msr.described(secondary, capability, vmx=vmx, maxphyaddr=header.maxphyaddr)
+    cpu = msr.described(secondary, capability, vmx=vmx, maxphyaddr=header.maxphyaddr)
+    return replace(cpu, msrs=tuple(header.msr(MSR_FIRST + i) for i in range(MSR_COUNT)))
 
 
 class L1:

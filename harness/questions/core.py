@@ -15,6 +15,7 @@ from typing import Final
 from harness.questions.client import CLIENT
 from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
+from harness.questions.vm_entries import entry_checks
 from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.vector import (
     READERS,
@@ -277,6 +278,10 @@ TRACED: dict[str, Callable[[], Iterator[Vector]]] = {
 }
 
 
+# What the manual checks at VM entry.
+ENTRIES: dict[str, Callable[[], Iterator[Vector]]] = {entry_checks.__name__: entry_checks}
+
+
 def _all(parts: Mapping[str, Callable[[], Iterator[Vector]]]) -> list[Vector]:
     seen: dict[str, Vector] = {}
     for part in parts.values():
@@ -292,7 +297,7 @@ def core() -> list[Vector]:
 
 def full() -> list[Vector]:
     """This is the core and what is beyond it."""
-    return _all(CORE | BEYOND | TRACED)
+    return _all(PARTS)
 
 
 def thin() -> list[Vector]:
@@ -352,7 +357,7 @@ def _regress(part: Callable[[], Iterator[Vector]]) -> Iterator[Vector]:
 
 _SPACES = (core, full, regress, sequences, programs, client, thin)
 SPACES: dict[str, Callable[[], list[Vector]]] = {space.__name__: space for space in _SPACES}
-PARTS: dict[str, Callable[[], Iterator[Vector]]] = CORE | BEYOND | TRACED
+PARTS: dict[str, Callable[[], Iterator[Vector]]] = CORE | BEYOND | TRACED | ENTRIES
 
 # What a user may name: whole spaces, and every part of them.
 NAMES: tuple[str, ...] = (*SPACES, *PARTS)

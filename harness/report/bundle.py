@@ -32,6 +32,7 @@ from harness.results import of_series
 from harness.series import Parameter, Patch, Series
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     CapsVector,
     ClientSequence,
@@ -119,11 +120,12 @@ def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
         at = protocol.HEADER.unpack(batch)["observations"]
         assert isinstance(at, int)
         machine = vector.machine
+        record = guest.deciding_record(vector, departure.turn)
         argv = qemu.arguments(machine, kernel="probe.elf", memory=protocol.L1_MEMORY, monitored=False)
         told |= {
-            "observation_at": protocol.BATCH_BASE + at + departure.turn * protocol.OBSERVATION.size,
-            "turn": departure.turn,
-            "turns": guest.count_records(vector),
+            "observation_at": protocol.BATCH_BASE + at + record * protocol.OBSERVATION.size,
+            "turn": record,
+            "turns": guest.count_records(vector) if isinstance(vector, SequenceVector) else 1,
             "argv": shlex.join(argv[1:]),
             "binary": argv[0],
             "memory": qemu.SHM if machine.env.backing == "4k" else f"{qemu.HUGE}/l1",

@@ -24,8 +24,8 @@ def emulated(mbec: bool = True) -> Cpu:
 
 
 def as_json(cpu: Cpu) -> dict[str, Any]:
-    """What a machine tells of its CPU; errata, which only a bare run measures, are left out."""
-    return {name: value for name, value in asdict(cpu).items() if name != "errata"}
+    """What a machine tells of its CPU; what only a probe measures, errata and MSRs that it read, is left out."""
+    return {name: value for name, value in asdict(cpu).items() if name not in ("errata", "msrs")}
 
 
 def from_json(body: Mapping[str, Any]) -> Cpu:

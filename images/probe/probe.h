@@ -38,7 +38,7 @@
 #define VMXON_REGION	(SCAFFOLD + 20 * PAGE)	/* PROBE_VMXON */
 #define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* PROBE_VMCS: two, then two enlightened ones */
 #define ASSIST_PAGE	(SCAFFOLD + 25 * PAGE)	/* Hyper-V's VP assist page */
-/* pages 26 to 28: PROGRAM_VMCS */
+/* pages 26 to 28: PROGRAM_VMCS; 29 and 30, as the protocol has it, SCRATCH_PAGE and VMCS_ASKED of VM entries */
 #define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
 #define POOL_PAGES	512
 
@@ -86,6 +86,8 @@
 #define REFUSED_EVMCS	0x1003	/* this L1 is not offered an enlightened VMCS */
 #define REFUSED_HOST	0x1004	/* nobody hears when L1 calls its host */
 #define REFUSED_BY_HOST	0x1005	/* the host could not do what a program asks of it */
+#define REFUSED_CHANGES	0x1006	/* more changes than the protocol allows */
+#define REFUSED_FIELD	0x1007	/* no such VMCS field here */
 /* ... and after an exit: the access ended but did not do what it says */
 #define BROKEN_VALUE	0x1010
 #define BROKEN_RIP	0x1011
@@ -145,6 +147,13 @@ int vmx_enter(struct l2_registers *r);
 void vmx_invept(uint64_t root, int ad);
 uint64_t vmread(uint64_t field);
 void vmwrite(uint64_t field, uint64_t v);
+int vmwrite_refused(uint64_t field, uint64_t v);
+int vmx_renew(void);
+
+/* vm_entry.c */
+void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o);
+void vm_entry_forget(void);
+void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 /* evmcs.c */
 int evmcs_enable(void);

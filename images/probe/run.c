@@ -289,6 +289,15 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 {
 	memset(o, 0, sizeof(*o));
 	o->index = v->index;
+	if (v->kind == KIND_CHANGE) {
+		vm_entry_change(v, o);
+		return;
+	}
+	if (v->kind == KIND_VM_ENTRY) {
+		run_vm_entry(batch, v, o);
+		return;
+	}
+	vm_entry_forget();
 	if (!(v->kind == KIND_STEP && v->access == OP_VMX) && vmx_use(v)) {
 		o->verdict = VERDICT_SCAFFOLD;
 		o->error = REFUSED_EVMCS;

@@ -52,6 +52,7 @@ struct vmcs {
 
 uint64_t vmx_msrs[MSR_COUNT];
 static struct vmcs vmcs[4];	/* A and B, then A and B enlightened */
+static struct vmcs asked;	/* that of VM entries with changed fields: made anew each time */
 static struct vmcs *current;
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
@@ -88,6 +89,15 @@ void vmwrite(uint64_t field, uint64_t v)
 		evmcs_write(current->region, field, v);
 	else
 		vmwrite_current(field, v);
+}
+
+/* Writes a field of the plain vmcs12 that is current; non-zero where there is no such field. */
+int vmwrite_refused(uint64_t field, uint64_t v)
+{
+	uint8_t failed;
+
+	asm volatile("vmwrite %2, %1\n\tsetna %0" : "=qm"(failed) : "r"(field), "r"(v) : "cc");
+	return failed;
 }
 
 static void put(enum slot slot, uint64_t v)
@@ -214,6 +224,14 @@ static int prepare(struct vmcs *v, uint64_t region)
 	write_host_state();
 	write_fixed_state();
 	return 0;
+}
+
+/* The vmcs12 for changed fields, current and as every one begins; non-zero where it cannot be. */
+int vmx_renew(void)
+{
+	if (asked.region && vmclear(&asked))
+		return 1;
+	return prepare(&asked, VMCS_ASKED);
 }
 
 /* VMX operation and both plain vmcs12; non-zero where this CPU or its firmware does not let us. */

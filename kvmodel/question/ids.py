@@ -17,6 +17,7 @@ from typing import Final
 from kvmodel.question.program import is_program
 from kvmodel.question.sequence import PREFIX, SEPARATOR
 from kvmodel.question.vector import CLIENT_STEPS, LOG_PREFIX, NX_PREFIX, READERS, Access, VectorError
+from kvmodel.question.vmcs import CHANGE
 
 _compiled = cache(re.compile)
 
@@ -129,6 +130,15 @@ _FORMS: Final = (
     _access("e2m", 2),
     _access("e1g", 3),
     Form("a VM entry", (Field("kind", "entry"), Field("EPT", "ept[01]", "ept1", shown=True), *_tail())),
+    Form(
+        "a VM entry with changed fields",
+        (
+            Field("kind", "vmentry"),
+            Field("changes", rf"{CHANGE}(?:\+{CHANGE})*|asis"),
+            Field("paging", "pg(?:off|32|pae|64)", "pg64"),
+            *_tail(),
+        ),
+    ),
     Form("an MSR read", (Field("kind", "msr"), Field("MSR", "m[0-9a-f]+"), *_tail())),
     Form("MSRs held against each other", (Field("kind", "caps"), Field("relation", _RELATION), *_tail())),
     Form("an MMIO access", (Field("kind", "mmio"), Field("access", _ACCESS, "read", shown=True), *_tail())),

@@ -36,6 +36,7 @@ from kvmodel.question.vector import (
     Vector,
     VectorError,
 )
+from kvmodel.question.vm_entry import VmEntryVector, changes
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
@@ -46,6 +47,7 @@ _ACCESS_RE = re.compile(
     r"\.smep(?P<smep>[01])\.smap(?P<smap>[01])\.nxe(?P<nxe>[01])\.ad(?P<ad>[01])\." + _TAIL
 )
 _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
+_VM_ENTRY_RE = re.compile(r"vmentry\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL)
 _MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
 _CAPS_RE = re.compile(r"caps\.(?P<relation>[a-z0-9-]+)\." + _TAIL)
 _USER_CAPS_RE = re.compile(r"ucaps\.(?P<relation>[a-z0-9-]+)\.(?P<reader>vcpu|kvm)\.env=(?P<env>\w+)")
@@ -159,6 +161,8 @@ def _of_full(text: str) -> Vector | None:
         return parse_access(text)
     if m := _ENTRY_RE.fullmatch(text):
         return EntryVector(*_common(m), ept=m["ept"] == "1")
+    if m := _VM_ENTRY_RE.fullmatch(text):
+        return VmEntryVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]))
     if m := _MSR_RE.fullmatch(text):
         return MsrVector(*_common(m), msr=int(m["msr"], 16))
     if m := _CAPS_RE.fullmatch(text):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from kvmodel.question.program import ProgramVector
     from kvmodel.question.sequence import SequenceVector
+    from kvmodel.question.vm_entry import VmEntryVector
 
 
 class VectorError(ValueError):
@@ -467,10 +468,10 @@ class LogVector:
 OnHost: TypeAlias = (  # asked of the host without QEMU
     HostVector | ClientVector | ClientSequence | UserMsrVector | UserCapsVector
 )
-# sequences and programs are in modules of their own, which this one does not import
+# sequences, programs and VM entries are in modules of their own, which this one does not import
 Vector: TypeAlias = (
     "AccessVector | EntryVector | MsrVector | CapsVector | MmioVector | OnHost | NxVector | LogVector"
-    " | SequenceVector | ProgramVector"
+    " | SequenceVector | ProgramVector | VmEntryVector"
 )
 
 

@@ -28,11 +28,13 @@ from kvmodel.question.vector import (
     UserMsrVector,
     Vector,
 )
-from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs
+from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs, vm_entry
 from kvmodel.sdm import program as programs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.rules import RULES
+from kvmodel.sdm.vm_entry_state import vmcs_of
 
 TARGET = Place("target")
 GUEST_TABLE = Place("gpt")
@@ -149,6 +151,15 @@ def _entry(cpu: Cpu, vector: EntryVector) -> tuple[Allowed, ...] | NotApplicable
     return (_allowed(DONE, "entry-succeeds"),)
 
 
+def _vm_entry(cpu: Cpu, vector: VmEntryVector) -> tuple[Allowed, ...] | NotApplicable:
+    if not cpu.vmx:
+        return _aside("na-no-vmx")
+    if not cpu.msrs:
+        return _aside("na-msrs-not-read")
+    found = vm_entry.outcomes(vmcs_of(cpu, vector))
+    return tuple(_allowed(outcome, rule) for outcome, rule in found) or _aside("na-vmcs-undecided")
+
+
 def _nx(cpu: Cpu, vector: NxVector) -> tuple[Allowed, ...] | NotApplicable:
     """The one rule that is the host's own: it holds whatever becomes of an access that L2 gets to make."""
     found = _access(cpu, vector.asked)
@@ -177,6 +188,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _nx(cpu, vector)
         case EntryVector():
             return _entry(cpu, vector)
+        case VmEntryVector():
+            return _vm_entry(cpu, vector)
         case MsrVector():
             return _readings(msrs.readings(cpu, vector.msr))
         case CapsVector() | UserCapsVector():

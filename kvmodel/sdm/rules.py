@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvmodel.sdm.relations import SDM
+from kvmodel.sdm.vm_entry import CHECKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ RULES: dict[str, Rule] = {
     "entry-eptp-ad": Rule(
         "27.2.1.1", "EPTP bit 6 set on a CPU without accessed and dirty flags for EPT (MSR 0x48C bit 21): error 7."
     ),
+    **{name: Rule(check.section, check.text) for name, check in CHECKS.items()},
+    "entry-msr-loading": Rule("27.4", "An entry of the VM-entry MSR-load area that cannot be loaded: exit reason 34."),
     "entry-succeeds": Rule("27.3", "Controls, host state and guest state are legal: the guest runs."),
     "msr-value": Rule(
         "A.3.3",
@@ -164,6 +167,10 @@ RULES: dict[str, Rule] = {
     "na-no-ept": Rule("-", "The virtual CPU has no EPT: L1 cannot run the program's L2."),
     "na-walk-without-paging": Rule("-", "With paging off there is no walk of guest tables."),
     "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
+    "na-msrs-not-read": Rule("-", "What VM entry checks rests on L1's capability MSRs, which nobody has read here."),
+    "na-vmcs-undecided": Rule(
+        "27.2", "A field holds what some CPUs define and others reserve, or whose checks are not described here."
+    ),
     "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),
 }
 

@@ -18,6 +18,7 @@ from harness.observe.bare import askable
 from harness.observe.l1 import virtual_cpu
 from harness.process import programs
 from harness.questions.sequences import SEQUENCES
+from harness.questions.vm_entries import entry_checks
 from harness.results.verdict import Mark, judge
 from harness.run.emulator import build as build_emulator
 from kvmodel import sdm
@@ -206,3 +207,17 @@ def test_the_bare_cpu_goes_by_the_contract_from_turn_to_turn(emulator: tuple[Pat
     cpu = virtual_cpu(batch.header)
     for vector, seen in zip(vectors, guest.outcomes(vectors, batch.observations), strict=True):
         assert judge(None, sdm.allowed(cpu, vector), seen).marks is Mark.AGREE, (vector.id, str(seen))
+
+
+@pytest.mark.live
+def test_the_bare_cpu_makes_each_check_of_vm_entry_and_forgets_it(emulator: tuple[Path, Path]) -> None:
+    """Between the VM entries stands an access: nothing of a changed VMCS may reach it."""
+    asked = list(entry_checks())[::5]
+    vectors: list[Vector] = [v for pair in zip(asked, [AccessVector()] * len(asked), strict=True) for v in pair]
+    batch = run(emulator, vectors)
+    cpu = virtual_cpu(batch.header)
+    for vector, seen in zip(vectors, guest.outcomes(vectors, batch.observations), strict=True):
+        if isinstance(vector, AccessVector):
+            assert seen.kind is Kind.DONE, seen
+        elif seen.kind is not Kind.SCAFFOLD:  # a field that this CPU has not
+            assert Mark.FINDING not in judge(None, sdm.allowed(cpu, vector), seen).marks, (vector.id, str(seen))

@@ -12,6 +12,7 @@ from harness.results import Answer, CellKey, Journal, judge
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.reading import parse
 from kvmodel.question.sequence import sequence
 from kvmodel.question.vector import Access, AccessVector, ClientVector, Mbec, Paging, Perm, Vector
 
@@ -57,6 +58,16 @@ def test_simpler_sequences_have_fewer_turns() -> None:
         sequence(first, "l1=rwxu.b.noinv").id,
     ]
     assert [v.id for v in simpler(sequence(first, "same"))] == [first.id]
+
+
+def test_a_simpler_vm_entry_has_one_change_less() -> None:
+    vector = parse("vmentry.guest_rflags:s17+guest_dr7=0+guest_cr0:c0.pgoff.mbec=off")
+    assert [v.id.split(".")[1] for v in simpler(vector)] == [
+        "guest_dr7=0+guest_cr0:c0",
+        "guest_rflags:s17+guest_cr0:c0",
+        "guest_rflags:s17+guest_dr7=0",
+    ]
+    assert simpler(parse("vmentry.asis.mbec=off")) == []
 
 
 def test_a_sequence_becomes_the_access_that_shows_the_same() -> None:

@@ -12,6 +12,7 @@ from harness import protocol
 from harness.errors import GuestError, InputError
 from harness.observe import batch as guest
 from kvmodel.question.outcome import Kind, Outcome, Place
+from kvmodel.question.reading import parse
 from kvmodel.question.vector import (
     Access,
     AccessVector,
@@ -282,3 +283,22 @@ def test_msrs_held_against_each_other_are_a_record_each() -> None:
     broken = guest.outcome_of(vector, [functions, faulted])
     assert (broken.code, broken.note) == (1, "0x48b 0x200000000000, 0x491 absent")
     assert guest.outcome_of(vector, [functions, seen(verdict=0)]).kind is Kind.BLOCKED
+
+
+def test_a_vm_entry_is_a_record_a_change_and_one_more() -> None:
+    vector = parse("vmentry.guest_rflags:c1+guest_dr7=400+mem2:s63.pgpae.mbec=off")
+    assert guest.count_records(vector) == 4
+    assert guest.deciding_record(vector, 0) == 3
+    data = guest.pack([vector])
+    at = range(protocol.HEADER.size, protocol.HEADER.size + 4 * protocol.VECTOR.size, protocol.VECTOR.size)
+    rows = [protocol.VECTOR.unpack(data, offset) for offset in at]
+    assert [row["kind"] for row in rows] == [*[C["KIND_CHANGE"]] * 3, C["KIND_VM_ENTRY"]]
+    all_ones = (1 << 64) - 1
+    assert [(row["msr"], row["leaf"], row["upper"]) for row in rows[:3]] == [
+        (0x6820, all_ones ^ 2, 0),
+        (0x681A, 0, 0x400),
+        (C["CHANGE_MEMORY"] + 2, all_ones, 1 << 63),
+    ]
+    assert rows[3]["paging"] == C["PAGING_PAE"]
+    observed = [*[seen(verdict=C["VERDICT_DONE"])] * 3, seen(verdict=C["VERDICT_ENTRY_FAIL"], error=8)]
+    assert guest.outcome_of(vector, observed) == Outcome(Kind.ENTRY_FAIL, code=8)
