@@ -355,8 +355,8 @@ def _v8086() -> Iterator[str]:
 
 
 def entry_checks() -> Iterator[VmEntryVector]:
-    """Each check of VM entry on controls, host state, guest state and MSRs to load (SDM 27.2 to 27.4): VMCS fields that
-    must fail it with the manual's number, and neighbours that must pass."""
+    """The part asks each check of VM entry (SDM 27.2 to 27.4), on controls, host state, guest state and MSRs to load:
+    VMCS fields that must fail it with the manual's number, and neighbours that must pass."""
     yield VmEntryVector(Mbec.OFF)
     for texts in (_control_bits, _addresses, _execution, _exit_and_entry, _events, _host):
         yield from _asked(texts())
