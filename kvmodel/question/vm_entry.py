@@ -14,18 +14,18 @@ from functools import cached_property
 from typing import Final
 
 from kvmodel.question.vector import Common, Evmcs, Paging, VectorError
-from kvmodel.question.vmcs import Change
+from kvmodel.question.vmcs import FieldChange
 
 MOST: Final = 8  # changes of one entry
 UNCHANGED: Final = "asis"
 NEVER_BACK: Final = (2, 3)  # activity states in which nothing of the probe's ends L2: shutdown and wait-for-SIPI
 
 
-def changes(text: str) -> tuple[Change, ...]:
+def changes(text: str) -> tuple[FieldChange, ...]:
     """The changes that a word of an id says. VectorError where one is none, or they are too many."""
     if text == UNCHANGED:
         return ()
-    found = tuple(Change.parse(one) for one in text.split("+"))
+    found = tuple(FieldChange.parse(one) for one in text.split("+"))
     if len(found) > MOST:
         raise VectorError(f"{text!r}: {len(found)} changes; at most {MOST} go with one VM entry")
     state = 0
@@ -43,7 +43,7 @@ class VmEntryVector(Common):
     L2 has EPT, the ``paging`` named, CPL 0; unrestricted guest is set where L1 is offered it.
     """
 
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
     paging: Paging = Paging.LONG
 
     def __post_init__(self) -> None:

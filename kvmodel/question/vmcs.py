@@ -98,12 +98,12 @@ def width(encoding: int) -> int:
     return 64 if encoding >= MEMORY else (16, 64, 32, 64)[encoding >> 13 & 3]
 
 
-CHANGE: Final = r"(?!mbec=|env=)[a-z]\w*[=:]\w+"  # of an id; whether it is one ``Change.parse`` says
+CHANGE: Final = r"(?!mbec=|env=)[a-z]\w*[=:]\w+"  # of an id; whether it is one ``FieldChange.parse`` says
 _PARTS: Final = re.compile(r"(\w+)(?:=([0-9a-f]+)|:([sc])(\d+))")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One change of one field: ``field=VALUE`` (hexadecimal), ``field:sN`` sets bit N, ``field:cN`` clears it."""
 
     field: str
@@ -131,7 +131,7 @@ class Change:
         return f"{self.field}={self.value:x}" if self.how == "=" else f"{self.field}:{self.how}{self.value}"
 
     @classmethod
-    def parse(cls, text: str) -> Change:
+    def parse(cls, text: str) -> FieldChange:
         """The change that ``text`` says.
 
         VectorError names the field that is none, or the value or bit that it has no room for.

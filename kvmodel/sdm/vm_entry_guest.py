@@ -58,7 +58,7 @@ def _guest_pg(v: CheckedVmcs) -> Tri:
 
 def _debugctl(v: CheckedVmcs) -> Tri:
     value = v["guest_ia32_debugctl"]
-    if not v.entry(2) or not value & ~BIT(1):
+    if not v.entry(2) or not value:
         return False
     return True if value & (GENMASK(63, 16) | GENMASK(5, 4)) else None
 
@@ -146,10 +146,9 @@ def _pending_debug(v: CheckedVmcs) -> Tri:
     blocked = v["guest_interruptibility_info"] & (BY_STI | BY_MOV_SS) or v["guest_activity_state"] == HLT
     if not blocked:
         return False
-    if not v.entry(2) and v["guest_rflags"] & RFLAGS_TF:
-        return None
-    single = bool(v["guest_rflags"] & RFLAGS_TF) and not v["guest_ia32_debugctl"] & BIT(1)
-    return bool(pending & BIT(14)) is not single
+    if v["guest_ia32_debugctl"] or (not v.entry(2) and v["guest_rflags"] & RFLAGS_TF):
+        return None  # whether this CPU has BTF, and what it is where it is not loaded
+    return bool(pending & BIT(14)) is not bool(v["guest_rflags"] & RFLAGS_TF)
 
 
 def _link_pointer(v: CheckedVmcs) -> Tri:

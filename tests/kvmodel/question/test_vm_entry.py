@@ -6,7 +6,7 @@ from kvmodel.question.ids import named_fields, short
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Evmcs, Mbec, Paging, VectorError
 from kvmodel.question.vm_entry import MOST, VmEntryVector, changes
-from kvmodel.question.vmcs import FIELDS, Change, width
+from kvmodel.question.vmcs import FIELDS, FieldChange, width
 
 TYPED = "vmentry.guest_rflags:c1+vm_exit_msr_load_addr=101d008.mbec=off"
 
@@ -22,10 +22,10 @@ def test_an_id_is_read_and_printed() -> None:
 
 
 def test_a_change_sets_clears_or_replaces() -> None:
-    assert Change.parse("guest_cr0:s31").of(1) == 1 << 31 | 1
-    assert Change.parse("guest_cr0:c0").of(0x21) == 0x20
-    assert Change.parse("guest_cr0=5").of(0xFF00) == 5
-    assert (Change.parse("guest_cr0=5").encoding, Change.parse("mem3=0").encoding) == (0x6800, 0x10003)
+    assert FieldChange.parse("guest_cr0:s31").of(1) == 1 << 31 | 1
+    assert FieldChange.parse("guest_cr0:c0").of(0x21) == 0x20
+    assert FieldChange.parse("guest_cr0=5").of(0xFF00) == 5
+    assert (FieldChange.parse("guest_cr0=5").encoding, FieldChange.parse("mem3=0").encoding) == (0x6800, 0x10003)
 
 
 @pytest.mark.parametrize(
