@@ -265,7 +265,8 @@ def count_records(v: Vector) -> int:
 
 def deciding_record(v: Vector, turn: int) -> int:
     """The function says which record of ``v`` answers ``turn``, both from 0: a VM entry's is the last."""
-    return count_records(v) - 1 if isinstance(v, VmEntryVector) else turn
+    asked = v.asked if isinstance(v, LogVector) else v
+    return count_records(v) - 1 if isinstance(asked, VmEntryVector) else turn
 
 
 def spans(vectors: Sequence[Vector]) -> list[slice]:
