@@ -90,7 +90,8 @@ def _walk(cpu: Cpu, vector: AccessVector, use: Use) -> Allowed | None:
     gpa = GUEST_TABLE if use.is_structure else TARGET
     match walked:
         case ept.Violation(qualification=code, defined=defined):
-            return _allowed(Outcome(Kind.VIOLATION, code=code, defined=defined, gpa=gpa, gla=TARGET), walked.rule)
+            told = Outcome(Kind.VIOLATION, code=code & defined, defined=defined, gpa=gpa, gla=TARGET)
+            return _allowed(told, walked.rule)
         case ept.Misconfig():
             return _allowed(Outcome(Kind.MISCONFIG, defined=0, gpa=gpa), walked.rule)
         case _:

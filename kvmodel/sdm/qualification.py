@@ -34,14 +34,15 @@ _KIND = {
     Use.RMW: WRITE,
     Use.FETCH: FETCH,
     Use.WALK: READ,
-    Use.UPDATE: WRITE,
+    Use.UPDATE: READ | WRITE,
 }
 
 
 def kind_bits(use: Use, *, ad: bool) -> int:
     """Bits 2:0 for ``use``; with EPT A/D (``ad``) any access to a guest paging-structure entry sets 0 and 1.
 
-    Where bit 0 is the implementation's choice it is clear here; ``undefined`` names it.
+    Where bit 0 is the implementation's choice (``undefined`` names it) an update sets it, as Intel's CPUs do, and a
+    read-modify-write does not.
     """
     return READ | WRITE if use.is_structure and ad else _KIND[use]
 
@@ -80,8 +81,9 @@ def violation(
 ) -> tuple[int, int, tuple[str, ...]]:
     """The 64-bit qualification, the mask of its defined bits, and the rules that undefine the others.
 
-    ``granted`` is the AND of the entries used, 0 where one is not present. Undefined bits are 0. A CPU with
-    errata reports what they make of it; the mask is the manual's all the same.
+    ``granted`` is the AND of the entries used, 0 where one is not present. Undefined bits are 0; bit 0 is as a CPU
+    chooses (``kind_bits``), and the mask leaves it out where it is a choice. A CPU with errata reports what they make
+    of it; the mask is the manual's all the same.
     """
     value = kind_bits(use, ad=ad) | permission_bits(granted, mbec=mbec) | LINEAR_VALID
     if not use.is_structure:
@@ -90,7 +92,7 @@ def violation(
     blank = 0
     for mask in masks.values():
         blank |= mask
-    value &= ~blank
+    value &= ~(blank & ~READ)
     if errata.BIT6_DATA in cpu.errata and use is not Use.FETCH and value & USER_EXECUTABLE:
         value ^= USER_EXECUTABLE | SHADOW_STACK
     if errata.WALK_AD_BIT0 in cpu.errata and use.is_structure and ad:

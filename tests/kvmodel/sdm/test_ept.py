@@ -101,7 +101,9 @@ def test_every_pair_of_permissions_and_use(mbec: bool, xo: bool) -> None:
             case ept.Violation():
                 assert kind == ("absent" if got.rule == "ept-not-present" else "denied"), (leaf, upper, use)
                 assert show(got) == picture(use, common, mbec, ad, line, True)
-                assert got.qualification & ~got.defined == 0
+                # what the manual leaves open is 0, but for bit 0 of an update, which Intel's CPUs set
+                left_open = 1 if use is Use.UPDATE and not ad else 0
+                assert got.qualification & ~got.defined == left_open, (leaf, upper, use)
     assert seen == {"ok", "absent", "misconfig", "denied"}
 
 
