@@ -67,7 +67,9 @@ class HostSteps:
         )
 
     def _log(self) -> None:
-        """QEMU logs what is written for a while, by KVM's dirty log."""
+        """QEMU logs what is written for a while, by KVM's dirty log; what an earlier program began ends first."""
+        if self._qemu.command("query-dirty-rate")["status"] == "measuring":
+            self._unlog()
         arguments = {"calc-time": LOGGED, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"}
         self._qemu.command("calc-dirty-rate", arguments)
 

@@ -62,6 +62,8 @@ def program_shared_tables() -> Iterator[ProgramVector]:
         for cpl in (0, 3) if look == "fetch" else (3,):
             head = (*_switch(mbec), *((f"cpl={cpl}",) if cpl else ()), setting)
             yield _of(*head, first, f"{look}.a3", first)
+            if look != "read":  # the path is there before the other makes an entry of the table that it must not have
+                yield _of(*head, f"read.{window}3", f"{look}.a3", first)
             yield _of(*head, f"{look}.a3", first, "t03=p5.r-x-", "invept1.r0", first, f"{look}.a3")
 
 

@@ -34,11 +34,12 @@ class FakeQemu:
     host: FakeHost = field(default_factory=FakeHost)
     memory_file: str = "/dev/shm/l1"
     asked: list[str] = field(default_factory=list)
-    states: list[str] = field(default_factory=lambda: ["measuring", "measured"])
+    states: list[str] = field(default_factory=lambda: ["unstarted", "measuring", "measured"])
+    logs: bool = True
 
     def command(self, name: str, args: dict[str, object] | None = None) -> Any:
         self.asked.append(name)
-        if name == "calc-dirty-rate" and not self.states:
+        if name == "calc-dirty-rate" and not self.logs:
             raise GuestError("no dirty log")
         return {"status": self.states.pop(0)} if name == "query-dirty-rate" else None
 
@@ -76,7 +77,13 @@ def test_dirty_logging_is_waited_for() -> None:
     qemu = FakeQemu()
     made = steps(qemu)
     assert made.carry_out(C["HOST_LOG"], 0) and made.carry_out(C["HOST_UNLOG"], 0)
-    assert qemu.asked == ["calc-dirty-rate", "query-dirty-rate", "query-dirty-rate"]
+    assert qemu.asked == ["query-dirty-rate", "calc-dirty-rate", "query-dirty-rate", "query-dirty-rate"]
+
+
+def test_a_log_that_an_earlier_program_left_ends_before_the_next_begins() -> None:
+    qemu = FakeQemu(states=["measuring", "measuring", "measured"])
+    assert steps(qemu).carry_out(C["HOST_LOG"], 0)
+    assert qemu.asked == [*["query-dirty-rate"] * 3, "calc-dirty-rate"]
 
 
 @pytest.mark.parametrize("call", ["HOST_AGE", "HOST_NX_FORCE", "HOST_REMAP"])
@@ -85,4 +92,4 @@ def test_what_the_host_cannot_do_it_says(call: str) -> None:
 
 
 def test_a_qemu_without_a_dirty_log_says_so() -> None:
-    assert not steps(FakeQemu(states=[])).carry_out(C["HOST_LOG"], 0)
+    assert not steps(FakeQemu(logs=False)).carry_out(C["HOST_LOG"], 0)
