@@ -51,7 +51,8 @@ examples:
   kvmirror mutate --journal core.sqlite --journal full.sqlite
                                                     all, with what two runs saw
   kvmirror mutate --what mirror --only spte,nested  two modules of the mirror
-  kvmirror mutate --what mirror --kind return,order one kind of mutant and another
+  kvmirror mutate --what mirror --kind return,order
+                                                    one kind of mutant and another
   kvmirror mutate --resume verdicts                 goes on where an interrupted run with that file was
 """
 

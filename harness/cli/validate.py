@@ -32,7 +32,7 @@ from harness.protocol import L1_MEMORY
 from harness.questions import Work, left_out_by, paired, parameters, plan, selection, twins
 from harness.recording import PROVENANCE, of_run, write
 from harness.report import facts
-from harness.results import Journal, PartAsked, RunSeries, of_series, parts, rows
+from harness.results import Journal, PartAsked, RunSeries, cpus, of_series, parts, rows
 from harness.run import (
     Bench,
     Done,
@@ -287,7 +287,8 @@ def _run(args: argparse.Namespace, model: Model) -> int:
         want_mirror(bench.series, "validate", "add --no-mirror, for contract and observation")
     works, options, voices = _works(args, bench)
     if args.dry_run:
-        return _dry(works, _planned(args.vectors, works, voices), bench)
+        # no host is there to say what its CPU has: what would be asked of a CPU that has all of it
+        return _dry(works, _planned(args.vectors, works, Voices(cpus.emulated, bench.mirrored)), bench)
     programs.interruptible()
     if args.bare:
         return _bare(args, bench)

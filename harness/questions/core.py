@@ -343,7 +343,7 @@ def _spread(found: list[Vector], count: int) -> list[Vector]:
 
 
 def regress() -> list[Vector]:
-    """Some of every part, for a look at each build."""
+    """The space has some of every part, for a look at each build."""
     return _all({name: partial(_regress, part) for name, part in PARTS.items()})
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from harness.report.facts import FindingView, Report
 from harness.results import Cell, Journal, Mark
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, Vector
@@ -44,6 +45,8 @@ def name_of(vector: Vector) -> str:
     match vector:
         case AccessVector():
             return f"{SIZES[vector.leaf_level]} {vector.access.value} mbec={vector.mbec.value}"
+        case ProgramVector():
+            return f"prog {'EPT' if vector.ept else 'no EPT'} mbec={'on' if vector.wants_mbec else 'off'} {vector.env}"
         case SequenceVector():  # named by its first turn
             return f"seq {name_of(vector.turns[0].access)}"
         case _:

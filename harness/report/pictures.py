@@ -30,6 +30,8 @@ LETTERS: Final = {
     Kind.BLOCKED: "B",
     Kind.SEQUENCE: "Q",
     Kind.NOT_MIRRORED: "U",
+    Kind.VMFAIL: "I",
+    Kind.UNREACHED: "R",
 }
 MEANINGS: Final = {
     Kind.DONE: "the access completed",
@@ -46,6 +48,8 @@ MEANINGS: Final = {
     Kind.SCAFFOLD: "the probe's own frame broke",
     Kind.BLOCKED: "never ran",
     Kind.SEQUENCE: "several turns of a sequence, each with an answer",
+    Kind.VMFAIL: "an instruction of L1's failed with an error number",
+    Kind.UNREACHED: "L2 exited before it came to this access",
     Kind.NOT_MIRRORED: "the mirror does not follow the code behind it",
 }
 SHORT: Final = {"unset": "u", "0": "0", "1": "1"}

@@ -89,38 +89,6 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 
 /* VMCS fields */
 #define VMCS_VPID		0x0000
-#define POSTED_NOTIFICATION	0x0002
-#define GUEST_INTERRUPT_STATUS	0x0810
-#define PML_INDEX		0x0812
-#define IO_BITMAP_A		0x2000
-#define IO_BITMAP_B		0x2002
-#define MSR_BITMAP		0x2004
-#define EXIT_MSR_STORE_ADDRESS	0x2006
-#define EXIT_MSR_LOAD_ADDRESS	0x2008
-#define ENTRY_MSR_LOAD_ADDRESS	0x200a
-#define PML_ADDRESS		0x200e
-#define TSC_OFFSET		0x2010
-#define VIRTUAL_APIC_PAGE	0x2012
-#define APIC_ACCESS_PAGE	0x2014
-#define POSTED_DESCRIPTOR	0x2016
-#define VM_FUNCTION_CONTROLS	0x2018
-#define EPTP_LIST		0x2024
-#define VMREAD_BITMAP		0x2026
-#define VMWRITE_BITMAP		0x2028
-#define VE_INFORMATION		0x202a
-#define XSS_BITMAP		0x202c
-#define TSC_MULTIPLIER		0x2032
-#define GUEST_PAT		0x2804
-#define GUEST_PERF_GLOBAL	0x2808
-#define GUEST_BNDCFGS		0x2812
-#define HOST_PAT		0x2c00
-#define HOST_PERF_GLOBAL	0x2c04
-#define ENTRY_ERROR_CODE	0x4018
-#define ENTRY_INSTRUCTION_LENGTH	0x401a
-#define TPR_THRESHOLD		0x401c
-#define PLE_GAP			0x4020
-#define PLE_WINDOW		0x4022
-#define GUEST_TIMER_VALUE	0x482e
 #define GUEST_ES_SELECTOR	0x0800	/* then CS, SS, DS, FS, GS, LDTR, TR in steps of 2 */
 #define HOST_ES_SELECTOR	0x0c00	/* then CS, SS, DS, FS, GS, TR */
 #define VMCS_EPTP		0x201a
@@ -193,5 +161,39 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 #define REASON_EPT_VIOLATION	48
 #define REASON_EPT_MISCONFIG	49
 #define REASON_ENTRY_FAILED	(1u << 31)
+
+/* VMCS fields of VM entries that are to be checked (vm_entry.c), whose VMCS is never an enlightened one */
+#define POSTED_NOTIFICATION	0x0002
+#define GUEST_INTERRUPT_STATUS	0x0810
+#define PML_INDEX		0x0812
+#define IO_BITMAP_A		0x2000
+#define IO_BITMAP_B		0x2002
+#define MSR_BITMAP		0x2004
+#define EXIT_MSR_STORE_ADDRESS	0x2006
+#define EXIT_MSR_LOAD_ADDRESS	0x2008
+#define ENTRY_MSR_LOAD_ADDRESS	0x200a
+#define PML_ADDRESS		0x200e
+#define TSC_OFFSET		0x2010
+#define VIRTUAL_APIC_PAGE	0x2012
+#define APIC_ACCESS_PAGE	0x2014
+#define POSTED_DESCRIPTOR	0x2016
+#define VM_FUNCTION_CONTROLS	0x2018
+#define EPTP_LIST		0x2024
+#define VMREAD_BITMAP		0x2026
+#define VMWRITE_BITMAP		0x2028
+#define VE_INFORMATION		0x202a
+#define XSS_BITMAP		0x202c
+#define TSC_MULTIPLIER		0x2032
+#define GUEST_PAT		0x2804
+#define GUEST_PERF_GLOBAL	0x2808
+#define GUEST_BNDCFGS		0x2812
+#define HOST_PAT		0x2c00
+#define HOST_PERF_GLOBAL	0x2c04
+#define ENTRY_ERROR_CODE	0x4018
+#define ENTRY_INSTRUCTION_LENGTH	0x401a
+#define TPR_THRESHOLD		0x401c
+#define PLE_GAP			0x4020
+#define PLE_WINDOW		0x4022
+#define GUEST_TIMER_VALUE	0x482e
 
 #endif

@@ -30,6 +30,7 @@ struct run {
 static const struct run runs[] = {
 	{ GUEST_ES_SELECTOR, 128, 8 },
 	{ HOST_ES_SELECTOR, 8, 7 },
+	{ VMCS_VPID, 632, 1 },
 	{ VMCS_EPTP, 624, 1 },
 	{ GUEST_PHYSICAL, 680, 1 },
 	{ VMCS_LINK, 416, 4 },		/* DEBUGCTL, PAT, EFER */

@@ -177,7 +177,7 @@ int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 /* run.c */
-int enter_l2(struct l2_registers *r, struct kvm_observation *o);
+int l2_enter(struct l2_registers *r, struct kvm_observation *o);
 void put_mark(const struct kvm_vector *v);
 void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 

@@ -110,7 +110,7 @@ static void run(const struct kvm_vector *v, struct kvm_observation *o)
 		memset(page(n) + PROGRAM_WRITTEN, 0, 8 * PROGRAM_PARTS);
 	*results = 0;
 	vmx_load(v, &s, GLA_PROGRAM + (v->cpl ? PAGE : 0));
-	failed = enter_l2(&r, o);
+	failed = l2_enter(&r, o);
 	if (failed) {
 		o->verdict = VERDICT_ENTRY_FAIL;
 		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;

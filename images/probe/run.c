@@ -74,7 +74,7 @@ static int in_page(uint64_t a, uint64_t page)
  * One deadline missed is not enough: the host may have given its CPU to someone else. Each round resumes L2 where it
  * was, with a deadline of its own; an L2 that can go on ends in one of them.
  */
-int enter_l2(struct l2_registers *r, struct kvm_observation *o)
+int l2_enter(struct l2_registers *r, struct kvm_observation *o)
 {
 	unsigned int rounds = 0, early = 0;
 	uint64_t first = rdtsc(), begin;
@@ -227,7 +227,7 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 	vmx_load(v, s, rip);
 	if (v->ept & EPT_ENABLE && !(v->flags & FLAG_NO_INVEPT))
 		vmx_invept(s->root, v->ept & EPT_AD);
-	failed = enter_l2(&r, o);
+	failed = l2_enter(&r, o);
 	if (failed) {
 		o->verdict = VERDICT_ENTRY_FAIL;
 		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;

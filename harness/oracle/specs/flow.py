@@ -84,7 +84,7 @@ def page_counts(vcpu: Vcpu) -> int:
 
 
 def left(vcpu: Vcpu) -> int:
-    """Tables that were removed still held so many entries, neither frozen nor without a value."""
+    """The function counts the entries that removed tables still hold, neither frozen nor without a value."""
     pages = vcpu.pages
     assert isinstance(pages, MadePages)
     return sum(spte not in (FROZEN_SPTE, SHADOW_NONPRESENT_VALUE) for sp in pages.removed() for spte in sp.spt.values())

@@ -259,7 +259,7 @@ def test_the_operand_without_memory_is_a_place_of_its_own() -> None:
 
 @pytest.mark.parametrize("more", [{"paging": Paging.PAE}, {"smap": True}, {"upper_level": 4}])
 def test_an_emulated_access_has_its_setting(more: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="the MOVS is asked with pg64"):
+    with pytest.raises(InputError, match="a MOVS needs pg64 and smap0"):
         guest.pack([AccessVector(access=Access.EMUWRITE, **more)])
 
 

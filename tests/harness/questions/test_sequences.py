@@ -137,6 +137,8 @@ def test_the_bare_cpu_is_asked_what_it_can_be() -> None:
 class FakeQemu:
     """Runs a batch up to the records that kill, one a run, and marks all before as done."""
 
+    machine = AccessVector().machine
+
     def __init__(self, deaths: dict[int, End], log: list[int]) -> None:
         self.deaths, self.log = deaths, log
 
