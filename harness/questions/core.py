@@ -372,7 +372,8 @@ def named(name: str) -> list[Vector] | None:
 # What a space is made of; the thin one is no sum of parts.
 _MADE_OF: dict[str, Mapping[str, Callable[[], Iterator[Vector]]]] = {
     core.__name__: CORE,
-    full.__name__: CORE | BEYOND | TRACED,
+    full.__name__: PARTS,
+    programs.__name__: PROGRAMS,
     sequences.__name__: SEQUENCES,
     client.__name__: CLIENT,
 }

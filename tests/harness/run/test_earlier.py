@@ -16,6 +16,7 @@ from harness.findings import Run
 from harness.hosts import Model, models
 from harness.observe import Seen
 from harness.observe.qemu import End
+from harness.observe.reports import Reported
 from harness.questions import ASKED_BEFORE, Load, Work, core, plan
 from harness.results import Journal, Mark, cpus
 from harness.run import Done, Earlier, Options, Voices, execute
@@ -68,6 +69,11 @@ class FakeSession:
     asked: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     parameter: str | None = "N"
+    spent: bool = False
+
+    def unclaimed(self, _: object = ()) -> list[Reported]:
+        """The kernel's log is empty."""
+        return []
 
     @property
     def mbec_offered(self) -> bool:
