@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from harness.hosts import Model, models
@@ -28,10 +28,17 @@ def as_json(cpu: Cpu) -> dict[str, Any]:
     return {name: value for name, value in asdict(cpu).items() if name not in ("errata", "msrs")}
 
 
+def as_read(cpu: Cpu) -> dict[str, Any]:
+    """What L1 read of its virtual CPU: ``as_json`` and MSRs 0x480 to 0x491."""
+    return as_json(cpu) | {"msrs": list(cpu.msrs)}
+
+
 def from_json(body: Mapping[str, Any]) -> Cpu:
-    """The inverse of ``as_json``; a feature that an older run did not write down is as in the emulated host."""
+    """The inverse of ``as_json`` and ``as_read``; a feature that an older run did not write down is as in the emulated
+    host."""
     known = as_json(Cpu())
-    return Cpu(**{name: value for name, value in body.items() if name in known})
+    cpu = Cpu(**{name: value for name, value in body.items() if name in known})
+    return replace(cpu, msrs=tuple(body.get("msrs", ())))
 
 
 def of_run(provenance: Mapping[str, Any]) -> Under:

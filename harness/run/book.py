@@ -112,7 +112,7 @@ def _facts_of(part: Part, answers: list[Answer]) -> dict[str, Any]:
     """What a cell's facts say of earlier runs, and for later ones."""
     found: dict[str, Any] = {}
     if part.seen.cpu is not None:
-        found[CPU] = cpus.as_json(part.seen.cpu)
+        found[CPU] = cpus.as_read(part.seen.cpu)
     if part.earlier:
         found["earlier"] = Counter(part.earlier.values())
     other = {a.vector.id: a for a in answers if Mark.NOT_REPRODUCED in a.verdict.marks}
