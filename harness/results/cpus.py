@@ -29,7 +29,7 @@ def as_json(cpu: Cpu) -> dict[str, Any]:
 
 
 def as_read(cpu: Cpu) -> dict[str, Any]:
-    """What L1 read of its virtual CPU: ``as_json`` and MSRs 0x480 to 0x491."""
+    """The function gives what L1 read of its virtual CPU: ``as_json`` and MSRs 0x480 to 0x491."""
     return as_json(cpu) | {"msrs": list(cpu.msrs)}
 
 
