@@ -30,7 +30,7 @@ def as_json(cpu: Cpu) -> dict[str, Any]:
 
 def as_read(cpu: Cpu) -> dict[str, Any]:
     """The function gives what L1 read of its virtual CPU: ``as_json`` and MSRs 0x480 to 0x491."""
-    return as_json(cpu) | {"msrs": list(cpu.msrs)}
+    return as_json(cpu) | {"as_read": list(cpu.msrs)}
 
 
 def from_json(body: Mapping[str, Any]) -> Cpu:
@@ -38,7 +38,7 @@ def from_json(body: Mapping[str, Any]) -> Cpu:
     host."""
     known = as_json(Cpu())
     cpu = Cpu(**{name: value for name, value in body.items() if name in known})
-    return replace(cpu, msrs=tuple(body.get("msrs", ())))
+    return replace(cpu, msrs=tuple(body.get("as_read", ())))
 
 
 def of_run(provenance: Mapping[str, Any]) -> Under:
