@@ -16,6 +16,7 @@ from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
+from kvmodel.question import program_layout as layout
 from kvmodel.question.vm_entry import MOST
 from kvmodel.question.vmcs import MEMORY, REGION, SCRATCH, WORDS
 
@@ -212,14 +213,14 @@ CONSTANTS: Final[dict[str, int]] = {
     "PROGRAM_AREA": 64 << 10,
     "PROGRAM_AREAS": 128,
     "PROGRAM_PAGES": 16,  # that know themselves by number: p0 to p7, q0 to q7
-    "PROGRAM_SLOT": 16,  # the entry of a page table that maps a window's first page
-    "PROGRAM_PDE": 8,  # the entry of a page directory, EPT12's and (window a) the guest's
-    "PROGRAM_P": 0x1200000,  # L1-physical: 2 MiB with the pages p at PROGRAM_SLOT and behind
-    "PROGRAM_Q": 0x1400000,  # the same of the pages q
+    "PROGRAM_SLOT": layout.SLOT,  # the entry of a page table that maps a window's first page
+    "PROGRAM_PDE": layout.PDE,  # the entry of a page directory, EPT12's and (window a) the guest's
+    "PROGRAM_P": layout.AREAS["p"],  # L1-physical: 2 MiB with the pages p at PROGRAM_SLOT and behind
+    "PROGRAM_Q": layout.AREAS["q"],  # the same of the pages q
     "PROGRAM_GPT": 0x100B000,  # L1-physical: the guest's page tables of windows a, b, c
     "GLA_PROGRAM": 0x403000,  # L2-linear: its code, supervisor's; user's one page on
     "PROGRAM_RESULTS": 0xF00,  # offset in the code page: a byte an access, what it read
-    "PROGRAM_WRITTEN": 64,  # offset in a page of what the first part of a run writes, the next 8 bytes on
+    "PROGRAM_WRITTEN": layout.WRITTEN_AT,  # offset in a page of what a run's first part writes; the next: 8 bytes on
     "PROGRAM_PARTS": 8,  # of a run
     "PROGRAM_KNOWN": 0x80,  # set in the byte by which a page knows itself
     "PROGRAM_MARK": 0x5A00_0000,  # what L2 writes: this and the number of the part

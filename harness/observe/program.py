@@ -15,7 +15,6 @@ from harness import protocol
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
-    TABLES,
     WINDOWS,
     Control,
     Flush,
@@ -33,15 +32,23 @@ from kvmodel.question.program import (
     Touch,
     Vmx,
 )
+from kvmodel.question.program_layout import (
+    EPTP_WRONG,
+    PAGE,
+    PDE,
+    SLOT,
+    entry_address,
+    guest_linear,
+    guest_physical,
+    page_address,
+    table_address,
+    target_address,
+)
 from kvmodel.question.vector import Access, GuestPerm
 from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
 
-PAGE: Final = 4096  # bytes
 PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63
 _C: Final = protocol.CONSTANTS
-_ROW: Final = {name: n for n, name in enumerate(TABLES)}  # a page each in a program's area, in this order
-_INDEX: Final = {"r": 1, "a": 1, "b": 2, "c": 1}  # the entry of an upper table that leads to a window
-_GPA: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}  # the guest-physical gigabyte of a window
 _L2_PD: Final = 0x1004000  # images/probe/probe.h: the guest's page directory
 _GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: the guest's page tables of the windows
 _CODE_BYTES: Final = 32  # of a record
@@ -77,26 +84,6 @@ class StepRecord(Protocol):
     def upper_after(self) -> int: ...
 
 
-def _page_address(name: str) -> int:
-    """L1-physical, of a page ``p0`` to ``q7``."""
-    base = _C["PROGRAM_P"] if name[0] == "p" else _C["PROGRAM_Q"]
-    return base + (_C["PROGRAM_SLOT"] + int(name[1])) * PAGE
-
-
-def _window_offset(page: str) -> int:
-    return (_C["PROGRAM_SLOT"] + int(page[1])) * PAGE
-
-
-def guest_physical(page: str) -> int:
-    """The address is L2-physical, of a window's page: 64 bits."""
-    return _GPA[page[0]] + (_C["PROGRAM_PDE"] << 21) + _window_offset(page)
-
-
-def guest_linear(page: str) -> int:
-    """The address is L2-linear, of a window's page: 64 bits."""
-    return (_C["PROGRAM_PDE"] + WINDOWS.index(page[0]) << 21) + _window_offset(page)
-
-
 def _perm(perm: GuestPerm) -> int:
     return (PTE_U if perm.u else 0) | (PTE_W if perm.w else 0) | (0 if perm.x else PTE_XD)
 
@@ -104,7 +91,7 @@ def _perm(perm: GuestPerm) -> int:
 def _guest_entry(made: SetGuest) -> int:
     if not made.present:
         return 0
-    at = _page_address(made.target) if made.target[0] in "pq" else guest_physical(made.target)
+    at = page_address(made.target) if made.target[0] in "pq" else guest_physical(made.target)
     return at | PTE_P | PTE_A | PTE_D | _perm(made.perm)
 
 
@@ -165,7 +152,7 @@ def _op(op: Op, place: int, at: int) -> bytes:
         case Flush():
             return _address(guest_linear(op.page)) + b"\x0f\x01\x3f"  # invlpg (%rdi)
         case SetGuest():
-            where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (_C["PROGRAM_SLOT"] + int(op.page[1])) * 8
+            where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (SLOT + int(op.page[1])) * 8
             value = b"\x48\xb8" + struct.pack("<Q", _guest_entry(op))  # mov $entry, %rax
             return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
 
@@ -190,40 +177,13 @@ class _Controls:
     area: int
     now: dict[str, int]
 
-    def table(self, name: str) -> int:
-        """L1-physical."""
-        return self.area + _ROW[name] * PAGE
-
     def eptp(self, root: str, bad: str = "") -> int:
-        value = self.table(root) | 6 | 3 << 3 | self.now["ad"] << 6
-        return value ^ {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}[bad]
+        value = table_address(self.area, root) | 6 | 3 << 3 | self.now["ad"] << 6
+        return value ^ EPTP_WRONG[bad]
 
     def common(self) -> Fields:
         flags = _C["FLAG_VMCS_B"] * self.now["vmcs"]
         return {"kind": _C["KIND_STEP"], "paging": _C["PAGING_64"], "flags": flags}
-
-
-def _entry_address(c: _Controls, name: str) -> int:
-    table = name[:2]
-    if table[0] == "t":
-        index = _C["PROGRAM_SLOT"] + int(name[2])
-    elif table[0] == "m":
-        index = _C["PROGRAM_PDE"]
-    else:
-        index = 1 if table[0] == "r" else _INDEX[name[2]]
-    return c.table(table) + 8 * index
-
-
-def _target_address(c: _Controls, made: SetEntry) -> int:
-    match made.target[0]:
-        case "n":
-            return 0
-        case "p" | "q":
-            return _page_address(made.target)
-        case "g":
-            return _C["PROGRAM_Q" if made.target == "g1" else "PROGRAM_P"]
-        case _:
-            return c.table(made.target)
 
 
 def _write(c: _Controls, address: int, value: int) -> Fields:
@@ -241,7 +201,7 @@ def _run(c: _Controls, run: L2Run) -> Iterator[Fields]:
     yield {
         **c.common(),
         "access": _C["OP_RUN"],
-        "leaf": c.table(f"r{now['root']}"),
+        "leaf": table_address(c.area, f"r{now['root']}"),
         "cpl": now["cpl"],
         "cr": sum(now[name] * _C[f"CR_{name.upper()}"] for name in ("wp", "smep", "smap", "nxe")),
         "ept": ept | (_C["EPT_VPID"] if now["vpid"] else 0),
@@ -295,14 +255,14 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
         case Control():
             c.now[made.name] = made.value
         case SetEntry():
-            yield _write(c, _entry_address(c, made.entry), entry_bits(made) | _target_address(c, made))
+            yield _write(c, entry_address(c.area, made.entry), entry_bits(made) | target_address(c.area, made.target))
         case SetGuest():
             table = _C["PROGRAM_GPT"] + WINDOWS.index(made.page[0]) * PAGE
-            yield _write(c, table + (_C["PROGRAM_SLOT"] + int(made.page[1])) * 8, _guest_entry(made))
+            yield _write(c, table + (SLOT + int(made.page[1])) * 8, _guest_entry(made))
         case SetGuestUpper():
             n = WINDOWS.index(made.window)
             entry = _C["PROGRAM_GPT"] + n * PAGE | PTE_P | PTE_A | _perm(made.perm)
-            yield _write(c, _L2_PD + (_C["PROGRAM_PDE"] + n) * 8, entry)
+            yield _write(c, _L2_PD + (PDE + n) * 8, entry)
         case Invept():
             yield {
                 **c.common(),
@@ -315,7 +275,7 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
         case Vmx():
             yield _vmx(c, made)
         case HostStep():
-            yield _host(c, _HOST_CALLS[made.what], _page_address(made.page) if made.page else 0)
+            yield _host(c, _HOST_CALLS[made.what], page_address(made.page) if made.page else 0)
         case L2Run():
             yield from _run(c, made)
 

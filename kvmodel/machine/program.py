@@ -20,7 +20,6 @@ from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, not
 from kvmodel.question.program import (
     FIRST,
     PAGES,
-    TABLES,
     Control,
     Flush,
     HostStep,
@@ -37,59 +36,35 @@ from kvmodel.question.program import (
     answers_of,
 )
 from kvmodel.question.program import Step as Does
-from kvmodel.question.vector import Evmcs, Machine
+from kvmodel.question.program_layout import (
+    EPTP_WRONG,
+    entry_address,
+    guest_physical,
+    page_address,
+    table_address,
+    target_address,
+)
+from kvmodel.question.vector import Evmcs
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.program import USES, invvpid
 from kvmodel.sdm.program_tables import ProgramTables, entry_bits, offset_of, reached
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
 
-# Where the probe's things lie in this model; any address does that keeps what is 2 MiB apart so.
-_TABLE: Final = {name: 0x0180_0000 + (n << 12) for n, name in enumerate(TABLES)}
-_AREA: Final = {"p": 0x0120_0000, "q": 0x0140_0000}
-_SLOT: Final = 16  # the entry of a page table that maps a window's first page
-_PDE: Final = 8
-_GPA: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}
-_INDEX: Final = {"a": 1, "b": 2, "c": 1}
+_TABLES: Final = 0x0180_0000  # any address does that is no page's
 _SCAFFOLD: Final = 0x0101_0000  # the page directory of the probe's own memory, behind entry 0 of the first tables
 _NONLEAF: Final = 0x407 | 0x100
-
-
-def _page(name: str) -> int:
-    return _AREA[name[0]] + (_SLOT + int(name[1]) << 12)
-
-
-def _gpa(page: str) -> int:
-    return _GPA[page[0]] + (_PDE << 21) + (_SLOT + int(page[1]) << 12)
-
-
-def _entry_address(name: str) -> int:
-    if name[0] == "t":
-        return _TABLE[name[:2]] + (_SLOT + int(name[2])) * 8
-    return _TABLE[name[:2]] + 8 * (_PDE if name[0] == "m" else 1 if name[0] == "r" else _INDEX[name[2]])
-
-
-def _target(name: str) -> int:
-    match name[0]:
-        case "n":
-            return 0
-        case "p" | "q":
-            return _page(name)
-        case "g":
-            return _AREA["pq"[int(name[1])]]
-        case _:
-            return _TABLE[name]
 
 
 def _memory(tables: ProgramTables) -> dict[int, int]:
     """EPT12 as every program finds it."""
     memory = {
-        _entry_address(name): bits | _target(leads)
+        entry_address(_TABLES, name): bits | target_address(_TABLES, leads)
         for name, (bits, leads) in tables.entries.items()
         if name != "absent"
     }
     for root, first in FIRST.items():
-        memory[_TABLE[root]] = _TABLE[first] | _NONLEAF
-        memory[_TABLE[first]] = _SCAFFOLD | _NONLEAF
+        memory[table_address(_TABLES, root)] = table_address(_TABLES, first) | _NONLEAF
+        memory[table_address(_TABLES, first)] = _SCAFFOLD | _NONLEAF
     return memory
 
 
@@ -97,7 +72,7 @@ def _named(address: int) -> Outcome:
     """The outcome of an access that came to L1-physical ``address``."""
     for n in range(2 * PAGES):
         name = f"{'pq'[n // PAGES]}{n % PAGES}"
-        if _page(name) == address & ~0xFFF:
+        if page_address(name) == address & ~0xFFF:
             return reached(n)
     return replace(DONE, code=0xFF, note="no page of the program")
 
@@ -127,7 +102,8 @@ class _Program:
                 tables.controls[made.name] = made.value
             case SetEntry():
                 tables.set_entry(made)
-                write_guest_table(vcpu, _entry_address(made.entry), entry_bits(made) | _target(made.target))
+                entry = entry_bits(made) | target_address(_TABLES, made.target)
+                write_guest_table(vcpu, entry_address(_TABLES, made.entry), entry)
             case SetGuest():
                 tables.set_guest(made)
             case SetGuestUpper():
@@ -142,11 +118,10 @@ class _Program:
                 yield from self._run(made)
 
     def _eptp(self, root: str) -> int:
-        return vmcs12_eptp(_TABLE[root], ad=bool(self.tables.controls["ad"]))
+        return vmcs12_eptp(table_address(_TABLES, root), ad=bool(self.tables.controls["ad"]))
 
     def _invept(self, made: Invept) -> Outcome:
-        wrong = {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}[made.bad]
-        error = handle_invept(self.guest.vcpu, made.type, self._eptp(made.root) ^ wrong)
+        error = handle_invept(self.guest.vcpu, made.type, self._eptp(made.root) ^ EPTP_WRONG[made.bad])
         if error:
             return Outcome(Kind.VMFAIL, error)
         for root in FIRST if made.type == 2 else (made.root,):
@@ -206,7 +181,7 @@ class _Program:
         fault = guest_paging.fault_of(mode, entries, use, present=mapping.present)
         if fault is not None:
             return Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=gla)
-        gpa = _gpa(mapping.leads) + gla.offset
+        gpa = guest_physical(mapping.leads) + gla.offset
         trouble = self.guest.run.access(gpa, use, guest_paging.linear(mode, entries), gla)
         if trouble is not None:
             where = Place(mapping.leads, gla.offset)
@@ -223,8 +198,7 @@ def predicted(context: Context, vector: ProgramVector, want_steps: bool) -> Pred
         return Prediction(trouble)
     if not vector.ept:
         return Prediction(of_turns([not_mirrored("mmu/mmu.c: shadow paging of L2's own tables")]))
-    machine: Machine = vector.machine
-    guest = context.several_on(machine)
+    guest = context.several_on(vector.machine)
     if guest.error:
         return Prediction(not_mirrored("an L1 that cannot enter L2 at all"))
     steps: list[Step] | None = [] if want_steps else None

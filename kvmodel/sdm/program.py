@@ -14,7 +14,6 @@ from typing import Final
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import (
-    MAX_OPS,
     Control,
     Flush,
     Invept,
@@ -174,11 +173,6 @@ class _Row:
         self.taken.append(found)
         return found.outcome
 
-    @property
-    def refused(self) -> bool:
-        """Whether the last VM entry failed."""
-        return any(a.outcome.kind is Kind.ENTRY_FAIL for a in self.taken[-MAX_OPS:])
-
     def rows(self, last: list[Allowed]) -> tuple[Allowed, ...]:
         """The rows that end in one of ``last``."""
         return tuple(_row([*self.taken, each]) for each in last)
@@ -231,15 +225,13 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
                 if row.take(answer) is None:
                     return row.rows(answer)
             case L2Run():
-                missed = _whole_run(m, made, row)
-                if not row.refused:
-                    vmcs.run("ab"[m.controls["vmcs"]])
+                missed = _whole_run(m, made, row, vmcs)
                 if missed is not None:
                     return row.rows(missed)
     return (_row(row.taken),)
 
 
-def _whole_run(m: ProgramTables, run: L2Run, row: _Row) -> list[Allowed] | None:
+def _whole_run(m: ProgramTables, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
     left = len(run.touches)
     for touch, allowed in _run(m, run):
@@ -248,6 +240,7 @@ def _whole_run(m: ProgramTables, run: L2Run, row: _Row) -> list[Allowed] | None:
             return allowed
         left -= 1
         if touch is not None:
+            vmcs.run("ab"[m.controls["vmcs"]])
             _saw(m, touch, outcome)
         if outcome.kind is not Kind.DONE:
             break

@@ -24,10 +24,9 @@ from kvmodel.question.program import (
     SetEntry,
     SetGuest,
 )
+from kvmodel.question.program_layout import WRITTEN_AT
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
 from kvmodel.sdm import ept, guest_paging
-
-WRITTEN_AT: Final = 64  # bytes into a page: where the first part of a run writes, the next 8 bytes on
 
 _NONLEAF: Final = RWXU.bits | ept.ACCESSED
 _LEAF: Final = ept.ACCESSED | ept.DIRTY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kvmodel.include.asm.kvm_host import (
     EIO,
@@ -89,9 +89,6 @@ from kvmodel.vmx.vmx_h import (
     KVM_REQUIRED_VMX_CPU_BASED_VM_EXEC_CONTROL,
     vmx_has_mbec,
 )
-
-if TYPE_CHECKING:
-    pass
 
 MTRR_TYPE_UNCACHABLE: Final = 0  # asm/mtrr.h
 MTRR_TYPE_WRBACK: Final = 6

@@ -8,9 +8,10 @@ import pytest
 
 from harness import protocol
 from harness.observe.batch import pack, unpack
-from harness.observe.program import assemble, guest_linear, guest_physical, outcome_of, records
+from harness.observe.program import assemble, outcome_of, records
 from kvmodel.question.outcome import Kind, Outcome, Place
 from kvmodel.question.program import L2Run, program
+from kvmodel.question.program_layout import guest_linear, guest_physical
 from kvmodel.sdm.program_tables import reached
 
 C = protocol.CONSTANTS

@@ -79,3 +79,14 @@ def test_which_fields_exist(encoding: int, there: bool | None) -> None:
 def test_what_a_field_keeps() -> None:
     assert [width(e) for e in (0x800, 0x2800, 0x2801, 0x4000, 0x6800)] == [16, 64, 32, 32, 64]
     assert (kept(0x4816), kept(0x4824), kept(0x6800)) == (0x1F0FF, 0xFFFF_FFFF, (1 << 64) - 1)
+
+
+def test_an_entry_after_one_that_failed_launches_as_well() -> None:
+    asked = program("prog+mbec=on+read.a0+mbec=off+read.a0+vmlaunch")
+    found = programs.answers(Cpu(mbec=False), asked)
+    assert isinstance(found, tuple)
+    assert [(o.kind, o.code) for o in found[0].outcome.turns] == [
+        (Kind.ENTRY_FAIL, 7),
+        (Kind.DONE, 0),
+        (Kind.VMFAIL, 4),
+    ]

@@ -1,0 +1,69 @@
+"""Where a program's things lie: the one layout of EPT12's tables and of the pages, for the probe and for the mirror.
+
+Addresses are L1-physical unless said, in bytes; the tables' own place is given, since programs take theirs in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmodel.question.program import TABLES, WINDOWS
+
+PAGE: Final = 4096  # bytes
+SLOT: Final = 16  # the entry of a page table that maps a window's first page
+PDE: Final = 8  # the entry of a page directory that leads to a window's page table, EPT12's and (window a) the guest's
+AREAS: Final = {"p": 0x0120_0000, "q": 0x0140_0000}  # 2 MiB each, with the eight pages at SLOT and behind
+WRITTEN_AT: Final = 64  # bytes into a page: where the first part of a run writes, the next 8 bytes on
+
+_GIGABYTE: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}  # guest-physical, of a window
+_INDEX: Final = {"a": 1, "b": 2, "c": 1}  # the entry of a page-directory-pointer table that leads to a window
+
+# What an INVEPT's EPT pointer has wrong: the bits that are other than in a good one.
+EPTP_WRONG: Final = {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}
+
+
+def page_address(name: str) -> int:
+    """The address of a page, ``p0`` to ``q7``."""
+    return AREAS[name[0]] + (SLOT + int(name[1])) * PAGE
+
+
+def guest_physical(page: str) -> int:
+    """The L2-physical address of a window's page."""
+    return _GIGABYTE[page[0]] + (PDE << 21) + (SLOT + int(page[1])) * PAGE
+
+
+def guest_linear(page: str) -> int:
+    """The L2-linear address of a window's page."""
+    return (PDE + WINDOWS.index(page[0]) << 21) + (SLOT + int(page[1])) * PAGE
+
+
+def table_address(tables: int, name: str) -> int:
+    """The address of a table by name; ``tables`` is where the first of them lies, a page each."""
+    return tables + TABLES.index(name) * PAGE
+
+
+def entry_address(tables: int, name: str) -> int:
+    """The address of an EPT12 entry by name: ``r0c``, ``d1c``, ``m2``, ``t03``."""
+    match name[0]:
+        case "t":
+            index = SLOT + int(name[2])
+        case "m":
+            index = PDE
+        case "r":
+            index = 1
+        case _:
+            index = _INDEX[name[2]]
+    return table_address(tables, name[:2]) + 8 * index
+
+
+def target_address(tables: int, name: str) -> int:
+    """Where an entry leads that has the target ``name``; 0 for none."""
+    match name[0]:
+        case "n":
+            return 0
+        case "p" | "q":
+            return page_address(name)
+        case "g":
+            return AREAS["pq"[int(name[1])]]
+        case _:
+            return table_address(tables, name)
