@@ -132,6 +132,20 @@ static void take(unsigned char *at, size_t room)
 	}
 }
 
+/*
+ * Takes the pages that were given back last, and writes something else into them: whoever is handed a page next must
+ * not get the very one that was given back, and whoever still uses that one is to be seen. They are held until the end.
+ */
+static void absorb(size_t length)
+{
+	size_t taken = 64 * length;
+	void *held = mmap(NULL, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (held == MAP_FAILED)
+		die("memory");
+	memset(held, 0xcc, taken);
+}
+
 /* Other pages for the same bytes: whoever has the old ones mapped is told that they go. */
 static void remap(int fd, unsigned char *map, size_t offset, size_t length)
 {
@@ -142,6 +156,7 @@ static void remap(int fd, unsigned char *map, size_t offset, size_t length)
 	memcpy(kept, map + offset, length);
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
 		die("giving pages back");
+	absorb(length);
 	memcpy(map + offset, kept, length);
 	free(kept);
 }
