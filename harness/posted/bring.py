@@ -56,7 +56,16 @@ def bring_in(source: str, target: Path, *, linux: Path | None = None, version: i
         chosen = _of_mails(source, version)
         base = mail_base.of(linux)
     series = _written(target, chosen, base | _said(chosen))
-    return Imported(series, (*chosen.notes, *_on_base(chosen, series)))
+    assumed = _assumed(series) if linux is None and not series.base_commit and not series.mirrored else ()
+    return Imported(series, (*chosen.notes, *_on_base(chosen, series), *assumed))
+
+
+def _assumed(series: folder.Series) -> tuple[str]:
+    """The note on a base that neither the mails nor the user named."""
+    return (
+        f"the mails name no base; {folder.INDEX} has Linux {series.base_version} (another with --linux), on which they "
+        "have still to apply: series check --no-build",
+    )
 
 
 def _said(chosen: Chosen) -> dict[str, object]:

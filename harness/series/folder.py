@@ -406,7 +406,7 @@ def _tried(series: Series, pristine: Path, made: Sequence[Applied]) -> str:
     if below := sum(any(done.patch is one for one in series.on) for done in made):
         words += f" with {below} of {len(series.on)} prerequisites"
     return (
-        f"tried on {words}, where {len(made) - below} of {series.last} patches applied; the series names "
+        f"tried on {words}, where {len(made) - below} of {series.last} patches applied; {INDEX} names "
         f"{series.told_base}: name the kernel that it is for with --linux, or what it stands on with --on"
     )
 

@@ -240,7 +240,8 @@ def test_standard_input(tmp_path: Path, packed: bool) -> None:
     done = subprocess.run(argv, input=gzip.compress(data) if packed else data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert (said["patches"], said["title"], said["notes"]) == (3, "KVM: a fine series", [])
+    assert (said["patches"], said["title"]) == (3, "KVM: a fine series")
+    assert [note.split(";")[0] for note in said["notes"]] == ["the mails name no base"]
 
 
 def test_a_pipe(tmp_path: Path) -> None:

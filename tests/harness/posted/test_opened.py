@@ -47,8 +47,8 @@ def test_the_base_that_was_tried_is_named_with_the_mend(tmp_path: Path, pristine
     assert str(refused.value).splitlines() == [
         "patch 1 (0001-x.patch) does not apply at level 1: hunk 1 of 1 of dir/a.c (line 1) finds no such context; "
         "rebase it, fuzz is never allowed",
-        "tried on Linux 7.2.13, where 0 of 2 patches applied; the series names Linux 1.2.3: name the kernel that it is "
-        "for with --linux, or what it stands on with --on",
+        "tried on Linux 7.2.13, where 0 of 2 patches applied; series.toml names Linux 1.2.3: name the kernel that it "
+        "is for with --linux, or what it stands on with --on",
     ]
 
 
