@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache
-from harness.cli.common import add_command, add_journal
+from harness.cli.common import add_command, add_journal, add_on
 from harness.cli.findings import explanation
 from harness.errors import InputError
 from harness.findings import Run
@@ -29,6 +29,8 @@ def add_parser(commands: Any) -> None:
     add_journal(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the archive (default: kvmirror-F1.tar.gz)")
     parser.add_argument("--series", type=Path, metavar="DIR", help="the run's series' folder (default: patches/)")
+    add_on(parser)
+    parser.add_argument("--linux", type=Path, metavar="PATH", help="the git tree, where --on is a range of commits")
     parser.add_argument("name", metavar="F", help="a finding's name, as 'kvmirror findings' prints it")
     parser.set_defaults(run=run)
 
@@ -43,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
             f"run {run.number} is foreseen: an archive shows again what was observed; '{finding.command}' looks, "
             "'kvmirror validate' makes a run"
         )
-    series = opened(args.series)
+    series = opened(args.series, args.on, args.linux)
     programs.interruptible()
     binaries = bundle.Binaries.built(Cache())
-    files = bundle.contents(finding, explanation(finding, run.under), run.info.provenance, series, binaries)
+    files = bundle.contents(finding, explanation(finding, run.under), run.number, run.info.provenance, series, binaries)
     folder = f"kvmirror-{finding.name}"
     out = args.out or Path(f"{folder}.tar.gz")
     try:

@@ -16,7 +16,7 @@ from harness.cli.common import add_builds, add_command, add_host, add_journal
 from harness.errors import InputError
 from harness.findings import Became, Finding, Run, finding_json
 from harness.process import programs, table
-from harness.results import Journal, cpus
+from harness.results import Journal, cpus, of_series
 from harness.run import Bench, leave_out
 
 HEAD = ("finding", "mirror", "needs", "real kernels", "needs", "builds on", "nothing told without", "seconds")
@@ -89,11 +89,7 @@ def _same_kernel(asked: Run, bench: Bench) -> None:
     hashes = [row["sha256"] for row in provenance["patches"]], [row["sha256"] for row in bench.patches()]
     if hashes[0] != hashes[1]:
         raise InputError(f"run {asked.number} was of another series: name its folder with --series")
-    if asked.series.prerequisites != len(bench.series.on):
-        raise InputError(
-            f"run {asked.number} stood on {asked.series.prerequisites} prerequisites, not on {len(bench.series.on)}: "
-            f"'kvmirror causes{asked.series.options}' names the same"
-        )
+    of_series.same_below(asked.number, provenance, bench.series.on)
 
 
 def differs(f: Finding) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,11 +159,6 @@ def _claim(mail: Mail, known: model.MirroredPatch | None) -> Claim:
     return Claim.IMPLIED if implied else mail.claim
 
 
-def file_name(number: int, subject: str) -> str:
-    """The file has the name that git format-patch gives it, but for the length."""
-    return f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', subject).strip('-')[:52].strip('-') or 'patch'}.patch"
-
-
 def _written(target: Path, chosen: Chosen, base: Mapping[str, object]) -> folder.Series:
     """The series folder at ``target``; whole, or not at all."""
     patches = chosen.patches
@@ -185,7 +179,7 @@ def _row(work: Path, number: int, mail: Mail, total: int, mirrored: bool) -> dic
     known = model.patch(number) if mirrored else None
     message_id = mail.message_id or (known.message_id if known else "")
     claim = _claim(mail, known)
-    name = file_name(number, mail.subject)
+    name = mails.file_name(number, mail.subject)
     (work / name).write_text(mails.written(mail, number, total, message_id), encoding="utf-8")
     return {
         "number": number,

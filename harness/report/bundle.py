@@ -29,7 +29,7 @@ from harness.observe import LIVELOCK_EXITS, client, qemu
 from harness.observe import batch as guest
 from harness.questions import Setting, parameters
 from harness.results import of_series
-from harness.series import Parameter, Patch, Series
+from harness.series import Parameter, Patch, Series, mail
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.sequence import SequenceVector
@@ -181,15 +181,22 @@ def _render(template: str, **values: object) -> str:
     return environment.get_template(template).render(**values)
 
 
+def below(series: Series) -> dict[str, bytes]:
+    """The function gives the patches that level 0 has above the base, by their names in the archive."""
+    count = len(series.on)
+    return {
+        f"prerequisites/{mail.file_name(number, patch.subject)}": mail.written(
+            patch.mail, number, count, patch.message_id
+        ).encode()
+        for number, patch in enumerate(series.on, 1)
+    }
+
+
 def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[Patch, ...]:
     """The function gives patches 1 to ``level``.
 
     Raises InputError when they are not the ones of the run.
     """
-    if below := of_series.of_run(provenance).prerequisites:
-        raise InputError(
-            f"the run stood on {below} prerequisites (--on), which no bundle carries: make one series of both"
-        )
     chosen = series.patches[: max(series.numbers(level), default=0)]
     of_run = {row["number"]: row.get("sha256") for row in provenance.get("patches", ())}
     for patch in chosen:
@@ -203,15 +210,18 @@ def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[
 
 
 def contents(
-    finding: Finding, told: Sequence[str], provenance: Mapping[str, Any], series: Series, binaries: Binaries
+    finding: Finding, told: Sequence[str], run: int, provenance: Mapping[str, Any], series: Series, binaries: Binaries
 ) -> dict[str, bytes]:
-    """The function gives the archive's files by name. ``told``: the finding in lines, as ``kvmirror explain`` prints
-    it.
+    """The function gives the archive's files by name, of a finding of run ``run``. ``told``: the finding in lines, as
+    ``kvmirror explain`` prints it.
+
+    Raises InputError where ``series`` or what it stands on is not the run's, or the vector cannot be bundled.
     """
     smallest = finding.smallest
     vector = smallest.vector
     how = _how(vector)
     level, param = smallest.cell
+    of_series.same_below(run, provenance, series.on)
     chosen = patches(series, level, provenance)
     record = finding_json(finding) | {"level": level, "param": param, "turn": smallest.turn}
     record |= {"legal": [str(outcome) for outcome in smallest.legal], "record": _json_of(smallest)}
@@ -223,6 +233,7 @@ def contents(
         "vectors.txt": "".join(f"{asked.id}\n" for asked in finding.vectors).encode(),
         "explanation.txt": "".join(f"{line}\n" for line in told).encode(),
         "config.fragment": fragment,
+        **below(series),
         **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
         SCRIPT: script(finding, release=release, known=series.parameters).encode(),
     }

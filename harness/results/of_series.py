@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from harness.errors import InputError
+from harness.series import Patch, harmless
 from kvmodel import series as model
 
 PROVENANCE: Final = "series"  # where a run's provenance keeps it
+BELOW: Final = "below"  # in a run's provenance: hashes of the diffs that its level 0 has above the base, in order
 ASKED: Final = "asked"  # in a run's provenance: what it selected, so that --resume needs no second telling
 
 
@@ -35,6 +39,22 @@ class RunSeries:
             "options": self.options,
             "prerequisites": self.prerequisites,
         }
+
+
+def diff_hash(patch: Patch) -> str:
+    """The function gives the SHA-256 of a patch's diff, which is the same for a mail and for the file made of it."""
+    return hashlib.sha256(patch.mail.diff.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def same_below(run: int, provenance: Mapping[str, Any], on: Sequence[Patch]) -> None:
+    """The function raises InputError where ``on`` are not the prerequisites of run ``run``, with the mend."""
+    asked = of_run(provenance)
+    again = f"name the same: '--on' as in{asked.options}" if asked.prerequisites else "leave out --on"
+    if asked.prerequisites != len(on):
+        raise InputError(f"run {run} stood on {asked.prerequisites} prerequisites, not on {len(on)}: {again}")
+    for number, (patch, known) in enumerate(zip(on, provenance.get(BELOW, ()), strict=False), 1):
+        if diff_hash(patch) != known:
+            raise InputError(f"prerequisite {number} ({harmless(patch.subject)}) is not the one of run {run}: {again}")
 
 
 def mirror_asked(provenance: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -208,6 +207,7 @@ class Bench:
         """The function gives what the run is made of, as far as it is known before a host runs."""
         made: dict[str, Any] = {"probe": sha256(self.probe), "commit": _commit()}
         made[of_series.PROVENANCE] = self.run_series.as_json()
+        made[of_series.BELOW] = [of_series.diff_hash(patch) for patch in self.series.on]
         if self.lab is None:
             made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
         else:
@@ -261,7 +261,7 @@ class Bench:
                 "message_id": patch.message_id,
                 "claim": patch.claim.value,
                 "sha256": sha256(patch.path),
-                "diff": hashlib.sha256(patch.mail.diff.encode("utf-8", "surrogateescape")).hexdigest(),
+                "diff": of_series.diff_hash(patch),
                 "applies": Said.of(True, how).text,
             }
             if here is not None:

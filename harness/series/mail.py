@@ -146,6 +146,11 @@ def _divided(body: str, lines: str, name: str) -> tuple[str, str]:
     return "\n".join(rows[: int(lines)]).strip(), mail_diff.divide("\n".join(rows[int(lines) :]), name).diff
 
 
+def file_name(number: int, subject: str) -> str:
+    """The file has the name that git format-patch gives it, but for the length."""
+    return f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', subject).strip('-')[:52].strip('-') or 'patch'}.patch"
+
+
 def written(mail: Mail, number: int, total: int, message_id: str) -> str:
     """The function writes the mail as a patch of a series folder: plain, for ``parse`` and for ``git am``."""
     real, _, address = mail.author.rpartition(" <")

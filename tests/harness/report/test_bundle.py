@@ -23,8 +23,10 @@ from harness.observe import batch as guest
 from harness.questions.loads import Load
 from harness.report import bundle
 from harness.results.journal import Journal
+from harness.results.of_series import RunSeries, diff_hash
 from harness.run.setup import Bench
-from harness.series import folder
+from harness.series import Patch, folder
+from harness.series.mail import parse
 from kvmodel.question.outcome import Kind, Outcome, Place
 from kvmodel.question.vector import (
     ENVIRONMENTS,
@@ -62,8 +64,10 @@ def binaries(tmp_path: Path) -> bundle.Binaries:
     return made
 
 
-def files(found: Finding, binaries: bundle.Binaries, provenance: dict[str, object] | None = None) -> dict[str, bytes]:
-    return bundle.contents(found, ["told"], provenance or {}, folder.read(), binaries)
+def files(
+    found: Finding, binaries: bundle.Binaries, provenance: dict[str, object] | None = None, on: tuple[Patch, ...] = ()
+) -> dict[str, bytes]:
+    return bundle.contents(found, ["told"], 1, provenance or {}, replace(folder.read(), on=on), binaries)
 
 
 def test_the_same_finding_is_the_same_bytes(binaries: bundle.Binaries) -> None:
@@ -115,6 +119,25 @@ def test_what_only_tracepoints_tell_is_refused(binaries: bundle.Binaries) -> Non
 def test_another_series_than_the_run_s_is_refused(binaries: bundle.Binaries) -> None:
     with pytest.raises(InputError, match=r"not patch 2 of the run.*--series"):
         files(finding(FETCH), binaries, {"patches": [{"number": 2, "sha256": "0" * 64}]})
+
+
+def test_what_the_series_stands_on_goes_along(binaries: bundle.Binaries) -> None:
+    """As a machine without the mails needs it: to be applied below the series."""
+    own = folder.read()
+    below = own.patches[3:5]
+    stood = {"series": RunSeries(18, True, " --on mine", 2).as_json(), "below": [diff_hash(patch) for patch in below]}
+    found = files(finding(FETCH, cell=(2, "1")), binaries, stood, below)
+    carried = {name: data for name, data in found.items() if name.startswith("prerequisites/")}
+    assert [name[:18] for name in carried] == ["prerequisites/0001", "prerequisites/0002"]
+    for data, patch in zip(carried.values(), below, strict=True):
+        assert parse(data, "a prerequisite").diff == patch.mail.diff
+    assert "those in `patches/`" in found["README.md"].decode()
+    with pytest.raises(InputError, match=r"run 1 stood on 2 prerequisites, not on 0: name the same: .*--on mine"):
+        files(finding(FETCH), binaries, stood)
+    with pytest.raises(InputError, match=r"prerequisite 1 .* is not the one of run 1"):
+        files(finding(FETCH), binaries, stood, (below[1], below[0]))
+    with pytest.raises(InputError, match="not on 1: leave out --on"):
+        files(finding(FETCH), binaries, {}, below[:1])
 
 
 def test_an_unknown_finding_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
