@@ -32,6 +32,7 @@ from harness.results import of_series
 from harness.series import Parameter, Patch, Series, mail
 from kvmodel.question import tally
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     CapsVector,
@@ -84,6 +85,8 @@ def _how(vector: Vector) -> str:
             why = "what it shows is in the kernel's log alone"
         case CapsVector() | UserCapsVector():
             why = "the script compares one answer of KVM's, and this is made of several MSRs"
+        case ProgramVector():
+            why = "the script decodes one record of L1's, and a program's answer is made of many"
         case HostVector():
             return "host"
         case ClientVector() | ClientSequence() | UserMsrVector():

@@ -28,6 +28,7 @@ from harness.run.setup import Bench
 from harness.series import Patch, folder
 from harness.series.mail import parse
 from kvmodel.question.outcome import Kind, Outcome, Place
+from kvmodel.question.reading import parse as parse_id
 from kvmodel.question.vector import (
     ENVIRONMENTS,
     Access,
@@ -114,6 +115,8 @@ def test_what_only_tracepoints_tell_is_refused(binaries: bundle.Binaries) -> Non
         bundle._how(HostVector("taccess"))
     with pytest.raises(InputError, match="tracepoint"):
         bundle._how(NxVector())
+    with pytest.raises(InputError, match="a program's answer is made of many; 'kvmirror run' asks it"):
+        bundle._how(parse_id("prog+read.a3"))
 
 
 def test_another_series_than_the_run_s_is_refused(binaries: bundle.Binaries) -> None:
