@@ -191,6 +191,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "OP_RUN": 3,  # enters L2 at its code; `leaf` is the EPT12 root, `msr` the VPID, 0 for none
     "OP_INVEPT": 4,  # type `leaf`, descriptor `upper` and `gp`
     "OP_INVVPID": 5,
+    "OP_LOOK": 8,  # reads 8 bytes at L1-physical `leaf`
     "OP_VMX": 7,  # VMX_* `leaf` with `upper`, an address or a field, and `gp`, a value
     "VMX_VMCLEAR": 0,
     "VMX_VMPTRLD": 1,

@@ -22,6 +22,7 @@ from kvmodel.question.program import (
     Invept,
     Invvpid,
     L2Run,
+    Look,
     Op,
     ProgramVector,
     SetEntry,
@@ -31,28 +32,31 @@ from kvmodel.question.program import (
     Toggle,
     Touch,
     Vmx,
+    answers_of,
 )
 from kvmodel.question.program_layout import (
     EPTP_WRONG,
     PAGE,
-    PDE,
     SLOT,
     entry_address,
+    guest_entry,
+    guest_entry_address,
     guest_linear,
     guest_physical,
+    guest_upper_entry,
     page_address,
     table_address,
     target_address,
 )
-from kvmodel.question.vector import Access, GuestPerm
+from kvmodel.question.vector import Access
+from kvmodel.sdm.program_flags import told
 from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
 
-PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63
 _C: Final = protocol.CONSTANTS
-_L2_PD: Final = 0x1004000  # images/probe/probe.h: the guest's page directory
 _GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: the guest's page tables of the windows
 _CODE_BYTES: Final = 32  # of a record
 _NOWHERE: Final = 0xFF
+_ADDRESS: Final = (1 << 52) - PAGE  # of an entry
 
 Fields = dict[str, int | tuple[int, ...]]
 
@@ -82,17 +86,6 @@ class StepRecord(Protocol):
     def leaf_after(self) -> int: ...
     @property
     def upper_after(self) -> int: ...
-
-
-def _perm(perm: GuestPerm) -> int:
-    return (PTE_U if perm.u else 0) | (PTE_W if perm.w else 0) | (0 if perm.x else PTE_XD)
-
-
-def _guest_entry(made: SetGuest) -> int:
-    if not made.present:
-        return 0
-    at = page_address(made.target) if made.target[0] in "pq" else guest_physical(made.target)
-    return at | PTE_P | PTE_A | PTE_D | _perm(made.perm)
 
 
 # --- L2's code ---
@@ -153,7 +146,7 @@ def _op(op: Op, place: int, at: int) -> bytes:
             return _address(guest_linear(op.page)) + b"\x0f\x01\x3f"  # invlpg (%rdi)
         case SetGuest():
             where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (SLOT + int(op.page[1])) * 8
-            value = b"\x48\xb8" + struct.pack("<Q", _guest_entry(op))  # mov $entry, %rax
+            value = b"\x48\xb8" + struct.pack("<Q", guest_entry(op))  # mov $entry, %rax
             return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
 
 
@@ -257,12 +250,12 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
         case SetEntry():
             yield _write(c, entry_address(c.area, made.entry), entry_bits(made) | target_address(c.area, made.target))
         case SetGuest():
-            table = _C["PROGRAM_GPT"] + WINDOWS.index(made.page[0]) * PAGE
-            yield _write(c, table + (SLOT + int(made.page[1])) * 8, _guest_entry(made))
+            yield _write(c, guest_entry_address(f"g.{made.page}"), guest_entry(made))
         case SetGuestUpper():
-            n = WINDOWS.index(made.window)
-            entry = _C["PROGRAM_GPT"] + n * PAGE | PTE_P | PTE_A | _perm(made.perm)
-            yield _write(c, _L2_PD + (PDE + n) * 8, entry)
+            yield _write(c, guest_entry_address(f"gu.{made.window}"), guest_upper_entry(made))
+        case Look():
+            at = guest_entry_address(made.entry) if made.is_guest else entry_address(c.area, made.entry)
+            yield {**c.common(), "access": _C["OP_LOOK"], "leaf": at}
         case Invept():
             yield {
                 **c.common(),
@@ -382,6 +375,14 @@ def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
 
 
+def _of_look(made: Look, o: StepRecord) -> Outcome:
+    """What L1 read; an address in a program's area of tables counts from the area's start."""
+    address = o.value & _ADDRESS
+    if _C["PROGRAM_TABLES"] <= address < _C["PROGRAM_TABLES"] + _C["PROGRAM_AREAS"] * _C["PROGRAM_AREA"]:
+        address %= _C["PROGRAM_AREA"]
+    return told(o.value & ~_ADDRESS | address, guest=made.is_guest)
+
+
 def _of_instruction(o: StepRecord) -> Outcome:
     match o.verdict:
         case 4:
@@ -402,7 +403,7 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
     """The function gives what the program's records observed; with ``death`` those before the one at which L1 died of
     it.
     """
-    told: list[tuple[Step, StepRecord]] = []
+    heard: list[tuple[Step, StepRecord]] = []
     rows = list(observations)
     at = 1 + vector.ept
     for made in vector.steps:
@@ -411,15 +412,18 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
             break
         if isinstance(made, HostStep) and rows[at].verdict == 8:
             return Outcome(Kind.SCAFFOLD, note=f"{made}: {_REFUSED.get(rows[at].error, 'it was not carried out')}")
-        if isinstance(made, L2Run | Invept | Invvpid | Vmx):
-            told.append((made, rows[at + wanted - 1]))
+        if answers_of(made):
+            heard.append((made, rows[at + wanted - 1]))
         at += wanted
     found: list[Outcome] = []
-    for made, o in told:
-        if isinstance(made, L2Run):
-            found += _of_run(made, o)
-        else:
-            found.append(_of_instruction(o))
+    for made, o in heard:
+        match made:
+            case L2Run():
+                found += _of_run(made, o)
+            case Look():
+                found.append(_of_look(made, o))
+            case _:
+                found.append(_of_instruction(o))
     broken = next((turn for turn in found if turn.kind in (Kind.SCAFFOLD, Kind.BLOCKED)), None)
     if broken is not None:
         return broken

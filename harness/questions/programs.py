@@ -141,6 +141,45 @@ def program_control_registers() -> Iterator[ProgramVector]:
             yield _of(setting, f"{name}{off},{look}.a3,{name}{to},{look}.a3", env=env, ept=ept)
 
 
+def program_flags() -> Iterator[ProgramVector]:
+    """Accessed and dirty flags are cleared and read back after accesses: in EPT12 with EPTP bit 6 and without, in L2's
+    own tables.
+    """
+    looks = (*LOOK, "rmw")
+    entries = (("t03=p3", "a3"), ("m0=t0", "a3"), ("m0=g0", "a3"), ("d0a=m0", "a3"), ("r0c=d1", "c3"), ("d1c=m2", "c3"))
+    for ad, (setting, page), look, mbec in product((0, 1), entries, looks, (False, True)):
+        entry, large = setting.partition("=")[0], setting.endswith("g0")
+        seen = (f"look.{entry}",)
+        head = (*_switch(mbec), *(("ad=1",) if ad else ()))
+        yield _of(*head, f"{setting}.clean", f"{look}.{page}", *seen, f"write.{page}", *seen)
+        for way in ((), ("invept1.r0",)):
+            to = f"ad={1 - ad}"
+            yield _of(*head, f"write.{page}", f"{setting}.clean", *way, f"read.{page}", *seen, f"{look}.{page}", *seen)
+            if not (mbec or large):
+                yield _of(*head, f"{setting}.clean", f"read.{page}", to, *way, f"{look}.{page}", *seen, "look.m0")
+                turn = ("root=1", to, f"{setting}.clean", *way, f"{look}.{page}", *seen)
+                back = ("root=0", f"ad={ad}", f"{look}.{page}", *seen)
+                yield _of(*head, f"{look}.{page}", *turn, *back)
+    for ad, perm, look in product((0, 1), ("r---", "rw--", "r-x-", "--x-"), LOOK):
+        head = ("ad=1",) if ad else ()
+        yield _of(
+            *head, f"t03=p3.{perm}.clean", "m0=t0.clean", f"{look}.a3", "look.t03", "look.m0", "read.a4", "look.m0"
+        )
+        yield _of(
+            *head, f"m1=t0.{perm}.clean", "t03=p3.clean", f"{look}.b3", "look.t03", f"{look}.a3", "look.t03", "look.m1"
+        )
+    for (ept, env), look, cpl in product(((True, "std"), (False, "std"), (False, "ept0")), looks, (0, 3)):
+        to = "a3" if ept else "p3"
+        level, seen = (("cpl=3",) if cpl else ()), ("look.g.a3", "look.gu.a")
+        clean = (f"g.a3={to}.clean", "gu.a=uwx.clean")
+        yield _of(*level, *clean, f"{look}.a3", *seen, "write.a3", *seen, env=env, ept=ept)
+        yield _of(*level, "write.a3", *clean, "read.a3", *seen, f"{look}.a3", *seen, env=env, ept=ept)
+        yield _of(*clean, f"read.a3,pte.a3={to}.clean,cr3,{look}.a3", *seen, env=env, ept=ept)
+        yield _of(
+            *level, f"g.a3={to}.urx.clean", "wp=0", f"{look}.a3", *seen, "wp=1", f"{look}.a3", *seen, env=env, ept=ept
+        )
+
+
 def program_vpids() -> Iterator[ProgramVector]:
     """What the CPU may keep of the guest's tables under a VPID, and what INVVPID of each type takes away."""
     for kind, vpid, look, ept in product(range(4), (1, 2), LOOK, (True, False)):
@@ -348,6 +387,7 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_roots,
         program_guest_tables,
         program_control_registers,
+        program_flags,
         program_vpids,
         program_invalidations,
         program_vmcs,

@@ -187,6 +187,10 @@ void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct 
 	case OP_WRITE:
 		*(volatile uint64_t *)v->leaf = v->upper;
 		break;
+	case OP_LOOK:
+		o->value = *(volatile uint64_t *)v->leaf;
+		o->verdict = VERDICT_VALUE;
+		break;
 	case OP_CODE:
 		memcpy((void *)(L2_PROGRAM + v->msr), &v->leaf, 32);
 		break;

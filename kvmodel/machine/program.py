@@ -26,6 +26,7 @@ from kvmodel.question.program import (
     Invept,
     Invvpid,
     L2Run,
+    Look,
     ProgramVector,
     SetEntry,
     SetGuest,
@@ -47,12 +48,14 @@ from kvmodel.question.program_layout import (
 from kvmodel.question.vector import Evmcs
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.program import USES, invvpid
+from kvmodel.sdm.program_flags import told
 from kvmodel.sdm.program_tables import ProgramTables, entry_bits, offset_of, reached
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
 
 _TABLES: Final = 0x0180_0000  # any address does that is no page's
 _SCAFFOLD: Final = 0x0101_0000  # the page directory of the probe's own memory, behind entry 0 of the first tables
 _NONLEAF: Final = 0x407 | 0x100
+_BEHIND: Final = "what the host does behind KVM's back"
 
 
 def _memory(tables: ProgramTables) -> dict[int, int]:
@@ -107,7 +110,9 @@ class _Program:
             case SetGuest():
                 tables.set_guest(made)
             case SetGuestUpper():
-                tables.guest_upper[made.window] = made.perm
+                tables.set_guest_upper(made)
+            case Look():
+                yield self._look(made)
             case Invept():
                 yield self._invept(made)
             case Invvpid():
@@ -116,6 +121,14 @@ class _Program:
                 yield not_mirrored("vmx/nested.c handle_vmptrld and the like")
             case L2Run():
                 yield from self._run(made)
+
+    def _look(self, made: Look) -> Outcome:
+        """L1 reads one of its entries."""
+        if made.is_guest or self.behind:
+            return not_mirrored("what the CPU writes to the guest's own tables" if made.is_guest else _BEHIND)
+        entry = self.guest.vcpu.memory[entry_address(_TABLES, made.entry)]
+        leads = self.tables.entries[made.entry][1]
+        return told(entry - target_address(_TABLES, leads) + target_address(0, leads), guest=False)
 
     def _eptp(self, root: str) -> int:
         return vmcs12_eptp(table_address(_TABLES, root), ad=bool(self.tables.controls["ad"]))
@@ -171,7 +184,7 @@ class _Program:
         """One access of L2."""
         tables = self.tables
         if self.behind:
-            return not_mirrored("what the host does behind KVM's back")
+            return not_mirrored(_BEHIND)
         mappings, modes = tables.mappings(touch.page), tables.modes()
         if len(mappings) > 1 or len(modes) > 1:
             return not_mirrored("what the CPU holds of the guest's own tables")

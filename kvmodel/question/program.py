@@ -40,6 +40,7 @@ PAGES: Final = 8  # of a window
 MAX_STEPS: Final = 64
 MAX_OPS: Final = 8  # of L2 between an entry and the exit
 WRITE_BACK: Final = 6
+CLEAN: Final = ".clean"  # of an entry: its flags are clear
 
 TABLES: Final = ("r0", "r1", "d0", "d1", "d2", "m0", "m1", "m2", "t0", "t1", "t2")
 LEVELS: Final = {"r": 4, "d": 3, "m": 2, "t": 1}
@@ -81,7 +82,8 @@ def level_of(entry: str) -> int:
 class SetEntry:
     """L1 writes an EPT12 entry: ``target`` is a table, a page, an area of 2 MiB, or ``none``, which is an entry of 0.
 
-    ``bits`` are further bits of the 64-bit entry; ``memtype`` bits 5:3 of a leaf.
+    ``bits`` are further bits of the 64-bit entry; ``memtype`` bits 5:3 of a leaf. The flags of accesses and writes (A,
+    bit 8, and of a leaf D, bit 9) are given as set, ``clean``: as clear.
     """
 
     entry: str
@@ -89,6 +91,7 @@ class SetEntry:
     perm: Perm = RWXU
     memtype: int = WRITE_BACK
     bits: int = 0
+    clean: bool = False
 
     @property
     def is_leaf(self) -> bool:
@@ -103,6 +106,7 @@ class SetEntry:
             text += f".{self.perm}"
         if self.memtype != WRITE_BACK:
             text += f".mt{self.memtype}"
+        text += CLEAN if self.clean else ""
         return f"{text}.x{self.bits:x}" if self.bits else text
 
 
@@ -110,7 +114,8 @@ class SetEntry:
 class SetGuest:
     """Somebody writes the guest's page-table entry for the linear ``page``: where it leads, and what it permits.
 
-    ``present`` is bit 0. ``by_l2``: L2 writes it itself, in the middle of a run.
+    ``present`` is bit 0. ``by_l2``: L2 writes it itself, in the middle of a run. A (bit 5) and D (bit 6) are given as
+    set, ``clean``: as clear.
     """
 
     page: str
@@ -118,23 +123,41 @@ class SetGuest:
     perm: GuestPerm = UWX
     present: bool = True
     by_l2: bool = False
+    clean: bool = False
 
     def __str__(self) -> str:
         head = f"{'pte' if self.by_l2 else 'g'}.{self.page}="
         if not self.present:
             return f"{head}none"
-        return f"{head}{self.target}" + (f".{self.perm}" if self.perm != UWX else "")
+        perm = f".{self.perm}" if self.perm != UWX else ""
+        return f"{head}{self.target}{perm}" + (CLEAN if self.clean else "")
 
 
 @dataclass(frozen=True, slots=True)
 class SetGuestUpper:
-    """L1 writes the guest's page-directory entry of a window: what it permits."""
+    """L1 writes the guest's page-directory entry of a window: what it permits; ``clean``: with A clear."""
 
     window: str
     perm: GuestPerm
+    clean: bool = False
 
     def __str__(self) -> str:
-        return f"gu.{self.window}={self.perm}"
+        return f"gu.{self.window}={self.perm}" + (CLEAN if self.clean else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """L1 reads an entry back: of EPT12 by name, of the guest by ``g.`` and a page or ``gu.`` and a window."""
+
+    entry: str
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether it is an entry of the guest's own tables."""
+        return self.entry[0] == "g"
+
+    def __str__(self) -> str:
+        return f"look.{self.entry}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +286,7 @@ class L2Run:
         return tuple(op for op in self.ops if isinstance(op, Touch))
 
 
-Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Control | Invept | Invvpid | Vmx | HostStep | L2Run
+Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Look | Control | Invept | Invvpid | Vmx | HostStep | L2Run
 
 REGIONS: Final = ("a", "b", "c", "d", "rev", "on", "odd", "far")
 HOST_STEPS: Final = ("nx-off", "nx-force", "age", "log", "unlog")
@@ -288,12 +311,15 @@ _PAGE = r"[abc][0-7]"
 _ENTRY = "|".join([*UPPER_ENTRIES, "t[012][0-7]"])
 _TARGET = r"none|d[12]|m[012]|t[012]|[pq][0-7]|g[01]"
 _SET_ENTRY = re.compile(
-    rf"(?P<entry>{_ENTRY})=(?P<target>{_TARGET})(?:\.(?P<perm>[rwxu-]{{4}}))?(?:\.mt(?P<mt>[0-7]))?(?:\.x(?P<bits>[0-9a-f]+))?"
+    rf"(?P<entry>{_ENTRY})=(?P<target>{_TARGET})(?:\.(?P<perm>[rwxu-]{{4}}))?(?:\.mt(?P<mt>[0-7]))?(?P<clean>\.clean)?"
+    r"(?:\.x(?P<bits>[0-9a-f]+))?"
 )
 _SET_GUEST = re.compile(
     rf"(?P<by>g|pte)\.(?P<page>{_PAGE})=(?P<target>none|{_PAGE}|[pq][0-7])(?:\.(?P<perm>[us][wr][xn]))?"
+    r"(?P<clean>\.clean)?"
 )
-_SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])")
+_SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])(?P<clean>\.clean)?")
+_LOOK = re.compile(rf"look\.(?P<entry>{_ENTRY}|g\.{_PAGE}|gu\.[abc])")
 _CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\d+|on|off)")
 _INVEPT = re.compile(rf"invept(?P<type>\d+)\.(?P<root>r[01])(?:\.(?P<bad>{'|'.join(BAD_EPTP)}))?")
 _INVVPID = re.compile(rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?")
@@ -309,7 +335,8 @@ _FLUSH = re.compile(rf"cr3|invlpg\.(?P<page>{_PAGE})")
 def _set_entry(m: re.Match[str]) -> SetEntry:
     entry, target = m["entry"], m["target"]
     perm = Perm.parse(m["perm"]) if m["perm"] else RWXU
-    made = SetEntry(entry, target, perm, int(m["mt"] or WRITE_BACK), int(m["bits"] or "0", 16))
+    memtype, bits = int(m["mt"] or WRITE_BACK), int(m["bits"] or "0", 16)
+    made = SetEntry(entry, target, perm, memtype, bits, bool(m["clean"]))
     level = level_of(entry)
     fits = {4: "d", 3: "m", 2: "tg", 1: "pq"}[level]
     if target != "none" and target[0] not in fits:
@@ -322,7 +349,7 @@ def _set_entry(m: re.Match[str]) -> SetEntry:
 def _set_guest(m: re.Match[str]) -> SetGuest:
     perm = GuestPerm.parse(m["perm"]) if m["perm"] else UWX
     present = m["target"] != "none"
-    return SetGuest(m["page"], m["target"] if present else "", perm, present, m["by"] == "pte")
+    return SetGuest(m["page"], m["target"] if present else "", perm, present, m["by"] == "pte", bool(m["clean"]))
 
 
 def _control(m: re.Match[str]) -> Control:
@@ -349,7 +376,8 @@ def _number(m: re.Match[str]) -> int:
 
 _L1: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Step]], ...]] = (
     (_SET_ENTRY, _set_entry),
-    (_SET_UPPER, lambda m: SetGuestUpper(m["window"], GuestPerm.parse(m["perm"]))),
+    (_SET_UPPER, lambda m: SetGuestUpper(m["window"], GuestPerm.parse(m["perm"]), bool(m["clean"]))),
+    (_LOOK, lambda m: Look(m["entry"])),
     (_CONTROL, _control),
     (_INVEPT, lambda m: Invept(_number(m), m["root"], m["bad"] or "")),
     (_VMCS, lambda m: Vmx(m["what"], m["region"])),
@@ -366,7 +394,8 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
 )
 
 HELP: Final = (
-    "an EPT12 entry (m0=t1.r-x-), a guest entry (g.a3=b5.urx, gu.a=srx), a control (mbec=on, ad=1, root=1, vpid=1, "
+    "an EPT12 entry (m0=t1.r-x-, t03=p3.clean), a guest entry (g.a3=b5.urx, gu.a=srx), a look at one (look.t03, "
+    "look.g.a3, look.gu.a), a control (mbec=on, ad=1, root=1, vpid=1, "
     "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
     "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
     "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, "
@@ -375,8 +404,8 @@ HELP: Final = (
 
 
 def answers_of(made: Step) -> int:
-    """How many answers a step has: one an access of L2, one of an instruction of L1's."""
-    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid | Vmx))
+    """How many answers a step has: one an access of L2, one of an instruction of L1's, one of a look."""
+    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid | Vmx | Look))
 
 
 def _op(text: str) -> Op:
@@ -431,7 +460,7 @@ class ProgramVector:
             self._fits(made)
 
     def _fits(self, made: Step) -> None:
-        if not self.ept and isinstance(made, SetEntry | Invept):
+        if not self.ept and (isinstance(made, SetEntry | Invept) or (isinstance(made, Look) and not made.is_guest)):
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT12")
         if not self.ept and isinstance(made, Control) and made.name in ("mbec", "ad", "root"):
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT pointer, nor its controls")
@@ -442,7 +471,7 @@ class ProgramVector:
 
     @property
     def outcomes(self) -> int:
-        """How many answers the program has: one an access of L2, and one an instruction of L1's that may fail."""
+        """How many answers the program has: see ``answers_of``."""
         return sum(map(answers_of, self.steps))
 
     @property

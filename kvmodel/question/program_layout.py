@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmodel.question.program import TABLES, WINDOWS
+from kvmodel.question.program import TABLES, WINDOWS, SetGuest, SetGuestUpper
+from kvmodel.question.vector import GuestPerm
 
 PAGE: Final = 4096  # bytes
 SLOT: Final = 16  # the entry of a page table that maps a window's first page
@@ -17,6 +18,10 @@ WRITTEN_AT: Final = 64  # bytes into a page: where the first part of a run write
 
 _GIGABYTE: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}  # guest-physical, of a window
 _INDEX: Final = {"a": 1, "b": 2, "c": 1}  # the entry of a page-directory-pointer table that leads to a window
+
+PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63
+_GUEST_TABLES: Final = 0x100_B000  # images/probe/probe.h: the guest's page tables of the windows, a page each
+_GUEST_DIRECTORY: Final = 0x100_4000  # images/probe/probe.h: the guest's page directory
 
 # What an INVEPT's EPT pointer has wrong: the bits that are other than in a good one.
 EPTP_WRONG: Final = {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}
@@ -67,3 +72,36 @@ def target_address(tables: int, name: str) -> int:
             return AREAS["pq"[int(name[1])]]
         case _:
             return table_address(tables, name)
+
+
+# --- the guest's own tables ---
+
+
+def _guest_perm(perm: GuestPerm) -> int:
+    return (PTE_U if perm.u else 0) | (PTE_W if perm.w else 0) | (0 if perm.x else PTE_XD)
+
+
+def guest_entry(made: SetGuest) -> int:
+    """The guest's page-table entry that a step writes, 64 bits."""
+    if not made.present:
+        return 0
+    at = page_address(made.target) if made.target[0] in "pq" else guest_physical(made.target)
+    return at | PTE_P | (0 if made.clean else PTE_A | PTE_D) | _guest_perm(made.perm)
+
+
+def guest_upper_entry(made: SetGuestUpper) -> int:
+    """The guest's page-directory entry that a step writes, 64 bits."""
+    return guest_table(made.window) | PTE_P | (0 if made.clean else PTE_A) | _guest_perm(made.perm)
+
+
+def guest_table(window: str) -> int:
+    """The address of the guest's page table for a window; L2-physical as L1-physical."""
+    return _GUEST_TABLES + WINDOWS.index(window) * PAGE
+
+
+def guest_entry_address(name: str) -> int:
+    """The address of a guest's entry as a look names it: ``g.a3`` in a page table, ``gu.a`` in the page directory."""
+    kind, _, where = name.partition(".")
+    if kind == "gu":
+        return _GUEST_DIRECTORY + (PDE + WINDOWS.index(where)) * 8
+    return guest_table(where[0]) + (SLOT + int(where[1])) * 8

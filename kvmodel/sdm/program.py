@@ -19,6 +19,7 @@ from kvmodel.question.program import (
     Invept,
     Invvpid,
     L2Run,
+    Look,
     ProgramVector,
     SetEntry,
     SetGuest,
@@ -30,6 +31,7 @@ from kvmodel.question.program import (
 from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging
 from kvmodel.sdm.access import Linear, Use
+from kvmodel.sdm.program_flags import Flags
 from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
 from kvmodel.sdm.rules import RULES
 from kvmodel.sdm.vmx_instructions import VmcsState
@@ -105,7 +107,7 @@ def _saw(m: ProgramTables, touch: Touch, outcome: Outcome) -> None:
         m.tlb().uppers.clear()
 
 
-def _run(m: ProgramTables, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
+def _run(m: ProgramTables, flags: Flags, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
     refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, ad=bool(m.controls["ad"]))
     if refused:
@@ -116,6 +118,7 @@ def _run(m: ProgramTables, run: L2Run) -> Iterator[tuple[Touch | None, list[Allo
         if m.with_ept:
             m.remember_walks()
         m.remember_linear()
+        flags.foresee(run)
         match op:
             case Touch():
                 yield op, _answers(m, op, place)
@@ -125,6 +128,7 @@ def _run(m: ProgramTables, run: L2Run) -> Iterator[tuple[Touch | None, list[Allo
                 m.flush(op.page)
             case SetGuest():
                 m.set_guest(op)
+                flags.wrote(f"g.{op.page}")
 
 
 def _invept(m: ProgramTables, made: Invept) -> Allowed:
@@ -149,9 +153,11 @@ def invvpid(m: ProgramTables, made: Invvpid) -> Allowed:
             held.uppers.clear()
             if kind == 0:
                 held.pages.pop(made.page, None)
+                held.doubted.discard(f"g.{made.page}")
             else:
                 held.pages.clear()
                 held.nxe.clear()
+                held.doubted.clear()
     return DONE
 
 
@@ -204,6 +210,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     if (why := aside(cpu, vector)) is not None:
         return why
     m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState()
+    flags = Flags(m)
     for made in vector.steps:
         if not isinstance(made, Control | Vmx):  # the probe makes its own current again
             vmcs.current = "ab"[m.controls["vmcs"]]
@@ -212,10 +219,17 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
                 m.controls[made.name] = made.value
             case SetEntry():
                 m.set_entry(made)
+                flags.wrote(made.entry)
             case SetGuest():
                 m.set_guest(made)
+                flags.wrote(f"g.{made.page}")
             case SetGuestUpper():
-                m.guest_upper[made.window] = made.perm
+                m.set_guest_upper(made)
+                flags.wrote(f"gu.{made.window}")
+            case Look():
+                answer = [_allowed(flags.look(made), "guest-flags" if made.is_guest else "ept-flags")]
+                if row.take(answer) is None:
+                    return row.rows(answer)
             case Vmx():
                 answer = [_allowed(outcome, rule) for outcome, rule in vmcs.answers(made)]
                 if row.take(answer) is None:
@@ -225,22 +239,23 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
                 if row.take(answer) is None:
                     return row.rows(answer)
             case L2Run():
-                missed = _whole_run(m, made, row, vmcs)
+                missed = _whole_run(m, flags, made, row, vmcs)
                 if missed is not None:
                     return row.rows(missed)
     return (_row(row.taken),)
 
 
-def _whole_run(m: ProgramTables, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
+def _whole_run(m: ProgramTables, flags: Flags, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
     left = len(run.touches)
-    for touch, allowed in _run(m, run):
+    for touch, allowed in _run(m, flags, run):
         outcome = row.take(allowed)
         if outcome is None:
             return allowed
         left -= 1
         if touch is not None:
             vmcs.run("ab"[m.controls["vmcs"]])
+            flags.saw(touch, outcome)
             _saw(m, touch, outcome)
         if outcome.kind is not Kind.DONE:
             break

@@ -23,8 +23,9 @@ from kvmodel.question.program import (
     ProgramVector,
     SetEntry,
     SetGuest,
+    SetGuestUpper,
 )
-from kvmodel.question.program_layout import WRITTEN_AT
+from kvmodel.question.program_layout import WRITTEN_AT, guest_entry, guest_upper_entry, target_address
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
 from kvmodel.sdm import ept, guest_paging
 
@@ -52,8 +53,9 @@ def entry_bits(made: SetEntry) -> int:
     if made.target == "none":
         return made.bits
     if not made.is_leaf:
-        return made.perm.bits | ept.ACCESSED | made.bits
-    return made.perm.bits | made.memtype << 3 | _LEAF | made.bits | (ept.PAGE_SIZE if made.target[0] == "g" else 0)
+        return made.perm.bits | (0 if made.clean else ept.ACCESSED) | made.bits
+    flags = (0 if made.clean else _LEAF) | (ept.PAGE_SIZE if made.target[0] == "g" else 0)
+    return made.perm.bits | made.memtype << 3 | flags | made.bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,15 @@ class Mapping:
 
 @dataclass
 class CachedLinear:
-    """What a CPU may have cached of the guest's tables under one VPID and EPT table, and by which EFER.NXE."""
+    """What a CPU may have cached of the guest's tables under one VPID and EPT table, and by which EFER.NXE.
+
+    ``doubted``: the entries of which it may hold an earlier version (``kvmodel.sdm.program_flags``).
+    """
 
     uppers: dict[str, set[GuestPerm]] = field(default_factory=dict)
     pages: dict[str, set[Mapping]] = field(default_factory=dict)
     nxe: set[bool] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)
 
 
 class ProgramTables:
@@ -127,7 +133,14 @@ class ProgramTables:
         self.guest_upper = dict.fromkeys(WINDOWS, UWX)
         self.controls = {name: start for name, (_, start) in CONTROLS.items()}
         self.cached: dict[str, set[CachedWalk]] = {"r0": set(), "r1": set()}
+        self.doubted: dict[str, set[str]] = {"r0": set(), "r1": set()}  # as CachedLinear has it, of EPT12's entries
+        self.written = self._written_at_start()  # 64 bits each, by the name that a look has for the entry
         self.linear: dict[tuple[int, str], CachedLinear] = {}
+
+    def _written_at_start(self) -> dict[str, int]:
+        found = {name: bits | target_address(0, leads) for name, (bits, leads) in self.entries.items()}
+        found |= {f"g.{page}": guest_entry(SetGuest(page, leads)) for page, (_, leads, _) in self.guest.items()}
+        return found | {f"gu.{window}": guest_upper_entry(SetGuestUpper(window, UWX)) for window in WINDOWS}
 
     # --- EPT ---
 
@@ -182,10 +195,42 @@ class ProgramTables:
             entries = (*entries, (5 - len(entries) - 1, bits))
         return entries, f"{'pq'[int(leads[1])]}{page}" if leads[0] == "g" else leads
 
+    def _names(self, part: CachedWalk, page: int) -> list[str]:
+        """The entries behind ``part`` that a walk for a page would use now, as far as they are there."""
+        found, leads, level = [], part.leads, 4 - len(part.entries)
+        while leads[0] not in "pqgn":
+            name = entry_name(leads, part.window, page)
+            bits, leads = self.entries[name]
+            if not ept.is_present(bits, mbec=self.mbec) or ept.misconfiguration(self.cpu, bits, level, mbec=self.mbec):
+                break
+            found.append(name)
+            level -= 1
+        return found
+
+    def path(self, page: str) -> list[str]:
+        """The entries that a walk of nothing cached uses for a guest-physical page; the last maps it."""
+        return self._names(self._start(page[0]), int(page[1]))
+
+    def _behind(self) -> Iterator[tuple[CachedWalk, int]]:
+        """Every part of a walk that the CPU may hold on the current EPT table, with each page that it may be for."""
+        for part in (*map(self._start, WINDOWS), *self.cached[self.root]):
+            for page in range(PAGES) if part.page is None else (part.page,):
+                yield part, page
+
+    def usable(self) -> set[str]:
+        """The entries that any walk on the current EPT table may use."""
+        return {name for part, page in self._behind() for name in self._names(part, page)}
+
+    def last_entries(self, page: str) -> set[str]:
+        """The entries that may map a guest-physical page on the current EPT table."""
+        found = (self._names(part, n) for part, n in self._behind() if part.window == page[0] and n == int(page[1]))
+        return {names[-1] for names in found if names and self.entries[names[-1]][1][0] in "pqg"}
+
     def forget(self, root: str, page: str = "") -> None:
         """INVEPT of a table, or, with a ``page``, what an EPT violation of its guest-physical address takes away."""
         if not page:
             self.cached[root].clear()
+            self.doubted[root].clear()
             for key in [key for key in self.linear if key[1] == root]:
                 del self.linear[key]
             return
@@ -194,7 +239,9 @@ class ProgramTables:
 
     def set_entry(self, made: SetEntry) -> None:
         """L1 writes an EPT12 entry."""
-        self.entries[made.entry] = (entry_bits(made), made.target)
+        bits = entry_bits(made)
+        self.entries[made.entry] = (bits, made.target)
+        self.written[made.entry] = bits | target_address(0, made.target)
 
     # --- the guest's own tables ---
 
@@ -202,6 +249,12 @@ class ProgramTables:
         """Somebody writes the guest's entry for a page."""
         _, leads, _ = self.guest[made.page]
         self.guest[made.page] = (made.perm, made.target if made.present else leads, made.present)
+        self.written[f"g.{made.page}"] = guest_entry(made)
+
+    def set_guest_upper(self, made: SetGuestUpper) -> None:
+        """L1 writes the guest's entry for a window."""
+        self.guest_upper[made.window] = made.perm
+        self.written[f"gu.{made.window}"] = guest_upper_entry(made)
 
     def flush(self, page: str = "") -> None:
         """MOV to CR3, or INVLPG of ``page``: SDM 4.10.4.1."""
@@ -209,9 +262,11 @@ class ProgramTables:
         held.uppers.clear()
         if page:
             held.pages.pop(page, None)
+            held.doubted.discard(f"g.{page}")
         else:
             held.pages.clear()
             held.nxe.clear()
+            held.doubted.clear()
 
     def tlb(self) -> CachedLinear:
         """What the CPU may hold of the guest's tables under the current VPID."""

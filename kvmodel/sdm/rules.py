@@ -47,6 +47,16 @@ RULES: dict[str, Rule] = {
         "entries were other, or EPTP bit 6 or mode-based execute control.",
     ),
     # --- the instructions of programs ---
+    "ept-flags": Rule(
+        "29.3.5",
+        "With EPTP bit 6 the CPU sets the accessed flag of each EPT entry that it uses, and the dirty flag of the one "
+        "that maps a page which it writes; without it no flag changes, nor does any other bit.",
+    ),
+    "guest-flags": Rule(
+        "4.8",
+        "The CPU sets the accessed flag of each paging-structure entry that it uses, and the dirty flag of the one "
+        "that maps a page which it writes; no other bit changes.",
+    ),
     "program-unreached": Rule("28.1", "L2 exited before it came to this access."),
     "invalidation-done": Rule("31.3", "The operands are legal: the CPU forgets what they name."),
     "invept-operand": Rule(

@@ -141,6 +141,21 @@ def test_an_l2_that_ended_elsewhere_says_nothing() -> None:
     assert seen.kind is Kind.SCAFFOLD and "RIP 0x1234" in seen.note
 
 
+def test_a_look_reads_the_entry_where_the_program_has_it() -> None:
+    asked = program("prog+read.a3+look.t03+look.m0+look.g.b4+look.gu.c")
+    rows = records(asked, 2)
+    area = C["PROGRAM_TABLES"] + 2 * C["PROGRAM_AREA"]
+    looks = [r for r in rows if r["access"] == C["OP_LOOK"]]
+    tables = C["PROGRAM_GPT"]
+    wanted = [area + 8 * 4096 + 19 * 8, area + 5 * 4096 + 8 * 8, tables + 4096 + 20 * 8, 0x1004000 + 10 * 8]
+    assert [r["leaf"] for r in looks] == wanted
+    seen = [Row()] * (len(rows) - 5) + [Row(value=known(3))]
+    read = (0x121_3737, area + 0x8507, 0x8101_4027, 0x100_D027)
+    found = outcome_of(asked, [*seen, *(Row(verdict=7, value=value) for value in read)]).turns
+    assert [turn.code for turn in found[1:]] == [read[0], 0x8507, *read[2:]]
+    assert [turn.note for turn in found[1:]] == ["accessed, dirty", "accessed", "accessed", "accessed"]
+
+
 def test_a_death_ends_the_row() -> None:
     asked = program("prog+read.a3+write.a3+read.a4")
     rows = records(asked, 0)

@@ -34,6 +34,10 @@ def told(text: str, level: int = 0, param: bool | None = None) -> str:
         ("prog+invept3.r0+read.a0", "1: vm-fail error 28; 2: done (p0)"),
         ("prog+invept1.r0.walk+read.a0", "1: vm-fail error 28; 2: done (p0)"),
         ("prog+mbec=on+read.a0", "1: entry-fail error 7"),
+        ("prog+ad=1+t03=p3.clean+read.a3+look.t03", "1: done (p3); 2: value 0x1213537 (accessed)"),
+        ("prog+ad=1+t03=p3.clean+write.a3+look.t03", "1: done (p3); 2: value 0x1213737 (accessed, dirty)"),
+        ("prog+t03=p3.clean+write.a3+look.t03", "1: done (p3); 2: value 0x1213437 (neither accessed nor dirty)"),
+        ("prog+ad=1+m0=t0.clean+read.a3+look.m0", "1: done (p3); 2: value 0x8507 (accessed)"),
         ("prog+vmcs=1+read.a0+vmcs=0+read.a1", "1: done (p0); 2: done (p1)"),
     ],
 )
@@ -46,6 +50,10 @@ def test_what_the_tlb_holds_of_the_guests_tables_is_not_mirrored() -> None:
     assert [o.kind for o in found.turns] == [Kind.DONE, Kind.NOT_MIRRORED]
     flushed = predicted("prog+read.a3,pte.a3=b5,invlpg.a3,read.a3+read.a3")
     assert [o.kind for o in flushed.turns] == [Kind.DONE, Kind.DONE, Kind.DONE]
+
+
+def test_the_flags_of_the_guests_own_entries_are_not_mirrored() -> None:
+    assert [o.kind for o in predicted("prog+read.a3+look.g.a3").turns] == [Kind.DONE, Kind.NOT_MIRRORED]
 
 
 def test_a_program_without_ept_is_not_mirrored() -> None:

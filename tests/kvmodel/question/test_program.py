@@ -57,6 +57,9 @@ def test_the_steps_are_what_they_say() -> None:
         ("prog.noept+g.a3=b5+read.a3", "the guest's entries lead to L1's pages"),
         ("prog.noept+m0=t1+read.a0", "there is no EPT12"),
         ("prog.noept+mbec=on+read.a0", "there is no EPT pointer"),
+        ("prog.noept+look.t03+read.a0", "there is no EPT12"),
+        ("prog+look.t3+read.a0", "'look.t3' is nothing that a program does"),
+        ("prog+t03=none.clean+read.a0", "write 'prog+t03=none+read.a0'"),
         ("prog.env=moon+read.a0", "environment 'moon' is not known"),
         ("prog+m0=t1.rwxu+read.a0", "write 'prog+m0=t1+read.a0'"),
         ("prog+mbec=on", "shows nothing"),
@@ -69,6 +72,14 @@ def test_what_is_no_program_is_refused_with_the_reason(text: str, told: str) -> 
     with pytest.raises(VectorError) as caught:
         parse(text)
     assert told in str(caught.value)
+
+
+def test_a_look_is_an_answer_and_a_clean_entry_a_step() -> None:
+    text = "prog+t03=p3.rw--.clean.x800+g.a3=b5.urx.clean+gu.a=srx.clean+look.t03+look.g.a3+look.gu.a+read.a3"
+    vector = program(text)
+    assert vector.id == text
+    assert [answers_of(step) for step in vector.steps] == [0, 0, 0, 1, 1, 1, 1]
+    assert program("prog+look.m0").outcomes == 1
 
 
 def test_a_file_has_a_step_a_line() -> None:
