@@ -170,13 +170,13 @@ def program_flags() -> Iterator[ProgramVector]:
         )
     for (ept, env), look, cpl in product(((True, "std"), (False, "std"), (False, "ept0")), looks, (0, 3)):
         to = "a3" if ept else "p3"
-        level, seen = (("cpl=3",) if cpl else ()), ("look.g.a3", "look.gu.a")
+        level, both = (("cpl=3",) if cpl else ()), ("look.g.a3", "look.gu.a")
         clean = (f"g.a3={to}.clean", "gu.a=uwx.clean")
-        yield _of(*level, *clean, f"{look}.a3", *seen, "write.a3", *seen, env=env, ept=ept)
-        yield _of(*level, "write.a3", *clean, "read.a3", *seen, f"{look}.a3", *seen, env=env, ept=ept)
-        yield _of(*clean, f"read.a3,pte.a3={to}.clean,cr3,{look}.a3", *seen, env=env, ept=ept)
+        yield _of(*level, *clean, f"{look}.a3", *both, "write.a3", *both, env=env, ept=ept)
+        yield _of(*level, "write.a3", *clean, "read.a3", *both, f"{look}.a3", *both, env=env, ept=ept)
+        yield _of(*clean, f"read.a3,pte.a3={to}.clean,cr3,{look}.a3", *both, env=env, ept=ept)
         yield _of(
-            *level, f"g.a3={to}.urx.clean", "wp=0", f"{look}.a3", *seen, "wp=1", f"{look}.a3", *seen, env=env, ept=ept
+            *level, f"g.a3={to}.urx.clean", "wp=0", f"{look}.a3", *both, "wp=1", f"{look}.a3", *both, env=env, ept=ept
         )
 
 
