@@ -31,7 +31,7 @@ from kvmodel.question.program import (
 from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging
 from kvmodel.sdm.access import Linear, Use
-from kvmodel.sdm.program_flags import Flags
+from kvmodel.sdm.program_flags import EntryFlags
 from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
 from kvmodel.sdm.rules import RULES
 from kvmodel.sdm.vmx_instructions import VmcsState
@@ -107,7 +107,7 @@ def _saw(m: ProgramTables, touch: Touch, outcome: Outcome) -> None:
         m.tlb().uppers.clear()
 
 
-def _run(m: ProgramTables, flags: Flags, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
+def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
     refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, ad=bool(m.controls["ad"]))
     if refused:
@@ -210,7 +210,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     if (why := aside(cpu, vector)) is not None:
         return why
     m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState()
-    flags = Flags(m)
+    flags = EntryFlags(m)
     for made in vector.steps:
         if not isinstance(made, Control | Vmx):  # the probe makes its own current again
             vmcs.current = "ab"[m.controls["vmcs"]]
@@ -245,7 +245,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     return (_row(row.taken),)
 
 
-def _whole_run(m: ProgramTables, flags: Flags, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
+def _whole_run(m: ProgramTables, flags: EntryFlags, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
     left = len(run.touches)
     for touch, allowed in _run(m, flags, run):

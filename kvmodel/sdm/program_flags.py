@@ -33,7 +33,7 @@ def told(entry: int, *, guest: bool, defined: int = _ALL) -> Outcome:
     return Outcome(Kind.VALUE, entry, defined=defined, note=note)
 
 
-class Flags:
+class EntryFlags:
     """The flags of a program's entries, EPT12's and the guest's: what is set for sure by now, and what may be."""
 
     def __init__(self, tables: ProgramTables) -> None:
