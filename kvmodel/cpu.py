@@ -29,3 +29,11 @@ class Cpu:
     def msr(self, number: int) -> int | None:
         """MSR ``number`` (0x480 to 0x491), 64 bits; None where nobody read it, or the reading faulted."""
         return self.msrs[number - 0x480] if self.msrs else None
+
+    def may_set(self, bit: int) -> bool:
+        """Whether MSR 0x48B lets secondary control ``bit`` be 1; where nobody read it, True."""
+        return not self.msrs or bool((self.msr(0x48B) or 0) >> (32 + bit) & 1)
+
+    def has_ept_vpid(self, bit: int) -> bool:
+        """Whether bit ``bit`` of MSR 0x48C is 1; where nobody read it, True."""
+        return not self.msrs or bool((self.msr(0x48C) or 0) >> bit & 1)

@@ -211,7 +211,7 @@ def _dry(works: list[Work], planned: list[PartAsked], bench: Bench) -> int:
         asked = [f"host {len(work.host)}"] if work.host else []
         asked += [f"{machine_name(m)} {len(v)}" for m, v in work.batches.items()]
         print(f"{work.load}: {', '.join(asked)}")
-        words = module_options(work.load)
+        words = module_options(work.load.setting, work.load.env)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
             argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")

@@ -19,7 +19,7 @@ from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
 from harness.findings.departures import Departure, Symptom, symptom
 from harness.hosts import Model, models
-from harness.questions import Setting, parameters
+from harness.questions import PLAIN, Setting, parameters
 from harness.results import FORESEEN_HOST, KVM_HOST, Cell, RunSeries
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
@@ -195,7 +195,7 @@ def _fields_off(vector: Vector) -> int:
     if isinstance(vector, ClientSequence):
         return len(vector.steps)
     if isinstance(vector, VmEntryVector):
-        return len(vector.changes)
+        return len(vector.changes) + (vector.machine.env.name != PLAIN)
     return 0
 
 

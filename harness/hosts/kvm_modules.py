@@ -44,20 +44,20 @@ class Parameters:
     @property
     def kvm(self) -> str:
         """The function gives the parameters of kvm.ko."""
-        return self._with("kvm", f"nx_huge_pages={'force' if self.nx_huge_pages else 'off'}")
+        return self._with("kvm", {"nx_huge_pages": "force" if self.nx_huge_pages else "off"})
 
     @property
     def kvm_intel(self) -> str:
-        """The function gives the parameters of kvm-intel.ko. It is without APICv: the emulator's VM entry wants a
-        page-aligned posted-interrupt descriptor. Without APICv: the emulator's VM entry wants a page-aligned
-        posted-interrupt descriptor.
+        """The function gives the parameters of kvm-intel.ko. It is without APICv, unless that is chosen: the unmended
+        emulator's VM entry wants a page-aligned posted-interrupt descriptor.
         """
-        shadow = "" if self.shadow_vmcs else " enable_shadow_vmcs=0"
-        return self._with("kvm_intel", f"nested=1 enable_apicv=0 ept={int(self.ept)} eptad={int(self.eptad)}{shadow}")
+        words = {"nested": "1", "enable_apicv": "0", "ept": str(int(self.ept)), "eptad": str(int(self.eptad))}
+        return self._with("kvm_intel", words if self.shadow_vmcs else words | {"enable_shadow_vmcs": "0"})
 
-    def _with(self, module: str, words: str) -> str:
-        """``words`` and what was chosen for ``module``."""
-        return " ".join([words, *(f"{name}={value}" for at, name, value in self.chosen if at == module)])
+    def _with(self, module: str, words: dict[str, str]) -> str:
+        """``words``, and in their place or behind them what was chosen for ``module``."""
+        chosen = {name: value for at, name, value in self.chosen if at == module}
+        return " ".join(f"{name}={value}" for name, value in (words | chosen).items())
 
 
 class KvmModules(Connection):

@@ -49,6 +49,7 @@ from kvmodel.question.program_layout import (
     target_address,
 )
 from kvmodel.question.vector import Access
+from kvmodel.sdm.invalidation import INVALID_OPCODE
 from kvmodel.sdm.program_flags import told
 from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
 
@@ -57,6 +58,7 @@ _GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: th
 _CODE_BYTES: Final = 32  # of a record
 _NOWHERE: Final = 0xFF
 _ADDRESS: Final = (1 << 52) - PAGE  # of an entry
+_UNDEFINED: Final = 0xFFFF_FFFE  # images/probe/vmx.c: where there is no such instruction
 
 Fields = dict[str, int | tuple[int, ...]]
 
@@ -385,6 +387,8 @@ def _of_look(made: Look, o: StepRecord) -> Outcome:
 
 def _of_instruction(o: StepRecord) -> Outcome:
     match o.verdict:
+        case 4 if o.error == _UNDEFINED:
+            return Outcome(Kind.EXCEPTION, number=INVALID_OPCODE)
         case 4:
             return vmfail(o.error if o.error != 0xFFFF_FFFF else 0)
         case 7:

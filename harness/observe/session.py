@@ -21,7 +21,7 @@ from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load, parameters
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, logged, parameter, parameter_lost, text_value
-from kvmodel.question.vector import Access, ClientVector, HostVector, LogVector, Machine, OnHost, Vector
+from kvmodel.question.vector import Access, ClientVector, Environment, HostVector, LogVector, Machine, OnHost, Vector
 
 PARAM_FILE: Final = f"/sys/module/{parameters.OWN.module}/parameters/{parameters.OWN.name}"  # Y or N, if it is there
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
@@ -55,10 +55,10 @@ def host_outcomes(info: dict[str, Any], vectors: Iterable[HostVector]) -> list[O
     return found
 
 
-def module_options(load: Load) -> Parameters:
-    """The function gives the module parameters of a load."""
-    env = load.env
-    return Parameters(load.setting.words, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
+def module_options(setting: parameters.Setting, env: Environment) -> Parameters:
+    """The function gives the module parameters of a load: what it gives by name, and its environment's."""
+    words = (*setting.words, *(("kvm_intel", name, value) for name, value in env.parameters))
+    return Parameters(words, env.ept, env.eptad, nx_huge_pages=env.nx_huge_pages)
 
 
 class Session:
@@ -76,13 +76,22 @@ class Session:
         host.run(f"ln -sf {host.deliver(program, mode=0o755)} {client.PATH}", check=True)
         self.info: dict[str, Any] = {}
         self._loaded: Load | None = None
+        self._lacking: Outcome | None = None  # what blocks all of a load: a parameter that this kernel does not have
 
     def load(self, load: Load) -> None:
         """The level's modules are loaded as ``load`` says, and KVM is asked what it offers."""
         self._loaded = load
-        self._host.load(self._modules(load.level), module_options(load))
+        self._host.load(self._modules(load.level), module_options(load.setting, load.env))
+        self._lacking = self._lacks(load.env)
         line = self._host.run(f"{client.PATH} info", check=True).stdout
         self.info = json.loads(line)["info"]
+
+    def _lacks(self, env: Environment) -> Outcome | None:
+        """What blocks every vector of a load whose environment sets a parameter that these modules do not have."""
+        for name, _ in env.parameters:
+            if self.value(("kvm_intel", name)) is None:
+                return Outcome(Kind.BLOCKED, note=f"not applicable: this kernel's kvm_intel has no parameter {name}")
+        return None
 
     def _reload(self) -> None:
         if self._loaded is not None:
@@ -111,6 +120,8 @@ class Session:
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]:
         """The function gives the host's and the client's answers, in order."""
         asked = list(vectors)
+        if self._lacking is not None:
+            return [self._lacking] * len(asked)
         questions = [v for v in asked if not isinstance(v, HostVector)]
         answers = client.ask(self._host, questions, self._reload)
         told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
@@ -137,7 +148,8 @@ class Session:
     def _ask_reload(self) -> Outcome:
         """Whether kvm.ko keeps its parameter while kvm-intel.ko is loaded with ept=0, taken out and loaded again."""
         assert self._loaded is not None
-        modules, wanted, before = self._modules(self._loaded.level), module_options(self._loaded), self.parameter
+        load, before = self._loaded, self.parameter
+        modules, wanted = self._modules(load.level), module_options(load.setting, load.env)
         self._host.load(modules, replace(wanted, ept=False))
         self._host.reload_intel(modules, wanted)
         after = self._host.run(f"cat {PARAM_FILE} 2>/dev/null").stdout.strip() or None
@@ -147,7 +159,7 @@ class Session:
     def l1_can_run(self) -> Outcome | None:
         """It is None where an L1 gets past its first fetch; else the outcome that blocks every vector of an L1."""
         (seen,) = self.ask_host([FIRST_FETCH])
-        return cannot_run(seen)
+        return self._lacking or cannot_run(seen)
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()

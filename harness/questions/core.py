@@ -13,6 +13,7 @@ from itertools import product
 from typing import Final
 
 from harness.questions.client import CLIENT
+from harness.questions.environments import CONTROL_MSRS, ENVIRONMENT_PARTS, spread
 from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
 from harness.questions.vm_entries import entry_checks
@@ -194,9 +195,6 @@ def host_itself() -> Iterator[Vector]:
             yield ClientVector("long", access, page, env)
 
 
-CONTROL_MSRS = (0x481, 0x482, 0x483, 0x484, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0x490, 0x491)
-
-
 def evmcs() -> Iterator[Vector]:
     """Hyper-V's enlightened VMCS is offered and in use: the MSRs it filters, VM entries, and the permissions again."""
     offered = (Evmcs.OFFERED, Evmcs.USED)
@@ -268,9 +266,11 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     **SEQUENCES,
     **PROGRAMS,
     **CLIENT,
+    **ENVIRONMENT_PARTS,
 }
 
 IN_REGRESS: Final = 160  # of a part on the plain machine, an eighth of that on other machines
+LOADED: Final = ("ug0", "vpid0")  # of the environments that are parameters: each load of the modules costs seconds
 PLAIN_MACHINE: Final = AccessVector().machine
 
 # What KVM's tracepoints answer.
@@ -338,21 +338,16 @@ def client() -> list[Vector]:
     return _all(CLIENT)
 
 
-def _spread(found: list[Vector], count: int) -> list[Vector]:
-    """At most ``count`` of ``found``, evenly."""
-    return found[:: -(-len(found) // count)] if found else []
-
-
 def regress() -> list[Vector]:
     """The space has some of every part, for a look at each build."""
     return _all({name: partial(_regress, part) for name, part in PARTS.items()})
 
 
 def _regress(part: Callable[[], Iterator[Vector]]) -> Iterator[Vector]:
-    found = list(part())
+    found = [v for v in part() if not v.machine.env.parameters or v.machine.env.name in LOADED]
     plain = [v for v in found if _is_cheap(v)]
-    yield from _spread(plain, IN_REGRESS)
-    yield from _spread([v for v in found if not _is_cheap(v)], IN_REGRESS // 8)
+    yield from spread(plain, IN_REGRESS)
+    yield from spread([v for v in found if not _is_cheap(v)], IN_REGRESS // 8)
 
 
 def _is_cheap(vector: Vector) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 from harness.errors import InputError
 from harness.series import Parameter
 from harness.series import parameter as declared
+from kvmodel.question.vector import PARAMETERS
 from kvmodel.series import PARAMETER
 
 SWITCH: Final = declared.SWITCH
@@ -25,7 +26,11 @@ ALL: Final = "all"
 MOST: Final = 27  # loads of one level: three parameters of two values, each left unset as well
 # Those that a vector's environment sets, or that a load cannot do without.
 TAKEN: Final = frozenset(
-    (("kvm", "nx_huge_pages"), *(("kvm_intel", name) for name in ("nested", "enable_apicv", "ept", "eptad")))
+    (
+        ("kvm", "nx_huge_pages"),
+        *(("kvm_intel", name) for name in ("nested", "enable_apicv", "ept", "eptad")),
+        *(("kvm_intel", name) for env in PARAMETERS for name, _ in env.parameters),
+    )
 )
 
 Key = tuple[str, str]

@@ -24,8 +24,7 @@ from harness import protocol
 from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
 from harness.findings import Departure, Finding, finding_json
-from harness.hosts import Parameters
-from harness.observe import LIVELOCK_EXITS, client, qemu
+from harness.observe import LIVELOCK_EXITS, client, module_options, qemu
 from harness.observe import batch as guest
 from harness.questions import Setting, parameters
 from harness.results import of_series
@@ -148,7 +147,7 @@ def script(finding: Finding, *, release: str, known: Sequence[Parameter] = (para
     vector = smallest.vector
     setting = Setting.parse(value)
     env = vector.machine.env
-    options = Parameters(setting.words, env.ept, env.eptad, env.nx_huge_pages)
+    options = module_options(setting, env)
     return _render(
         "run.sh.j2",
         f=finding,
@@ -262,7 +261,7 @@ def contents(
         files=sorted(files),
         other_fragment=bool(fragment_of_run) and fragment_of_run != hashlib.sha256(fragment).hexdigest(),
         other_probe=how == "l1" and provenance.get("probe", "") not in ("", sha256(binaries.probe)),
-        parameters=Parameters(Setting.parse(param).words, env.ept, env.eptad, env.nx_huge_pages),
+        parameters=module_options(Setting.parse(param), env),
         cpu_mbec=env.cpu_mbec,
         how=how,
     ).encode()

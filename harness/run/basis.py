@@ -65,7 +65,7 @@ class Basis:
         """The function gives what answers of ``load`` rest on: of an L1 on ``guest``, or of the host itself where that
         is None.
         """
-        words = module_options(load)
+        words = module_options(load.setting, load.env)
         said = [] if guest is None else arguments(guest, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
         return self._files | {
             "modules": self._code(load.level),

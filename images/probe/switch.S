@@ -140,5 +140,6 @@ saved_rsp:
 	.skip 8
 l2_rdi:
 	.skip 8
+	.globl fixup
 fixup:
 	.skip 8

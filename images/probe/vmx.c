@@ -279,19 +279,23 @@ void vmx_state_changed(void)
 		current->written[changed[i]] = 0xdeadbeefdeadbeefull;
 }
 
-/* INVVPID or INVEPT; 0, or the VM-instruction error (-1 where there is none to read). */
+/* `name` with the descriptor `d`: whether it is #UD, else what it leaves in CF and ZF. */
+#define INVALIDATE(name)										\
+	asm volatile("movb $1, %0\n\tmovq $1f, fixup\n\t" name " %3, %4\n\tsetc %1\n\tsetz %2\n\tmovb $0, %0\n"	\
+		     "1:\tmovq $0, fixup" : "=&q"(undefined), "+q"(invalid), "+q"(failed) :			\
+		     "m"(d), "r"(type) : "cc", "memory")
+
+/* INVVPID or INVEPT; 0, or the VM-instruction error (-1 where there is none to read, -2 where it is #UD). */
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high)
 {
 	struct { uint64_t low, high; } d = { low, high };
-	uint8_t invalid, failed;
+	uint8_t undefined, invalid = 0, failed = 0;
 
 	if (vpid)
-		asm volatile("invvpid %2, %3\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
-			     "m"(d), "r"(type) : "cc", "memory");
+		INVALIDATE("invvpid");
 	else
-		asm volatile("invept %2, %3\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
-			     "m"(d), "r"(type) : "cc", "memory");
-	return invalid ? -1 : failed ? (int)vmread(INSTRUCTION_ERROR) : 0;
+		INVALIDATE("invept");
+	return undefined ? -2 : invalid ? -1 : failed ? (int)vmread(INSTRUCTION_ERROR) : 0;
 }
 
 /* The regions of programs' own, never used yet, and one that VMPTRLD must refuse. */

@@ -18,6 +18,7 @@ from kvmodel.include.asm.kvm_host import Vcpu
 from kvmodel.include.asm.vmx import (
     SECONDARY_EXEC_ENABLE_EPT,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
+    SECONDARY_EXEC_UNRESTRICTED_GUEST,
     VMX_EPT_EXECUTABLE_MASK,
     VMX_EPT_EXECUTE_ONLY_BIT,
     VMX_EPTP_AD_ENABLE_BIT,
@@ -31,6 +32,7 @@ from kvmodel.question.vector import Access, AccessVector, EntryVector, Evmcs, Gu
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
+from kvmodel.sdm.vmcs import GUEST_STATE
 from kvmodel.series import Level
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, nested_vmx_run, vmcs12_eptp
 from kvmodel.vmx.vmx import construct_eptp, vcpu_create
@@ -307,6 +309,8 @@ def access(context: Context, v: AccessVector, want_steps: bool) -> Prediction:
     if guest.error:
         return Prediction(_entry_failure(guest), guest.entry if want_steps else ())
     off = v.paging is Paging.OFF
+    if off and not guest.vcpu.nested_msrs.secondary_ctls_high & SECONDARY_EXEC_UNRESTRICTED_GUEST:
+        return Prediction(Outcome(Kind.ENTRY_EXIT, number=GUEST_STATE))
     if trouble := guest.frame(off or v.cpl == 3, not off):
         return Prediction(trouble, reached=False)
     linear, fault = _view(v)

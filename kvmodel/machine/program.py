@@ -11,7 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from kvmodel.bits import GENMASK
-from kvmodel.include.asm.vmx import SECONDARY_EXEC_ENABLE_EPT, SECONDARY_EXEC_MODE_BASED_EPT_EXEC
+from kvmodel.include.asm.vmx import (
+    SECONDARY_EXEC_ENABLE_EPT,
+    SECONDARY_EXEC_ENABLE_VPID,
+    SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
+)
 from kvmodel.machine.l2 import Context, Guest
 from kvmodel.machine.vcpu import DONE
 from kvmodel.mmu.mmu import hardware_entries
@@ -47,7 +51,8 @@ from kvmodel.question.program_layout import (
 )
 from kvmodel.question.vector import Evmcs
 from kvmodel.sdm import guest_paging
-from kvmodel.sdm.program import USES, invvpid
+from kvmodel.sdm.controls import INVALID_CONTROLS
+from kvmodel.sdm.program import UNDEFINED, USES, invvpid
 from kvmodel.sdm.program_flags import told
 from kvmodel.sdm.program_tables import ProgramTables, entry_bits, offset_of, reached
 from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
@@ -116,7 +121,7 @@ class _Program:
             case Invept():
                 yield self._invept(made)
             case Invvpid():
-                yield invvpid(tables, made).outcome
+                yield invvpid(tables, made).outcome if self._has_vpid() else UNDEFINED.outcome
             case Vmx():
                 yield not_mirrored("vmx/nested.c handle_vmptrld and the like")
             case L2Run():
@@ -129,6 +134,10 @@ class _Program:
         entry = self.guest.vcpu.memory[entry_address(_TABLES, made.entry)]
         leads = self.tables.entries[made.entry][1]
         return told(entry - target_address(_TABLES, leads) + target_address(0, leads), guest=False)
+
+    def _has_vpid(self) -> bool:
+        """Whether L1 is offered VPIDs."""
+        return self.guest.vcpu.nested_msrs.secondary_ctls_high & SECONDARY_EXEC_ENABLE_VPID != 0
 
     def _eptp(self, root: str) -> int:
         return vmcs12_eptp(table_address(_TABLES, root), ad=bool(self.tables.controls["ad"]))
@@ -177,6 +186,8 @@ class _Program:
         """The VM entry; None where L2 runs."""
         c = self.tables.controls
         control = SECONDARY_EXEC_ENABLE_EPT | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if c["mbec"] else 0)
+        if c["vpid"] and not self._has_vpid():
+            return Outcome(Kind.ENTRY_FAIL, INVALID_CONTROLS)
         error = self.guest.enter_with(Evmcs.ABSENT, control, self._eptp(self.tables.root), second=bool(c["vmcs"]))
         return Outcome(Kind.ENTRY_FAIL, error) if error else None
 

@@ -87,7 +87,15 @@ def _loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:
     e = ENVIRONMENTS[env]
     if not e.cpu_mbec:
         cpu = replace(cpu, mbec=False)
-    return load(level, param, host_msrs(cpu), ept=e.ept, eptad=e.eptad, nx_huge_pages=e.nx_huge_pages)
+    return load(
+        level,
+        param,
+        host_msrs(cpu),
+        ept=e.ept,
+        eptad=e.eptad,
+        nx_huge_pages=e.nx_huge_pages,
+        others=e.parameters,
+    )
 
 
 def loaded(level: Level, param: bool | None, cpu: Cpu, env: str) -> Kvm:

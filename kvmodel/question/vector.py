@@ -141,8 +141,18 @@ class Environment:
     eptad: bool = True  # kvm_intel.eptad
     nx_huge_pages: bool = False  # kvm.nx_huge_pages=force
     backing: str = "4k"  # L1's memory on the host: 4k, 2m or 1g pages
+    parameters: tuple[tuple[str, str], ...] = ()  # further ones of kvm_intel: name and value
 
 
+# Parameters of kvm_intel, each of which changes what L1, L2 or user space meets or by which way: an environment each.
+PARAMETERS = (
+    Environment("ug0", parameters=(("unrestricted_guest", "0"),)),
+    Environment("shadow0", parameters=(("enable_shadow_vmcs", "0"),)),
+    Environment("flex0", parameters=(("flexpriority", "0"),)),
+    Environment("pml0", parameters=(("pml", "0"),)),
+    Environment("vpid0", parameters=(("vpid", "0"),)),
+    Environment("lax", parameters=(("error_on_inconsistent_vmcs_config", "0"),)),
+)
 ENVIRONMENTS = {
     env.name: env
     for env in (
@@ -153,6 +163,7 @@ ENVIRONMENTS = {
         Environment("huge", backing="2m"),
         Environment("hugenx", backing="2m", nx_huge_pages=True),
         Environment("eptad0nx", eptad=False, nx_huge_pages=True),
+        *PARAMETERS,
     )
 }
 

@@ -29,7 +29,7 @@ from kvmodel.question.program import (
     Vmx,
 )
 from kvmodel.question.vector import Access
-from kvmodel.sdm import controls, ept, guest_paging
+from kvmodel.sdm import controls, ept, guest_paging, invalidation
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.program_flags import EntryFlags
 from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
@@ -52,6 +52,7 @@ def _allowed(outcome: Outcome, rule: str) -> Allowed:
 
 UNREACHED: Final = _allowed(Outcome(Kind.UNREACHED), "program-unreached")
 DONE: Final = _allowed(Outcome(Kind.DONE, defined=0), "invalidation-done")
+UNDEFINED: Final = _allowed(Outcome(Kind.EXCEPTION, number=invalidation.INVALID_OPCODE), "invalidation-undefined")
 
 
 def _reached(name: str, rule: str) -> Allowed:
@@ -109,7 +110,8 @@ def _saw(m: ProgramTables, touch: Touch, outcome: Outcome) -> None:
 
 def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
-    refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, ad=bool(m.controls["ad"]))
+    wanted = {name: bool(m.controls[name]) for name in ("ad", "vpid")}
+    refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, **wanted)
     if refused:
         yield None, [_allowed(controls.failed(), refused)]
         return
@@ -134,8 +136,10 @@ def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touc
 def _invept(m: ProgramTables, made: Invept) -> Allowed:
     """INVEPT (SDM, volume 3, chapter 31): an unknown type or an EPT pointer that a VM entry refuses is VMfail."""
     kind = made.type
+    if not invalidation.is_there(m.cpu, vpid=False):
+        return UNDEFINED
     refused = made.bad or (m.controls["ad"] and not m.cpu.ept_ad)
-    if kind not in (1, 2) or (kind == 1 and refused):
+    if kind not in invalidation.types(m.cpu, vpid=False) or (kind == 1 and refused):
         return _allowed(Outcome(Kind.VMFAIL, INVALID_OPERAND), "invept-operand")
     for root in ("r0", "r1") if kind == 2 else (made.root,):
         m.forget(root)
@@ -145,7 +149,9 @@ def _invept(m: ProgramTables, made: Invept) -> Allowed:
 def invvpid(m: ProgramTables, made: Invvpid) -> Allowed:
     """INVVPID: the types, a VPID of 0 but for all contexts, the descriptor's reserved bits, a canonical address."""
     kind = made.type
-    bad = kind not in (0, 1, 2, 3) or made.bad == "reserved" or (kind != 2 and made.vpid == 0)
+    if not invalidation.is_there(m.cpu, vpid=True):
+        return UNDEFINED
+    bad = kind not in invalidation.types(m.cpu, vpid=True) or made.bad == "reserved" or (kind != 2 and made.vpid == 0)
     if bad or (kind == 0 and made.bad == "noncanonical"):
         return _allowed(Outcome(Kind.VMFAIL, INVALID_OPERAND), "invvpid-operand")
     for key, held in list(m.linear.items()):

@@ -59,6 +59,9 @@ RULES: dict[str, Rule] = {
     ),
     "program-unreached": Rule("28.1", "L2 exited before it came to this access."),
     "invalidation-done": Rule("31.3", "The operands are legal: the CPU forgets what they name."),
+    "invalidation-undefined": Rule(
+        "31.3", "INVEPT or INVVPID that MSRs 0x48B and 0x48C do not offer is an invalid opcode (#UD)."
+    ),
     "invept-operand": Rule(
         "31.3",
         "INVEPT of an unsupported type, or of type 1 with an EPT pointer that VM entry refuses: VMfail, error 28.",

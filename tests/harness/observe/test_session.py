@@ -11,7 +11,7 @@ import pytest
 from harness.errors import HostError
 from harness.hosts.channel import CommandResult
 from harness.hosts.kvm_modules import ModuleFiles, Parameters
-from harness.observe.session import PARAM_FILE, Session
+from harness.observe.session import PARAM_FILE, Session, module_options
 from harness.questions.loads import Load
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import ENVIRONMENTS, HostVector
@@ -96,3 +96,41 @@ def test_a_host_that_is_gone_is_no_question_that_cannot_be_asked() -> None:
     host.alive = False
     with pytest.raises(HostError, match="it is gone"):
         asked_in_vain(host)
+
+
+UG0 = Load(18, ON, ENVIRONMENTS["ug0"])
+
+
+class ParametersHost(FakeHost):
+    """A host whose kvm_intel has these parameters."""
+
+    there: tuple[str, ...] = ()
+
+    def run(self, command: str, **options: object) -> CommandResult:
+        if "/sys/module/kvm_intel/parameters/" in command:
+            name = command.rsplit("/parameters/")[1].split()[0]
+            return CommandResult(0, b"N\n" if name in self.there else b"", "")
+        return super().run(command, **options)
+
+
+def test_an_environments_parameter_is_given_to_kvm_intel_once() -> None:
+    words = module_options(UG0.setting, UG0.env).kvm_intel
+    assert words == "nested=1 enable_apicv=0 ept=1 eptad=1 unrestricted_guest=0"
+    chosen = Parameters((("kvm_intel", "enable_apicv", "1"),)).kvm_intel
+    assert chosen == "nested=1 enable_apicv=1 ept=1 eptad=1"
+    assert module_options(LOAD.setting, LOAD.env) == Parameters(ON.words)
+
+
+def test_what_a_kernel_lacks_blocks_its_environment_and_no_other() -> None:
+    host = ParametersHost(keeps=True)
+    session = Session(host, lambda _: None, Path("client"), Path("probe"))  # type: ignore[arg-type, return-value]
+    session.load(UG0)
+    (seen,) = session.ask_host([HostVector("param", "ug0")])
+    said = "not applicable: this kernel's kvm_intel has no parameter unrestricted_guest"
+    assert (seen.kind, seen.note) == (Kind.BLOCKED, said)
+    assert session.l1_can_run() == seen
+    session.load(LOAD)
+    assert session.ask_host([HostVector("param")])[0].kind is Kind.VALUE
+    host.there = ("unrestricted_guest",)
+    session.load(UG0)
+    assert session.ask_host([HostVector("param", "ug0")])[0].kind is Kind.VALUE

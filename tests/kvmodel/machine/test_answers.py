@@ -396,3 +396,21 @@ def test_the_emulators_walk_is_among_the_steps() -> None:
     assert ("x86.c translate_nested_gpa", "the emulator walks EPT12, error code 0x6") in [
         (step.where, step.what) for step in told.steps
     ]
+
+
+def test_module_parameters_of_the_environment_decide_what_l1_is_offered() -> None:
+    def offered(env: str) -> int:
+        return ask(18, f"msr.m48b.mbec=on.xo1.ev0.env={env}", True).code >> 32
+
+    plain = offered("std")
+    assert plain & (1 << 7 | 1 << 5 | 1) == 1 << 7 | 1 << 5 | 1
+    assert plain ^ offered("ug0") == 1 << 7
+    assert plain ^ offered("vpid0") == 1 << 5
+    assert plain ^ offered("flex0") == 1
+    assert {offered(env) for env in ("pml0", "shadow0", "lax")} == {plain}
+
+
+def test_without_unrestricted_guest_an_l2_with_paging_off_is_no_guest_state() -> None:
+    seen = ask(0, "e4k.l1=rwxu.fetch.pgoff.mbec=off.env=ug0")
+    assert (seen.kind, seen.number, seen.code) == (Kind.ENTRY_EXIT, 33, 0)
+    assert ask(0, "e4k.l1=rwxu.fetch.pgoff.mbec=off").kind is Kind.DONE

@@ -82,3 +82,10 @@ def test_the_series_lets_a_supervisor_fetch_where_only_bit_10_is_set() -> None:
 def test_the_steps_say_what_l1_did() -> None:
     found = machine.predict(0, None, CPU, program("prog+m0=t1+read.a3"), steps=True).steps
     assert [s.what for s in found if s.where == "L1"] == ["m0=t1", "read.a3"]
+
+
+def test_where_kvm_has_no_vpids_l1_has_none() -> None:
+    found = machine.predict(0, None, CPU, program("prog.env=vpid0+invvpid1.1.a0+vpid=1+read.a3+vpid=0+read.a3")).outcome
+    undefined, refused, read = found.turns
+    assert (undefined.kind, undefined.number) == (Kind.EXCEPTION, 6)
+    assert (refused.kind, refused.code, str(read)) == (Kind.ENTRY_FAIL, 7, "done (p3)")

@@ -178,3 +178,44 @@ def test_without_ept_the_contract_stands_aside() -> None:
     found = programs.answers(Cpu(ept=False), program("prog+read.a3"))
     assert isinstance(found, NotApplicable) and found.rule == "na-no-ept"
     assert isinstance(programs.answers(Cpu(ept=False), program("prog.noept+read.a3")), tuple)
+
+
+def virtual(secondary: int, capability: int) -> Cpu:
+    """A CPU whose MSRs 0x48B and 0x48C read so."""
+    msrs = {0x48B: secondary << 32, 0x48C: capability}
+    return Cpu(msrs=tuple(msrs.get(number, 0) for number in range(0x480, 0x492)))
+
+
+EPT, VPID = 1 << 1, 1 << 5
+INVEPT, INVVPID = 1 << 20, 1 << 32
+
+
+def test_an_invalidation_that_is_not_offered_is_an_invalid_opcode() -> None:
+    every = INVEPT | 3 << 25 | INVVPID | 15 << 40
+    text = "prog+invept1.r0+invvpid1.1.a0"
+    for cpu, answers in (
+        (virtual(EPT | VPID, every), ["done", "done"]),
+        (virtual(EPT | VPID, every & ~INVEPT), ["exception #UD", "done"]),
+        (virtual(EPT | VPID, every & ~INVVPID), ["done", "exception #UD"]),
+        (virtual(EPT, every), ["done", "exception #UD"]),
+    ):
+        assert [str(o).partition("(")[0] for o in plain(text, cpu)] == answers
+
+
+@pytest.mark.parametrize(
+    ("step", "bit"),
+    [("invept1.r0", 25), ("invept2.r0", 26), ("invvpid0.1.a0", 40), ("invvpid1.1.a0", 41), ("invvpid2.1.a0", 42),
+     ("invvpid3.1.a0", 43)],
+)  # fmt: skip
+def test_a_type_that_is_not_offered_is_an_invalid_operand(step: str, bit: int) -> None:
+    every = INVEPT | 3 << 25 | INVVPID | 15 << 40
+    assert plain(f"prog+{step}", virtual(EPT | VPID, every))[0].kind is Kind.DONE
+    (seen,) = plain(f"prog+{step}", virtual(EPT | VPID, every & ~(1 << bit)))
+    assert (seen.kind, seen.code) == (Kind.VMFAIL, 28)
+
+
+def test_a_vpid_that_is_not_offered_is_refused_at_vm_entry() -> None:
+    every = INVEPT | 3 << 25
+    seen, last = plain("prog+vpid=1+read.a3+vpid=0+read.a3", virtual(EPT, every))
+    assert (seen.kind, seen.code, last) == (Kind.ENTRY_FAIL, 7, P3)
+    assert plain("prog+vpid=1+read.a3", virtual(EPT | VPID, every)) == (P3,)
