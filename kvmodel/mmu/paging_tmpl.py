@@ -170,7 +170,8 @@ def gpte_access(vcpu: Vcpu, gpte: int) -> int:
 def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, addr: int, write_fault: int) -> int:
     """KVM sets A on every level and, on a write, D on the last.
 
-    0, or -EINVAL where L1's page-modification log is full.
+    0, -EINVAL where L1's page-modification log is full, or 1 where an entry is no longer what was read: two levels of
+    L1's tables are one entry, which got its flag by the upper one.
     """
     if not PT_HAVE_ACCESSED_DIRTY(mmu):
         return 0
@@ -186,6 +187,8 @@ def update_accessed_dirty_bits(vcpu: Vcpu, mmu: kvm_mmu, walker: guest_walker, a
             pte |= PT_GUEST_DIRTY_MASK
         if pte == orig_pte or walker.table_gfn[level - 1] in vcpu.unwritable:
             continue
+        if vcpu.memory[walker.pte_gpa[level - 1]] != orig_pte:
+            return 1
         vcpu.count("mark_page_dirty")
         vcpu.memory[walker.pte_gpa[level - 1]] = pte
         vcpu.version += 1
@@ -205,6 +208,15 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
 
     ``addr`` is L2's guest-physical address, ``access`` the 64-bit error code.
     """
+    trace(vcpu, "kvm_mmu_pagetable_walk", addr, access & 0xFFFF_FFFF)
+    while (allowed := retry_walk(walker, vcpu, mmu, addr, access)) is None:
+        narrate(vcpu, "an entry changed under the walk, which begins anew", of=update_accessed_dirty_bits)
+    return allowed
+
+
+@mirrors("mmu/paging_tmpl.h walk_addr_generic", patches=(2, 11))
+def retry_walk(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int, access: int) -> bool | None:
+    """The walk itself, from the label of this name on: as ``walk_addr_generic``, or None to begin anew."""
     kvm = vcpu.kvm
     write_fault = access & PFERR_WRITE_MASK
     user_fault = access & PFERR_USER_MASK
@@ -217,7 +229,6 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
     pte = mmu.pgd
     have_ad = not mmu.ad_disabled
     pte_access = ~0
-    trace(vcpu, "kvm_mmu_pagetable_walk", addr, access & 0xFFFF_FFFF)
 
     while True:
         pt_access = pte_access
@@ -264,7 +275,9 @@ def walk_addr_generic(walker: guest_walker, vcpu: Vcpu, mmu: kvm_mmu, addr: int,
             walker.pte_access = protect_clean_gpte(mmu, walker.pte_access, pte)
         else:
             accessed_dirty &= pte >> PT_GUEST_DIRTY_SHIFT - PT_GUEST_ACCESSED_SHIFT
-        if not accessed_dirty and update_accessed_dirty_bits(vcpu, mmu, walker, addr, write_fault) < 0:
+        if not accessed_dirty and (ret := update_accessed_dirty_bits(vcpu, mmu, walker, addr, write_fault)):
+            if ret > 0:
+                return None
             break
         return True
 
@@ -344,6 +357,12 @@ def pte_prefetch(vcpu: Vcpu, gw: guest_walker, sp: kvm_mmu_page, index: int) -> 
             break
 
 
+@mirrors("mmu/paging_tmpl.h gpte_changed")
+def gpte_changed(vcpu: Vcpu, gw: guest_walker, level: int) -> bool:
+    """The entry that the walk read at ``int level`` is another now: True."""
+    return vcpu.memory.get(gw.pte_gpa[level - 1], 0) != gw.ptes[level - 1]
+
+
 @mirrors("mmu/paging_tmpl.h fetch")
 def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
     """KVM makes shadow tables down to the guest's leaf, direct ones below it, then the SPTE."""
@@ -351,6 +370,8 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
     sp = vcpu.mmu.root
     assert sp is not None
     addr = fault.addr
+    if gpte_changed(vcpu, gw, sp.level):
+        return RET_PF_RETRY
     while True:
         sp.write_flooding_count = 0
         if sp.level == gw.level:
@@ -358,9 +379,11 @@ def fetch(vcpu: Vcpu, fault: kvm_page_fault, gw: guest_walker) -> int:
         index = addr >> PAGE_SHIFT + (sp.level - 1) * 9 & 511
         table_gfn = gw.table_gfn[sp.level - 2]
         child = kvm_mmu_get_child_sp(vcpu, sp, index, table_gfn, False, gw.pt_access[sp.level - 2])
+        if child is not None and child.unsync_child_bitmap:
+            mmu_sync_children(vcpu, child)
+        if gpte_changed(vcpu, gw, sp.level - 1):
+            return RET_PF_RETRY
         if child is not None:
-            if child.unsync_child_bitmap:
-                mmu_sync_children(vcpu, child)
             link_shadow_page(vcpu, sp, index, child)
         else:
             child = spte_to_child_sp(vcpu, sp.spt[index])

@@ -41,7 +41,7 @@ def digest(vcpu: Vcpu, tdp: bool) -> int:
                 if translation.get(index):
                     words.append(translation[index])
         if not tdp:
-            words += int(sp.unsync), len(sp.unsync_child_bitmap), sp.write_flooding_count
+            words += int(sp.unsync), len(sp.unsync_child_bitmap), sp.write_flooding_count, len(sp.parent_ptes)
         for word in words:
             h = (h ^ word) * PRIME & MASK64
     return h

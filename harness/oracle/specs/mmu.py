@@ -232,6 +232,15 @@ class _Tables(dict[int, int]):
         self.read.append(address)
         return self.entries[len(self.read) - 1]
 
+    def __getitem__(self, address: int) -> int:
+        # What is about to be written: it lacks the accessed flag, or it is the last, which may lack the dirty flag.
+        last = len(self.read) - 1
+        return next(
+            self.entries[n]
+            for n in range(self.written, last + 1)
+            if self.read[n] == address and (n == last or not self.entries[n] & 0x100)
+        )
+
     def __setitem__(self, address: int, entry: int) -> None:
         # Two levels may read one address: the entry that is written is the one that only lacks what is added,
         # accessed and dirty, and levels are written once, in the order in which they were read.

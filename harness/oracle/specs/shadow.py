@@ -19,7 +19,8 @@ SYNC: Final = 3  # the times, or this
 OTHER_ROLE: Final = 3
 UNSYNC: Final = 4
 NEIGHBOURS_LATER: Final = 8
-HAPPENS: Final = 4  # bits from here on are those of flow.happens()
+HAPPENS: Final = 4  # two bits from here on are those of flow.happens()
+AT_ZERO: Final = 0x40
 FREE_ROOTS: Final = 2  # of shadow_write
 
 TABLES: Final = (0x1000, 0x12000, 0x13000, 0x21_5000)  # from the top, flow.h
@@ -70,13 +71,15 @@ def _shadow(s: Side) -> Mirror:
         if not between & NEIGHBOURS_LATER:
             memory.update(beside)
         memory.update(zip(places, tables, strict=True))
+        if between & AT_ZERO:
+            memory.update({i * 8: neighbour + (i << PAGE_SHIFT) for i in range(8) if neighbour})
         vcpu.memory = memory
         vcpu.mmu.inject_page_fault = inject
         mmu_page.mmu_alloc_shadow_roots(vcpu)
         one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
         if between & UNSYNC:
             mmu_sync.mmu_try_to_unsync_pages(vcpu, places[3] >> PAGE_SHIFT, True, False)
-        happens(vcpu, addr, between >> HAPPENS)
+        happens(vcpu, addr, between >> HAPPENS & 3)
         memory.update(beside)
         memory[places[3]] = after
         sync = between & SYNC
@@ -223,6 +226,8 @@ LEAF: Final = (*leaves(PAGES), 0, 0x4567_8000)
 CHANGED: Final = (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0)
 # Where the page at 0 is one huge page, the last two of these are its pages with the two lower tables.
 WRITTEN: Final = (*ADDRESS * 2, 0x40013018, 0x40215018)
+# Entries of the two lower tables have the same index: one table may be both.
+BOTH_TABLES: Final = (0x40603018,)
 BESIDE: Final = 1 << 30  # from an address to the other one
 BESIDES: Final = (*tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD))  # how L1 maps that
 PGDS: Final = (0x101E, 0x105E, 0x201E)
@@ -314,6 +319,22 @@ SPECS: Final = (
         *(*OPEN, SAME_PAGE[4:5]),
         *((ANOTHER_PAGE, SAME_PAGE[0], 0), (0x21_0337, 0x21_0333, 0x21_0331), (0,)),
     ),
+    # Not all of the leaf's neighbours are good: those that wrap around have no reserved bits.
+    _faults(
+        _p("pte_prefetch", "prefetch_invalid_gpte"),
+        SOME,
+        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (0,)),
+        *(*OPEN, SAME_PAGE),
+        *((SAME_PAGE[3],), tuple((1 << 52) - (n << PAGE_SHIFT) | 0x737 for n in (1, 2, 6)), (0,)),
+    ),
+    # A huge page has none: what lies at address 0 is no neighbour of its entry.
+    _faults(
+        _p("pte_prefetch"),
+        SOME,
+        *(ADDRESS, (0, 2), (0,), (0,), (1, 2, 3), (0,), (AT_ZERO,)),
+        *(OPEN[0], (TABLES[2] | 0x407, 0x4000_0000 | SIZE | 0x737), (TABLES[3] | 0x407, 0x4020_0000 | SIZE | 0x737)),
+        *(SAME_PAGE[3:4], SAME_PAGE[3:4], (0x6548_0737,), (0,)),
+    ),
     # The leaf table cannot come in step, and goes.
     _faults(
         mmu_c("kvm_sync_page"),
@@ -378,19 +399,28 @@ SPECS: Final = (
     _writes(
         mmu_c("kvm_mmu_find_shadow_page"),
         SOME,
-        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (0,)),
+        *(BOTH_TABLES, (0, 2), (0,), (0,), (1,), (0,), (0,)),
         *((3,), (0, 1), (TABLES[3] | 0x407,)),
         *((1,), (0, 1), (TABLES[3] | 0x407,)),
         *(BOOL, *OPEN, SAME_PAGE[3:4]),
     ),
-    # It is both from the start, and written to.
+    # It is both from the start, by the same entry, and written to. That gets its flags twice in one walk.
     _writes(
-        mmu_c("kvm_mmu_track_write", "detect_write_flooding"),
+        (*mmu_c("kvm_mmu_track_write", "detect_write_flooding"), *_p("gpte_changed", "update_accessed_dirty_bits")),
         SOME,
-        *(ADDRESS, (0, 2), (0,), (0,), (1,), (0,), (0,)),
-        *((3,), (1, 2, 3), (TABLES[3] | 0x405, 0)),
-        *((3,), (0, 1), (TABLES[3] | 0x403,)),
-        *(BOOL, OPEN[0], (TABLES[3] | 0x407,), OPEN[2], (TABLES[3] | 0x407,)),
+        *(BOTH_TABLES, (0, 2), (0,), (0,), (1,), (0,), (0,)),
+        *((3,), (1, 2, 3), (TABLES[3] | 0x705, TABLES[3] | 0x405, 0)),
+        *((3,), (0, 1), (TABLES[3] | 0x703,)),
+        *(BOOL, OPEN[0], (TABLES[3] | 0x407,), OPEN[2], (TABLES[3] | 0x407, TABLES[3] | 0x507, TABLES[3] | 0x707)),
+    ),
+    # A table lies in a huge page of L1, which L2 is mapped small until the table is one no longer.
+    _writes(
+        mmu_c("mmu_set_spte", "drop_parent_pte", "unaccount_shadowed"),
+        SOME,
+        *((0x40215018,), (0, 2), (0, 2), (0,), (1, 2, 3), (TABLES[2] | 0x407,), (0,)),
+        *((2,), (0, 1, 3), (0,)),
+        *((0,), (0,), (0,)),
+        *((0,), OPEN[0], (SIZE | 0x337, SIZE | 0x733), OPEN[2], SAME_PAGE[3:4]),
     ),
     # The roots are freed between two writes, and found again.
     _writes(

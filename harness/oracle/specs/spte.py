@@ -65,8 +65,23 @@ def masks(kvm: Kvm) -> tuple[int, ...]:
     )
 
 
+# Those that kvm_mmu_reset_all_pte_masks() sets itself, of which patch 12 brings one.
+RESET: Final = tuple(
+    f"shadow_{name}"
+    for name in (
+        *("host_writable_mask", "mmu_writable_mask", "nx_mask", "x_mask", "ux_mask", "user_mask", "accessed_mask"),
+        *("dirty_mask", "present_mask", "memtype_mask", "me_value", "me_mask", "acc_track_mask"),
+        *("nonpresent_or_rsvd_mask", "nonpresent_or_rsvd_lower_gfn_mask"),
+    )
+)
+
+
 def _reset(s: Side) -> Mirror:
-    def call(_: int) -> tuple[int, ...]:
+    names = [name for name in RESET if s.level.has(12) or name != "shadow_ux_mask"]
+
+    def call(before: int) -> tuple[int, ...]:
+        for name in names if before else ():
+            setattr(s.kvm, name, before)
         spte.kvm_mmu_reset_all_pte_masks(s.kvm)
         return masks(s.kvm)
 
@@ -205,7 +220,7 @@ WIDTHS: Final = tuple(State(maxphyaddr=n, mmio_caching=c) for n in range(36, 53)
 MMIO_MASKS: Final = (1 << 63 | ADDRESS | 7, 7, 1 << 63 | 7, ADDRESS | 7)
 
 SPECS: Final = (
-    Spec("kvm_mmu_reset_all_pte_masks", _f("kvm_mmu_reset_all_pte_masks"), Space(((0,),)), _reset, WIDTHS),
+    Spec("kvm_mmu_reset_all_pte_masks", _f("kvm_mmu_reset_all_pte_masks"), Space(((0, MASK64),)), _reset, WIDTHS),
     Spec("kvm_mmu_set_ept_masks", _f("kvm_mmu_set_ept_masks"), Space((BOOL, BOOL, BOOL)), _set_ept, WIDTHS),
     Spec(
         "kvm_mmu_set_mmio_spte_mask",

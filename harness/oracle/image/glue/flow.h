@@ -326,8 +326,10 @@ static void flow_dump(u64 addr, u64 *out)
 			    sp->spt[i] != SHADOW_NONPRESENT_VALUE)
 				h = mix(h, sp->shadowed_translation[i]);
 		}
-		if (!is_tdp_mmu_page(sp))
+		if (!is_tdp_mmu_page(sp)) {
 			h = mix(mix(mix(h, sp->unsync), sp->unsync_children), atomic_read(&sp->write_flooding_count));
+			h = mix(h, pte_list_count(&sp->parent_ptes));
+		}
 	}
 	out[4] = pages;
 	out[5] = h;
@@ -363,18 +365,23 @@ static void flow_tables(u64 addr, const u64 *entries)
 		*flow_entry(addr, n) = entries[n];
 }
 
-/* The entries around the leaf: the first of them, its index added to the address; 0 for none. */
+/* Eight entries: the first of them, its index added to the address; 0 for none. */
+static void flow_eight(u64 *entry, u64 first)
+{
+	for (int i = 0; i < 8; i++)
+		entry[i] = first ? first + ((u64)i << PAGE_SHIFT) : 0;
+}
+
+/* The entries around the leaf. */
 static void flow_neighbours(u64 addr, u64 first)
 {
-	u64 *around = &oracle_tables[3][(addr >> PAGE_SHIFT) & 511 & ~7];
-
-	for (int i = 0; i < 8; i++)
-		around[i] = first ? first + ((u64)i << PAGE_SHIFT) : 0;
+	flow_eight(&oracle_tables[3][(addr >> PAGE_SHIFT) & 511 & ~7], first);
 }
 
 static void flow_end(u64 addr)
 {
 	flow_neighbours(addr, 0);
+	flow_eight(oracle_flow_table(0), 0);
 	flow_tables(addr, (const u64[4]){ 0 });
 	tables_used = false;
 	oracle_world.flow = false;
@@ -430,12 +437,14 @@ ENTRY(shadow_fault, 14, 18)
 	oracle_world.writable = ~0ull;
 	oracle_world.log_dirty_fails = 0;
 	flow_neighbours(addr, in[6] & 8 ? 0 : in[12]);
+	if (in[6] & 0x40)
+		flow_eight(oracle_flow_table(0), in[12]);
 	flow_tables(addr, in + 7);
 	mmu_alloc_shadow_roots(oracle_vcpu);
 	out[0] = flow_fault(addr, in[1]);
 	if (in[6] & 4)
 		kernel_mmu_try_to_unsync_pages(oracle_kvm, &oracle_slot, table_gfn[3], true, false);
-	flow_happens(addr, in[6] >> 4);
+	flow_happens(addr, in[6] >> 4 & 3);
 	flow_neighbours(addr, in[12]);
 	*flow_entry(addr, 3) = in[11];
 	out[2] = sync == 3 ? flow_sync_other() : sync ? flow_sync() : 0;

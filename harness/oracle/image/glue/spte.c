@@ -68,8 +68,26 @@ ENTRY(switches, 4, 1)
 	out[0] = 0;
 }
 
+/* What masks hold before does not count. */
+static void fill_masks(u64 value)
+{
+	u64 *masks[] = { &shadow_host_writable_mask, &shadow_mmu_writable_mask, &shadow_nx_mask, &shadow_x_mask,
+#ifdef ORACLE_HAS_UX_MASK
+			 &shadow_ux_mask,
+#endif
+			 &shadow_user_mask, &shadow_accessed_mask, &shadow_dirty_mask, &shadow_present_mask,
+			 &shadow_memtype_mask, &shadow_me_value, &shadow_me_mask, &shadow_acc_track_mask,
+			 &shadow_nonpresent_or_rsvd_mask, &shadow_nonpresent_or_rsvd_lower_gfn_mask };
+
+	for (int n = 0; n < ARRAY_SIZE(masks); n++)
+		*masks[n] = value;
+}
+
+/* in: what the masks hold before, 0: as they are */
 ENTRY(kvm_mmu_reset_all_pte_masks, 1, 19)
 {
+	if (in[0])
+		fill_masks(in[0]);
 	kvm_mmu_reset_all_pte_masks();
 	oracle_kvm->arch.shadow_mmio_value = shadow_mmio_value;
 	dump_masks(out);
