@@ -9,12 +9,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from harness.build import Cache, kernel
+from harness.cli.commands import Commands
 from harness.errors import InputError, KvmirrorError
 from harness.oracle import hands
 from harness.oracle.image import levels as images
@@ -25,6 +26,7 @@ from harness.oracle.mutate import (
     Mutant,
     MutantVerdict,
     PatchVerdict,
+    earlier,
     hand,
     mutants,
     mutation,
@@ -54,10 +56,11 @@ examples:
   kvmirror mutate --what mirror --kind return,order
                                                     one kind of mutant and another
   kvmirror mutate --resume verdicts                 goes on where an interrupted run with that file was
+  kvmirror mutate --after verdicts --resume new     after a change of the mirror: quicker by what is known
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "mutate",
@@ -83,6 +86,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--resume", metavar="FILE", help="keep verdicts there; those caught in an earlier run are not tried again"
+    )
+    parser.add_argument(
+        "--after",
+        metavar="FILE",
+        help="what an earlier run kept with --resume, of whatever mirror: what caught a mutant then is tried first",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="children at once (default: one a processor)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
@@ -130,11 +138,12 @@ def run(args: argparse.Namespace) -> int:
             with cache.progress.task("what the runs saw") as task:
                 task.note = f"{len(levels)} levels"
                 seen = observed.read([_existing(name) for name in args.journal], levels)
+        before = earlier(Path(args.after)) if args.after else {}
         kept = Kept(Path(args.resume) if args.resume else None, prepared.pristine)
         with cache.progress.task("mutants of the mirror", total=len(made)) as task:
             found = {level: image(level) for level in levels}
             told = hand.setting(found, args.cases, args.seed, modules, seen.asked if seen else ())
-            verdicts = _mirror(cache, made, told, args.jobs or kernel.jobs(), kept, task)
+            verdicts = _mirror(cache, made, told, args.jobs or kernel.jobs(), kept, before, task)
         altered = []
         with cache.progress.task("mutants of the series", total=len(wrong)) as task:
             for mutant in wrong:
@@ -192,14 +201,21 @@ def _drawn(found: Sequence[T], count: int, seed: int) -> list[T]:
 
 
 def _mirror(
-    cache: Cache, made: Sequence[Mutant], told: dict[str, Any], jobs: int, kept: Kept, task: Task
+    cache: Cache,
+    made: Sequence[Mutant],
+    told: dict[str, Any],
+    jobs: int,
+    kept: Kept,
+    before: Mapping[str, str],
+    task: Task,
 ) -> list[MutantVerdict]:
-    """The verdicts on mutants of the mirror, which ``jobs`` children share."""
+    """The verdicts on mutants of the mirror, which ``jobs`` children share; ``before``: what caught them once."""
     verdicts = {m.identity: MutantVerdict(m, *known) for m in made if (known := kept.known(m.identity))}
     task.advance(len(verdicts))
     waiting = {m.identity: m for m in made if m.identity not in verdicts}
     names = [hand.CONTROL, *waiting] if waiting else []
-    answers = hands.shared("harness.oracle.mutate.hand", told, names, jobs, lambda n: cache.log(f"mutate-{n}"))
+    asked = [(name, before.get(name, "")) for name in names]
+    answers = hands.shared("harness.oracle.mutate.hand", told, asked, jobs, lambda n: cache.log(f"mutate-{n}"))
     for number, (by, caught) in answers:
         if names[number] == hand.CONTROL:
             control(by, caught)

@@ -112,6 +112,12 @@ class Cases:
     out: array[int]
     status: bytearray
 
+    def part(self, numbers: Sequence[int]) -> Cases:
+        """The function gives these cases alone."""
+        width = len(self.out) // len(self.rows)
+        out = array("Q", [word for n in numbers for word in self.out[n * width : (n + 1) * width]])
+        return Cases(self.state, [self.rows[n] for n in numbers], out, bytearray(self.status[n] for n in numbers))
+
 
 Answers = tuple["array[int]", bytearray]
 """The mirror's results, flat, and its WARNs, one byte a case."""
@@ -321,9 +327,7 @@ class Checker:
     def _own(self, spec: Spec, level: Level, batch: Cases, suspects: list[int]) -> list[int]:
         """Those of the cases in which the level's own answers differ: what a mirror consults once in a thousand cases
         need not be in the fingerprint by which another level's answers stand for them."""
-        width = len(batch.out) // len(batch.rows)
-        out = array("Q", [word for n in suspects for word in batch.out[n * width : (n + 1) * width]])
-        part = Cases(batch.state, [batch.rows[n] for n in suspects], out, bytearray(batch.status[n] for n in suspects))
+        part = batch.part(suspects)
         mirror = answers(spec, batch.state.side(level), part.rows)
         return [suspects[n] for n in differing(spec, mirror, part)]
 

@@ -2,7 +2,7 @@
 
 from harness.oracle.mutate import hand, mutants, mutation, observed, patches, sharp
 from harness.oracle.mutate.equivalent import EQUIVALENT
-from harness.oracle.mutate.kept import Kept
+from harness.oracle.mutate.kept import Kept, earlier
 from harness.oracle.mutate.mutants import Mutant
 from harness.oracle.mutate.mutation import Live, MutantVerdict
 from harness.oracle.mutate.patches import PatchVerdict
@@ -14,6 +14,7 @@ __all__ = [
     "Mutant",
     "MutantVerdict",
     "PatchVerdict",
+    "earlier",
     "hand",
     "mutants",
     "mutation",

@@ -30,8 +30,11 @@ def setting(
     }
 
 
-def make(told: dict[str, Any]) -> Callable[[str], tuple[str, str]]:
-    """Who noticed a mutant, and by what; both empty for a survivor."""
+def make(told: dict[str, Any]) -> Callable[[list[str]], tuple[str, str]]:
+    """Who noticed a mutant, and by what; both empty for a survivor.
+
+    It is asked for by its identity, and what caught it once.
+    """
 
     @cache
     def recorded(level: int) -> Live:
@@ -45,10 +48,11 @@ def make(told: dict[str, Any]) -> Callable[[str], tuple[str, str]]:
     judge = Judge(recorded, asked)
     made = {mutant.identity: mutant for mutant in mutants(told["modules"])}
 
-    def answer(identity: str) -> tuple[str, str]:
+    def answer(asked_for: list[str]) -> tuple[str, str]:
+        identity, before = asked_for
         if identity == CONTROL:
             return judge.control()
-        verdict = judge.judge(made[identity])
+        verdict = judge.judge(made[identity], before)
         return verdict.by, verdict.caught
 
     return answer

@@ -46,6 +46,23 @@ class Kept:
                 file.write(json.dumps([identity, by, caught]) + "\n")
 
 
+def earlier(path: Path) -> dict[str, str]:
+    """What caught the mutants of an earlier run that kept its verdicts in ``path``, of whatever mirror.
+
+    Raises InputError where the file holds no verdicts.
+    """
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        if "mirror" not in json.loads(head):
+            raise ValueError
+        rows = [json.loads(line) for line in lines if line.endswith("]")]
+        return {identity: caught for identity, _, caught in rows}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"--after {path}: that is no file of verdicts as --resume keeps them; name one, or leave --after out"
+        ) from error
+
+
 def _digest() -> str:
     h = hashlib.sha256()
     for module in MODULES:

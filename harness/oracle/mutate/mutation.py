@@ -1,8 +1,9 @@
 """Is the check sharp? Each mutant of the mirror is held against what C gave, and against what a run observed.
 
 The C of a level runs once over a bounded set of cases. A mutant within a function is that function's code exchanged,
-one of a module's constants is the mirror imported anew. It meets the checks and vectors that reach what it changes,
-a few cases of each check, then the vectors, then all cases, until it gives a wrong answer or fails.
+one of a module's constants is the mirror imported anew. It meets what caught it in an earlier run, if that is known,
+then the checks and vectors that reach what it changes: a few cases of each check, the vectors, more cases, and all,
+until it gives a wrong answer or fails. One of which it is explained that it changes nothing does not meet all cases.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
 from harness.oracle.check import Cases, called, differing, mirrored, run_c, seeded
 from harness.oracle.image import Image, ImageWorker
+from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.mutants import MODULES, Mutant, mutated, source
-from harness.oracle.specs import SPECS, answers, spread
+from harness.oracle.specs import SPECS, Row, answers, spread
 from harness.results import Mark, judge
 from kvmodel import machine
 from kvmodel.cpu import Cpu
@@ -36,11 +40,14 @@ from kvmodel.series import LAST, Level
 CASES: Final = 10_000  # for each check and level
 LEVELS: Final = (LAST, 0, 10, 11, 13, 15)  # beside those a gate belongs to
 TIMEOUT: Final = 4.0  # seconds of CPU for one batch or vector: a mutant that hangs is caught
-FIRST: Final = 40  # cases of each batch before all of any
+FEW: Final = 40  # cases of each batch, spread over it, before more of any
+MORE: Final = 400  # before all of any
 WATCHED: Final = 40  # cases of a batch over which the functions it reaches are noted
 # What a mutant does not change, and what stays one object for all: vectors, answers, levels, CPUs.
 KEPT: Final = tuple(f"kvmodel.{n}" for n in ("bits", "cpu", "mirrors", "question", "sdm", "series"))
 RENEWED: Final = tuple(("harness.oracle.specs", "harness.oracle.check.constants"))
+_CASE: Final = re.compile(r"(?P<entry>\w+)\((?P<row>.*)\) at level (?P<level>\d+)")
+_VECTOR: Final = re.compile(r"(?P<id>.+) at level (?P<level>\d+), parameter \w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,9 @@ class MutantVerdict:
 Key = tuple[int, int]
 """A check and one of its states, by their numbers."""
 
+Case = tuple[int, Key, Row | None]
+"""A batch at a level, or (not None) one case of it."""
+
 
 @dataclass
 class CAnswers:
@@ -73,26 +83,47 @@ class CAnswers:
 
     batches: dict[Key, Cases] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
-    _digests: dict[Key, bytes] = field(default_factory=dict)
+    _parts: dict[tuple[Key, int | None], Cases] = field(default_factory=dict)
+    _digests: dict[tuple[Key, int | None], bytes] = field(default_factory=dict)
 
     def asked(self) -> Iterable[Key]:
         """The batches there are."""
         return self.batches.keys()
 
-    def batch(self, key: Key) -> Cases:
-        """One of them."""
-        return self.batches[key]
+    def rows(self, key: Key) -> Sequence[Row]:
+        """The cases of one of them."""
+        return self.batches[key].rows
 
-    def digest(self, key: Key) -> bytes:
-        """What stands for all that C answered to a batch."""
-        if key not in self._digests:
-            batch = self.batch(key)
-            self._digests[key] = hashlib.sha256(batch.out.tobytes() + bytes(batch.status)).digest()
-        return self._digests[key]
+    def given(self, key: Key, rows: Sequence[Row]) -> Cases:
+        """These cases of it, with what C gave."""
+        batch = self.batches[key]
+        return batch.part([batch.rows.index(row) for row in rows])
+
+    def some(self, key: Key, count: int | None) -> Cases:
+        """About ``count`` cases of it, spread over it; all for None."""
+        if (key, count) not in self._parts:
+            rows = self.rows(key)
+            wanted = rows if count is None else [rows[n] for n in spread(len(rows), count)]
+            self._parts[key, count] = self.given(key, wanted)
+        return self._parts[key, count]
+
+    def digest(self, key: Key, count: int | None) -> bytes:
+        """What stands for all that C answered to these."""
+        if (key, count) not in self._digests:
+            batch = self.some(key, count)
+            self._digests[key, count] = hashlib.sha256(batch.out.tobytes() + bytes(batch.status)).digest()
+        return self._digests[key, count]
+
+
+@cache
+def _rows(key: Key, cases: int, seed: int) -> Sequence[Row]:
+    """The cases of a batch, whatever the level."""
+    spec = SPECS[key[0]]
+    return spec.space.rows(max(8, spec.each(cases)), seeded(spec, key[1], seed))[0]
 
 
 class Live(CAnswers):
-    """The same of an image, each batch run when it is asked for first; a context manager."""
+    """The same of an image, whose C is asked a case when that is wanted; a context manager."""
 
     def __init__(self, image: Path, level: int, cases: int = CASES, seed: int = 1) -> None:
         self._worker = ImageWorker(Image(image))
@@ -104,12 +135,12 @@ class Live(CAnswers):
             if spec.applies(self.level):
                 yield from ((number, at) for at in range(len(spec.states)))
 
-    def batch(self, key: Key) -> Cases:
-        if key not in self.batches:
-            spec, state = SPECS[key[0]], SPECS[key[0]].states[key[1]]
-            rows, _ = spec.space.rows(max(8, spec.each(self.cases)), seeded(spec, key[1], self.seed))
-            self.batches[key] = run_c(self._worker, spec, state, rows)
-        return self.batches[key]
+    def rows(self, key: Key) -> Sequence[Row]:
+        return _rows(key, self.cases, self.seed)
+
+    def given(self, key: Key, rows: Sequence[Row]) -> Cases:
+        spec = SPECS[key[0]]
+        return run_c(self._worker, spec, spec.states[key[1]], rows)
 
     def close(self) -> None:
         """End the child."""
@@ -261,7 +292,7 @@ def reach(recorded: CAnswers, level: int) -> dict[int, Functions]:
     found: dict[int, set[tuple[str, str]]] = {}
     python = mirrored()
     for key in recorded.asked():
-        spec, rows = SPECS[key[0]], recorded.batch(key).rows
+        spec, rows = SPECS[key[0]], recorded.rows(key)
         with called() as seen:
             side = spec.states[key[1]].side(Level.of(level))
             answers(spec, side, [rows[n] for n in spread(len(rows), WATCHED)])
@@ -319,6 +350,20 @@ def levels(mutant: Mutant, others: Sequence[int] = LEVELS) -> list[int]:
     return list(dict.fromkeys([*own, *others]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """What a mirror is held against: batches, or single cases, with their levels, and vectors of these levels.
+
+    ``whole``: all cases of a batch in the end. ``once``: what C answers as at another level is asked once.
+    """
+
+    levels: Collection[int]
+    work: Sequence[Case]
+    vectors: Sequence[Asked]
+    whole: bool = False
+    once: bool = True
+
+
 class Judge:
     """Holds mutants against what was recorded; ``asked``: vectors with what a run saw."""
 
@@ -327,9 +372,8 @@ class Judge:
     ) -> None:
         self._recorded = recorded
         self._setting_up: dict[tuple[object, ...], Functions] = {}
-        self._asked = [(one, self._of_vector(one)) for one in asked]
+        self._asked = asked
         self._levels = tuple(levels)
-        self._reach: dict[int, Functions] | None = None
         self._readers: dict[str, Functions] = {}
 
     def _of_vector(self, one: Asked) -> Functions:
@@ -344,14 +388,18 @@ class Judge:
             self._setting_up[key] = frozenset(seen)
         return self._setting_up[key] | seen
 
+    @cached_property
+    def _reach(self) -> tuple[dict[int, Functions], list[Functions]]:
+        """The functions that each check calls, with all patches or none, and those that each vector does."""
+        checks: dict[int, Functions] = {}
+        for level in self._levels[:2]:
+            for number, functions in reach(self._recorded(level), level).items():
+                checks[number] = checks.get(number, frozenset()) | functions
+        return checks, [self._of_vector(one) for one in self._asked]
+
     def reach(self) -> dict[int, Functions]:
-        """The functions that each check calls, at any of the levels."""
-        if self._reach is None:
-            self._reach = {}
-            for level in self._levels:
-                for number, functions in reach(self._recorded(level), level).items():
-                    self._reach[number] = self._reach.get(number, frozenset()) | functions
-        return self._reach
+        """The functions that each check calls, with all patches or none."""
+        return self._reach[0]
 
     def touched(self, mutant: Mutant) -> Functions | None:
         """The functions whose answers ``mutant`` may change; None: any."""
@@ -364,78 +412,109 @@ class Judge:
             return None
         return frozenset((mutant.module, name) for name in mutant.function.split("."))
 
-    def judge(self, mutant: Mutant) -> MutantVerdict:
-        """Try to catch ``mutant``."""
-        touched = self.touched(mutant)
-        numbers = {n for n, functions in self.reach().items() if touched is None or touched & functions}
-        work = list(self._work(mutant, numbers))
-        vectors = [one for one, functions in self._asked if touched is None or touched & functions]
-        by, caught = self._tried(changed(mutant), levels(mutant, self._levels), work, vectors)
+    def judge(self, mutant: Mutant, before: str = "") -> MutantVerdict:
+        """Try to catch ``mutant``; ``before`` is what caught it in an earlier run, where that is known."""
+        by = caught = ""
+        if before:
+            by, caught = self._attempt(changed(mutant), self._again(mutant, before))
+        if not by:
+            by, caught = self._attempt(changed(mutant), self._meeting(mutant))
         return MutantVerdict(mutant, by, caught)
 
     def control(self) -> tuple[str, str]:
         """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""
         level = self._levels[0]
-        work = [(level, key) for key in self._recorded(level).asked()]
+        work = [(level, key, None) for key in self._recorded(level).asked()]
         anew = swapped("include.asm.kvm_host", ast.parse(source("include.asm.kvm_host").read_text(encoding="utf-8")))
-        return self._tried(anew, self._levels, work, [one for one, _ in self._asked])
+        return self._attempt(anew, _Meeting(self._levels, work, self._asked))
 
-    def _tried(
-        self,
-        mirror: contextlib.AbstractContextManager[None],
-        levels: Sequence[int],
-        work: Sequence[tuple[int, Key]],
-        vectors: Sequence[Asked],
-    ) -> tuple[str, str]:
+    def _again(self, mutant: Mutant, before: str) -> _Meeting:
+        """The cases, or the vector, that ``before`` tells of."""
+        work: list[Case] = []
+        vectors: list[Asked] = []
+        if case := _CASE.fullmatch(before):
+            level = int(case["level"])
+            row = tuple(int(word, 16) for word in case["row"].split(", "))
+            work = [(level, key, row) for key in self._holding(level, case["entry"], row)]
+        elif vector := _VECTOR.fullmatch(before):
+            level = int(vector["level"])
+            vectors = [one for one in self._asked if one.level == level and one.vector.id == vector["id"]]
+        return _Meeting(levels(mutant, self._levels), work, vectors)
+
+    def _holding(self, level: int, entry: str, row: Row) -> Iterator[Key]:
+        if level in self._levels:
+            recorded = self._recorded(level)
+            for key in recorded.asked():
+                if SPECS[key[0]].entry == entry and row in recorded.rows(key):
+                    yield key
+
+    def _meeting(self, mutant: Mutant) -> _Meeting:
+        """The batches and vectors that reach what ``mutant`` changes."""
+        touched = self.touched(mutant)
+        checks, vectors = self._reach
+
+        def reached(functions: Functions) -> bool:
+            return touched is None or bool(touched & functions)
+
+        numbers = {n for n, functions in checks.items() if reached(functions)}
+        tried = levels(mutant, self._levels)
+        work: list[Case] = [
+            (level, key, None) for level in tried for key in self._recorded(level).asked() if key[0] in numbers
+        ]
+        met = [one for one, functions in zip(self._asked, vectors, strict=True) if reached(functions)]
+        return _Meeting(tried, work, met, whole=mutant.key not in EQUIVALENT, once=mutant.kind != "gate")
+
+    def _attempt(self, mirror: contextlib.AbstractContextManager[None], meeting: _Meeting) -> tuple[str, str]:
         try:
             with mirror:
-                return self._caught(levels, work, vectors)
+                return self._caught(meeting)
         except _Late:
             return "failure", f"it does not end within {TIMEOUT:.0f} s"
         except Exception as error:
             return "failure", f"{type(error).__name__}: {error}"
 
-    def _work(self, mutant: Mutant, numbers: Collection[int]) -> Iterator[tuple[int, Key]]:
-        """Batches with their level. What C answers as at another level is asked once, but for a gate."""
-        seen = set()
-        for level in levels(mutant, self._levels):
-            for key in self._recorded(level).asked():
-                if key[0] in numbers:
-                    answer = key, self._recorded(level).digest(key)
-                    if mutant.kind == "gate" or answer not in seen:
-                        seen.add(answer)
-                        yield level, key
-
-    def _caught(
-        self, levels: Sequence[int], work: Sequence[tuple[int, Key]], vectors: Sequence[Asked]
-    ) -> tuple[str, str]:
-        catalogue: Any = importlib.import_module("harness.oracle.specs.catalogue")
-        specs: Any = importlib.import_module("harness.oracle.specs.spec")
+    def _caught(self, meeting: _Meeting) -> tuple[str, str]:
         constants: Any = importlib.import_module("harness.oracle.check.constants")
-        for level in levels:
+        for level in meeting.levels:
             _, wrong = constants.compare(Level.of(level), self._recorded(level).constants)
             if wrong:
                 return "constant", f"{wrong[0].name} at level {level}"
-        for first in (FIRST, None):
-            if first is None and (by := self._vectors(levels, vectors)) != ("", ""):
-                return by
-            for level, key in work:
-                spec, batch = catalogue.SPECS[key[0]], self._recorded(level).batch(key)
-                if first is None and len(batch.rows) <= FIRST:
+        none = ("", "")
+        if (by := self._checks(meeting, FEW, 0)) != none or (by := self._vectors(meeting)) != none:
+            return by
+        if (by := self._checks(meeting, MORE, FEW)) != none or not meeting.whole:
+            return by
+        return self._checks(meeting, None, MORE)
+
+    def _checks(self, meeting: _Meeting, count: int | None, before: int) -> tuple[str, str]:
+        """About ``count`` cases of each batch are asked, all for None; ``before`` were asked already."""
+        catalogue: Any = importlib.import_module("harness.oracle.specs.catalogue")
+        specs: Any = importlib.import_module("harness.oracle.specs.spec")
+        seen = set()
+        for level, key, row in meeting.work:
+            recorded = self._recorded(level)
+            if before and (row is not None or len(recorded.rows(key)) <= before):
+                continue
+            if row is None and meeting.once:
+                answer = key, recorded.digest(key, count)
+                if answer in seen:
                     continue
-                with limited(TIMEOUT):
-                    side = spec.states[key[1]].side(Level.of(level))
-                    wrong = differing(spec, specs.answers(spec, side, batch.rows[:first]), batch)
-                if wrong:
-                    row = ", ".join(f"{w:#x}" for w in batch.rows[wrong[0]])
-                    return "check", f"{spec.entry}({row}) at level {level}"
+                seen.add(answer)
+            batch = recorded.some(key, count) if row is None else recorded.given(key, [row])
+            spec = catalogue.SPECS[key[0]]
+            with limited(TIMEOUT):
+                side = spec.states[key[1]].side(Level.of(level))
+                wrong = differing(spec, specs.answers(spec, side, batch.rows), batch)
+            if wrong:
+                words = ", ".join(f"{w:#x}" for w in batch.rows[wrong[0]])
+                return "check", f"{spec.entry}({words}) at level {level}"
         return "", ""
 
     @staticmethod
-    def _vectors(levels: Collection[int], vectors: Sequence[Asked]) -> tuple[str, str]:
+    def _vectors(meeting: _Meeting) -> tuple[str, str]:
         machine: Any = importlib.import_module("kvmodel.machine")
-        for asked in vectors:
-            if asked.level not in levels:
+        for asked in meeting.vectors:
+            if asked.level not in meeting.levels:
                 continue
             with limited(TIMEOUT):
                 said = machine.predict(asked.level, asked.param, Cpu(mbec=asked.mbec), asked.vector)

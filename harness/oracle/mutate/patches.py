@@ -168,7 +168,7 @@ def differs(image: Path, level: int, known: Live, changed: Collection[str] = ())
             if known.constants.get(name) != mine.constants.get(name):
                 return "constant", name
         for key in sorted(mine.asked(), key=lambda key: SPECS[key[0]].entry not in changed):
-            batch, theirs = mine.batch(key), known.batch(key)
+            batch, theirs = mine.some(key, None), known.some(key, None)
             if batch.out == theirs.out and batch.status == theirs.status:
                 continue
             width = len(batch.out) // len(batch.rows)

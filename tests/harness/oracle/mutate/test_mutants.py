@@ -5,18 +5,21 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from array import array
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from harness.cli import mutate
-from harness.errors import KvmirrorError
+from harness.errors import InputError, KvmirrorError
 from harness.oracle.check.check import Cases, differing
 from harness.oracle.mutate import hand, mutants, mutation, patches
 from harness.oracle.mutate.equivalent import EQUIVALENT
+from harness.oracle.mutate.kept import earlier
 from harness.oracle.mutate.mutants import Mutant
 from harness.oracle.mutate.mutation import Asked, CAnswers, Judge
+from harness.oracle.specs import SPECS, Row
 from harness.questions import core
 from kvmodel import machine
 from kvmodel.cpu import Cpu
@@ -187,8 +190,8 @@ def test_a_hand_judges_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     images = {level: Path("nowhere") for level in mutation.LEVELS}
     told = json.loads(json.dumps(hand.setting(images, 10, 1, ["mmu.spte", "mmu.paging_tmpl"], asked())))
     judge = hand.make(told)
-    assert judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity)[0] == "vector"
-    assert judge(find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity) == ("", "")
+    assert judge([find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE").identity, ""])[0] == "vector"
+    assert judge([find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf").identity, ""]) == ("", "")
 
 
 DIFF = """\
@@ -235,23 +238,63 @@ def test_levels_of_a_gate_come_first() -> None:
     assert Level.of(12).has(12)
 
 
-def test_a_batch_that_differs_catches() -> None:
-    from array import array
-
-    from harness.oracle.specs.catalogue import SPECS
-
+def a_batch(rows: list[Row]) -> tuple[int, Cases]:
+    """The number of a check, and cases of it as the mirror answers them."""
     number = next(n for n, s in enumerate(SPECS) if s.entry == "make_nonleaf_spte")
     spec = SPECS[number]
-    rows = [(0x1000, 0), (0x2000, 1)]
-    side = spec.states[0].side(Level.of(18))
-    call = spec.mirror(side)
-    batch = Cases(spec.states[0], rows, array("Q", [w for row in rows for w in call(*row)]), bytearray(2))
+    call = spec.mirror(spec.states[0].side(Level.of(18)))
+    words = array("Q", [w for row in rows for w in call(*row)])
+    batch = Cases(spec.states[0], rows, words, bytearray(len(rows)))
     assert not differing(spec, (batch.out, batch.status), batch)
+    return number, batch
+
+
+def test_a_batch_that_differs_catches() -> None:
+    number, batch = a_batch([(0x1000, 0), (0x2000, 1)])
     judge = Judge(lambda _: CAnswers(batches={(number, 0): batch}), (), (18,))
     mutant = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")
     verdict = judge.judge(mutant)
     assert verdict.by == "check"
     assert verdict.caught.startswith("make_nonleaf_spte(")
+
+
+def test_what_caught_a_mutant_once_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    number, batch = a_batch([(n << 12, 0) for n in range(100)])
+    judge = Judge(lambda _: CAnswers(batches={(number, 0): batch}), asked(), (18,))
+    inverted = find("mmu.spte", "inverted: ad_disabled", "make_nonleaf_spte")
+    nothing = find("mmu.spte", "inverted: kvm.boot_cpu_has_bug_l1tf")
+    everywhere = judge.judge(nothing, "make_nonleaf_spte(0x7000, 0x0) at level 18")
+    assert everywhere.by == ""  # it was tried with all the rest
+
+    def never(_: object) -> None:
+        raise AssertionError("all was tried")
+
+    monkeypatch.setattr(judge, "_meeting", never)
+    verdict = judge.judge(inverted, "make_nonleaf_spte(0x7000, 0x0) at level 18")
+    assert (verdict.by, verdict.caught) == ("check", "make_nonleaf_spte(0x7000, 0x0) at level 18")
+    vector = f"{ID.format('read')} at level 18, parameter 1"
+    assert judge.judge(find("mmu.paging_tmpl", "inverted: r != RET_PF_CONTINUE"), vector).caught == vector
+
+
+def test_cases_are_taken_from_all_of_a_batch() -> None:
+    number, batch = a_batch([(n << 12, 0) for n in range(1000)])
+    answers = CAnswers(batches={(number, 0): batch})
+    few = answers.some((number, 0), 40)
+    assert few.rows[0] == (0, 0)
+    assert few.rows[-1] == (975 << 12, 0)
+    assert list(few.out) == [batch.out[n] for n in range(0, 1000, 25)]
+    assert answers.some((number, 0), None).out == answers.some((number, 0), 2000).out == batch.out
+
+
+def test_verdicts_of_an_earlier_run_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "verdicts"
+    file.write_text('{"mirror": "another", "of": []}\n["mmu.spte:3", "check", "f(0x1) at level 0"]\n["mmu.spte:4", "ch')
+    assert earlier(file) == {"mmu.spte:3": "f(0x1) at level 0"}
+    file.write_text("no verdicts\n")
+    with pytest.raises(InputError, match=f"--after {file}"):
+        earlier(file)
+    with pytest.raises(InputError, match="--after"):
+        earlier(tmp_path / "none")
 
 
 def test_a_hundred_per_cent_is_all_of_them() -> None:
