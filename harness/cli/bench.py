@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.bench import (
     VARIANTS,
@@ -23,6 +23,7 @@ from harness.bench import (
     pictures,
     table,
 )
+from harness.cli.commands import Commands
 from harness.cli.common import LAST_LEVEL, add_builds, add_command, add_cpu, one_cpu, want_mirror
 from harness.errors import GuestError, InputError
 from harness.process import parallel, programs
@@ -40,7 +41,7 @@ code or a fresh page beside. KVM's exits are counted by reason and held against 
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Commands) -> None:
     """The function adds ``bench`` to the command line."""
     top = add_command(subparsers, "bench", "what MBEC costs and saves: exits", "bench exits")
     commands = top.add_subparsers(title="benches", metavar="BENCH", required=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_builds, add_command
 from harness.process import programs
 from harness.questions import selection
 from harness.run import Bench
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands, "build", "build what a run needs into the cache, and nothing else", "build", "build --levels 0,18"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from harness.build import Cache
+from harness.cli.commands import Commands
 from harness.cli.common import add_command, add_journal, add_on
 from harness.cli.findings import explanation
 from harness.errors import InputError
@@ -17,7 +17,7 @@ from harness.report import bundle
 from harness.results import Journal
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

@@ -10,8 +10,8 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_builds, add_command, add_host, add_journal
 from harness.errors import InputError
 from harness.findings import Became, Finding, Run, finding_json
@@ -22,7 +22,7 @@ from harness.run import Bench, leave_out
 HEAD = ("finding", "mirror", "needs", "real kernels", "needs", "builds on", "nothing told without", "seconds")
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.build import Cache, kernel, sha256
+from harness.cli.commands import Commands
 from harness.cli.common import add_linux, add_on, want_mirror
 from harness.errors import InputError
 from harness.oracle import hands
@@ -38,7 +39,7 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "check",

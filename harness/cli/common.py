@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from harness.build import archive
+from harness.cli.commands import Commands
 from harness.errors import InputError
 from harness.hosts import Model, models
 from harness.questions import Setting, parameters, selection
@@ -23,16 +23,15 @@ HOST_KERNELS = ("plain", "debug")
 MIRROR_PARAM_HELP = "enable_pt_guest_exec_control: unset, 0 or 1 (default unset)"
 
 
-def add_command(commands: Any, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
+def add_command(commands: Commands, name: str, what: str, *examples: str) -> argparse.ArgumentParser:
     """The function adds a command that explains itself: what it does in a line, and how it is typed."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    return commands.add_parser(
         name,
         help=what,
         description=what[0].upper() + what[1:] + ("" if what.endswith(".") else "."),
         epilog="\n".join(("examples:", *(f"  kvmirror {example}" for example in examples))),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return parser
 
 
 def add_level(parser: argparse.ArgumentParser, param: str = PARAM_HELP) -> None:

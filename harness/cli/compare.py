@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.compare import as_json, gather, html, mail, opened, parse, plain
 from harness.process import PROGRESS
 from harness.report import baseline
@@ -29,7 +29,7 @@ exit codes: 0 all that both were asked is answered alike, 1 something differs, 2
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "compare",

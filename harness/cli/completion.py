@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from harness.cli.commands import Commands
 from harness.cli.common import LAST_LEVEL
 from harness.questions import core, selection
 
@@ -94,7 +95,7 @@ end""",
 """Words that are offered as long as the last option before the cursor is the one named first."""
 
 
-def add_parser(commands: Any, whole: Callable[[], argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands, whole: Callable[[], argparse.ArgumentParser]) -> None:
     """Add the command; ``whole`` gives the command line to complete."""
     parser = commands.add_parser(
         "completion",

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from harness.cli import settings
+from harness.cli.commands import Commands
 from harness.process import table
 
 EXAMPLES = """\
@@ -16,7 +17,7 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "config",

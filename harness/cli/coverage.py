@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from harness.build import kernel
+from harness.cli.commands import Commands
 from harness.cli.common import PARAMS_HELP, add_builds, add_command, add_cpu, add_vectors, one_cpu
 from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
@@ -18,7 +19,7 @@ from harness.series import authors, base_state, states
 SCHEMA = "kvmirror-coverage-1"
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

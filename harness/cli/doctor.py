@@ -8,10 +8,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.build import cache, kernel, packages
 from harness.cli import settings
+from harness.cli.commands import Commands
 from harness.cli.common import add_cpu, add_emulator, add_host, add_linux, chosen_cpus
 from harness.errors import HostError
 from harness.hosts import Lab
@@ -40,7 +40,7 @@ class Examined:
     mend: str = ""
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "doctor",

@@ -8,8 +8,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_builds, add_command, add_host, add_journal, add_new
 from harness.errors import InputError
 from harness.findings import Finding, Run, finding_json, weight
@@ -26,7 +26,7 @@ from kvmodel.question.vector import Vector
 from kvmodel.sdm.rules import RULES
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the three commands."""
     listing = add_command(
         commands,

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness.cli.commands import Commands
 from harness.cli.common import LAST_LEVEL, add_command, add_vectors
 from harness.cli.findings import listed
 from harness.findings import Run
@@ -37,7 +38,7 @@ LEGEND: Final = (
 )
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

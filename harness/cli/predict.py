@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import MIRROR_PARAM_HELP, add_level, one_level, want_mirror
 from harness.posted import opened
 from harness.questions import selection
@@ -21,7 +21,7 @@ example:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "predict",

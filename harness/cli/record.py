@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_command, add_journal
 from harness.findings import Run
 from harness.process import PROGRESS
@@ -14,7 +14,7 @@ from harness.recording import of_run, write
 from harness.results import Journal
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 from harness.cli import report
+from harness.cli.commands import Commands
 from harness.cli.common import add_command, add_new
 from harness.cli.findings import listed
 from harness.cli.summary import Summary
@@ -18,7 +18,7 @@ from harness.report import facts
 from harness.results import BARE_HOST, rows
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_journal
 from harness.errors import InputError
 from harness.report import baseline, facts, grid, groups, html, junit, ktap, mail, markdown
@@ -31,7 +31,7 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "report",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_builds, add_cpu, add_host, add_level, chosen_cpus, one_level, want_mirror
 from harness.errors import InputError
 from harness.observe import Traced, cut, matching
@@ -29,7 +30,7 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "run",

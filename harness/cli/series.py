@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.build import Cache, kernel
 from harness.build import modules as levels
+from harness.cli.commands import Commands
 from harness.cli.common import add_command, add_linux, add_on
 from harness.errors import InputError
 from harness.posted import opened
@@ -21,7 +22,7 @@ from harness.series import Parameter, Series, folder, harmless
 from harness.series import folder as series_io
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Commands) -> None:
     """The function adds ``series`` to the command line; each subcommand sets ``run``."""
     top = add_command(
         subparsers, "series", "the patch series: show, apply, build, check, import", "series show", "series check"

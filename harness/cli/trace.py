@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from harness.cli.commands import Commands
 from harness.cli.common import PARAM_HELP, add_builds, add_command, add_host, one_level
 from harness.errors import InfraError, InputError
 from harness.hosts import Host, Lab
@@ -29,7 +30,7 @@ STARTING: Final = 60.0  # seconds in which our own guest has to be there
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|)")
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

@@ -9,8 +9,8 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import (
     PARAMS_HELP,
     add_builds,
@@ -63,7 +63,7 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = commands.add_parser(
         "validate",

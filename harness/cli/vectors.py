@@ -7,6 +7,7 @@ import json
 import textwrap
 from typing import Any
 
+from harness.cli.commands import Commands
 from harness.cli.common import add_command
 from harness.process import table
 from harness.questions import core, selection
@@ -15,7 +16,7 @@ from kvmodel.question.ids import named_fields, short
 WIDTH = 120
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,

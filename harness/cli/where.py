@@ -7,9 +7,10 @@ import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.build import Cache
+from harness.cli.commands import Commands
 from harness.cli.common import add_command
 from harness.errors import InputError
 from harness.oracle.check import places
@@ -39,7 +40,7 @@ class Located:
         return f"{mirror}  {c} {self.function}{patches}"
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """The function adds the command."""
     parser = add_command(
         commands,
