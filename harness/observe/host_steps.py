@@ -18,7 +18,7 @@ NX_HUGE_PAGES: Final = "/sys/module/kvm/parameters/nx_huge_pages"
 IDLE_BITMAP: Final = "/sys/kernel/mm/page_idle/bitmap"
 PAGE: Final = 4096  # bytes
 LOGGED: Final = 500  # milliseconds of dirty logging that are asked for
-LOG_DEADLINE: Final = 15.0  # seconds of wall time in which dirty logging has to end
+LOG_DEADLINE: Final = 60.0  # seconds of wall time in which dirty logging has to end
 
 
 class HostSteps:

@@ -399,7 +399,7 @@ def _of_instruction(o: StepRecord) -> Outcome:
 
 _REFUSED: Final = {  # images/probe/probe.h
     0x1004: "nobody hears L1 call its host; QEMU's pvpanic device is needed",
-    0x1005: "the host could not do it; its kernel or QEMU lacks what that takes",
+    0x1005: "the host could not do it, or not in time; its kernel or QEMU may lack what that takes",
 }
 
 
