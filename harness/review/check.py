@@ -48,14 +48,17 @@ class CheckedPatch:
 
     @property
     def finding(self) -> bool:
-        """Whether the patch claims no functional change and one is there, or it brings a new warning."""
-        return bool(self.new_warnings) or (self.patch.claim is not Claim.NONE and self.effect)
+        """Whether the patch claims no functional change and user space meets one, or it brings a new warning."""
+        return bool(self.new_warnings) or (self.patch.claim is not Claim.NONE and self.difference.interface)
 
     @property
     def verdict(self) -> str:
-        """The text has the claim and what became of it."""
+        """The text has the claim and what became of it: the same machine code proves it, other machine code of the same
+        behaviour is no fault, and which it is ``kvmirror changes`` tells by vectors.
+        """
         if self.patch.claim is not Claim.NONE:
-            return f"{self.patch.claim.value}: " + ("does NOT hold" if self.effect else "holds")
+            left = "does NOT hold" if self.difference.interface else "other code, ask vectors"
+            return f"{self.patch.claim.value}: " + (left if self.effect else "holds")
         return "" if self.effect else "no effect alone"
 
 

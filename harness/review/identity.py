@@ -89,6 +89,11 @@ class Difference:
         return bool(self.functions)
 
     @property
+    def interface(self) -> bool:
+        """What user space reads differs, parameters or formats of tracepoints: True."""
+        return bool(self.parameters or self.formats)
+
+    @property
     def nothing(self) -> bool:
         """Nothing differs that can be seen at run time (lines of WARNs are left out): True."""
         return not (self.functions or self.data or self.warns or self.formats or self.parameters)

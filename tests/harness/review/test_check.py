@@ -42,12 +42,18 @@ def test_a_claim_holds_where_nothing_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    "difference",
-    [CODE, replace(NOTHING, data=("d",)), replace(NOTHING, formats=("t",)), replace(NOTHING, parameters=("p",))],
+    "difference", [replace(CODE, formats=("t",)), replace(NOTHING, formats=("t",)), replace(NOTHING, parameters=("p",))]
 )
-def test_a_claim_does_not_hold_where_something_does(difference: Difference) -> None:
+def test_a_claim_does_not_hold_where_user_space_reads_something_else(difference: Difference) -> None:
     assert row(2, difference).verdict == "stated: does NOT hold"
     assert row(2, difference).finding
+
+
+@pytest.mark.parametrize("difference", [CODE, replace(NOTHING, data=("d",)), replace(NOTHING, warns=1)])
+def test_other_code_alone_breaks_no_claim(difference: Difference) -> None:
+    """A function that is written anew may do what it did: the vectors tell."""
+    assert row(2, difference).verdict == "stated: other code, ask vectors"
+    assert not row(2, difference).finding
 
 
 def test_a_patch_that_means_an_effect_and_shows_none_is_said() -> None:
