@@ -193,7 +193,7 @@ def _planned(names: list[str], works: list[Work], voices: Voices) -> list[PartAs
         offered[work.load.env] = offered.get(work.load.env, False) or voices.offered(work.load)
 
     def reason(vector: Vector) -> str | None:
-        env = vector.machine.env
+        env = vector.machine.env.host
         if env not in offered:
             return parts.CPU0
         return None if offered[env] else left_out_by(vector)

@@ -107,6 +107,8 @@ def cpu_option(machine: Machine, model: str = "host") -> str:
     if model != "host":
         words.append("host-phys-bits=on")
     words += ["vmx=on", switch("vmx-mbec", machine.mbec_offered), switch("vmx-ept-execonly", machine.execonly_offered)]
+    if machine.env.taken is not None:
+        words.append(switch(machine.env.taken.name, False))
     if machine.evmcs_offered:
         words += [f"{name}=on" for name in HYPERV]
     return ",".join(words)

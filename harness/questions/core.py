@@ -13,6 +13,7 @@ from itertools import product
 from typing import Final
 
 from harness.questions.client import CLIENT
+from harness.questions.control_bits import CONTROL_BITS
 from harness.questions.environments import CONTROL_MSRS, ENVIRONMENT_PARTS, spread
 from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
@@ -267,10 +268,12 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     **PROGRAMS,
     **CLIENT,
     **ENVIRONMENT_PARTS,
+    **CONTROL_BITS,
 }
 
 IN_REGRESS: Final = 160  # of a part on the plain machine, an eighth of that on other machines
-LOADED: Final = ("ug0", "vpid0")  # of the environments that are parameters: each load of the modules costs seconds
+# Of the environments that are a parameter or a capability taken: each is a load of the modules or a start of QEMU.
+IN_REGRESS_TOO: Final = ("ug0", "vpid0", "no_ept_1gb", "no_invept_all_context")
 PLAIN_MACHINE: Final = AccessVector().machine
 
 # What KVM's tracepoints answer.
@@ -344,7 +347,7 @@ def regress() -> list[Vector]:
 
 
 def _regress(part: Callable[[], Iterator[Vector]]) -> Iterator[Vector]:
-    found = [v for v in part() if not v.machine.env.parameters or v.machine.env.name in LOADED]
+    found = [v for v in part() if v.machine.env.common or v.machine.env.name in IN_REGRESS_TOO]
     plain = [v for v in found if _is_cheap(v)]
     yield from spread(plain, IN_REGRESS)
     yield from spread([v for v in found if not _is_cheap(v)], IN_REGRESS // 8)

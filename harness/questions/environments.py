@@ -1,4 +1,4 @@
-"""Other environments of the same questions: parameters of kvm_intel, one by one."""
+"""Other environments of the same questions: parameters of kvm_intel, and capabilities taken from L1, one by one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from itertools import product
 from typing import Final, TypeVar
 
 from harness.questions.client import PAGING
+from harness.questions.control_bits import ENTRY, EXIT, PIN, PROC, PROC2, alone
 from harness.questions.programs import PROGRAMS
 from harness.questions.vm_entries import entry_checks
-from kvmodel.question.relations import EXISTENCE, RELATIONS
+from kvmodel.question.program import program
+from kvmodel.question.relations import EXISTENCE, OF_KVM, RELATIONS
+from kvmodel.question.taken import EPT_VPID, TAKEN, Taken
 from kvmodel.question.vector import (
     PARAMETERS,
     UWX,
@@ -30,6 +33,8 @@ from kvmodel.question.vector import (
     UserCapsVector,
     Vector,
 )
+from kvmodel.question.vm_entry import VmEntryVector, changes
+from kvmodel.question.vmcs import SCRATCH
 
 CONTROL_MSRS: Final = (0x481, 0x482, 0x483, 0x484, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0x490, 0x491)
 SWITCH: Final = (Mbec.ON, Mbec.OFF)
@@ -102,6 +107,78 @@ def module_parameters() -> Iterator[Vector]:
         yield from (replace(v, env=name) for v in entries)
 
 
+# --- capabilities taken from L1 ---
+
+_DEFAULT_1: Final = {  # controls that are 1 where there are no TRUE forms (SDM A.2)
+    PIN: (1, 2, 4),
+    PROC: (1, 4, 5, 6, 8, 13, 14, 15, 16, 26),
+    EXIT: (*range(9), 10, 11, 13, 14, 16, 17),
+    ENTRY: (*range(9), 12),
+}
+_OF_MSR: Final = {0x481: PIN, 0x482: PROC, 0x483: EXIT, 0x484: ENTRY, 0x48B: PROC2}
+NOT_OF_KVM: Final = "ve_information_address"  # a field that KVM gives no L1
+READ_ONLY: Final = (0x4400, 0x4402, 0x440E, 0x6400, 0x640A, 0x2400)  # VM-exit information
+_PAGING: Final = ("vmx-ept", "vmx-unrestricted-guest", "vmx-page-walk-4", "vmx-ept-2mb", "vmx-ept-1gb", "vmx-eptad")
+_SOFTWARE_INTERRUPT: Final = "vm_entry_intr_info_field=80000480+vm_entry_instruction_len"
+# What else rests on a capability: VM entries.
+_RESTING: Final[dict[str, tuple[str, ...]]] = {
+    "vmx-true-ctls": tuple(f"{field}:c{bit}" for field, bits in _DEFAULT_1.items() for bit in bits),
+    "vmx-any-errcode": ("vm_entry_intr_info_field=80000b06", "vm_entry_intr_info_field=8000030d"),
+    "vmx-zero-len-inject": (f"{_SOFTWARE_INTERRUPT}=0", f"{_SOFTWARE_INTERRUPT}=1"),
+    "vmx-activity-hlt": ("guest_activity_state=1",),
+    "vmx-ept": (f"{PROC2}:c1+{PROC2}:c7",),
+    "vmx-vmfunc": (f"{PROC2}:s13+vm_function_control=1+eptp_list_address={SCRATCH:x}",),
+    "vmx-eptad": ("ept_pointer:s6",),
+    "vmx-page-walk-4": ("ept_pointer:s5",),
+    "vmx-vnmi": (f"{PIN}:s3+{PIN}:s5+{PROC}:s22",),
+    "vmx-preemption-timer": (f"{PIN}:s6+{EXIT}:s22",),
+    "vmx-flexpriority": tuple(alone(PROC2, bit) for bit in (4, 8, 9)),
+}
+
+
+def _entries_without(taken: Taken, some: list[VmEntryVector]) -> Iterator[Vector]:
+    texts = list(_RESTING.get(taken.name, ()))
+    if taken.msr in _OF_MSR:
+        texts += [alone(_OF_MSR[taken.msr], taken.bit), f"{_OF_MSR[taken.msr]}:c{taken.bit}"]
+    for text in dict.fromkeys(texts):
+        yield VmEntryVector(Mbec.OFF, env=taken.env, changes=changes(text))
+    if taken.name == "vmx-unrestricted-guest":
+        yield VmEntryVector(Mbec.OFF, env=taken.env, paging=Paging.OFF)
+    for one in some:
+        yield replace(one, env=taken.env)
+
+
+def _accesses_without(taken: Taken) -> Iterator[Vector]:
+    looks = (Access.READ, Access.WRITE, Access.FETCH)
+    for level, leaf, access in product((1, 2, 3), map(Perm.parse, ("rwxu", "r-x-", "--xu", "r---", "----")), looks):
+        yield AccessVector(Mbec.OFF, env=taken.env, leaf_level=level, leaf=leaf, upper_level=level + 1, access=access)
+        if level == 1:
+            yield AccessVector(Mbec.OFF, env=taken.env, leaf=leaf, access=access, ad=True)
+    yield AccessVector(Mbec.OFF, env=taken.env, paging=Paging.OFF)
+
+
+def without_capability() -> Iterator[Vector]:
+    """Capabilities of VMX, each taken from L1 by a property of QEMU's CPU: the MSRs, and what rests on it."""
+    some = spread([v for v in entry_checks() if NOT_OF_KVM not in v.id], 12)
+    yield from some
+    for taken in TAKEN:
+        yield MsrVector(Mbec.OFF, env=taken.env, msr=taken.msr if taken.msr in CONTROL_MSRS else 0x48B)
+        for relation in sorted(OF_KVM):
+            if taken.msr in RELATIONS[relation] or relation in EXISTENCE:
+                yield CapsVector(Mbec.OFF, env=taken.env, relation=relation)
+        yield VmEntryVector(Mbec.OFF, env=taken.env)
+        yield from _entries_without(taken, some)
+        if taken.name in _PAGING or taken.name == "vmx-ept-advanced-exitinfo":
+            yield from _accesses_without(taken)
+        if taken.msr == EPT_VPID or taken.name == "vmx-vpid":
+            for name in ("program_invalidations", "program_vpids"):
+                yield from (replace(p, env=taken.env) for p in spread(list(PROGRAMS[name]()), 24) if p.env == "std")
+        if taken.name == "vmx-vmwrite-vmexit-fields":
+            for env, field in product(("std", taken.env), READ_ONLY):
+                steps = f"vmclear.c+vmptrld.c+vmwrite.{field:x}=1+vmread.{field:x}"
+                yield replace(program(f"prog+{steps}"), env=env)
+
+
 ENVIRONMENT_PARTS: Final[dict[str, Callable[[], Iterator[Vector]]]] = {
-    part.__name__: part for part in (module_parameters,)
+    part.__name__: part for part in (module_parameters, without_capability)
 }

@@ -88,7 +88,7 @@ def plan(
     """
     by_env: dict[Environment, list[Vector]] = {}
     for vector in vectors:
-        by_env.setdefault(vector.machine.env, []).append(vector)
+        by_env.setdefault(vector.machine.env.host, []).append(vector)
     levels, settings = list(levels), list(settings)
     for cpu_mbec in (True, False):
         for level in levels:
@@ -156,7 +156,7 @@ def settled(
         return work, {}
     left = Work(load, list(work.host)) if plain else Work(load)
     for machine, asked in work.batches.items() if plain else ():
-        if machine.mbec_offered and machine.execonly_offered and not machine.evmcs_offered:
+        if machine.mbec_offered and machine.execonly_offered and not machine.evmcs_offered and machine.env is load.env:
             left.batches[machine] = asked[load.level % SPREAD :: SPREAD]
     return left, {SAME_CODE: work.size - left.size}
 

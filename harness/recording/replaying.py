@@ -115,7 +115,7 @@ class _Replay:
         parts: dict[CellKey, Part] = {}
         for cell, vectors, cpu in cells:
             if vectors and cell.key.host != BARE_HOST:
-                load = Load(cell.key.level, Setting.parse(cell.key.param), vectors[0].machine.env)
+                load = Load(cell.key.level, Setting.parse(cell.key.param), vectors[0].machine.env.host)
                 part = Part(vectors, Seen(self._outcomes(cell), cpu, cell.facts, list(cell.traces)), cell.seconds)
                 parts[cell.key] = loads.setdefault(load, Done(load)).batches[cell.key.machine] = part
         for done in loads.values():
@@ -127,7 +127,7 @@ class _Replay:
 
     def _answers(self, cell: CellRecord, part: Part) -> list[Answer]:
         """The answers of a cell beside mirror and contract."""
-        load = Load(cell.key.level, Setting.parse(cell.key.param), part.vectors[0].machine.env)
+        load = Load(cell.key.level, Setting.parse(cell.key.param), part.vectors[0].machine.env.host)
         return _marked(self._voices.answers(load, part.vectors, part.seen, part.told), cell)
 
     def _bare(self, cell: CellRecord, vectors: list[Vector], cpu: Cpu | None) -> list[Answer]:

@@ -74,6 +74,7 @@ DEFINED: Final = {
     MSR_VMFUNC: GENMASK(63, 1),
 }
 MIRRORED_RELATIONS: Final = ("mbec-needs-ept", "unrestricted-needs-ept")  # of bits that DEFINED has
+TAKEN_WITH: Final = not_mirrored("what QEMU takes from L1 with a capability")
 _MMIO_GPA: Final = 0xFEB0_0000
 
 
@@ -106,6 +107,8 @@ def _reading(vcpu: Vcpu, msr: int) -> Outcome:
 def _msr(level: Level, param: bool | None, cpu: Cpu, v: MsrVector, want_steps: bool) -> Prediction:
     if trouble := l1_trouble(level, param, cpu, v.machine.env.name):
         return Prediction(trouble)
+    if v.machine.env.taken is not None:
+        return Prediction(TAKEN_WITH)
     vcpu = _l1_msrs(level, param, cpu, v.machine)
     outcome = _reading(vcpu, v.msr)
     steps = (Step("vmx/nested.c vmx_get_vmx_msr", str(outcome), 0),) if want_steps else ()
@@ -116,6 +119,8 @@ def _caps(level: Level, param: bool | None, cpu: Cpu, v: CapsVector | UserCapsVe
     """Relations of the MSRs whose every bit the mirror knows; of the others KVM sets up more than is followed."""
     if isinstance(v, CapsVector) and (trouble := l1_trouble(level, param, cpu, v.machine.env.name)):
         return Prediction(trouble)
+    if v.machine.env.taken is not None:
+        return Prediction(TAKEN_WITH)
     if v.relation not in MIRRORED_RELATIONS:
         return Prediction(not_mirrored("vmx/nested.c nested_vmx_setup_ctls_msrs"))
     if isinstance(v, CapsVector):

@@ -26,8 +26,10 @@ from kvmodel.include.asm.vmx import (
 from kvmodel.machine.vcpu import DONE, GPT, RAM_GFNS, TARGET, VcpuRun, l1_trouble, loaded, slot
 from kvmodel.mmu.mmu_page import kvm_mmu_free_roots, mmu_alloc_shadow_roots
 from kvmodel.mmu.mmu_sync import write_guest_table
+from kvmodel.question import taken
 from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, of_turns
 from kvmodel.question.sequence import SequenceVector
+from kvmodel.question.taken import Taken
 from kvmodel.question.vector import Access, AccessVector, EntryVector, Evmcs, GuestPerm, Machine, Mbec, NxVector, Paging
 from kvmodel.sdm import guest_paging
 from kvmodel.sdm.access import Linear, Use
@@ -59,6 +61,12 @@ def mask_by_user_space(vcpu: Vcpu, machine: Machine) -> None:
         msrs.secondary_ctls_high &= ~SECONDARY_EXEC_MODE_BASED_EPT_EXEC
     if not machine.execonly_offered:
         msrs.ept_caps &= ~VMX_EPT_EXECUTE_ONLY_BIT
+    match machine.env.taken:
+        case Taken(msr=taken.PROC2, bit=bit):
+            msrs.secondary_ctls_high &= ~BIT(bit)
+        case Taken(msr=taken.EPT_VPID, bit=bit):
+            msrs.ept_caps &= ~BIT(bit)
+            msrs.vpid_caps &= ~(BIT(bit) >> 32)
     vcpu.guest_cpuid_has_evmcs = machine.evmcs_offered
 
 

@@ -11,15 +11,16 @@ from dataclasses import replace
 from typing import Final
 
 from kvmodel.bits import GENMASK
+from kvmodel.cpu import Cpu
 from kvmodel.include.asm.vmx import (
     SECONDARY_EXEC_ENABLE_EPT,
-    SECONDARY_EXEC_ENABLE_VPID,
     SECONDARY_EXEC_MODE_BASED_EPT_EXEC,
 )
 from kvmodel.machine.l2 import Context, Guest
 from kvmodel.machine.vcpu import DONE
 from kvmodel.mmu.mmu import hardware_entries
 from kvmodel.mmu.mmu_sync import write_guest_table
+from kvmodel.question import relations
 from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, not_mirrored, of_turns
 from kvmodel.question.program import (
     FIRST,
@@ -49,13 +50,14 @@ from kvmodel.question.program_layout import (
     table_address,
     target_address,
 )
+from kvmodel.question.relations import EPT_VPID_CAP, PROC2
 from kvmodel.question.vector import Evmcs
-from kvmodel.sdm import guest_paging
-from kvmodel.sdm.controls import INVALID_CONTROLS
+from kvmodel.sdm import guest_paging, invalidation
+from kvmodel.sdm.controls import INVALID_CONTROLS, VPID
 from kvmodel.sdm.program import UNDEFINED, USES, invvpid
 from kvmodel.sdm.program_flags import told
 from kvmodel.sdm.program_tables import ProgramTables, entry_bits, offset_of, reached
-from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
+from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp, vmx_get_vmx_msr
 
 _TABLES: Final = 0x0180_0000  # any address does that is no page's
 _SCAFFOLD: Final = 0x0101_0000  # the page directory of the probe's own memory, behind entry 0 of the first tables
@@ -85,12 +87,19 @@ def _named(address: int) -> Outcome:
     return replace(DONE, code=0xFF, note="no page of the program")
 
 
+def _as_l1_reads(guest: Guest) -> Cpu:
+    """The CPU under KVM with the MSRs of secondary controls and of EPT and VPIDs that L1 reads; the others are 0."""
+    offered = {msr: vmx_get_vmx_msr(guest.vcpu.nested_msrs, msr) for msr in (PROC2, EPT_VPID_CAP)}
+    return replace(guest.cpu, msrs=tuple(offered.get(msr, 0) for msr in range(relations.FIRST, relations.LAST + 1)))
+
+
 class _Program:
     """One program on one guest: KVM's state in ``guest``, the guest's own tables and the controls in ``tables``."""
 
     def __init__(self, guest: Guest, vector: ProgramVector) -> None:
         self.guest = guest
-        self.tables = ProgramTables(guest.cpu, vector)
+        self.cpu = _as_l1_reads(guest)
+        self.tables = ProgramTables(self.cpu, vector)
         self.exits = 0
         self.vmcs = 0
         self.behind = False  # whether the host did something that is not followed
@@ -121,7 +130,7 @@ class _Program:
             case Invept():
                 yield self._invept(made)
             case Invvpid():
-                yield invvpid(tables, made).outcome if self._has_vpid() else UNDEFINED.outcome
+                yield invvpid(tables, made).outcome
             case Vmx():
                 yield not_mirrored("vmx/nested.c handle_vmptrld and the like")
             case L2Run():
@@ -135,14 +144,12 @@ class _Program:
         leads = self.tables.entries[made.entry][1]
         return told(entry - target_address(_TABLES, leads) + target_address(0, leads), guest=False)
 
-    def _has_vpid(self) -> bool:
-        """Whether L1 is offered VPIDs."""
-        return self.guest.vcpu.nested_msrs.secondary_ctls_high & SECONDARY_EXEC_ENABLE_VPID != 0
-
     def _eptp(self, root: str) -> int:
         return vmcs12_eptp(table_address(_TABLES, root), ad=bool(self.tables.controls["ad"]))
 
     def _invept(self, made: Invept) -> Outcome:
+        if not invalidation.is_there(self.cpu, vpid=False):
+            return UNDEFINED.outcome
         error = handle_invept(self.guest.vcpu, made.type, self._eptp(made.root) ^ EPTP_WRONG[made.bad])
         if error:
             return Outcome(Kind.VMFAIL, error)
@@ -186,7 +193,7 @@ class _Program:
         """The VM entry; None where L2 runs."""
         c = self.tables.controls
         control = SECONDARY_EXEC_ENABLE_EPT | (SECONDARY_EXEC_MODE_BASED_EPT_EXEC if c["mbec"] else 0)
-        if c["vpid"] and not self._has_vpid():
+        if c["vpid"] and not self.cpu.may_set(VPID):
             return Outcome(Kind.ENTRY_FAIL, INVALID_CONTROLS)
         error = self.guest.enter_with(Evmcs.ABSENT, control, self._eptp(self.tables.root), second=bool(c["vmcs"]))
         return Outcome(Kind.ENTRY_FAIL, error) if error else None

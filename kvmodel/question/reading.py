@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 
 from kvmodel.question.ids import expanded
 from kvmodel.question.program import is_program, program
@@ -72,7 +73,12 @@ def _access(text: str) -> Access:
 
 def _env(name: str) -> str:
     if name not in ENVIRONMENTS:
-        raise VectorError(f"environment {name!r} is not known: use one of {', '.join(ENVIRONMENTS)}")
+        known = ", ".join(known for known, env in ENVIRONMENTS.items() if env.taken is None)
+        near = get_close_matches(name, ENVIRONMENTS, 3) if name.startswith("no_") else ["no_ept_1gb"]
+        raise VectorError(
+            f"environment {name!r} is not known: use one of {known}, or no_ and a capability of VMX, as in "
+            f"{', '.join(near or ['no_ept_1gb'])}"
+        )
     return name
 
 

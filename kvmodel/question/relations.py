@@ -65,6 +65,11 @@ RELATIONS: Final[dict[str, tuple[int, ...]]] = {
 EXISTENCE: Final = frozenset(name for name in RELATIONS if name.endswith("-exist"))
 """Which MSRs there are: asked of L1's RDMSR alone, since KVM_GET_MSRS is KVM's own interface."""
 
+OF_KVM: Final = EXISTENCE | {name for name in RELATIONS if name.startswith(("allowed-", "default1-", "true-"))}
+"""Relations that KVM makes or breaks by itself whatever user space takes from L1: which MSRs there are, and the plain
+form of an MSR of controls, which follows from the TRUE one. The others are of capabilities side by side: of these user
+space may take any, and keep what rests on it."""
+
 
 def outcome(offenders: int, values: Mapping[int, int | None]) -> Outcome:
     """The answer: the ``offenders``, and for a reader what each MSR read; None is one that could not be read."""

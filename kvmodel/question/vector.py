@@ -15,6 +15,8 @@ from enum import Enum, IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kvmodel.question.taken import TAKEN, Taken
+
 if TYPE_CHECKING:
     from kvmodel.question.program import ProgramVector
     from kvmodel.question.sequence import SequenceVector
@@ -142,6 +144,17 @@ class Environment:
     nx_huge_pages: bool = False  # kvm.nx_huge_pages=force
     backing: str = "4k"  # L1's memory on the host: 4k, 2m or 1g pages
     parameters: tuple[tuple[str, str], ...] = ()  # further ones of kvm_intel: name and value
+    taken: Taken | None = None  # a capability that L1 is not offered: QEMU's affair, the host is the plain one
+
+    @property
+    def host(self) -> Environment:
+        """The environment whose load of the modules this one needs."""
+        return self if self.taken is None else ENVIRONMENTS["std"]
+
+    @property
+    def common(self) -> bool:
+        """Whether it is neither a further parameter nor a capability taken."""
+        return not self.parameters and self.taken is None
 
 
 # Parameters of kvm_intel, each of which changes what L1, L2 or user space meets or by which way: an environment each.
@@ -164,6 +177,7 @@ ENVIRONMENTS = {
         Environment("hugenx", backing="2m", nx_huge_pages=True),
         Environment("eptad0nx", eptad=False, nx_huge_pages=True),
         *PARAMETERS,
+        *(Environment(taken.env, taken=taken) for taken in TAKEN),
     )
 }
 

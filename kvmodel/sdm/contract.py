@@ -9,6 +9,7 @@ from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.question.program import ProgramVector
+from kvmodel.question.relations import OF_KVM
 from kvmodel.question.sequence import SequenceVector, Turn
 from kvmodel.question.vector import (
     Access,
@@ -178,6 +179,8 @@ _HOST_MSRS = {"m48b": msrs.PROCBASED_CTLS2, "m48c": msrs.EPT_VPID_CAP}
 
 def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
     """What ``cpu`` may answer, its errata included: ``allowed`` for a sound CPU."""
+    if vector.machine.env.taken is not None and not cpu.msrs:
+        return _aside("na-msrs-not-read")
     match vector:
         case AccessVector():
             return _access(cpu, vector)
@@ -194,6 +197,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
         case MsrVector():
             return _readings(msrs.readings(cpu, vector.msr))
         case CapsVector() | UserCapsVector():
+            if vector.machine.env.taken is not None and vector.relation not in OF_KVM:
+                return _aside("na-capability-taken")
             together = _allowed(Outcome(Kind.VALUE), f"caps-{vector.relation}")
             return (together,) if cpu.vmx else _aside("na-no-vmx")
         case MmioVector() | ClientVector():

@@ -9,6 +9,7 @@ INVALID_CONTROLS = 7  # VM-instruction error: VM entry with invalid control fiel
 
 
 VPID = 5  # the secondary control
+FOUR_LEVELS = 6  # the bit of MSR 0x48C
 
 
 def entry_failure(
@@ -26,9 +27,14 @@ def entry_failure(
         return "entry-mbec-needs-ept"
     if unrestricted and not ept:
         return "entry-unrestricted-needs-ept"
-    if ept and ad and not cpu.ept_ad:
+    return eptp_refused(cpu, ad=ad) if ept else None
+
+
+def eptp_refused(cpu: Cpu, *, ad: bool) -> str | None:
+    """The rule by which an EPT pointer is refused that is write-back, of four levels, with bit 6 as ``ad`` says."""
+    if ad and not cpu.ept_ad:
         return "entry-eptp-ad"
-    return None
+    return None if cpu.has_ept_vpid(FOUR_LEVELS) else "entry-ept-pointer"
 
 
 def failed(error: int = INVALID_CONTROLS) -> Outcome:

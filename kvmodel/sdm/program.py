@@ -138,7 +138,7 @@ def _invept(m: ProgramTables, made: Invept) -> Allowed:
     kind = made.type
     if not invalidation.is_there(m.cpu, vpid=False):
         return UNDEFINED
-    refused = made.bad or (m.controls["ad"] and not m.cpu.ept_ad)
+    refused = made.bad or controls.eptp_refused(m.cpu, ad=bool(m.controls["ad"]))
     if kind not in invalidation.types(m.cpu, vpid=False) or (kind == 1 and refused):
         return _allowed(Outcome(Kind.VMFAIL, INVALID_OPERAND), "invept-operand")
     for root in ("r0", "r1") if kind == 2 else (made.root,):
@@ -203,6 +203,8 @@ def aside(cpu: Cpu, vector: ProgramVector) -> NotApplicable | None:
         rule = "na-no-vmx"
     elif vector.ept and not cpu.ept:
         rule = "na-no-ept"
+    elif not (cpu.msrs or vector.machine.env.common):
+        rule = "na-msrs-not-read"
     return NotApplicable(rule, RULES[rule].text) if rule else None
 
 
@@ -215,7 +217,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     """
     if (why := aside(cpu, vector)) is not None:
         return why
-    m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState()
+    m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState(cpu)
     flags = EntryFlags(m)
     for made in vector.steps:
         if not isinstance(made, Control | Vmx):  # the probe makes its own current again

@@ -180,7 +180,10 @@ RULES: dict[str, Rule] = {
     "na-no-ept": Rule("-", "The virtual CPU has no EPT: L1 cannot run the program's L2."),
     "na-walk-without-paging": Rule("-", "With paging off there is no walk of guest tables."),
     "na-needs-unrestricted-guest": Rule("-", "Paging off in L2 needs unrestricted guest, which L1 is not offered."),
-    "na-msrs-not-read": Rule("-", "What VM entry checks rests on L1's capability MSRs, which nobody has read here."),
+    "na-capability-taken": Rule(
+        "-", "User space took a capability from L1, and what rests on it need not have gone with it."
+    ),
+    "na-msrs-not-read": Rule("-", "What is asked rests on L1's capability MSRs, which nobody has read here."),
     "na-vmcs-undecided": Rule(
         "27.2", "A field holds what some CPUs define and others reserve, or whose checks are not described here."
     ),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome, vmfail
 from kvmodel.question.program import Vmx
 
@@ -23,6 +24,7 @@ VMPTRLD_VMXON: Final = 10
 VMPTRLD_REVISION: Final = 11
 UNSUPPORTED_FIELD: Final = 12
 READ_ONLY_FIELD: Final = 13
+WRITES_ANY_FIELD: Final = 29  # the bit of MSR 0x485: VMWRITE goes to read-only fields as well
 
 DONE: Final = Outcome(Kind.DONE, defined=0)
 _OWN: Final = ("c", "d")  # the regions that programs alone use: no VM entry's state was ever written to them
@@ -86,6 +88,7 @@ def width(encoding: int) -> int:
 class VmcsState:
     """Which VMCS is current, which are launched (True), clear (False) or not known (None), and what was written."""
 
+    cpu: Cpu
     current: str | None = "a"
     launched: dict[str, bool | None] = field(default_factory=dict)
     entered: set[str] = field(default_factory=set)  # those that L2 ran on in this program
@@ -172,8 +175,13 @@ class VmcsState:
             defined = 0 if known is None else ~dropped & (1 << 64) - 1
             yield Outcome(Kind.VALUE, known or 0, defined=defined), "vmcs-value"
             return
+        any_field = bool((self.cpu.msr(0x485) or 0) >> WRITES_ANY_FIELD & 1) if self.cpu.msrs else None
+        if made.field in _READ_ONLY and any_field is False:
+            yield vmfail(READ_ONLY_FIELD), "vmcs-read-only"
+            return
         self.values[key] = made.value & kept(made.field)
         yield DONE, "vmcs-done"
-        if made.field in _READ_ONLY or exists(made.field) is None:  # MSR 0x485 bit 29 says whether VMWRITE may
+        if made.field in _READ_ONLY or exists(made.field) is None:
             self.values.pop(key)
-            yield vmfail(READ_ONLY_FIELD), "vmcs-read-only"
+            if not any_field:
+                yield vmfail(READ_ONLY_FIELD), "vmcs-read-only"
