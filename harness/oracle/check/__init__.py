@@ -1,7 +1,7 @@
 """The checks run: each mirror function beside its C function, at every level."""
 
 from harness.oracle.check import constants, places, reach
-from harness.oracle.check.check import CASES, THOROUGH, Cases, Mismatch, differing, minimise, run_c, seeded
+from harness.oracle.check.check import CASES, THOROUGH, Cases, Mismatch, differing, inside, minimise, run_c, seeded
 from harness.oracle.check.reach import called, mirrored
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "called",
     "constants",
     "differing",
+    "inside",
     "minimise",
     "mirrored",
     "places",

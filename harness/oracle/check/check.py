@@ -189,6 +189,8 @@ def smaller(row: Row) -> Iterator[Row]:
 
 def inside(spec: Spec, row: Row) -> bool:
     """The case is of the check's space: True."""
+    if len(row) != len(spec.space.columns):
+        return False
     for word, column in zip(row, spec.space.columns, strict=True):
         if isinstance(column, tuple):
             if word not in column:

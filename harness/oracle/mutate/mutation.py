@@ -25,7 +25,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
-from harness.oracle.check import Cases, called, differing, mirrored, run_c, seeded
+from harness.oracle.check import Cases, called, differing, inside, mirrored, run_c, seeded
 from harness.oracle.image import Image, ImageWorker
 from harness.oracle.mutate.equivalent import EQUIVALENT
 from harness.oracle.mutate.mutants import MODULES, Mutant, mutated, source
@@ -445,7 +445,7 @@ class Judge:
         if level in self._levels:
             recorded = self._recorded(level)
             for key in recorded.asked():
-                if SPECS[key[0]].entry == entry and row in recorded.rows(key):
+                if SPECS[key[0]].entry == entry and inside(SPECS[key[0]], row):
                     yield key
 
     def _meeting(self, mutant: Mutant) -> _Meeting:

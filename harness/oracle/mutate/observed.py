@@ -19,7 +19,7 @@ from harness.questions import Setting
 from harness.results import KVM_HOST, Journal, Mark, cpus, judge, of_series
 from kvmodel import machine
 
-EACH: Final = 4  # vectors kept of one way
+EACH: Final = 2  # vectors kept of one way
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 from harness.oracle.specs.spaces import BOOL, Bits, Space
@@ -17,34 +18,27 @@ def packed(text: str) -> tuple[int, ...]:
     return tuple(int.from_bytes(raw[n : n + 8], "little") for n in range(0, 192, 8))
 
 
+FORMAT: Final = 8
+# The other events, in the order of the image, which shows the address of an SPTE as 0.
+EVENTS: Final[tuple[tuple[str, Callable[[int, int, int, int], tuple[int, ...]]], ...]] = (
+    ("kvm_mmu_set_spte", lambda a, b, c, _: (a, b, c, 0)),
+    ("mark_mmio_spte", lambda _a, b, c, _d: (0, b, c)),
+    ("kvm_mmu_get_page", lambda a, b, c, _: (a, b, c)),
+    ("kvm_mmu_pagetable_walk", lambda a, b, _c, _d: (a, b)),
+    ("kvm_mmu_paging_element", lambda a, b, _c, _d: (a, b)),
+    ("kvm_mmu_walker_error", lambda a, _b, _c, _d: (a,)),
+    ("kvm_mmu_spte_requested", lambda a, b, c, _: (a, b, c)),
+    ("kvm_tdp_mmu_spte_changed", lambda a, b, c, d: (0, a, b, c, d)),
+)
+
+
 def _trace(s: Side) -> Mirror:
-    kvm, vcpu = s.kvm, s.vcpu
-
-    def text(event: int, a: int, b: int, c: int, d: int) -> str:
-        # The image shows the address of an SPTE as 0.
-        match event:
-            case 0:
-                return mmutrace.kvm_mmu_set_spte(vcpu, a, b, c, 0)
-            case 1:
-                return mmutrace.mark_mmio_spte(kvm, 0, b, c)
-            case 2:
-                return mmutrace.kvm_mmu_get_page(kvm, a, b, bool(c))
-            case 3:
-                return mmutrace.kvm_mmu_pagetable_walk(a, b)
-            case 4:
-                return mmutrace.kvm_mmu_paging_element(a, b)
-            case 5:
-                return mmutrace.kvm_mmu_walker_error(a)
-            case 6:
-                return mmutrace.kvm_mmu_spte_requested(a, b, c)
-            case 8:
-                return mmutrace.kvm_mmu_set_spte_format(kvm)
-            case _:
-                return mmutrace.kvm_tdp_mmu_spte_changed(0, a, b, c, d)
-
     def call(event: int, a: int, b: int, c: int, d: int, flag: int) -> tuple[int, ...]:
         s.set_flag(flag)
-        return packed(text(event, a, b, c, d) + "\n")
+        if event == FORMAT:
+            return packed(mmutrace.kvm_mmu_set_spte_format(s.kvm) + "\n")
+        name, args = EVENTS[event]
+        return packed(mmutrace.text(s.vcpu, name, args(a, b, c, d)) + "\n")
 
     return call
 
@@ -71,7 +65,7 @@ SPECS: Final = (
         _trace,
         TRACED,
     ),
-    Spec("mmutrace", ("mmu/mmutrace.h kvm_mmu_set_spte",), Space(((8,), *((0,),) * 5)), _trace),
+    Spec("mmutrace", ("mmu/mmutrace.h kvm_mmu_set_spte",), Space(((FORMAT,), *((0,),) * 5)), _trace),
     Spec(
         "mmutrace",
         ("mmu/mmutrace.h mark_mmio_spte",),
