@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from harness.cli import settings
 from harness.cli.commands import Commands
@@ -57,7 +56,7 @@ def lines(values: dict[str, settings.Value]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return value if isinstance(value, int | str) else str(value)

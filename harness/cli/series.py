@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.build import Cache, kernel
 from harness.build import modules as levels
@@ -29,7 +29,9 @@ def add_parser(subparsers: Commands) -> None:
     )
     commands = top.add_subparsers(title="series commands", metavar="COMMAND", required=True)
 
-    def command(name: str, function: Any, what: str, *examples: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], what: str, *examples: str
+    ) -> argparse.ArgumentParser:
         parser = add_command(commands, name, what, *(f"series {name}{example}" for example in examples))
         parser.set_defaults(run=function)
         if name == "import":

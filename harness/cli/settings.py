@@ -26,30 +26,30 @@ from harness.results import journal
 
 HERE: Final = Path("kvmirror.toml")
 
-Reader = Callable[[Any, Path], Any]
+Reader = Callable[[object, Path], object]
 """Turns what a file (or a variable, as text) says into a value; ValueError says why it cannot."""
 
 
-def _text(value: Any, _: Path) -> str:
+def _text(value: object, _: Path) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no text: write it in quotes")
     return value
 
 
-def _levels(value: Any, folder: Path) -> str:
+def _levels(value: object, folder: Path) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
     selection.levels(text, None)  # which levels there are, the series says
     return text
 
 
-def _param(value: Any, folder: Path) -> str:
+def _param(value: object, folder: Path) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, folder)
     if "=" not in text:  # what a name is worth, the series says
         selection.params(text)
     return text
 
 
-def _vectors(value: Any, folder: Path) -> list[str]:
+def _vectors(value: object, folder: Path) -> list[str]:
     names = value.split() if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         raise ValueError(f'{value!r} is no list of vectors: write them as in ["thin"]')
@@ -59,7 +59,7 @@ def _vectors(value: Any, folder: Path) -> list[str]:
     return names
 
 
-def _count(value: Any, _: Path) -> int:
+def _count(value: object, _: Path) -> int:
     if isinstance(value, str) and value.isdigit():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -67,33 +67,33 @@ def _count(value: Any, _: Path) -> int:
     return value
 
 
-def _path(value: Any, folder: Path) -> Path:
+def _path(value: object, folder: Path) -> Path:
     return folder / Path(_text(value, folder)).expanduser()
 
 
-def _present(value: Any, folder: Path) -> Path:
+def _present(value: object, folder: Path) -> Path:
     path = _path(value, folder)
     if not path.exists():
         raise ValueError(f"there is no {path}")
     return path
 
 
-def _linux(value: Any, folder: Path) -> Path | archive.Debian:
+def _linux(value: object, folder: Path) -> Path | archive.Debian:
     named = archive.named(_text(value, folder))
     return named if isinstance(named, archive.Debian) else _present(value, folder)
 
 
-def _hosts(value: Any, folder: Path) -> str:
+def _hosts(value: object, folder: Path) -> str:
     names = value if isinstance(value, list) else [value]
     text = ",".join(_text(name, folder) for name in names)
     address.check(text)
     return text
 
 
-def _seconds(value: Any, _: Path) -> float:
+def _seconds(value: object, _: Path) -> float:
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
+        seconds = float(value) if isinstance(value, (int, float, str)) else -1
+    except ValueError:
         seconds = -1
     if isinstance(value, bool) or seconds < 0:
         raise ValueError(f"{value!r} is no number of seconds: write 0 or more, without quotes")
@@ -153,7 +153,7 @@ BY_KEY: Final = {s.key: s for s in SETTINGS}
 class Value:
     """The record is of a setting's value and who said so."""
 
-    value: Any
+    value: object
     source: str
 
 
@@ -206,7 +206,7 @@ def _flat(body: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _read(setting: Default, value: Any, folder: Path, where: str) -> Any:
+def _read(setting: Default, value: object, folder: Path, where: str) -> object:
     try:
         return setting.read(value, folder)
     except (ValueError, InputError) as error:

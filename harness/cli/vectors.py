@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from typing import Any
 
 from harness.cli.commands import Commands
 from harness.cli.common import add_command
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.names:
         _parts(args.json)
         return 0
-    rows: list[Any] = []
+    rows: list[object] = []
     for name in args.names:
         ids = [vector.id for vector in selection.vector_list([name])]
         single = core.named(name) is None and not name.startswith("@")

@@ -63,7 +63,7 @@ class Entry:
     at: str = ""  # the pair of cells in which the question has these answers
     before: ComparedAnswer | None = None
     after: ComparedAnswer | None = None
-    data: tuple[tuple[str, Any], ...] = ()  # what JSON has beside these
+    data: tuple[tuple[str, object], ...] = ()  # what JSON has beside these
     again: bool = False  # its questions are all shown by findings of other sections
 
     @property

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.compare.naming import FORMS, Name
 from harness.compare.pairing import Pair
@@ -294,7 +294,7 @@ class _Texts:
     def __init__(self, side: RunSide) -> None:
         self._outcomes = side.run.journal.texts("outcome")
         self._contracts = side.run.journal.texts("contract")
-        self._said: dict[tuple[Any, ...], SideSaid] = {}
+        self._said: dict[tuple[object, ...], SideSaid] = {}
 
     def said(self, seen: int, contract: int, marks: int) -> SideSaid:
         key = (seen, contract, marks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.passive.capture import EVENTS, Capture
 from harness.recording import container, shapes
@@ -24,7 +24,7 @@ def write(capture: Capture, path: Path) -> int:
 
     Raises InputError when it cannot be written.
     """
-    lines: list[Any] = [
+    lines: list[object] = [
         {"facts": shapes.shown(capture.facts), "lost": capture.lost, "exits": capture.exits},
         *({"format": [name, text]} for name, text in capture.texts.items()),
         *({"page": [cpu, base64.b64encode(page).decode("ascii")]} for cpu, page in capture.pages),

@@ -47,12 +47,12 @@ def is_recording(path: Path) -> bool:
         return False
 
 
-def line(value: Any) -> bytes:
+def line(value: object) -> bytes:
     """The text of a recording has one such line a value."""
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def packed(values: Iterable[Any], kind: str = FORMAT) -> bytes:
+def packed(values: Iterable[object], kind: str = FORMAT) -> bytes:
     """The file has these lines: the same bytes for the same values from the same liblzma."""
     text = b"".join([line({"format": kind, "version": VERSION}), *map(line, values)])
     text += line({"sha256": hashlib.sha256(text).hexdigest()})

@@ -173,7 +173,7 @@ class _Replay:
             self._refuse(f"{what} is none that there is")
         return cpu
 
-    def _read(self, what: str, how: Callable[..., Value], *given: Any) -> Value:
+    def _read(self, what: str, how: Callable[..., Value], *given: object) -> Value:
         """What our own reading makes of it is given.
 
         Raises InputError when it cannot read it.

@@ -59,7 +59,7 @@ FACTS: Final[dict[str, Any]] = {
 }
 
 
-def shown(value: Any) -> Any:
+def shown(value: object) -> object:
     """The value becomes JSON in which no text steers a terminal: what a host said is written down as its escapes."""
     match value:
         case str():
@@ -72,7 +72,7 @@ def shown(value: Any) -> Any:
             return value
 
 
-def harmless_json(path: Path, what: str, value: Any, depth: int = 0) -> None:
+def harmless_json(path: Path, what: str, value: object, depth: int = 0) -> None:
     """Every text and number of ``value`` is looked at.
 
     Raises InputError when a text would steer a terminal or is absurdly long, or a number is absurdly large.
@@ -118,7 +118,7 @@ def known(path: Path, what: str, body: Any, forms: Mapping[str, Any]) -> dict[st
     return body
 
 
-def _words(hint: Any) -> str:
+def _words(hint: object) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
@@ -127,7 +127,7 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def fits(value: Any, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
     """The value says whether ``value`` is of the type ``hint``, all the way down; a truth is no number."""
     if hint is Any:
         return True

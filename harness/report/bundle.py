@@ -272,7 +272,7 @@ def contents(
 def _json_of(departure: Departure) -> dict[str, Any]:
     """The departure's answers field by field; a kind as its word."""
 
-    def plain(outcome: Outcome | None) -> Any:
+    def plain(outcome: Outcome | None) -> object:
         return None if outcome is None else asdict(outcome) | {"kind": outcome.kind.value, "turns": len(outcome.turns)}
 
     return {"seen": plain(departure.seen), "legal": [plain(o) for o in departure.legal]}

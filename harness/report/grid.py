@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from harness.questions import SWX
 from harness.report.facts import Report
@@ -24,20 +24,21 @@ NOT_RUN: Final = -1
 PERMISSIONS: Final = [
     "".join(c if n >> i & 1 else "-" for i, c in enumerate("rwxu")) for n in range(16)
 ]  # a leaf's, plainest last
+T = TypeVar("T")
 COLUMNS: Final = ("read", "write", "rmw", "fetch U", "fetch S", "walk", "walka", "walkd")
 
 
 @dataclass(slots=True)
-class Intern:
+class Intern(Generic[T]):
     """The table has values numbered in the order of their first use."""
 
-    index: dict[Any, int] = field(default_factory=dict)
+    index: dict[T, int] = field(default_factory=dict)
 
-    def __call__(self, value: Any) -> int:
+    def __call__(self, value: T) -> int:
         return self.index.setdefault(value, len(self.index))
 
     @property
-    def values(self) -> list[Any]:
+    def values(self) -> list[T]:
         """The function gives the values by number."""
         return list(self.index)
 
@@ -87,7 +88,7 @@ def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any
         shapes.setdefault((kind, len(tokens)), []).append((tokens, history))
     out = []
     for (kind, places), members in shapes.items():
-        tables = [Intern() for _ in range(places)]
+        tables = [Intern[str]() for _ in range(places)]
         coded = [[table(token) for table, token in zip(tables, tokens, strict=True)] for tokens, _ in members]
         widths = [0 if len(t.index) == 1 else 1 if len(t.index) <= 64 else 2 for t in tables]
         digits = []
@@ -109,7 +110,7 @@ def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any
     return out
 
 
-def _contract(raw: str) -> list[Any]:
+def _contract(raw: str) -> list[object]:
     contract = contract_of(raw)
     if isinstance(contract, NotApplicable):
         return [[plain(f"not applicable: {contract.rule}"), plain(contract.reason, 300), ""]]
@@ -126,7 +127,8 @@ def gather(journal: Journal, report: Report) -> Grid:
     }
     outcomes = {number: outcome_of(body) for number, body in journal.texts("outcome").items()}
     vector_names = journal.texts("vector")
-    answers, histories = Intern(), Intern()
+    answers = Intern[tuple[int, int | None, int | None, int]]()
+    histories = Intern[tuple[int, ...]]()
     per_vector: dict[int, list[int]] = {}
     kind_counts: list[dict[str, int]] = [{} for _ in columns]
     for cell, vector, seen, predicted, contract, marks, _ in journal.numbers(report.number, report.host):
@@ -135,7 +137,7 @@ def gather(journal: Journal, report: Report) -> Grid:
         per_vector.setdefault(vector, [NOT_RUN] * len(columns))[column] = answer
         kind = outcomes[seen].kind.value
         kind_counts[column][kind] = kind_counts[column].get(kind, 0) + 1
-    texts, contracts = Intern(), Intern()
+    texts, contracts = Intern[str](), Intern[int]()
     contract_bodies = journal.texts("contract")
     kinds = [k.value for k in Kind]
     table = []

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
@@ -47,7 +47,7 @@ ELSEWHERE: Final = (
 )  # of the provenance: patches have tables, findings say the last
 
 
-def _final(value: Any) -> Any:
+def _final(value: object) -> object:
     """What Jinja prints: our own markup as it is, everything else plain and cut."""
     return value if isinstance(value, Markup | int | float) else plain(value, NAME_MAX)
 
@@ -64,7 +64,7 @@ def style() -> Markup:
     return Markup(environment().get_template("report.css").render(kinds=[k.value for k in Kind]))
 
 
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     """A provenance's leaves with dotted names; lists of plain values on one line."""
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -477,7 +477,7 @@ class Journal:
 
     def _rows(self, run: int, having: Mark | None, level: int | None, host: str | None) -> Iterator[tuple[Any, ...]]:
         sql = _ROWS
-        given: list[Any] = [run]
+        given: list[object] = [run]
         if having is not None:
             met = [marks for (marks,) in self._db.execute(_MARKS) if marks & having.value]
             sql += f" AND r.marks IN ({','.join(map(str, met))})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 UNKNOWN: Final = "not recorded"
 _NO: Final = re.compile(r"no\b")
@@ -27,7 +27,7 @@ class Said:
         return cls(holds, f"{word}, {how}" if how else word)
 
     @classmethod
-    def read(cls, value: Any) -> Said:
+    def read(cls, value: object) -> Said:
         """The function reads it from a run's provenance, where it is a text, a truth or a table of such."""
         if value is None:
             return cls()
@@ -37,7 +37,7 @@ class Said:
         return cls(False if _NO.match(text) else True if text.startswith("yes") else None, text)
 
 
-def words(value: Any) -> str:
+def words(value: object) -> str:
     """The function gives a value of a run's provenance in words."""
     match value:
         case None:
