@@ -34,6 +34,7 @@ QEMU: Final = "usr/bin/qemu-system-x86_64"
 DROPBEAR: Final = "usr/sbin/dropbear"
 FIRMWARE: Final = {  # name in QEMU's data folder: where the packages have it
     "qboot.rom": "usr/share/qemu/qboot.rom",
+    "bios-256k.bin": "usr/share/seabios/bios-256k.bin",
     "kvmvapic.bin": "usr/share/qemu/kvmvapic.bin",
     "linuxboot_dma.bin": "usr/share/qemu/linuxboot_dma.bin",
     "multiboot_dma.bin": "usr/share/qemu/multiboot_dma.bin",

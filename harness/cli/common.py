@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.build import archive
 from harness.cli.commands import Commands
 from harness.errors import InputError
-from harness.hosts import Model, models
+from harness.hosts import Model, board, models
 from harness.questions import Setting, parameters, selection
 from harness.series import Series, pinned
 from kvmodel import series as model
@@ -189,3 +189,8 @@ def add_host(parser: argparse.ArgumentParser) -> None:
         help="wait so long in labgrid's queue where others have all places (default 0)",
     )
     parser.add_argument("--host-qemu", metavar="PATH", help="QEMU there (default: qemu-system-x86_64 on root's PATH)")
+    parser.add_argument(
+        "--l1-machine",
+        choices=board.MACHINES,
+        help="QEMU's machine type for L1 (default: the first of these that QEMU has; the others start more slowly)",
+    )

@@ -181,8 +181,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cpu:
         programs.interruptible()
         found += _emulated(args)
-    if args.host:
-        lab = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
+    if (lab := Lab.chosen(args)) is not None:
         found += _compared(cache.default_root(), lab, args.linux)
     for line in found:
         sign = {True: "ok ", False: "BAD", None: "   "}[line.ok]

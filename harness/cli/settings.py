@@ -20,7 +20,7 @@ from typing import Any, Final
 from harness import places
 from harness.build import archive, cache
 from harness.errors import InputError
-from harness.hosts import address
+from harness.hosts import address, board
 from harness.questions import core, selection
 from harness.results import journal
 
@@ -100,6 +100,12 @@ def _seconds(value: object, _: Path) -> float:
     return seconds
 
 
+def _machine(value: Any, folder: Path) -> str:
+    if _text(value, folder) not in board.MACHINES:
+        raise ValueError(f"{value!r} is no machine type that L1 runs on: write {board.names()}")
+    return str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Default:
     """One key: the option it is the default of (``dest`` as argparse has it; none: the variable alone)."""
@@ -145,6 +151,8 @@ SETTINGS: Final = (
             '"~/.ssh/known_hosts"', lambda: "~/.ssh/known_hosts"),
     Default("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
             '"/opt/qemu/bin/qemu-system-x86_64"', lambda: "qemu-system-x86_64"),
+    Default("host.l1_machine", "l1_machine", "KVMIRROR_L1_MACHINE", _machine, "QEMU's machine type for L1",
+            '"pc"', lambda: board.names() + ", the first that QEMU has"),
 )  # fmt: skip
 BY_KEY: Final = {s.key: s for s in SETTINGS}
 

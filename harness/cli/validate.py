@@ -214,7 +214,7 @@ def _dry(works: list[Work], planned: list[PartAsked], bench: Bench) -> int:
         words = module_options(work.load.setting, work.load.env)
         print(f"  insmod kvm.ko {words.kvm}\n  insmod kvm-intel.ko {words.kvm_intel}")
         for machine in work.batches:
-            argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
+            argv = arguments(machine, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial", board=bench.board)
             print(f"  {shlex.join(argv)}")
     print(f"{len(works)} loads, {sum(w.size for w in works)} vectors before collapse rules")
     for part in planned:

@@ -1,7 +1,8 @@
 """Machines that run KVM, the emulated one and those of a lab: switched on, reached, their modules loaded."""
 
-from harness.hosts import address, boot, models
+from harness.hosts import address, board, boot, models
 from harness.hosts.base import Host
+from harness.hosts.board import BOARD, Board
 from harness.hosts.channel import CommandResult, Remote
 from harness.hosts.console import WARNING, Warn
 from harness.hosts.coordinator import release_all
@@ -14,11 +15,13 @@ from harness.hosts.transport import FILES
 
 __all__ = [
     "BIOS",
+    "BOARD",
     "BOOT_TIMEOUT",
     "FILES",
     "IPS",
     "VGABIOS",
     "WARNING",
+    "Board",
     "Capabilities",
     "CommandResult",
     "EmulatedHost",
@@ -30,6 +33,7 @@ __all__ = [
     "Remote",
     "Warn",
     "address",
+    "board",
     "boot",
     "models",
     "release_all",

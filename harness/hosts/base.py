@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.hosts import cpuinfo
+from harness.hosts.board import BOARD, Board
 from harness.hosts.console import Warn
 from harness.hosts.cpuinfo import Capabilities, CpuInfo
 from harness.hosts.kvm_modules import KvmModules
@@ -21,6 +22,7 @@ class Host(KvmModules):
     Methods raise HostError when the machine is not there (any more).
     """
 
+    board: Board = BOARD  # what L1 is made of there
     huge_pages: int = 0  # what its ``nr_hugepages`` is where L1 takes none
 
     @abstractmethod

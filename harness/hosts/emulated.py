@@ -17,6 +17,7 @@ from typing import Final
 from harness.build import Cache, rootfs
 from harness.errors import HostError
 from harness.hosts.base import Host
+from harness.hosts.board import BOARD, Board
 from harness.hosts.boot import BLOCK, Boot
 from harness.hosts.console import Console, Warn
 from harness.hosts.login import open_client
@@ -69,6 +70,7 @@ class EmulatedHost(Host):
         boot_timeout: float = BOOT_TIMEOUT,
         keep: bool = False,
         port: int = 0,
+        board: Board = BOARD,
     ) -> None:
         super().__init__()
         self.cache = cache
@@ -79,6 +81,7 @@ class EmulatedHost(Host):
         self.name = name
         self.boot_timeout = boot_timeout
         self.keep = keep
+        self.board = board
         self.folder: Path | None = None
         self.port = port
         self._fixed = bool(port)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from harness.errors import HostError, InputError
 from harness.hosts.address import Address, parse_all
@@ -23,11 +24,19 @@ M = TypeVar("M", Address, HeldPlace)
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The login says how one logs in to the machines, and what QEMU is called there."""
+    """The login says how one logs in to the machines, what QEMU is called there, and what L1 is made of (None: the best
+    that QEMU has).
+    """
 
     key: Path | None = None
     known_hosts: Path | None = None
     qemu: str = QEMU
+    l1_machine: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """These are the arguments of ``SshHost`` by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Lab(ABC):
@@ -41,6 +50,7 @@ class Lab(ABC):
         qemu: str | None,
         coordinator: str | None = None,
         wait: float = 0,
+        l1_machine: str | None = None,
     ) -> Lab:
         """The function makes it from the command line.
 
@@ -49,10 +59,28 @@ class Lab(ABC):
         for option, path in (("--host-key", key), ("--known-hosts", known_hosts)):
             if path is not None and not path.is_file():
                 raise InputError(f"{option} {path}: there is no such file; name one that is there")
-        login = Login(key, known_hosts, qemu or QEMU)
+        login = Login(key, known_hosts, qemu or QEMU, l1_machine)
         if is_labgrid(hosts):
             return PlacesLab(parse_tags(hosts), login, coordinator, wait)
         return AddressesLab(parse_all(hosts), login)
+
+    @classmethod
+    def chosen(cls, args: argparse.Namespace) -> Lab | None:
+        """The function makes it from the options of ``harness.cli.common.add_host``; None where they name no host.
+
+        Raises what ``of`` raises.
+        """
+        if not getattr(args, "host", None):
+            return None
+        return cls.of(
+            args.host,
+            args.host_key,
+            args.known_hosts,
+            args.host_qemu,
+            args.coordinator,
+            args.place_wait,
+            args.l1_machine,
+        )
 
     @abstractmethod
     def want(self, most: int | None) -> int:
@@ -179,10 +207,7 @@ class AddressesLab(_Shared[Address]):
         return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self._machines]
 
     def _machine(self, machine: Address, release: str | None, memio: Path | None) -> SshHost:
-        login = self.login
-        return SshHost(
-            str(machine), key=login.key, known_hosts=login.known_hosts, release=release, qemu=login.qemu, memio=memio
-        )
+        return SshHost(str(machine), release=release, memio=memio, **self.login.options)
 
 
 class PlacesLab(_Shared[HeldPlace]):
@@ -229,10 +254,7 @@ class PlacesLab(_Shared[HeldPlace]):
         return [f"labgrid-client -x {at} -p {name} acquire" for name in self._session().matching(self.tags)]
 
     def _machine(self, machine: HeldPlace, release: str | None, memio: Path | None) -> PlaceHost:
-        login = self.login
-        return PlaceHost(
-            machine, key=login.key, known_hosts=login.known_hosts, release=release, qemu=login.qemu, memio=memio
-        )
+        return PlaceHost(machine, release=release, memio=memio, **self.login.options)
 
     def capabilities(self) -> Capabilities:
         """As every lab's; a place that does not answer is given back, as long as another one does."""

@@ -86,12 +86,19 @@ class PlaceHost(SshHost):
         known_hosts: Path | None = None,
         release: str | None = None,
         qemu: str = QEMU,
+        l1_machine: str | None = None,
         memio: Path | None = None,
     ) -> None:
         at = place.service
         address = f"[{at.address}]" if ":" in at.address else at.address
         super().__init__(
-            f"{at.user}@{address}:{at.port}", key=key, known_hosts=known_hosts, release=release, qemu=qemu, memio=memio
+            f"{at.user}@{address}:{at.port}",
+            key=key,
+            known_hosts=known_hosts,
+            release=release,
+            qemu=qemu,
+            l1_machine=l1_machine,
+            memio=memio,
         )
         self.place = place
         self.name = place.name

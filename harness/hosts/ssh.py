@@ -13,6 +13,7 @@ import paramiko
 from harness import protocol
 from harness.errors import HostError
 from harness.hosts import before
+from harness.hosts import board as boards
 from harness.hosts.address import parse
 from harness.hosts.base import Host
 from harness.hosts.channel import Remote
@@ -22,7 +23,6 @@ from harness.hosts.transport import FILES
 from harness.process import PROGRESS, programs
 
 TOOLS: Final = ("insmod", "rmmod", "modprobe", "gzip", "dmesg", "truncate", "mount", "dd")
-BOARD: Final = ("microvm", "pvpanic")  # of harness/qemu.py's command line
 PROGRAMS: Final = f"{FILES}/bin"  # what we bring along, in front of the machine's own PATH
 QEMU: Final = "qemu-system-x86_64"
 LEAVING: Final = 120.0  # seconds in which a machine has to become what it was
@@ -42,8 +42,9 @@ class SshHost(Host):
     """A machine reached as ``[ssh://][user@]host[:port]`` (root, 22); it knows our key and we know its.
 
     It must run the kernel that the modules were built for (``release``), have KVM as modules that nobody uses, and
-    QEMU with the CPU property vmx-mbec (``qemu``: a path, or a name on root's PATH). ``memio`` (built from
-    images/rootfs/memio.c) is sent. What is changed there is put back at the end (``harness.hosts.before``).
+    QEMU with the CPU property vmx-mbec (``qemu``: a path, or a name on root's PATH); L1 runs on its machine type
+    ``l1_machine`` (None: the best that it has). ``memio`` (built from images/rootfs/memio.c) is sent. What is changed
+    there is put back at the end (``harness.hosts.before``).
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SshHost(Host):
         known_hosts: Path | None = None,
         release: str | None = None,
         qemu: str = QEMU,
+        l1_machine: str | None = None,
         memio: Path | None = None,
     ) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ class SshHost(Host):
         self.known_hosts = known_hosts
         self.release = release  # what uname -r must say
         self.qemu = qemu
+        self.l1_machine = l1_machine
         self.memio = memio
         self._lines_before = 0
         self._before: before.Before | None = None  # known from ``start`` to ``stop``
@@ -79,6 +82,8 @@ class SshHost(Host):
             for finding in self.examine():
                 if not finding.ok:
                     raise HostError(f"{self.name}: {finding.what}: {finding.found}; {finding.mend}")
+            if not self.board.quick:
+                PROGRESS.say(f"{self.name}: {self.board.words}")
             self._remember()
             self._bring()
             self._lines_before = len(self._log())
@@ -177,12 +182,8 @@ class SshHost(Host):
             else f"{self.qemu} does not run: {(listed.stderr or listed.stdout).strip()[-120:]}",
             "install a QEMU with that CPU property (Debian 12's 7.2 lacks it) and name it with --host-qemu",
         )  # fmt: skip
-        offers = self.run(f"{shlex.quote(self.qemu)} -machine help; {shlex.quote(self.qemu)} -device help", timeout=60)
-        lacks = [name for name in BOARD if name not in offers.stdout] if known else []
-        yield Shortcoming(
-            "QEMU's machine", not lacks, f"lacks {', '.join(lacks)}" if lacks else "all there",
-            "install a QEMU as upstream or Debian build it: some distributions leave out what L1 runs on",
-        )  # fmt: skip
+        if known:
+            yield self._board()
         words = self.run("df -k /dev/shm | tail -n 1").stdout.split()
         room = int(words[3]) >> 10 if len(words) > 3 and words[3].isdigit() else 0  # MiB
         yield Shortcoming(
@@ -193,6 +194,21 @@ class SshHost(Host):
         yield Shortcoming(
             "tracepoints", traced, "there" if traced else "not there",
             "mount -t tracefs tracefs /sys/kernel/tracing (CONFIG_FTRACE): livelocks are confirmed by them",
+        )  # fmt: skip
+
+    def _board(self) -> Shortcoming:
+        """What L1 is made of there, which is kept; a shortcoming where QEMU has none of it."""
+        qemu, wanted = shlex.quote(self.qemu), self.l1_machine
+        machines, devices = (self.run(f"{qemu} -{what} help", timeout=60).stdout for what in ("machine", "device"))
+        found = boards.offered(machines, devices, wanted)
+        self.board = found or self.board
+        lacks = f"{self.qemu} lacks the machine {wanted or boards.names()}"
+        if wanted == boards.QUICK:
+            lacks += f", or the device {boards.PVPANIC}"
+        return Shortcoming(
+            "QEMU's machine", found is not None, found.words if found else lacks,
+            f"take another QEMU, or another --l1-machine than {wanted}" if wanted
+            else "install a QEMU as upstream or Debian build it: this one leaves out all that L1 runs on",
         )  # fmt: skip
 
     def _bring(self) -> None:

@@ -292,6 +292,7 @@ def qemu_facts(qemu: Qemu) -> dict[str, Any]:
         "qemu": told.version,
         "package": told.package,
         "accelerator": "kvm" if told.kvm else "other",
+        "board": str(qemu.host.board),
         "cpu_model": told.cpu_model,
         "properties": dict(told.properties),
         "refused": list(told.refused),

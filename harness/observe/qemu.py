@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 
 from harness import protocol
 from harness.errors import GuestError, HostError
-from harness.hosts import FILES, Host, Remote, Warn
+from harness.hosts import BOARD, FILES, Board, Host, Remote, Warn
 from harness.observe.memory import Memory
 from harness.observe.qmp import Command, Monitor, QmpEvent
 from kvmodel.question.vector import Machine
@@ -34,10 +34,6 @@ SHM: Final = "/dev/shm/kvmirror-l1"
 HUGE: Final = "/mnt/kvmirror-huge"
 HUGE_PAGE: Final = 2 << 20  # bytes
 PID_FILE: Final = f"{FILES}/qemu.pid"
-# No PCI, no ACPI tables: both are made anew at each reset, and L1 wants neither. It powers itself off by pvpanic and
-# measures its timer by the PIT.
-MACHINE: Final = "microvm,acpi=off,rtc=off,pit=on,auto-kernel-cmdline=off"
-FIRMWARE: Final = "qboot.rom"  # starts a kernel within a few milliseconds of guest time; SeaBIOS takes a hundred
 START_TIMEOUT: Final = 60.0  # seconds from QEMU's start to its monitor
 RESET_TIMEOUT: Final = 20.0  # seconds
 LOOK_PERIOD: Final = 4.0  # seconds between looks at how far a batch is
@@ -115,7 +111,14 @@ def cpu_option(machine: Machine, model: str = "host") -> str:
 
 
 def arguments(
-    machine: Machine, *, kernel: str, memory: int, model: str = "host", serial: str = "", monitored: bool = True
+    machine: Machine,
+    *,
+    kernel: str,
+    memory: int,
+    model: str = "host",
+    serial: str = "",
+    monitored: bool = True,
+    board: Board = BOARD,
 ) -> list[str]:
     """The function gives QEMU's command line. ``kernel`` is a path on the host, ``memory`` in bytes.
 
@@ -130,13 +133,11 @@ def arguments(
         BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
         "-accel", "kvm",
         "-cpu", cpu_option(machine, model),
-        "-machine", f"{MACHINE},memory-backend=l1",
-        "-device", "pvpanic",
+        *board.arguments,
         "-object", f"memory-backend-file,id=l1,size={memory},mem-path={path},share=on,prealloc=off",
         "-m", f"{memory >> 20}",
         "-smp", "1",
         "-serial", f"file:{serial}" if serial else "none",
-        "-bios", FIRMWARE,
         "-kernel", kernel,
         *(MONITORED if monitored else UNATTENDED),
     ]  # fmt: skip
@@ -190,7 +191,14 @@ class Qemu:
         """Start QEMU, stopped before its first instruction, and negotiate. GuestError with QEMU's own words."""
         began = time.monotonic()
         there = self.host.deliver(self.kernel)
-        argv = arguments(self.machine, kernel=there, memory=self.memory, model=self.model, serial=SERIAL)
+        argv = arguments(
+            self.machine,
+            kernel=there,
+            memory=self.memory,
+            model=self.model,
+            serial=SERIAL,
+            board=self.host.board,
+        )
         # The shell stays to clean up behind a QEMU that ended well; of one that did not, the memory is still wanted.
         script = (
             f"{self._memory_script()}; exec 3<&0; {shlex.join(argv)} <&3 & echo $! >{PID_FILE}; wait $!; s=$?; "

@@ -54,6 +54,7 @@ FACTS: Final[dict[str, Any]] = {
     "virtual_cpu": dict[str, Any],
     "earlier": dict[str, int],
     "not_reproduced": list[dict[str, Any]],
+    "board": str,
     "parameter": str | None,
     "mbec_offered": bool,
 }

@@ -34,7 +34,7 @@ from harness.results import (
 )
 from kvmodel import machine
 
-MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "cpu_model", "properties", "refused", "msrs")
+MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "board", "cpu_model", "properties", "refused", "msrs")
 Told = list[tuple[Cell, dict[str, Any]]]  # what the hosts of a cell said of themselves
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from harness import places
 from harness.build import rootfs, sha256
-from harness.hosts import BIOS, VGABIOS, Model, models
+from harness.hosts import BIOS, BOARD, VGABIOS, Board, Model, models
 from harness.observe import arguments, module_options
 from harness.protocol import L1_MEMORY
 from harness.questions import Load
@@ -43,9 +43,11 @@ class Basis:
         probe: Path,
         client: Path,
         model: Model = models.USUAL,
+        board: Board = BOARD,
     ) -> None:
         self._code = code
         self._model = model
+        self._board = board
         self._files = {
             "kernel image": sha256(image),
             "emulator": sha256(emulator),
@@ -66,7 +68,7 @@ class Basis:
         is None.
         """
         words = module_options(load.setting, load.env)
-        said = [] if guest is None else arguments(guest, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial")
+        said = [] if guest is None else self._arguments(guest)
         return self._files | {
             "modules": self._code(load.level),
             "parameters": f"kvm {words.kvm}; kvm_intel {words.kvm_intel}",
@@ -74,6 +76,9 @@ class Basis:
             "CPU": (self._model if load.env.cpu_mbec else models.WITHOUT_MBEC).emulated_as,
             "QEMU's arguments": " ".join(said),
         }
+
+    def _arguments(self, guest: Machine) -> list[str]:
+        return arguments(guest, kernel="probe.elf", memory=L1_MEMORY, serial="l1-serial", board=self._board)
 
     def text(self, load: Load, guest: Machine | None) -> str:
         """``parts`` as the journal keeps it: equal texts are equal parts."""

@@ -11,7 +11,20 @@ from harness import places
 from harness.build import Cache, bochs, kernel, packages, probe, rootfs, sha256
 from harness.build import modules as levels
 from harness.errors import InputError, SeriesError
-from harness.hosts import BOOT_TIMEOUT, Capabilities, EmulatedHost, Host, Lab, Model, ModuleFiles, boot, models
+from harness.hosts import (
+    BOARD,
+    BOOT_TIMEOUT,
+    Board,
+    Capabilities,
+    EmulatedHost,
+    Host,
+    Lab,
+    Model,
+    ModuleFiles,
+    board,
+    boot,
+    models,
+)
 from harness.observe import Session
 from harness.posted import opened
 from harness.process import parallel, programs
@@ -42,6 +55,7 @@ class Bench:
         lab: Lab | None = None,
         on: str | None = None,
         model: Model = models.USUAL,
+        board: Board = BOARD,
     ) -> None:
         self.cache = cache
         self._emulator, self._mended, self._linux = emulator, mended, linux
@@ -56,6 +70,7 @@ class Bench:
         self.lab = lab
         self._lab_capabilities: Capabilities | None = None
         self.model = model
+        self.board = board  # of emulated hosts; a lab machine has what its QEMU has
         self._processors: dict[Model, processors.Processor] = {}
         self.cpus: dict[str, dict[str, Any]] = {}  # what hosts said of their CPUs, by the host's name
 
@@ -66,12 +81,7 @@ class Bench:
 
         Raises InputError where a kernel for debugging is asked of lab machines.
         """
-        host = getattr(args, "host", None)
-        lab = (
-            Lab.of(host, args.host_key, args.known_hosts, args.host_qemu, args.coordinator, args.place_wait)
-            if host
-            else None
-        )
+        lab = Lab.chosen(args)
         emulator = None if args.bochs_unmended else args.bochs
         linux: kernel.Linux | None = args.linux
         if getattr(args, "host_kernel", "plain") == "debug":
@@ -90,6 +100,7 @@ class Bench:
             lab=lab,
             on=getattr(args, "on", None),
             model=model,
+            board=board.named(getattr(args, "l1_machine", None)),
         )
 
     @property
@@ -304,6 +315,7 @@ class Bench:
             probe=self.probe,
             client=self.client,
             model=self.model,
+            board=self.board,
         )
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
@@ -348,6 +360,7 @@ class Bench:
             model=self._model(cpu_mbec),
             name=name,
             boot_timeout=DEBUG_BOOT if self.debug else BOOT_TIMEOUT,
+            board=self.board,
         )
 
     def start_commands(self, cpu_mbec: bool) -> list[str]:

@@ -8,6 +8,8 @@
 #define PVPANIC		0x505	/* QEMU's device by which a guest tells its end: what it knows is read there */
 #define PVPANIC_CRASHLOADED	(1u << 1)	/* QEMU tells its monitor and goes on: how L1 calls its host */
 #define PVPANIC_SHUTDOWN	(1u << 2)
+#define PM1A_CNT	0x604	/* where SeaBIOS puts QEMU's ACPI control register */
+#define SLP_EN		(1u << 13)	/* with sleep type 0, which is S5 there */
 
 struct gate {
 	uint16_t low, selector;
@@ -144,6 +146,8 @@ void platform_off(void)
 
 	if (inb(PVPANIC) != 0xff)
 		outb(PVPANIC, PVPANIC_SHUTDOWN);
+	else
+		outw(PM1A_CNT, SLP_EN);
 	for (int i = 0; i < 8; i++)
 		outb(BOCHS_SHUTDOWN, (uint8_t)word[i]);
 	for (;;)

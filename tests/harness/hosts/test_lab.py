@@ -13,6 +13,7 @@ from harness.build.cache import Cache
 from harness.cli import main
 from harness.errors import HostError, InputError
 from harness.hosts import address, boot, cpuinfo
+from harness.hosts.board import Board
 from harness.hosts.channel import CommandResult
 from harness.hosts.emulated import EmulatedHost
 from harness.hosts.lab import Lab
@@ -48,7 +49,8 @@ class Machine(SshHost):
             "cat /proc/cpuinfo": (0, CPUINFO),
             "uname -r": (0, "6.12.8\n"),
             "-cpu help": (0, "x86 host\nRecognized CPUID flags:\n  vmx-ept vmx-mbec\n"),
-            "-device help": (0, 'microvm              microvm (i386)\nname "pvpanic", bus ISA\n'),
+            "-machine help": (0, "Supported machines are:\nmicrovm              microvm (i386)\n"),
+            "-device help": (0, 'name "pvpanic", bus ISA\n'),
             "df -k": (0, "tmpfs 4000000 0 4000000 0% /dev/shm\n"),
             "refcnt": (1, ""),
             "sig_enforce": (0, "N\n"),
@@ -56,7 +58,7 @@ class Machine(SshHost):
         names = {
             "user": "id -u", "cpu": "cat /proc/cpuinfo", "release": "uname -r", "qemu": "-cpu help", "shm": "df -k",
             "used": "refcnt", "enforce": "sig_enforce", "tool": "command -v rmmod", "inside": "initstate",
-            "trace": "tracing_on", "board": "-device help",
+            "trace": "tracing_on", "board": "-machine help",
         }  # fmt: skip
         self.answers |= {names[name]: answer for name, answer in answers.items()}
         self.msrs = {0x48B: SECONDARY, 0x48C: CAPABILITY}
@@ -102,7 +104,10 @@ def test_a_machine_that_has_all_is_found_fit() -> None:
         ({"tool": (1, "")}, "tools: missing: rmmod"),
         ({"qemu": (0, "x86 host\n")}, "does not know vmx-mbec; install a QEMU"),
         ({"qemu": (127, "not found\n")}, "qemu-system-x86_64 does not run: not found"),
-        ({"board": (0, "pc   Standard PC (alias of pc-i440fx-rhel7.6.0)\n")}, "QEMU's machine: lacks microvm, pvpanic"),
+        (
+            {"board": (0, "none  empty machine\n")},
+            "QEMU's machine: qemu-system-x86_64 lacks the machine microvm, pc or q35;",
+        ),
         ({"shm": (0, "tmpfs 4000 0 4000 0% /dev/shm\n")}, "/dev/shm: 3 MiB free; 1024 MiB are needed"),
         ({"trace": (1, "")}, "mount -t tracefs"),
     ],
@@ -110,6 +115,21 @@ def test_a_machine_that_has_all_is_found_fit() -> None:
 def test_what_a_machine_lacks_is_said_with_its_mend(answer: dict[str, tuple[int, str]], says: str) -> None:
     (found,) = Machine(**answer).bad()
     assert says in found
+
+
+def test_a_machine_without_microvm_is_fit_and_says_what_l1_runs_on() -> None:
+    machine = Machine(board=(0, "pc   Standard PC (alias of pc-i440fx-rhel7.6.0)\n"))
+    assert machine.bad() == []
+    assert machine.board == Board("pc")
+    (told,) = [f.found for f in machine.examine() if f.what == "QEMU's machine"]
+    assert told == "L1 by QEMU's machine pc, which starts more slowly than microvm"
+
+
+def test_a_machine_type_that_is_asked_for_and_not_there() -> None:
+    machine = Machine()
+    machine.l1_machine = "q35"
+    (found,) = machine.bad()
+    assert "lacks the machine q35; take another QEMU, or another --l1-machine than q35" in found
 
 
 def test_a_run_that_is_given_up_lets_go_of_a_machine_once() -> None:
