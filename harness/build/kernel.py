@@ -103,6 +103,11 @@ class BaseKernel:
         return self.config.with_name("fragment")
 
     @property
+    def build_id(self) -> str:
+        """The build id of the image, in hexadecimal; empty where its vmlinux is gone."""
+        return build_id(self.build_dir / "vmlinux")
+
+    @property
     def tree(self) -> str:
         """The working tree has this name in the cache."""
         return f"linux-{self.key}"
@@ -116,6 +121,13 @@ class _Origin:
     make: Callable[[Path], None]
     title: str
     room: int = SOURCE_ROOM
+
+
+def build_id(file: Path) -> str:
+    """The GNU build id of an ELF file in hexadecimal; empty where it has none, or is not there."""
+    said = programs.run(["readelf", "--wide", "--notes", file], check=False).stdout
+    found = re.search(r"Build ID: ([0-9a-f]+)", said)
+    return found[1] if found else ""
 
 
 def source(cache: Cache, linux: Linux | None = None) -> Path:

@@ -190,6 +190,15 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host-qemu", metavar="PATH", help="QEMU there (default: qemu-system-x86_64 on root's PATH)")
     parser.add_argument(
+        "--boot-command",
+        metavar="CMD",
+        help="boots the machines: a command that runs here, with {kernel}, {release}, {host} filled in, and with "
+        "{modules} for each level (docs/lab.md)",
+    )
+    parser.add_argument(
+        "--boot-restore-command", metavar="CMD", help="boots at the end what a machine ran before; {host} is filled in"
+    )
+    parser.add_argument(
         "--l1-machine",
         choices=board.MACHINES,
         help="QEMU's machine type for L1 (default: the first of these that QEMU has; the others start more slowly)",

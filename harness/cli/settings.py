@@ -151,6 +151,10 @@ SETTINGS: Final = (
             '"~/.ssh/known_hosts"', lambda: "~/.ssh/known_hosts"),
     Default("host.qemu", "host_qemu", "KVMIRROR_HOST_QEMU", _text, "QEMU there: a path, or a name on root's PATH",
             '"/opt/qemu/bin/qemu-system-x86_64"', lambda: "qemu-system-x86_64"),
+    Default("host.boot_command", "boot_command", "KVMIRROR_BOOT_COMMAND", _text, "boots the machines: a command that "
+            "runs here", '"./boot.sh {host} {kernel}"', lambda: "no command: they run the kernel already"),
+    Default("host.boot_restore_command", "boot_restore_command", "KVMIRROR_BOOT_RESTORE_COMMAND", _text,
+            "boots what they ran before", '"./boot.sh {host} default"', lambda: "no command"),
     Default("host.l1_machine", "l1_machine", "KVMIRROR_L1_MACHINE", _machine, "QEMU's machine type for L1",
             '"pc"', lambda: board.names() + ", the first that QEMU has"),
 )  # fmt: skip

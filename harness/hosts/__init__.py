@@ -3,6 +3,7 @@
 from harness.hosts import address, board, boot, models
 from harness.hosts.base import Host
 from harness.hosts.board import BOARD, Board
+from harness.hosts.booted import KernelImage
 from harness.hosts.channel import CommandResult, Remote
 from harness.hosts.console import WARNING, Warn
 from harness.hosts.coordinator import release_all
@@ -26,6 +27,7 @@ __all__ = [
     "CommandResult",
     "EmulatedHost",
     "Host",
+    "KernelImage",
     "Lab",
     "Model",
     "ModuleFiles",

@@ -14,7 +14,7 @@ from harness.hosts import cpuinfo
 from harness.hosts.board import BOARD, Board
 from harness.hosts.console import Warn
 from harness.hosts.cpuinfo import Capabilities, CpuInfo
-from harness.hosts.kvm_modules import KvmModules
+from harness.hosts.kvm_modules import KvmModules, ModuleFiles
 
 
 class Host(KvmModules):
@@ -31,6 +31,12 @@ class Host(KvmModules):
 
         Raises HostError, with the console's last lines, when it does not come up.
         """
+
+    def boot_for(self, modules: ModuleFiles) -> bool:
+        """A machine that is booted anew for each level is, for that of ``modules``; True where it was: what was brought
+        to it is gone.
+        """
+        return False
 
     @abstractmethod
     def stop(self) -> None:

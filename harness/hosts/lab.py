@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from harness.errors import HostError, InputError
 from harness.hosts.address import Address, parse_all
+from harness.hosts.booted import BootCommands, KernelImage
 from harness.hosts.coordinator import Coordinator
 from harness.hosts.cpuinfo import Capabilities
 from harness.hosts.place import HeldPlace, PlaceHost
@@ -24,14 +25,15 @@ M = TypeVar("M", Address, HeldPlace)
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The login says how one logs in to the machines, what QEMU is called there, and what L1 is made of (None: the best
-    that QEMU has).
+    """The login says how one logs in to the machines, what QEMU is called there, what L1 is made of (None: the best
+    that QEMU has), and by what the lab boots them.
     """
 
     key: Path | None = None
     known_hosts: Path | None = None
     qemu: str = QEMU
     l1_machine: str | None = None
+    boot: BootCommands | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Lab(ABC):
         coordinator: str | None = None,
         wait: float = 0,
         l1_machine: str | None = None,
+        boot: BootCommands | None = None,
     ) -> Lab:
         """The function makes it from the command line.
 
@@ -59,7 +62,7 @@ class Lab(ABC):
         for option, path in (("--host-key", key), ("--known-hosts", known_hosts)):
             if path is not None and not path.is_file():
                 raise InputError(f"{option} {path}: there is no such file; name one that is there")
-        login = Login(key, known_hosts, qemu or QEMU, l1_machine)
+        login = Login(key, known_hosts, qemu or QEMU, l1_machine, boot)
         if is_labgrid(hosts):
             return PlacesLab(parse_tags(hosts), login, coordinator, wait)
         return AddressesLab(parse_all(hosts), login)
@@ -80,6 +83,7 @@ class Lab(ABC):
             args.coordinator,
             args.place_wait,
             args.l1_machine,
+            BootCommands.of(args.boot_command, args.boot_restore_command),
         )
 
     @abstractmethod
@@ -108,7 +112,7 @@ class Lab(ABC):
         """The function gives each machine, not connected yet."""
 
     @abstractmethod
-    def mine(self, release: str, memio: Path) -> SshHost:
+    def mine(self, release: str, memio: Path, image: KernelImage | None = None) -> SshHost:
         """One machine is the thread's own, the same each time until ``release``.
 
         Raises HostError when more threads ask than there are machines.
@@ -133,16 +137,18 @@ class _Shared(Lab, Generic[M]):
         """The machines that the run has."""
 
     @abstractmethod
-    def _machine(self, machine: M, release: str | None, memio: Path | None) -> SshHost: ...
+    def _machine(
+        self, machine: M, release: str | None = None, memio: Path | None = None, image: KernelImage | None = None
+    ) -> SshHost: ...
 
     @property
     def names(self) -> list[str]:
         return [str(machine) for machine in self.machines]
 
     def open(self, release: str | None = None) -> Iterator[SshHost]:
-        yield from (self._machine(machine, release, None) for machine in self.machines)
+        yield from (self._machine(machine, release) for machine in self.machines)
 
-    def mine(self, release: str, memio: Path) -> SshHost:
+    def mine(self, release: str, memio: Path, image: KernelImage | None = None) -> SshHost:
         with self._lock:
             me = threading.get_ident()
             if me not in self._taken:
@@ -150,7 +156,7 @@ class _Shared(Lab, Generic[M]):
                 if not free:
                     raise HostError(f"{len(self.machines)} lab machines for more workers: lower --jobs")
                 self._taken[me] = free[0]
-            return self._machine(self._taken[me], release, memio)
+            return self._machine(self._taken[me], release, memio, image)
 
     def release(self) -> None:
         with self._lock:
@@ -160,7 +166,7 @@ class _Shared(Lab, Generic[M]):
         return _one_kind({machine: self._told_by(machine) for machine in self.machines})
 
     def _told_by(self, machine: M) -> Capabilities:
-        host = self._machine(machine, None, None)
+        host = self._machine(machine)
         host.connect_only()
         try:
             return _examined(host)
@@ -206,8 +212,10 @@ class AddressesLab(_Shared[Address]):
         """The lines say how each address is reached, as ``Lab`` has it."""
         return [f"ssh -p {m.port} {m.user}@{m.host}" for m in self._machines]
 
-    def _machine(self, machine: Address, release: str | None, memio: Path | None) -> SshHost:
-        return SshHost(str(machine), release=release, memio=memio, **self.login.options)
+    def _machine(
+        self, machine: Address, release: str | None = None, memio: Path | None = None, image: KernelImage | None = None
+    ) -> SshHost:
+        return SshHost(str(machine), release=release, memio=memio, image=image, **self.login.options)
 
 
 class PlacesLab(_Shared[HeldPlace]):
@@ -253,8 +261,14 @@ class PlacesLab(_Shared[HeldPlace]):
         at = self._session().address
         return [f"labgrid-client -x {at} -p {name} acquire" for name in self._session().matching(self.tags)]
 
-    def _machine(self, machine: HeldPlace, release: str | None, memio: Path | None) -> PlaceHost:
-        return PlaceHost(machine, release=release, memio=memio, **self.login.options)
+    def _machine(
+        self,
+        machine: HeldPlace,
+        release: str | None = None,
+        memio: Path | None = None,
+        image: KernelImage | None = None,
+    ) -> PlaceHost:
+        return PlaceHost(machine, release=release, memio=memio, image=image, **self.login.options)
 
     def capabilities(self) -> Capabilities:
         """As every lab's; a place that does not answer is given back, as long as another one does."""
@@ -273,7 +287,7 @@ class PlacesLab(_Shared[HeldPlace]):
         return _one_kind(found)
 
     def _told_by(self, machine: HeldPlace) -> Capabilities:
-        host = self._machine(machine, None, None)
+        host = self._machine(machine)
         try:
             host.wake()
             return _examined(host)

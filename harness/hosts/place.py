@@ -13,6 +13,7 @@ from typing import Any, Final
 import pexpect
 
 from harness.errors import HostError
+from harness.hosts.booted import BootCommands, KernelImage
 from harness.hosts.console import Console
 from harness.hosts.coordinator import Coordinator
 from harness.hosts.login import Unreachable
@@ -88,6 +89,8 @@ class PlaceHost(SshHost):
         qemu: str = QEMU,
         l1_machine: str | None = None,
         memio: Path | None = None,
+        boot: BootCommands | None = None,
+        image: KernelImage | None = None,
     ) -> None:
         at = place.service
         address = f"[{at.address}]" if ":" in at.address else at.address
@@ -99,6 +102,8 @@ class PlaceHost(SshHost):
             qemu=qemu,
             l1_machine=l1_machine,
             memio=memio,
+            boot=boot,
+            image=image,
         )
         self.place = place
         self.name = place.name

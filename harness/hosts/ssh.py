@@ -16,8 +16,10 @@ from harness.hosts import before
 from harness.hosts import board as boards
 from harness.hosts.address import parse
 from harness.hosts.base import Host
+from harness.hosts.booted import BootCommands, Booter, KernelImage
 from harness.hosts.channel import Remote
 from harness.hosts.console import Recogniser, Warn
+from harness.hosts.kvm_modules import ModuleFiles, Parameters
 from harness.hosts.login import open_client
 from harness.hosts.transport import FILES
 from harness.process import PROGRESS, programs
@@ -44,7 +46,8 @@ class SshHost(Host):
     It must run the kernel that the modules were built for (``release``), have KVM as modules that nobody uses, and
     QEMU with the CPU property vmx-mbec (``qemu``: a path, or a name on root's PATH); L1 runs on its machine type
     ``l1_machine`` (None: the best that it has). ``memio`` (built from images/rootfs/memio.c) is sent. What is changed
-    there is put back at the end (``harness.hosts.before``).
+    there is put back at the end (``harness.hosts.before``). With ``boot`` the lab's commands boot ``image``, the kernel
+    of the modules, where it does not run (``harness.hosts.booted``).
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class SshHost(Host):
         qemu: str = QEMU,
         l1_machine: str | None = None,
         memio: Path | None = None,
+        boot: BootCommands | None = None,
+        image: KernelImage | None = None,
     ) -> None:
         super().__init__()
         where = parse(address)
@@ -68,6 +73,8 @@ class SshHost(Host):
         self.qemu = qemu
         self.l1_machine = l1_machine
         self.memio = memio
+        self.boot = boot
+        self._booter = Booter(self, boot, image, release) if boot and image and release else None
         self._lines_before = 0
         self._before: before.Before | None = None  # known from ``start`` to ``stop``
         self._keeper: Remote | None = None
@@ -79,17 +86,49 @@ class SshHost(Host):
         self.connect_only()
         try:
             self._end_of_another()
-            for finding in self.examine():
-                if not finding.ok:
-                    raise HostError(f"{self.name}: {finding.what}: {finding.found}; {finding.mend}")
+            if self._booter is not None and self._booter.needed():
+                self._boot()
+            self._settle()
             if not self.board.quick:
                 PROGRESS.say(f"{self.name}: {self.board.words}")
-            self._remember()
-            self._bring()
-            self._lines_before = len(self._log())
         except BaseException:
             self.stop()
             raise
+
+    def _settle(self) -> None:
+        """Look whether the machine will do, and bring to it what a run takes there."""
+        for finding in self.examine():
+            if not finding.ok:
+                raise HostError(f"{self.name}: {finding.what}: {finding.found}; {finding.mend}")
+        self._remember()
+        self._bring()
+        self._lines_before = len(self._log())
+
+    def boot_for(self, modules: ModuleFiles) -> bool:
+        """As every host: where the lab's command is given a level's modules."""
+        if self._booter is None or not self._booter.wants(modules):
+            return False
+        self._leave()
+        self._boot(modules)
+        self._settle()
+        return True
+
+    def _boot(self, modules: ModuleFiles | None = None) -> None:
+        assert self._booter is not None
+        if used := before.users(self.run):
+            raise HostError(f"{self.name} is not booted anew while somebody uses KVM: {', '.join(used)}")
+        self._booter.boot(modules)
+
+    def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
+        """As every host, with a boot before where ``boot_for`` says so. On a machine that is booted whole the modules
+        that run are compared with those that were meant.
+
+        Raises BootError when they are others.
+        """
+        self.boot_for(modules)
+        super().load(modules, parameters)
+        if self._booter is not None:
+            self._booter.compare(modules)
 
     def _end_of_another(self) -> None:
         """Put back what a run left that never came to its end; HostError where one is still at work there."""
@@ -146,9 +185,12 @@ class SshHost(Host):
         )  # fmt: skip
         release = self.run("uname -r", check=True).stdout.strip()
         right = self.release in (None, release)
+        other = "" if right else f", and the modules are built for {self.release}"
         yield Shortcoming(
-            "kernel", right, f"Linux {release}" + ("" if right else f", and the modules are built for {self.release}"),
-            "boot the kernel of 'kvmirror build' there with your drivers, or build for its own with --linux",
+            "kernel", right or self.boot is not None,
+            f"Linux {release}{other}" + (", which the lab's command boots" if other and self.boot is not None else ""),
+            "boot the kernel of 'kvmirror build' there with your drivers (or name a --boot-command), or build "
+            "for its own with --linux",
         )  # fmt: skip
         inside = self.run("[ ! -d /sys/module/kvm ] || [ -e /sys/module/kvm/initstate ]").status
         yield Shortcoming(
@@ -259,6 +301,16 @@ class SshHost(Host):
 
     def stop(self) -> None:
         """The machine becomes what it was, by itself where the connection is gone already, and that is closed."""
+        self._leave()
+        self._disconnect()
+        if self._booter is not None:
+            self._leaving = True
+            self._booter.restore()
+            self._leaving = False
+            self._disconnect()
+
+    def _leave(self) -> None:
+        """What this boot of the machine was before we came it is again."""
         if self._before is not None:
             self._leaving = True
             try:
@@ -273,4 +325,4 @@ class SshHost(Host):
             self._before = None
             self._leaving = False
         self.loaded = None
-        self._disconnect()
+        self._sent.clear()

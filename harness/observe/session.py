@@ -70,18 +70,27 @@ class Session:
         """``marking``: every vector of an L1 is marked, since what the kernel's log says may be said once a boot."""
         self._host = host
         self._marking = marking
-        self._log = reports.Log(host)
         self._modules = modules
+        self._program = program
         self._probe = probe
-        host.run(f"ln -sf {host.deliver(program, mode=0o755)} {client.PATH}", check=True)
+        self._settle()
         self.info: dict[str, Any] = {}
         self._loaded: Load | None = None
         self._lacking: Outcome | None = None  # what blocks all of a load: a parameter that this kernel does not have
 
+    def _settle(self) -> None:
+        """The client is brought, and the log read so far: the machine has just come up."""
+        self._log = reports.Log(self._host)
+        there = self._host.deliver(self._program, mode=0o755)
+        self._host.run(f"ln -sf {there} {client.PATH}", check=True)
+
     def load(self, load: Load) -> None:
         """The level's modules are loaded as ``load`` says, and KVM is asked what it offers."""
         self._loaded = load
-        self._host.load(self._modules(load.level), module_options(load.setting, load.env))
+        modules = self._modules(load.level)
+        if self._host.boot_for(modules):
+            self._settle()
+        self._host.load(modules, module_options(load.setting, load.env))
         self._lacking = self._lacks(load.env)
         line = self._host.run(f"{client.PATH} info", check=True).stdout
         self.info = json.loads(line)["info"]

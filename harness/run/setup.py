@@ -18,6 +18,7 @@ from harness.hosts import (
     Capabilities,
     EmulatedHost,
     Host,
+    KernelImage,
     Lab,
     Model,
     ModuleFiles,
@@ -352,7 +353,8 @@ class Bench:
     def open_host(self, cpu_mbec: bool, name: str) -> Host:
         """The function gives a host that is not started yet."""
         if self.lab is not None:
-            return self.lab.mine(self.base.release, self._memio)
+            image = KernelImage(self.base.bzimage, self.base.build_id)
+            return self.lab.mine(self.base.release, self._memio, image)
         return EmulatedHost(
             self.cache,
             bochs=self.bochs,

@@ -36,7 +36,7 @@ from kvmodel.question.vector import Machine, OnHost, Vector
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
 DEADLY: Final = 2  # what so many hosts died of is halved, and each half asked alone
 SPLITS: Final = 48  # so often in a run: what hosts die of after that is asked no more
-LEAVE: Final = 150  # seconds that a worker has to leave its machine as it was
+LEAVE: Final = 1300  # seconds that a worker has to leave its machine as it was, which may take a boot of it
 IDLE: Final = 0.3  # seconds between two looks for something to do
 
 

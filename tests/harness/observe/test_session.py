@@ -28,6 +28,9 @@ class FakeHost:
         self.asked = self.value = ""
         self.loads: list[str] = []
 
+    def boot_for(self, modules: ModuleFiles) -> bool:
+        return False
+
     def deliver(self, path: Path, *, mode: int = 0o644) -> str:
         return str(path)
 
