@@ -327,6 +327,7 @@ def _run(args: argparse.Namespace, model: Model) -> int:
                     open_host=bench.open_host,
                     open_session=bench.open_session,
                     progress=progress,
+                    replace=bench.replace_host,
                 )
             status = "complete"
             journal.amend(run_number, {"patches": bench.patches(compared=True), "modules": bench.fingerprints()})
@@ -337,7 +338,7 @@ def _run(args: argparse.Namespace, model: Model) -> int:
             status = "failed"
             raise
         finally:
-            journal.amend(run_number, {"cpus": bench.cpus})
+            journal.amend(run_number, {"cpus": bench.cpus} | bench.machines)
             journal.end(run_number, status)
         seconds = time.monotonic() - began
         if args.minimise:

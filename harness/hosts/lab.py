@@ -19,6 +19,7 @@ from harness.hosts.place import HeldPlace, PlaceHost
 from harness.hosts.ssh import QEMU, SshHost
 from harness.hosts.tags import Tags, is_labgrid, parse_tags
 from harness.process import PROGRESS
+from kvmodel.cpu import Cpu
 
 M = TypeVar("M", Address, HeldPlace)
 
@@ -117,6 +118,10 @@ class Lab(ABC):
 
         Raises HostError when more threads ask than there are machines.
         """
+
+    def replace(self) -> bool:
+        """The thread's own machine is lost for good; another one is the thread's from now on: True."""
+        return False
 
     @abstractmethod
     def release(self) -> None:
@@ -232,6 +237,7 @@ class PlacesLab(_Shared[HeldPlace]):
         self._most = 1  # a command that asks one host only wants one place
         self._coordinator = Coordinator(coordinator)
         self._places: list[HeldPlace] | None = None
+        self._kind: Cpu | None = None  # what the run's places have, once they were asked
         self._opened = False
 
     def _session(self) -> Coordinator:
@@ -284,7 +290,57 @@ class PlacesLab(_Shared[HeldPlace]):
         if not found:
             raise lost[-1]
         self._places = list(found)
-        return _one_kind(found)
+        told = _one_kind(found)
+        self._kind = told.cpu()
+        return told
+
+    def replace(self) -> bool:
+        """As every lab's: by a place with the tags that is free now and has the same kind of CPU.
+
+        The lost one is held until then, so that it is not what is had.
+        """
+        with self._lock:
+            lost = self._taken.get(threading.get_ident())
+        if lost is None or self._places is None:
+            return False
+        session, refused = self._session(), [lost.name]
+        try:
+            while (place := self._free(refused)) is not None:
+                if self._fits(place):
+                    with self._lock:
+                        self._places = [place if one is lost else one for one in self._places]
+                        self._taken[threading.get_ident()] = place
+                    PROGRESS.say(f"{lost.name} is given back, and {place} is acquired in its stead")
+                    return True
+                refused.append(place.name)
+            return False
+        finally:
+            for name in refused:
+                session.release(name)
+
+    def _free(self, refused: Sequence[str]) -> HeldPlace | None:
+        """A place that is acquired now; None where there is none that was not ``refused``."""
+        session = self._session()
+        try:
+            (name,) = session.acquire(self.tags, 1, 0)
+            if name in refused:  # somebody had taken it away from this run
+                return None
+            return HeldPlace(session, name)
+        except HostError as error:
+            PROGRESS.say(f"no place in its stead: {str(error).splitlines()[0]}")
+            return None
+
+    def _fits(self, place: HeldPlace) -> bool:
+        """The place's machine comes up and has the run's kind of CPU: True; else it is said why not."""
+        try:
+            kind = self._told_by(place).cpu()
+        except HostError as error:
+            PROGRESS.say(f"{place.name} is left out: {str(error).splitlines()[0]}")
+            return False
+        if self._kind not in (None, kind):
+            PROGRESS.say(f"{place.name} is left out: its CPU is another one ({kind})")
+            return False
+        return True
 
     def _told_by(self, machine: HeldPlace) -> Capabilities:
         host = self._machine(machine)

@@ -222,8 +222,7 @@ class Bench:
         made[of_series.BELOW] = [of_series.diff_hash(patch) for patch in self.series.on]
         if self.lab is None:
             made["bochs"] = {"path": str(self.bochs), "sha256": sha256(self.bochs), "mended": self._mended}
-        else:
-            made["lab"] = self.lab.names
+        made |= self.machines
         if self._kernel is not None:
             made |= {
                 "kernel": {
@@ -364,6 +363,17 @@ class Bench:
             boot_timeout=DEBUG_BOOT if self.debug else BOOT_TIMEOUT,
             board=self.board,
         )
+
+    def replace_host(self) -> bool:
+        """The thread's machine is lost for good, and another one of the lab is the thread's now: True."""
+        return self.lab is not None and self.lab.replace()
+
+    @property
+    def machines(self) -> dict[str, list[str]]:
+        """The lab's machines as the provenance has them, which may be others than at the run's begin; empty without
+        one.
+        """
+        return {} if self.lab is None else {"lab": self.lab.names}
 
     def start_commands(self, cpu_mbec: bool) -> list[str]:
         """The commands say how a host comes up, as ``--dry-run`` shows it."""

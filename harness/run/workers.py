@@ -2,8 +2,8 @@
 
 Workers own a host each and take shares from one queue; the calling thread judges and writes, since SQLite and the table
 have one writer. What a host was asking when it died goes back to the queue, for the host that is free first. What two
-hosts died of is halved until the vector is alone of which they die. A worker whose hosts die in a row gives up and
-leaves the rest to the others.
+hosts died of is halved until the vector is alone of which they die. A worker whose hosts die in a row goes on with
+another machine where there is one; else it gives up and leaves the rest to the others.
 What earlier runs answered is not asked, and a load of which that is all needs no host.
 """
 
@@ -235,8 +235,10 @@ class Worker(threading.Thread):
         options: Options,
         known: Mapping[Load, KnownLoad],
         programs: proc.Group,
+        replace: Callable[[], bool],
     ) -> None:
         super().__init__(name=name, daemon=True)
+        self._replace = replace
         self._known = known
         self._programs = programs
         self._todo = todo
@@ -249,7 +251,9 @@ class Worker(threading.Thread):
         self.gave_up: HostError | None = None
 
     def run(self) -> None:
-        """The worker goes on until ``stopping``, a failure that is not one host's, or HOST_DEATHS in a row."""
+        """The worker goes on until ``stopping``, a failure that is not one host's, or HOST_DEATHS in a row without
+        another machine to be had.
+        """
         try:
             with self._programs.mine():
                 self._work()
@@ -271,7 +275,11 @@ class Worker(threading.Thread):
             except HostError as error:
                 self._failures += 1
                 self._todo.give_back(share)
-                if self._failures >= HOST_DEATHS:
+                if self._failures < HOST_DEATHS or self.stopping.is_set():
+                    continue
+                if self._replace():
+                    self._failures = 0
+                else:
                     self.gave_up = error
                     PROGRESS.say(f"{self.name} is given up: {str(error).splitlines()[0]}")
                     return
@@ -362,9 +370,10 @@ def execute(
     open_host: Callable[[bool, str], Host],
     open_session: Callable[[Host], Session],
     progress: Callable[[Done], None],
+    replace: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Every work is asked and recorded. KeyboardInterrupt and failures stop the hosts before they are raised.
-    KeyboardInterrupt and failures stop the hosts before they are raised.
+    """Every work is asked and recorded. ``replace`` gives a worker another machine where it can. KeyboardInterrupt and
+    failures stop the hosts before they are raised.
     """
     book = Book(journal, run, voices, progress, twins=options.twins, basis=options.basis)
     left: dict[Load, dict[str, int]] = {}  # what rules left out beforehand
@@ -388,7 +397,7 @@ def execute(
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
     programs = proc.Group()
     workers = [
-        Worker(f"host {n + 1}", todo, results, open_host, open_session, options, known, programs)
+        Worker(f"host {n + 1}", todo, results, open_host, open_session, options, known, programs, replace)
         for n in range(min(options.jobs, len(parts)))
     ]
     for worker in workers:

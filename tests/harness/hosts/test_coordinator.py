@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from harness.cli import main
 from harness.errors import HostError, InputError
 from harness.hosts import coordinator, release_all
 from harness.hosts.coordinator import Coordinator
-from harness.hosts.lab import Lab
+from harness.hosts.cpuinfo import Capabilities
+from harness.hosts.lab import Lab, Login, PlacesLab
+from harness.hosts.place import HeldPlace
 from harness.hosts.tags import parse_tags
 from tests.emulated_lab import coordinated
 
@@ -206,6 +209,70 @@ def test_what_is_held_at_the_end_is_given_back(address: str) -> None:
     after = second(address)
     eventually(lambda: free(after) == set(TAGS))
     after.close()
+
+
+class Reaching(PlacesLab):
+    """The places of a lab, all but ``dark`` of which answer with this CPU."""
+
+    dark: str = ""
+    cpu = Capabilities({0x48B: 1 << 54}, vmx=True, maxphyaddr=40)
+
+    def _told_by(self, machine: HeldPlace) -> Capabilities:
+        if machine.name == self.dark:
+            raise HostError("no route to it")
+        return self.cpu
+
+
+def reaching(address: str, most: int, tags: str = "labgrid:mbec=yes") -> Reaching:
+    lab = Reaching(parse_tags(tags), Login(), address, 0)
+    lab.want(most)
+    lab.capabilities()
+    return lab
+
+
+def test_a_lost_place_is_replaced_by_a_free_one(
+    address: str, tmp_path: Path, session: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = reaching(address.replace("127.0.0.1", "localhost"), 1)
+    lost = lab.mine("6.12.8", tmp_path).name
+    assert lab.replace()
+    (now,) = lab.machines
+    assert now.name != lost and lab.mine("6.12.8", tmp_path).name == now.name
+    eventually(lambda: free(session) == set(TAGS) - {now.name})
+    assert f"{lost} is given back, and {now} is acquired in its stead" in capsys.readouterr().err
+    lab._coordinator.close()
+    eventually(lambda: free(session) == set(TAGS))
+
+
+def test_a_place_that_does_not_answer_either_is_no_replacement(
+    address: str, tmp_path: Path, session: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = reaching(address.replace("127.0.0.1", "localhost"), 1, "labgrid:cpu=icelake")
+    lost = lab.mine("6.12.8", tmp_path).name
+    lab.dark = ({"lab1", "lab2"} - {lost}).pop()
+    assert not lab.replace()
+    said = capsys.readouterr().err
+    assert f"{lab.dark} is left out: no route to it" in said and "no place in its stead" in said
+    eventually(lambda: free(session) == set(TAGS))
+    lab._coordinator.close()
+
+
+def test_a_place_of_another_cpu_is_no_replacement(
+    address: str, tmp_path: Path, session: Coordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = reaching(address.replace("127.0.0.1", "localhost"), 1, "labgrid:cpu=icelake")
+    lab.mine("6.12.8", tmp_path)
+    lab.cpu = Capabilities({}, vmx=True, maxphyaddr=46)
+    assert not lab.replace()
+    assert "is left out: its CPU is another one" in capsys.readouterr().err
+    eventually(lambda: free(session) == set(TAGS))
+    lab._coordinator.close()
+
+
+def test_machines_with_addresses_have_no_replacement(tmp_path: Path) -> None:
+    lab = Lab.of("lab1,lab2", None, None, None)
+    lab.mine("6.12.8", tmp_path)
+    assert not lab.replace()
 
 
 def test_no_coordinator_there(capsys: pytest.CaptureFixture[str]) -> None:

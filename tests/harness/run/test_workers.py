@@ -197,6 +197,34 @@ def test_where_no_host_is_left_the_run_ends_with_what_the_last_one_said(tmp_path
         assert journal.cells(number) == {}
 
 
+def test_a_machine_that_is_lost_is_replaced_and_nothing_is_lost_with_it(tmp_path: Path) -> None:
+    works = list(plan(thin(), [0, 16], [ON]))
+    lost, opened, replaced = {"lab1"}, [], []
+    machine = {"now": "lab1"}
+
+    def open_host(*_: object) -> Any:
+        opened.append(machine["now"])
+        if machine["now"] in lost:
+            raise HostError("no route to lab1")
+        return FakeHost()
+
+    def replace() -> bool:
+        replaced.append(machine["now"])
+        machine["now"] = "lab2"
+        return True
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        cells = []
+        for _ in range(2):  # the second time on the machine that was had instead
+            number = journal.begin([], {})
+            fakes: dict[str, Any] = {"open_host": open_host, "open_session": lambda _: FakeSession()}
+            fakes |= {"replace": replace, "progress": lambda _: None}
+            execute(works, journal, number, options=Options(jobs=1), voices=Voices(cpus.emulated), **fakes)
+            cells.append(set(journal.cells(number)))
+        assert replaced == ["lab1"] and opened == ["lab1"] * 3 + ["lab2"] * (len(opened) - 3)
+        assert cells[0] == cells[1] and len(cells[0]) > 3
+
+
 def planned() -> list[Work]:
     """A few loads on both CPUs."""
     vectors = {v.id: v for v in (*thin(), *CORE["controls"](), *CORE["host_itself"]())}
