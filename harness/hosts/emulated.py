@@ -6,9 +6,7 @@ import contextlib
 import os
 import pty
 import re
-import shutil
 import socket
-import tempfile
 import time
 import tty
 from pathlib import Path
@@ -119,7 +117,7 @@ class EmulatedHost(Host):
                 raise
 
     def _boot(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="kvmirror-host-"))
+        self.folder = programs.scratch("kvmirror-host-")
         if not self._fixed:
             self.port = free_port()
         ours, theirs = pty.openpty()
@@ -245,6 +243,6 @@ class EmulatedHost(Host):
         self._descriptors = []
         self._console = None
         self.loaded = None
-        if self.folder is not None and not keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            (programs.kept if keep else programs.removed)(self.folder)
         self.folder = None

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -239,6 +240,26 @@ def end_all() -> None:
 
 
 atexit.register(end_all)
+
+
+def scratch(prefix: str) -> Path:
+    """The function makes a folder under the system's for temporary files, which goes with this process however that
+    ends: to be given to ``removed`` or ``kept`` in the end.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    _guard.tell(f"+{folder}\n")
+    return folder
+
+
+def removed(folder: Path) -> None:
+    """A ``scratch`` folder is not needed any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _guard.tell(f"-{folder}\n")
+
+
+def kept(folder: Path) -> None:
+    """A ``scratch`` folder stays, for somebody to look at."""
+    _guard.tell(f"-{folder}\n")
 
 
 def given_up() -> bool:

@@ -23,6 +23,15 @@ from harness.hosts.ssh import SshHost
 from harness.process import programs
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What hosts that do not come up leave to be looked at lies here."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
@@ -86,12 +95,8 @@ def test_a_panic_on_the_line_is_reported(cache: Cache, tmp_path: Path) -> None:
         EmulatedHost(cache, bochs=fake, boot=medium(tmp_path)).start()
 
 
-def test_a_boot_that_is_given_up_leaves_no_folder(
-    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_boot_that_is_given_up_leaves_no_folder(cache: Cache, tmp_path: Path, temporary: Path) -> None:
     """As on Ctrl-C: the main thread ends the worker's emulator, which is no reason to keep its files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
     fake = script(tmp_path / "bochs", f"touch {tmp_path}/runs; exec sleep 1000")
     group, raised = programs.Group(), list[BaseException]()
 
@@ -108,7 +113,7 @@ def test_a_boot_that_is_given_up_leaves_no_folder(
         time.sleep(0.05)
     group.cancel()
     worker.join(30)
-    assert len(raised) == 1 and not list((tmp_path / "temporary").iterdir())
+    assert len(raised) == 1 and not list(temporary.iterdir())
 
 
 def test_ssh_refused() -> None:

@@ -137,6 +137,29 @@ def test_no_process_outlives_a_parent_that_is_signalled(tmp_path: Path, number: 
     assert wait_until_dead(grandchild)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_folder_outlives_a_parent_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever a program of its own still writes there; one that is kept stays."""
+    code = (
+        "import pathlib, tempfile\ntempfile.tempdir = sys.argv[1]\nfolder = programs.scratch('gone-')\n"
+        "programs.kept(programs.scratch('kept-'))\nprograms.removed(programs.scratch('removed-'))\n"
+        "words = ['sh', '-c', 'trap \"\" TERM; while :; do date >$0/log; done', folder]\n"
+        "process = programs.spawn(words)\npathlib.Path(sys.argv[1], 'ready').touch()\nprocess.wait()"
+    )
+    with start_in_python(code, str(tmp_path)) as parent:
+        while not (tmp_path / "ready").exists():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        assert [path.name[:5] for path in sorted(tmp_path.glob("*-*"))] == ["gone-", "kept-"]
+        parent.send_signal(number)
+        parent.communicate(timeout=20)
+    deadline = time.monotonic() + 20
+    while list(tmp_path.glob("gone-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert list(tmp_path.glob("kept-*"))
+
+
 def test_spawned_programs_end_with_their_parent(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = f"import time\nprograms.spawn([*{FAMILY!r}, sys.argv[1]])\ntime.sleep(1)"
