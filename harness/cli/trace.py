@@ -105,11 +105,9 @@ def _captured(args: argparse.Namespace) -> Any:
             return capture(host, pid, limits)
     if args.pid is None:
         raise InputError("trace: which guest? --pid is its QEMU's on the host ('pidof qemu-system-x86_64' lists them)")
-    if args.host.startswith("labgrid:"):
-        raise InputError(f"--host {args.host}: a guest runs on one machine: name it, as in ssh://root@lab1")
-    host, *others = Lab.of(args.host, args.host_key, args.known_hosts, args.host_qemu).open()
-    if others:
-        raise InputError(f"--host {args.host}: one machine is traced at a time; name the guest's")
+    lab = Lab.chosen(args)
+    assert lab is not None
+    host = lab.watched()
     host.connect_only()
     try:
         return capture(host, args.pid, limits)

@@ -113,6 +113,13 @@ class Lab(ABC):
         """The function gives each machine, not connected yet."""
 
     @abstractmethod
+    def watched(self) -> SshHost:
+        """The function gives the one machine on which somebody's guest is watched, not connected yet.
+
+        Raises InputError when it is several.
+        """
+
+    @abstractmethod
     def mine(self, release: str, memio: Path, image: KernelImage | None = None) -> SshHost:
         """One machine is the thread's own, the same each time until ``release``.
 
@@ -209,6 +216,12 @@ class AddressesLab(_Shared[Address]):
         """The function gives the machines by address."""
         return self._machines
 
+    def watched(self) -> SshHost:
+        """The machine of the one address, as ``Lab`` has it."""
+        if len(self._machines) > 1:
+            raise InputError(f"{', '.join(self.names)}: one machine is watched at a time; name the guest's")
+        return self._machine(self._machines[0])
+
     def want(self, most: int | None) -> int:
         """The function says how many of the addresses are used, as ``Lab`` has it."""
         return min(most or len(self._machines), len(self._machines))
@@ -255,6 +268,19 @@ class PlacesLab(_Shared[HeldPlace]):
             self._places = [HeldPlace(session, name) for name in found]
             PROGRESS.say(f"acquired {', '.join(map(str, self._places))}")
         return self._places
+
+    def watched(self) -> SshHost:
+        """The machine of the one place, as ``Lab`` has it. A place that this user has already is neither acquired nor
+        given back; a free one is, meanwhile.
+        """
+        session = self._session()
+        name, *others = session.matching(self.tags)
+        if others:
+            raise InputError(
+                f"labgrid has {', '.join((name, *others))} with {self.tags}: one machine is watched at a time; add "
+                f"name={name}, or another"
+            )
+        return self._machine(HeldPlace(session, name) if session.holds(name) else self.machines[0])
 
     def want(self, most: int | None) -> int:
         """The function says how many places are used, as ``Lab`` has it."""

@@ -275,6 +275,28 @@ def test_machines_with_addresses_have_no_replacement(tmp_path: Path) -> None:
     assert not lab.replace()
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["one's own", "free"])
+def test_a_guest_is_watched_on_a_place_that_is_ones_own_or_free(address: str, session: Coordinator, own: bool) -> None:
+    """The place that the same user has from elsewhere is not given back."""
+    if own:
+        session.acquire(parse_tags("labgrid:name=lab1"), 1, 0)
+    lab = Lab.of("labgrid:name=lab1", None, None, None, address.replace("127.0.0.1", "localhost"))
+    assert lab.watched().name == "lab1"
+    eventually(lambda: session.holds("lab1"))
+    lab._coordinator.close()  # type: ignore[attr-defined]
+    if own:
+        assert session.holds("lab1")
+    else:
+        eventually(lambda: free(session) == set(TAGS))
+
+
+def test_a_guest_is_watched_on_one_place(address: str) -> None:
+    lab = Lab.of("labgrid:cpu=icelake", None, None, None, address)
+    with pytest.raises(InputError, match="labgrid has lab1, lab2 with cpu=icelake: .* add name=lab1, or another"):
+        lab.watched()
+    lab._coordinator.close()  # type: ignore[attr-defined]
+
+
 def test_no_coordinator_there(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("labgrid", reason="labgrid is not in this virtual environment: make setup brings it")
     assert main.main(["doctor", "--host", "labgrid:cpu=icelake", "--coordinator", "127.0.0.1:9"]) == 4

@@ -215,7 +215,7 @@ def test_a_recording_is_no_capture(tmp_path: Path) -> None:
         ([], "which host?"),
         (["--host", "ssh://root@lab1"], "which guest? --pid"),
         (["--host", "emulated", "--pid", "5"], "leave it out"),
-        (["--host", "ssh://a,ssh://b", "--pid", "5"], "one machine is traced at a time"),
+        (["--host", "ssh://a,ssh://b", "--pid", "5"], "one machine is watched at a time"),
         (["--host", "ssh://a", "--pid", "5", "--for", "1h"], "--for 1h: write a time up to 10 minutes"),
         (["--host", "ssh://a", "--pid", "5", "--for", "0s"], "--for 0s"),
         (["--host", "ssh://a", "--pid", "5", "--for", "11m"], "--for 11m"),
