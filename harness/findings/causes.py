@@ -186,8 +186,8 @@ def _find(asked: _Asked, level: int, param: bool | None) -> Cause:
         if _shows(alone, level, param):
             asked = alone
     for plainer in _PLAINER:
-        if isinstance(asked.vector, AccessVector):
-            plain = _with(asked, plainer(asked.vector), level, param)
+        if isinstance(asked.vector, AccessVector) and (vector := plainer(asked.vector)) != asked.vector:
+            plain = _with(asked, vector, level, param)
             if _shows(plain, level, param):
                 asked = plain
     if param is not False and _shows(asked, level, False):

@@ -7,6 +7,7 @@ The way in: ``predict``, ``events``, ``warns`` and ``virtual_cpu``. The vCPU and
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from kvmodel.bits import BIT, GENMASK
@@ -303,8 +304,12 @@ def virtual_cpu(level: Level | int, param: bool | None, cpu: Cpu, machine: Machi
 
     KVM offers L1 no errata: those of the hardware reach L1 only by what KVM makes of them.
     """
-    lv = Level.of(level) if isinstance(level, int) else level
-    vcpu = _l1_msrs(lv, param, cpu, machine)
+    return _virtual_cpu(Level.of(level) if isinstance(level, int) else level, param, cpu, machine)
+
+
+@lru_cache(maxsize=1 << 10)
+def _virtual_cpu(level: Level, param: bool | None, cpu: Cpu, machine: Machine) -> Cpu:
+    vcpu = _l1_msrs(level, param, cpu, machine)
     secondary = (vmx_get_msr(vcpu, MSR_PROCBASED_CTLS2) or 0) >> 32
     caps = vmx_get_msr(vcpu, MSR_EPT_VPID_CAP) or 0
     return Cpu(
