@@ -292,7 +292,7 @@ def test_a_guest_is_watched_on_a_place_that_is_ones_own_or_free(address: str, se
 
 def test_a_guest_is_watched_on_one_place(address: str) -> None:
     lab = Lab.of("labgrid:cpu=icelake", None, None, None, address)
-    with pytest.raises(InputError, match="labgrid has lab1, lab2 with cpu=icelake: .* add name=lab1, or another"):
+    with pytest.raises(InputError, match=r"labgrid has lab1, lab2 with cpu=icelake: .* add name=lab1, or another"):
         lab.watched()
     lab._coordinator.close()  # type: ignore[attr-defined]
 
