@@ -221,7 +221,7 @@ def _vm_entry_records(v: VmEntryVector) -> list[Fields]:
     kind = _C["KIND_CHANGE"]
     masks = [(change.encoding, *change.masks) for change in v.changes]
     changes: list[Fields] = [{"kind": kind, "msr": field, "leaf": kept, "upper": put} for field, kept, put in masks]
-    return [*changes, {**_access_record(AccessVector(v.mbec, paging=v.paging)), "kind": _C["KIND_VM_ENTRY"]}]
+    return [*changes, {**_access_record(AccessVector(v.mbec, ev=v.ev, paging=v.paging)), "kind": _C["KIND_VM_ENTRY"]}]
 
 
 def _msr_records(v: CapsVector) -> list[Fields]:

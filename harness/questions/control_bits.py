@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmodel.question.vector import Evmcs, Mbec
 from kvmodel.question.vm_entry import VmEntryVector, changes
-from kvmodel.question.vmcs import SCRATCH
+from kvmodel.question.vmcs import PLAIN_ONLY, SCRATCH
 
 PIN, PROC, PROC2, EXIT, ENTRY = FIELDS = (
     "pin_based_vm_exec_control",
@@ -43,18 +43,21 @@ NEEDS: Final[dict[tuple[str, int], str]] = {
 }
 
 
-def alone(field: str, bit: int) -> str:
-    """The bit set in a VMCS that is harmless otherwise, with what it needs."""
+def alone(field: str, bit: int, *, enlightened: bool = False) -> str:
+    """The bit set in a VMCS that is harmless otherwise, with what it needs, as far as such a VMCS has the fields."""
     needs = NEEDS.get((field, bit))
-    return f"{needs}+{field}:s{bit}" if needs else f"{field}:s{bit}"
+    if not needs or (enlightened and any(one.field in PLAIN_ONLY for one in changes(needs))):
+        return f"{field}:s{bit}"
+    return f"{needs}+{field}:s{bit}"
 
 
 def control_bits() -> Iterator[VmEntryVector]:
     """Every bit of the pin-based, primary, secondary, exit and entry controls: set alone with what it needs, and
-    cleared. With Hyper-V's enlightened VMCS offered again.
+    cleared. With Hyper-V's enlightened VMCS offered, and in use, again.
     """
-    for ev, field, bit in product((Evmcs.ABSENT, Evmcs.OFFERED), FIELDS, range(BITS)):
-        yield VmEntryVector(Mbec.OFF, ev=ev, changes=changes(alone(field, bit)))
+    for ev, field, bit in product(Evmcs, FIELDS, range(BITS)):
+        text = alone(field, bit, enlightened=ev is Evmcs.USED)
+        yield VmEntryVector(Mbec.OFF, ev=ev, changes=changes(text))
         yield VmEntryVector(Mbec.OFF, ev=ev, changes=changes(f"{field}:c{bit}"))
 
 

@@ -35,7 +35,9 @@ static const struct run runs[] = {
 	{ GUEST_PHYSICAL, 680, 1 },
 	{ VMCS_LINK, 416, 4 },		/* DEBUGCTL, PAT, EFER */
 	{ GUEST_PDPTE0, 448, 4 },
-	{ HOST_EFER, 32, 1 },
+	{ IO_BITMAP_A, 104, 3 },	/* B, MSR bitmap */
+	{ VIRTUAL_APIC_PAGE, 408, 1 },
+	{ HOST_PAT, 24, 2 },		/* EFER */
 	{ VMCS_PIN, 92, 1 },
 	{ VMCS_PROC, 788, 2 },		/* exception bitmap */
 	{ PF_MASK, 376, 3 },		/* match, CR3-target count */

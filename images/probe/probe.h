@@ -148,7 +148,7 @@ void vmx_invept(uint64_t root, int ad);
 uint64_t vmread(uint64_t field);
 void vmwrite(uint64_t field, uint64_t v);
 int vmwrite_refused(uint64_t field, uint64_t v);
-int vmx_renew(void);
+int vmx_renew(int enlightened);
 
 /* vm_entry.c */
 void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o);

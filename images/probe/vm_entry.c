@@ -61,11 +61,13 @@ static int fill(const struct kvm_vector *v)
 {
 	uint64_t rip = v->paging == PAGING_OFF ? L2_CODE + CODE_IDLE : L2_IDLE;
 
-	if (vmx_renew())
-		return REFUSED_KIND;
+	int enlightened = v->ept & EPT_EVMCS ? 1 : 0;
+
+	if (vmx_renew(enlightened))
+		return enlightened ? REFUSED_EVMCS : REFUSED_KIND;
 	zero_pages(SCRATCH_PAGE, 1);
-	for (unsigned int i = 0; i < sizeof(cleared) / sizeof(cleared[0]); i++)
-		vmwrite(cleared[i], 0);
+	for (unsigned int i = 0; !enlightened && i < sizeof(cleared) / sizeof(cleared[0]); i++)
+		vmwrite(cleared[i], 0);		/* an enlightened one is all 0 */
 	vmwrite(GUEST_PAT, rdmsr(MSR_PAT));
 	vmwrite(HOST_PAT, rdmsr(MSR_PAT));
 	vmx_load(v, &setting, rip);

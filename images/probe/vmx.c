@@ -52,7 +52,7 @@ struct vmcs {
 
 uint64_t vmx_msrs[MSR_COUNT];
 static struct vmcs vmcs[4];	/* A and B, then A and B enlightened */
-static struct vmcs asked;	/* that of VM entries with changed fields: made anew each time */
+static struct vmcs asked[2];	/* those of VM entries with changed fields, plain and enlightened: made anew each time */
 static struct vmcs *current;
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
@@ -91,11 +91,15 @@ void vmwrite(uint64_t field, uint64_t v)
 		vmwrite_current(field, v);
 }
 
-/* Writes a field of the plain vmcs12 that is current; non-zero where there is no such field. */
+/* Writes a field of the vmcs12 that is current; non-zero where a plain one has no such field. */
 int vmwrite_refused(uint64_t field, uint64_t v)
 {
 	uint8_t failed;
 
+	if (current->enlightened) {
+		evmcs_write(current->region, field, v);
+		return 0;
+	}
 	asm volatile("vmwrite %2, %1\n\tsetna %0" : "=qm"(failed) : "r"(field), "r"(v) : "cc");
 	return failed;
 }
@@ -226,12 +230,15 @@ static int prepare(struct vmcs *v, uint64_t region)
 	return 0;
 }
 
-/* The vmcs12 for changed fields, current and as every one begins; non-zero where it cannot be. */
-int vmx_renew(void)
+/* The vmcs12 for changed fields, current and as every one begins; non-zero where it cannot be. Both are one page. */
+int vmx_renew(int enlightened)
 {
-	if (asked.region && vmclear(&asked))
+	struct vmcs *v = &asked[enlightened];
+
+	if (v->region && vmclear(v))
 		return 1;
-	return prepare(&asked, VMCS_ASKED);
+	v->enlightened = enlightened;
+	return prepare(v, VMCS_ASKED);
 }
 
 /* VMX operation and both plain vmcs12; non-zero where this CPU or its firmware does not let us. */

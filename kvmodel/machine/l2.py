@@ -62,11 +62,12 @@ def mask_by_user_space(vcpu: Vcpu, machine: Machine) -> None:
     if not machine.execonly_offered:
         msrs.ept_caps &= ~VMX_EPT_EXECUTE_ONLY_BIT
     match machine.env.taken:
-        case Taken(msr=taken.PROC2, bit=bit):
-            msrs.secondary_ctls_high &= ~BIT(bit)
-        case Taken(msr=taken.EPT_VPID, bit=bit):
-            msrs.ept_caps &= ~BIT(bit)
-            msrs.vpid_caps &= ~(BIT(bit) >> 32)
+        case Taken(msr=taken.PROC2, bits=bits):
+            msrs.secondary_ctls_high &= ~sum(map(BIT, bits))
+        case Taken(msr=taken.EPT_VPID, bits=bits):
+            gone = sum(map(BIT, bits))
+            msrs.ept_caps &= ~gone
+            msrs.vpid_caps &= ~(gone >> 32)
     vcpu.guest_cpuid_has_evmcs = machine.evmcs_offered
 
 

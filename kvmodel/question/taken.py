@@ -24,6 +24,12 @@ class Taken:
     name: str
     msr: int
     bit: int
+    also: tuple[int, ...] = ()  # further bits that the property takes
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """All bits that it takes."""
+        return (self.bit, *self.also)
 
     @property
     def env(self) -> str:
@@ -86,7 +92,7 @@ TAKEN: Final = (
     Taken("vmx-invept", EPT_VPID, 20),
     Taken("vmx-eptad", EPT_VPID, 21),
     Taken("vmx-ept-advanced-exitinfo", EPT_VPID, 22),
-    Taken("vmx-invept-single-context", EPT_VPID, 25),
+    Taken("vmx-invept-single-context", EPT_VPID, 25, also=(41,)),  # QEMU calls two bits so
     Taken("vmx-invept-all-context", EPT_VPID, 26),
     Taken("vmx-invvpid", EPT_VPID, 32),
     Taken("vmx-invvpid-single-addr", EPT_VPID, 40),

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final
 
 from kvmodel.question.vector import Common, Evmcs, Paging, VectorError
-from kvmodel.question.vmcs import FieldChange
+from kvmodel.question.vmcs import PLAIN_ONLY, FieldChange
 
 MOST: Final = 8  # changes of one entry
 UNCHANGED: Final = "asis"
@@ -47,8 +47,8 @@ class VmEntryVector(Common):
     paging: Paging = Paging.LONG
 
     def __post_init__(self) -> None:
-        if self.ev is Evmcs.USED:
-            raise VectorError("an enlightened VMCS has not all the fields: a VM entry is asked with ev0 or ev1")
+        if self.ev is Evmcs.USED and (lacking := [one.field for one in self.changes if one.field in PLAIN_ONLY]):
+            raise VectorError(f"{lacking[0]} is not to be had of an enlightened VMCS: ask it with ev0 or ev1")
 
     @cached_property
     def id(self) -> str:

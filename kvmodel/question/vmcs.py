@@ -90,6 +90,28 @@ FIELDS: Final[dict[str, int]] = {
     "host_rip": 0x6C16,
     **{f"mem{n}": MEMORY + n for n in range(WORDS)},
 }
+PLAIN_ONLY: Final = frozenset(
+    (
+        "posted_intr_nv",
+        "pml_address",
+        "apic_access_addr",
+        "posted_intr_desc_addr",
+        "vm_function_control",
+        "eptp_list_address",
+        "vmread_bitmap",
+        "vmwrite_bitmap",
+        "ve_information_address",
+        "tsc_multiplier",
+        "vm_exit_msr_store_addr",
+        "vm_exit_msr_load_addr",
+        "vm_entry_msr_load_addr",
+        "guest_bndcfgs",
+        "vm_entry_exception_error_code",
+        "vm_entry_instruction_len",
+        "tpr_threshold",
+    )
+)
+"""Fields that an enlightened VMCS has not, or that the probe does not reach in one."""
 _ALL_ONES: Final = (1 << 64) - 1
 
 

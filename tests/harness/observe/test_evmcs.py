@@ -16,6 +16,7 @@ from kvmodel.machine.answers import predict
 from kvmodel.question.outcome import Kind
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Evmcs
+from kvmodel.question.vmcs import FIELDS, MEMORY, PLAIN_ONLY
 from tests.kvmodel.mirror import CPU
 
 # Every place of the table, printed: field encoding and byte offset.
@@ -69,6 +70,12 @@ def test_the_table_has_every_field_the_probe_writes_or_reads(table: Path) -> Non
 def test_a_field_it_lacks_ends_the_probe(table: Path) -> None:
     done = programs.run([table, "0x2016"], check=False)
     assert done.returncode == 3 and "not a field of the enlightened VMCS" in done.stdout
+
+
+def test_a_vm_entry_changes_only_what_it_has(table: Path) -> None:
+    there = offsets(table).keys()
+    for name, encoding in FIELDS.items():
+        assert (encoding in there or encoding >= MEMORY) or name in PLAIN_ONLY, name
 
 
 def kernel_offsets(tree: Path) -> dict[int, int]:

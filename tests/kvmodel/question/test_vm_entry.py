@@ -46,9 +46,12 @@ def test_what_is_no_change_is_refused(text: str, said: str) -> None:
         parse(f"vmentry.{text}.mbec=off")
 
 
-def test_an_enlightened_vmcs_is_refused() -> None:
-    with pytest.raises(VectorError, match="ev0 or ev1"):
-        VmEntryVector(ev=Evmcs.USED)
+def test_a_field_that_an_enlightened_vmcs_has_not_is_refused() -> None:
+    with pytest.raises(
+        VectorError, match="pml_address is not to be had of an enlightened VMCS: ask it with ev0"
+    ):
+        parse("vmentry.guest_dr7:s1+pml_address=1000.mbec=off.ev2")
+    assert VmEntryVector(ev=Evmcs.USED).ev is Evmcs.USED
 
 
 def test_fields_are_where_the_manual_has_them() -> None:
