@@ -106,12 +106,15 @@ def _rflags(v: CheckedVmcs) -> Tri:
     return v.event == EXTERNAL and not flags & RFLAGS_IF
 
 
+def _not_offered(v: CheckedVmcs) -> Tri:
+    state = v["guest_activity_state"]
+    return bool(state) and (state > 3 or not v.msr(0x485) >> (5 + state) & 1)
+
+
 def _activity(v: CheckedVmcs) -> Tri:
     state = v["guest_activity_state"]
-    if not state:
+    if not state or state > 3:
         return False
-    if state > 3 or not v.msr(0x485) >> (5 + state) & 1:
-        return True
     if v["guest_interruptibility_info"] & (BY_STI | BY_MOV_SS) or (state == HLT and v.dpl("ss")):
         return True
     if state != HLT:
@@ -223,8 +226,9 @@ GUEST_CHECKS: Final[dict[str, Check]] = {
         "RFLAGS' reserved bits, bit 1, VM and, where an interrupt is injected, IF are as they must be.",
         _rflags,
     ),
+    "entry-activity-offered": _guest("27.3.1.5", "The activity state is one that MSR 0x485 offers.", _not_offered),
     "entry-guest-activity": _guest(
-        "27.3.1.5", "The activity state is offered and goes with SS.DPL, blocking and the injected event.", _activity
+        "27.3.1.5", "The activity state goes with SS.DPL, blocking and the injected event.", _activity
     ),
     "entry-guest-interruptibility": _guest(
         "27.3.1.5", "Blocking by STI, MOV SS, SMI and NMI is possible in this state.", _interruptibility

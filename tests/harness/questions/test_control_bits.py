@@ -54,3 +54,17 @@ def test_a_bit_that_is_not_offered_is_refused() -> None:
     assert kinds(offering(m48e=7), alone(FIELDS[1], 7)) == REFUSED
     assert kinds(offering(m48b=17), alone(FIELDS[2], 17)) == REFUSED
     assert kinds(offering(m490=14), alone(FIELDS[4], 14)) == REFUSED
+
+
+def test_an_activity_state_that_is_not_offered_is_no_guest_state() -> None:
+    halted = VmEntryVector(Mbec.OFF, changes=changes("guest_activity_state=1"))
+    offered, less = offering(), list(offering().msrs)
+    less[0x485 - 0x480] = 0x180
+    (entered,) = allowed(offered, halted)
+    (refused,) = allowed(Cpu(msrs=tuple(less)), halted)
+    assert entered.outcome.kind is Kind.DONE
+    assert (refused.outcome.kind, refused.outcome.number, refused.rule) == (
+        Kind.ENTRY_EXIT,
+        33,
+        "entry-activity-offered",
+    )
