@@ -23,6 +23,7 @@ from harness.results import (
     Judged,
     Mark,
     NotReproduced,
+    OfRun,
     PartAsked,
     Recorded,
     Row,
@@ -39,7 +40,7 @@ from kvmodel.cpu import Cpu
 SCHEMA: Final = "kvmirror-run-1"
 
 
-class Run:
+class Run(OfRun):
     """One run of a journal as it is read: of KVM, of the bare CPU, or foreseen."""
 
     def __init__(self, journal: Journal, info: RunInfo, host: str) -> None:
@@ -54,23 +55,13 @@ class Run:
 
         A foreseen run is only read where it is named.
 
-        Raises InputError when there is none. A foreseen run is only read where it is named.
+        Raises InputError when there is none.
         """
         host = BARE_HOST if bare else KVM_HOST
         info = journal.run_info(journal.latest(host) if number is None else number)
         if info.foreseen and bare:
             raise InputError(f"run {info.id} is foreseen, and nothing is foreseen of a bare CPU: leave out --bare")
         return cls(journal, info, FORESEEN_HOST if info.foreseen else host)
-
-    @property
-    def number(self) -> int:
-        """The run has this number in the journal."""
-        return self.info.id
-
-    @property
-    def foreseen(self) -> bool:
-        """The run was foreseen: what stands where an observation would is the mirror's word, and nobody looked."""
-        return self.host == FORESEEN_HOST
 
     @property
     def name(self) -> str:

@@ -17,11 +17,11 @@ from harness.report import baseline as known_findings
 from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
 from harness.results import (
     BARE_HOST,
-    FORESEEN_HOST,
     Cell,
     Journal,
     Mark,
     NotReproduced,
+    OfRun,
     PartAsked,
     Row,
     RunInfo,
@@ -76,7 +76,7 @@ class FindingView:
 
 
 @dataclass(slots=True)
-class Report:
+class Report(OfRun):
     """The report is a run as the formats see it."""
 
     info: RunInfo
@@ -105,16 +105,6 @@ class Report:
             for at, one in self.unsteady
             if at == cell
         ]
-
-    @property
-    def number(self) -> int:
-        """The run has this number in the journal."""
-        return self.info.id
-
-    @property
-    def foreseen(self) -> bool:
-        """The run was foreseen: what stands where an observation would is the mirror's word, and nobody looked."""
-        return self.host == FORESEEN_HOST
 
     @property
     def status(self) -> str:

@@ -4,7 +4,7 @@ from harness.results import cpus, journal, of_series, parts, rows
 from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, NotReproduced
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
-from harness.results.journal import FORESEEN, LEFT_OUT, Journal, Recorded, RunInfo, Sighting
+from harness.results.journal import FORESEEN, LEFT_OUT, Journal, OfRun, Recorded, RunInfo, Sighting
 from harness.results.of_series import RunSeries
 from harness.results.parts import PartAsked
 from harness.results.rows import Row, asked_at, below, cell_order
@@ -27,6 +27,7 @@ __all__ = [
     "Judged",
     "Mark",
     "NotReproduced",
+    "OfRun",
     "PartAsked",
     "Recorded",
     "Row",

@@ -145,8 +145,25 @@ class RunInfo:
 
     @property
     def foreseen(self) -> bool:
-        """Whether the run is the mirror's word alone: no host was asked."""
+        """The run is the mirror's word alone, and no host was asked: True."""
         return bool(self.provenance.get(FORESEEN))
+
+
+class OfRun:
+    """What is read out of one run has the run's number and its kind."""
+
+    __slots__ = ()
+    info: RunInfo
+
+    @property
+    def number(self) -> int:
+        """The run has this number in the journal."""
+        return self.info.id
+
+    @property
+    def foreseen(self) -> bool:
+        """The run was foreseen: what stands where an observation would is the mirror's word, and nobody looked."""
+        return self.info.foreseen
 
 
 def default_path() -> Path:
@@ -155,8 +172,7 @@ def default_path() -> Path:
 
 
 class Journal:
-    """This is one open journal. Writing is for one thread at a time; readers may open their own. Writing is for one
-    thread at a time; readers may open their own.
+    """This is one open journal. Writing is for one thread at a time; readers may open their own.
 
     Raises InputError when the file is no journal, or of another version.
     """
