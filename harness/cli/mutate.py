@@ -209,11 +209,16 @@ def _mirror(
     before: Mapping[str, str],
     task: Task,
 ) -> list[MutantVerdict]:
-    """The verdicts on mutants of the mirror, which ``jobs`` children share; ``before``: what caught them once."""
+    """The verdicts on mutants of the mirror, which ``jobs`` children share; ``before``: what caught them once.
+
+    Those are tried first, which takes least, and those that change nothing, as is explained, last.
+    """
     verdicts = {m.identity: MutantVerdict(m, *known) for m in made if (known := kept.known(m.identity))}
     task.advance(len(verdicts))
     waiting = {m.identity: m for m in made if m.identity not in verdicts}
-    names = [hand.CONTROL, *waiting] if waiting else []
+    ordered = sorted(waiting, key=lambda name: (name not in before, waiting[name].key in EQUIVALENT))
+    quick = sum(name in before for name in ordered)
+    names = [*ordered[:quick], hand.CONTROL, *ordered[quick:]] if waiting else []
     asked = [(name, before.get(name, "")) for name in names]
     answers = hands.shared("harness.oracle.mutate.hand", told, asked, jobs, lambda n: cache.log(f"mutate-{n}"))
     for number, (by, caught) in answers:

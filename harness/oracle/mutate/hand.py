@@ -20,7 +20,7 @@ CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, whic
 def setting(
     images: dict[int, Path], cases: int, seed: int, modules: Sequence[str], asked: Sequence[Asked]
 ) -> dict[str, Any]:
-    """What a hand is told: the levels' images, the cases of each check, the mirror's modules, what a run saw."""
+    """The function gives what a hand is told: the levels' images, the cases of each check, modules, what a run saw."""
     return {
         "images": {level: str(path) for level, path in images.items()},
         "cases": cases,
@@ -31,9 +31,9 @@ def setting(
 
 
 def make(told: dict[str, Any]) -> Callable[[list[str]], tuple[str, str]]:
-    """Who noticed a mutant, and by what; both empty for a survivor.
+    """The function gives a function that says who noticed a mutant, and by what; both are empty for a survivor.
 
-    It is asked for by its identity, and what caught it once.
+    A mutant is asked for by its identity and what caught it once.
     """
 
     @cache

@@ -11,7 +11,7 @@ from harness.oracle.mutate.mutants import MODULES, source
 
 
 class Kept:
-    """The verdicts of mutants that were caught, a line of JSON each; without a path nothing is kept.
+    """The file has the verdicts of mutants that were caught, a line of JSON each; without a path nothing is kept.
 
     The first line tells which mirror they are of; those of another are no use, and their file is refused.
     """
@@ -36,18 +36,18 @@ class Kept:
                 self._known[identity] = (by, caught)
 
     def known(self, identity: str) -> tuple[str, str] | None:
-        """Who caught it in an earlier run, and by what."""
+        """The function says who caught the mutant in an earlier run, and by what; None where that is not known."""
         return self._known.get(identity)
 
     def keep(self, identity: str, by: str, caught: str) -> None:
-        """Note a verdict; a survivor's is not kept, it is tried again."""
+        """A verdict is noted; a survivor's is not, as it is tried again."""
         if self._path is not None and by:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([identity, by, caught]) + "\n")
 
 
 def earlier(path: Path) -> dict[str, str]:
-    """What caught the mutants of an earlier run that kept its verdicts in ``path``, of whatever mirror.
+    """The function gives what caught the mutants of an earlier run that kept its verdicts in ``path``, of any mirror.
 
     Raises InputError where the file holds no verdicts.
     """

@@ -34,7 +34,7 @@ KINDS: Final = ("gate", "branch", "mask", "constant", *structure.KINDS)
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: the ``site``-th possible one of ``module``, in ``function`` (empty: at import).
+    """The mutant is one change: the ``site``-th possible one of ``module``, in ``function`` (empty: at import).
 
     Those of ``structure`` are counted apart.
     """
@@ -50,18 +50,18 @@ class Mutant:
 
     @property
     def place(self) -> str:
-        """File and line."""
+        """The place is a file and a line of it."""
         return f"kvmodel/{self.module.replace('.', '/')}.py:{self.line}"
 
     @property
     def key(self) -> str:
-        """How the table of equivalent mutants calls it: no line, so that it survives edits elsewhere."""
+        """The table of equivalent mutants calls it so: there is no line in it, so that it survives edits elsewhere."""
         place = f"{self.module}.{self.function}" if self.function else self.module
         return f"{place}: {self.what}" + (f" ({self.nth})" if self.nth > 1 else "")
 
     @property
     def identity(self) -> str:
-        """One mutant of one source."""
+        """The identity is of one mutant of one source."""
         return f"{self.module}:{'structure.' if self.kind in structure.KINDS else ''}{self.site}"
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Mutant:
 
 
 def source(module: str) -> Path:
-    """The file of a mirror module."""
+    """The function gives the file of a mirror module."""
     file = importlib.import_module(f"kvmodel.{module}").__file__
     assert file is not None
     return Path(file)
@@ -80,7 +80,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def named(names: Sequence[str]) -> list[str]:
-    """The modules that ``names`` mean, each a whole one (``mmu.spte``) or the last part of one or more (``spte``).
+    """The function gives the modules that ``names`` mean: ``mmu.spte`` is one, ``spte`` all whose last part it is.
 
     Raises InputError for a name that the mirror does not have.
     """
@@ -99,7 +99,7 @@ def _upper(target: ast.expr) -> str | None:
 
 
 class _Sites(ast.NodeTransformer):
-    """Walks a module in a fixed order; with ``apply`` it changes the site of that number, else it lists all."""
+    """The object walks a module in a fixed order; it changes the site numbered ``apply``, or else lists all."""
 
     def __init__(self, module: str, values: dict[str, int], apply: int = -1) -> None:
         self.module, self.values, self.apply = module, values, apply
@@ -161,7 +161,7 @@ class _Sites(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def _condition(self, test: ast.expr) -> ast.expr:
-        """Invert the whole, and each part of a conjunction or disjunction."""
+        """The whole is inverted, and each part of a conjunction or disjunction."""
         gate = isinstance(test, ast.Call) and self._gate(test)
         if not gate and self._site(test, "branch", f"inverted: {ast.unparse(test)}"):
             return ast.copy_location(ast.UnaryOp(ast.Not(), self.visit(test)), test)
@@ -198,7 +198,7 @@ class _Sites(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def _bits(self, node: ast.stmt, name: str, value: ast.expr) -> ast.expr:
-        """Flip each set bit of a constant, and the one above where 64 bits have one."""
+        """Each set bit of a constant is flipped, and the one above where 64 bits have one."""
         known = self.values.get(name)
         if known is None or isinstance(known, bool):
             return value
@@ -252,7 +252,7 @@ class _Sites(ast.NodeTransformer):
 
 
 def values(module: str) -> dict[str, int]:
-    """The integers that a module's constants have, and those of its header object at the last level."""
+    """The function gives the integers of a module's constants, and of its header object at the last level."""
     from kvmodel.series import LAST, Level
 
     loaded = importlib.import_module(f"kvmodel.{module}")
@@ -279,7 +279,7 @@ def _structural(module: str, tree: ast.Module) -> list[Mutant]:
 
 
 def mutants(modules: Sequence[str] = MODULES) -> list[Mutant]:
-    """Every mutant of the mirror, in the order of the files."""
+    """The function gives every mutant of the mirror, in the order of the files."""
     found: list[Mutant] = []
     for module in modules:
         sites = _Sites(module, values(module))
@@ -290,7 +290,7 @@ def mutants(modules: Sequence[str] = MODULES) -> list[Mutant]:
 
 
 def mutated(mutant: Mutant, known: dict[str, int] | None = None) -> ast.Module:
-    """The syntax tree of the mutant's module with its change in it."""
+    """The function gives the syntax tree of the mutant's module with its change in it."""
     tree = _tree(mutant.module)
     if mutant.kind in structure.KINDS:
         _changes(mutant.module, tree)[mutant.site].make()

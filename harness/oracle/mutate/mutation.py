@@ -3,7 +3,7 @@
 The C of a level runs once over a bounded set of cases. A mutant within a function is that function's code exchanged,
 one of a module's constants is the mirror imported anew. It meets what caught it in an earlier run, if that is known,
 then the checks and vectors that reach what it changes: a few cases of each check, the vectors, more cases, and all,
-until it gives a wrong answer or fails. One of which it is explained that it changes nothing does not meet all cases.
+until it gives a wrong answer or fails. One of which it is explained that it changes nothing meets few cases only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _VECTOR: Final = re.compile(r"(?P<id>.+) at level (?P<level>\d+), parameter \w+"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A vector as it was asked at a level, and what was seen."""
+    """The record is of a vector as it was asked at a level, and of what was seen."""
 
     level: int
     param: bool | None
@@ -63,7 +63,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class MutantVerdict:
-    """What became of a mutant: ``caught`` names the check, constant or vector, empty for a survivor."""
+    """The verdict is on a mutant: ``caught`` names the check, constant or vector, and is empty for a survivor."""
 
     mutant: Mutant
     by: str  # check, constant, vector, failure; empty
@@ -79,7 +79,7 @@ Case = tuple[int, Key, Row | None]
 
 @dataclass
 class CAnswers:
-    """What C gave at one level: a batch for each check and state, and the constants."""
+    """The object has what C gave at one level: a batch for each check and state, and the constants."""
 
     batches: dict[Key, Cases] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
@@ -87,20 +87,20 @@ class CAnswers:
     _digests: dict[tuple[Key, int | None], bytes] = field(default_factory=dict)
 
     def asked(self) -> Iterable[Key]:
-        """The batches there are."""
+        """The function gives the batches that there are."""
         return self.batches.keys()
 
     def rows(self, key: Key) -> Sequence[Row]:
-        """The cases of one of them."""
+        """The function gives the cases of one of them."""
         return self.batches[key].rows
 
     def given(self, key: Key, rows: Sequence[Row]) -> Cases:
-        """These cases of it, with what C gave."""
+        """The function gives these cases of it, with what C gave."""
         batch = self.batches[key]
         return batch.part([batch.rows.index(row) for row in rows])
 
     def some(self, key: Key, count: int | None) -> Cases:
-        """About ``count`` cases of it, spread over it; all for None."""
+        """The function gives about ``count`` cases of it, spread over it; all for None."""
         if (key, count) not in self._parts:
             rows = self.rows(key)
             wanted = rows if count is None else [rows[n] for n in spread(len(rows), count)]
@@ -108,7 +108,7 @@ class CAnswers:
         return self._parts[key, count]
 
     def digest(self, key: Key, count: int | None) -> bytes:
-        """What stands for all that C answered to these."""
+        """The digest stands for all that C answered to these."""
         if (key, count) not in self._digests:
             batch = self.some(key, count)
             self._digests[key, count] = hashlib.sha256(batch.out.tobytes() + bytes(batch.status)).digest()
@@ -117,13 +117,13 @@ class CAnswers:
 
 @cache
 def _rows(key: Key, cases: int, seed: int) -> Sequence[Row]:
-    """The cases of a batch, whatever the level."""
+    """The function gives the cases of a batch, which are the same at every level."""
     spec = SPECS[key[0]]
     return spec.space.rows(max(8, spec.each(cases)), seeded(spec, key[1], seed))[0]
 
 
 class Live(CAnswers):
-    """The same of an image, whose C is asked a case when that is wanted; a context manager."""
+    """The object asks the C of an image for a case when that is wanted. It is a context manager."""
 
     def __init__(self, image: Path, level: int, cases: int = CASES, seed: int = 1) -> None:
         self._worker = ImageWorker(Image(image))
@@ -143,7 +143,7 @@ class Live(CAnswers):
         return run_c(self._worker, spec, spec.states[key[1]], rows)
 
     def close(self) -> None:
-        """End the child."""
+        """The child ends."""
         self._worker.close()
 
     def __enter__(self) -> Live:
@@ -154,7 +154,7 @@ class Live(CAnswers):
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module from a syntax tree."""
+    """The finder gives one module from a syntax tree."""
 
     def __init__(self, name: str, code: CodeType) -> None:
         self._name, self._code = name, code
@@ -176,7 +176,7 @@ def _renewed(name: str) -> bool:
 
 @contextlib.contextmanager
 def swapped(module: str, tree: ast.Module) -> Iterator[None]:
-    """The mirror and all that holds its objects, imported anew with ``module`` as ``tree``; as before on leaving."""
+    """The block has the mirror, and all that holds its objects, imported anew with ``module`` as ``tree``."""
     before = {name: found for name, found in sys.modules.items() if _renewed(name)}
     finder = _Finder(f"kvmodel.{module}", compile(tree, f"<mutant of {module}>", "exec"))
 
@@ -201,7 +201,7 @@ def swapped(module: str, tree: ast.Module) -> Iterator[None]:
 
 
 def _code(tree: ast.Module, names: Sequence[str]) -> CodeType | None:
-    """The code of the function ``names`` (its classes before it) of a syntax tree."""
+    """The function gives the code of the function ``names`` (its classes before it) of a syntax tree."""
     code = compile(tree, "<mutant>", "exec")
     for name in names:
         inner = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name]
@@ -212,7 +212,7 @@ def _code(tree: ast.Module, names: Sequence[str]) -> CodeType | None:
 
 
 def _function(module: ModuleType, names: Sequence[str]) -> FunctionType | None:
-    """The function itself, out of what is wrapped around it."""
+    """The function gives a function itself, out of what is wrapped around it."""
     found: object = module
     for name in names:
         found = vars(found).get(name)
@@ -225,7 +225,7 @@ def _function(module: ModuleType, names: Sequence[str]) -> FunctionType | None:
 
 
 def _forget() -> None:
-    """What the mirror remembers of earlier answers."""
+    """The mirror forgets what it remembers of earlier answers."""
     for name, module in list(sys.modules.items()):
         if name.startswith("kvmodel."):
             for found in list(vars(module).values()):
@@ -235,7 +235,7 @@ def _forget() -> None:
 
 @contextlib.contextmanager
 def changed(mutant: Mutant) -> Iterator[None]:
-    """The mirror with ``mutant`` in it; as before on leaving."""
+    """The block has the mirror with ``mutant`` in it; afterwards it is as before."""
     tree = mutated(mutant)
     names = mutant.function.split(".")
     module = importlib.import_module(f"kvmodel.{mutant.module}")
@@ -263,7 +263,7 @@ class _Late(Exception):
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise _Late after ``seconds`` of CPU time."""
+    """The block raises _Late after ``seconds`` of CPU time."""
 
     def late(_signal: int, _frame: FrameType | None) -> None:
         raise _Late
@@ -278,7 +278,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def constants_of(image: Path) -> Mapping[str, int]:
-    """The constants of an image as its compiler has them."""
+    """The function gives the constants of an image as its compiler has them."""
     with ImageWorker(Image(image)) as worker:
         return worker.image.constants(worker)
 
@@ -288,7 +288,7 @@ Functions = frozenset[tuple[str, str]]
 
 
 def reach(recorded: CAnswers, level: int) -> dict[int, Functions]:
-    """The functions that the batches of each check call, in any state, and those that it says it reaches."""
+    """The function gives the functions that each check calls, in any state, and those that it says it reaches."""
     found: dict[int, set[tuple[str, str]]] = {}
     python = mirrored()
     for key in recorded.asked():
@@ -302,7 +302,7 @@ def reach(recorded: CAnswers, level: int) -> dict[int, Functions]:
 
 
 def readers(name: str) -> Functions:
-    """The functions that read the constant ``name``, or one that is made of it at import."""
+    """The function gives the functions that read the constant ``name``, or one that is made of it at import."""
     trees = {module: ast.parse(source(module).read_text(encoding="utf-8")) for module in _modules()}
     wanted = {name}
     while True:
@@ -330,7 +330,7 @@ def _modules() -> list[str]:
 
 
 def _made(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:
-    """The constants that an assignment makes."""
+    """The function gives the constants that an assignment makes."""
     for target in node.targets if isinstance(node, ast.Assign) else (node.target,):
         name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
         if name.strip("_") and name.upper() == name:
@@ -345,16 +345,17 @@ def _mentions(tree: ast.AST, names: Collection[str]) -> bool:
 
 
 def levels(mutant: Mutant, others: Sequence[int] = LEVELS) -> list[int]:
-    """Where ``mutant`` is tried: a gate's own level and the one below come first."""
+    """The function gives the levels at which ``mutant`` is tried; a gate's own and the one below come first."""
     own = [mutant.patch, mutant.patch - 1] if mutant.patch else []
     return list(dict.fromkeys([*own, *others]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Meeting:
-    """What a mirror is held against: batches, or single cases, with their levels, and vectors of these levels.
+    """A mirror is held against this: batches, or single cases, with their levels, and vectors of these levels.
 
-    ``whole``: all cases of a batch in the end. ``once``: what C answers as at another level is asked once.
+    ``whole``: more cases of a batch, and in the end all, are asked as well. ``once``: what C answers as at another
+    level is asked once.
     """
 
     levels: Collection[int]
@@ -365,7 +366,7 @@ class _Meeting:
 
 
 class Judge:
-    """Holds mutants against what was recorded; ``asked``: vectors with what a run saw."""
+    """The judge holds mutants against what was recorded; ``asked`` are vectors with what a run saw."""
 
     def __init__(
         self, recorded: Callable[[int], CAnswers], asked: Sequence[Asked] = (), levels: Sequence[int] = LEVELS
@@ -377,7 +378,7 @@ class Judge:
         self._readers: dict[str, Functions] = {}
 
     def _of_vector(self, one: Asked) -> Functions:
-        """What predicting a vector calls, with the setting up of its machine, which the mirror does once."""
+        """The function gives what predicting a vector calls, with the setting up of its machine, which happens once."""
         key = (one.level, one.param, one.mbec, one.vector.machine, type(one.vector))
         first = key not in self._setting_up
         if first:
@@ -390,7 +391,7 @@ class Judge:
 
     @cached_property
     def _reach(self) -> tuple[dict[int, Functions], list[Functions]]:
-        """The functions that each check calls, with all patches or none, and those that each vector does."""
+        """These are the functions that each check calls, with all patches or none, and those that each vector calls."""
         checks: dict[int, Functions] = {}
         for level in self._levels[:2]:
             for number, functions in reach(self._recorded(level), level).items():
@@ -398,11 +399,11 @@ class Judge:
         return checks, [self._of_vector(one) for one in self._asked]
 
     def reach(self) -> dict[int, Functions]:
-        """The functions that each check calls, with all patches or none."""
+        """The function gives the functions that each check calls, with all patches or none."""
         return self._reach[0]
 
     def touched(self, mutant: Mutant) -> Functions | None:
-        """The functions whose answers ``mutant`` may change; None: any."""
+        """The function gives the functions whose answers ``mutant`` may change; None stands for any."""
         if mutant.kind == "constant":
             name = mutant.what.split(":")[0]
             if name not in self._readers:
@@ -413,7 +414,7 @@ class Judge:
         return frozenset((mutant.module, name) for name in mutant.function.split("."))
 
     def judge(self, mutant: Mutant, before: str = "") -> MutantVerdict:
-        """Try to catch ``mutant``; ``before`` is what caught it in an earlier run, where that is known."""
+        """The judge tries to catch ``mutant``; ``before`` is what caught it in an earlier run, where that is known."""
         by = caught = ""
         if before:
             by, caught = self._attempt(changed(mutant), self._again(mutant, before))
@@ -422,14 +423,14 @@ class Judge:
         return MutantVerdict(mutant, by, caught)
 
     def control(self) -> tuple[str, str]:
-        """Who catches the mirror as it is, imported anew, and by what: nobody may, or the verdicts mean nothing."""
+        """The mirror as it is, imported anew, is tried: nobody may catch it, or the verdicts mean nothing."""
         level = self._levels[0]
         work = [(level, key, None) for key in self._recorded(level).asked()]
         anew = swapped("include.asm.kvm_host", ast.parse(source("include.asm.kvm_host").read_text(encoding="utf-8")))
         return self._attempt(anew, _Meeting(self._levels, work, self._asked))
 
     def _again(self, mutant: Mutant, before: str) -> _Meeting:
-        """The cases, or the vector, that ``before`` tells of."""
+        """The function gives the cases, or the vector, that ``before`` tells of."""
         work: list[Case] = []
         vectors: list[Asked] = []
         if case := _CASE.fullmatch(before):
@@ -482,7 +483,7 @@ class Judge:
         none = ("", "")
         if (by := self._checks(meeting, FEW, 0)) != none or (by := self._vectors(meeting)) != none:
             return by
-        if (by := self._checks(meeting, MORE, FEW)) != none or not meeting.whole:
+        if not meeting.whole or (by := self._checks(meeting, MORE, FEW)) != none:
             return by
         return self._checks(meeting, None, MORE)
 

@@ -25,8 +25,9 @@ _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """``asked``: the vectors kept; ``rows``: answers of the runs at those levels; ``drift``: those the mirror as it
-    is gets wrong, which measure nothing."""
+    """The record has the vectors kept (``asked``), how many answers the runs gave at those levels (``rows``), and how
+    many of them the mirror as it is gets wrong (``drift``), which measure nothing.
+    """
 
     runs: tuple[int, ...]
     asked: tuple[Asked, ...]
@@ -35,7 +36,10 @@ class Observed:
 
 
 def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
-    """The answers at ``levels`` on KVM of each journal's newest run. InputError where one holds no run."""
+    """The function reads the answers at ``levels`` on KVM of each journal's newest run.
+
+    Raises InputError where one holds no run.
+    """
     runs: list[int] = []
     kept: list[Asked] = []
     ways: Counter[object] = Counter()
@@ -61,7 +65,7 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
 
 
 def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Asked]:
-    """A run's answers at ``levels`` on KVM."""
+    """The function gives a run's answers at ``levels`` on KVM."""
     for level in sorted(levels):
         for key, answer in journal.answers(run, level=level, host=KVM_HOST):
             cpu_mbec = answer.vector.machine.env.cpu_mbec

@@ -38,7 +38,7 @@ _WRONG: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PatchMutant:
-    """One change of the series: hunk ``hunk`` of ``path`` in ``patch``, made at ``level``."""
+    """The mutant is one change of the series: hunk ``hunk`` of ``path`` in ``patch``, made at ``level``."""
 
     patch: int
     path: str
@@ -49,7 +49,7 @@ class PatchMutant:
 
     @property
     def identity(self) -> str:
-        """One mutant of one series."""
+        """The identity is of one mutant of one series."""
         return str(self)
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class PatchMutant:
 
 @dataclass(frozen=True, slots=True)
 class PatchVerdict:
-    """What became of it: ``by`` is compiler, constant, check, identity (nothing of the code changed) or empty."""
+    """The verdict is on a mutant: ``by`` is compiler, constant, check, identity (the code is the same) or empty."""
 
     mutant: PatchMutant
     by: str
@@ -86,7 +86,10 @@ def _hunks(diff: str) -> Iterator[_Hunk]:
 
 
 def _replaced(data: bytes, block: Sequence[bytes], other: Sequence[bytes]) -> bytes | None:
-    """``data`` with the lines ``block`` as ``other``; context that changed is left out of both. None: not once."""
+    """The function gives ``data`` with the lines ``block`` as ``other``, without context that changed in both.
+
+    None stands for lines that are not there, or more than once.
+    """
     lines = data.split(b"\n")
     block, other = list(block), list(other)
     while True:
@@ -105,7 +108,7 @@ def _replaced(data: bytes, block: Sequence[bytes], other: Sequence[bytes]) -> by
 
 
 def mutants(series: Series, pristine: Path) -> list[PatchMutant]:
-    """Every hunk left out, and one line of each that adds code made wrong."""
+    """The function gives the series with every hunk left out, and with one line of each that adds code made wrong."""
     made = states(series, pristine)
     found: list[PatchMutant] = []
 
@@ -142,7 +145,7 @@ def _altered(hunk: _Hunk) -> tuple[str, list[bytes]] | None:
 
 
 def judge(cache: Cache, prepared: Prepared, mutant: PatchMutant, level: Path, known: Live) -> PatchVerdict:
-    """Build ``mutant`` and run the checks' cases on it; ``level`` is the image it is held against, ``known`` its C."""
+    """``mutant`` is built and asked the checks' cases; ``level`` is the image it is held against, ``known`` its C."""
     try:
         image = levels.image(
             cache, prepared, mutant.state, f"{mutant.path}, hunk {mutant.hunk} of patch {mutant.patch}"
@@ -159,7 +162,7 @@ def judge(cache: Cache, prepared: Prepared, mutant: PatchMutant, level: Path, kn
 
 
 def differs(image: Path, level: int, known: Live, changed: Collection[str] = ()) -> tuple[str, str] | None:
-    """The first constant or case in which the C of ``image`` is not what is known of the level; None for none.
+    """The function gives the first constant or case in which ``image`` is not what is known of the level, or None.
 
     The entries ``changed`` are asked first.
     """
@@ -186,6 +189,6 @@ def _words(row: Sequence[int]) -> str:
 
 
 def code(image: Path) -> dict[str, str]:
-    """The version of each entry of an image."""
+    """The function gives the version of each entry of an image."""
     versions = Versions(image.parent.glob("*.o"))
     return {spec.entry: versions.digest(f"o_{spec.entry}") for spec in SPECS}

@@ -33,7 +33,7 @@ CASES: Final = 2_000  # for each check
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """A patch and who notices.
+    """The record is of a patch and who notices.
 
     ``checks``: those that notice its absence from the mirror, ``example`` one case, ``error`` where the mirror raised.
     ``vector``: the first whose prediction changes. ``own``: what its own level changed, of the functions called here
@@ -50,12 +50,12 @@ class Noticed:
 
     @property
     def accounted(self) -> bool:
-        """Whether something says what the patch does, or that it does nothing."""
+        """Something says what the patch does, or that it does nothing: True."""
         return bool(self.checks or self.vector or self.without)
 
     @property
     def words(self) -> list[str]:
-        """For a report: what changes when the patch is left out, and whether its own level shows anything."""
+        """These lines of a report say what changes without the patch, and whether its own level shows anything."""
         told = []
         if self.vector:
             told.append(f"vector {self.vector}")
@@ -72,7 +72,7 @@ class Noticed:
 
 
 def noticed(worker: ImageWorker, specs: Sequence[Spec], seed: int = 1) -> Iterator[Noticed]:
-    """For each patch, who notices that the mirror lacks it; ``worker`` holds the image of the last level."""
+    """The function says for each patch who notices that the mirror lacks it; ``worker`` holds the last level."""
     asked = {}
     for spec in specs:
         for number, state in enumerate(spec.states):
@@ -107,12 +107,12 @@ def _without(
 
 @remembered
 def _whole(param: bool | None, cpu: Cpu, vector: Vector) -> str:
-    """The answer with every patch, as text."""
+    """The function gives the answer with every patch, as text."""
     return str(machine.predict(LAST, param, cpu, vector).outcome)
 
 
 def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
-    """The first core vector whose prediction changes when ``patch`` is left out of the last level, or nothing."""
+    """The function gives the first core vector whose prediction changes without ``patch``, or an empty text."""
     missing = Level.without(LAST, patch)
     for vector in core.core() if asked is None else asked:
         cpu = cpus.emulated(vector.machine.env.cpu_mbec)
@@ -128,7 +128,7 @@ def changed_vector(patch: int, asked: Sequence[Vector] | None = None) -> str:
 
 
 def own_change(before: Path, after: Path, constants: Callable[[Path], Mapping[str, int]]) -> tuple[str, ...]:
-    """What a level changed: entries whose machine code is another, and constants that came, went or changed."""
+    """The function gives what a level changed: entries of other machine code, constants that came, went or changed."""
     old, new = patches.code(before), patches.code(after)
     functions = [f"{name} (code)" for name in new if old.get(name) != new[name]]
     was, now = constants(before), constants(after)
@@ -137,7 +137,7 @@ def own_change(before: Path, after: Path, constants: Callable[[Path], Mapping[st
 
 
 def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) -> str:
-    """What becomes of the series without ``patch``; ``last`` is the image of the whole series."""
+    """The function says what becomes of the series without ``patch``; ``last`` is the image of the whole series."""
     prepared = images.prepare(cache)
     rest = [n for n in range(1, series.last + 1) if n != patch]
     try:
@@ -160,7 +160,7 @@ def left_out(cache: Cache, series: Series, patch: int, last: Path, seed: int) ->
 def account(
     cache: Cache, series: Series, levels: Mapping[int, Path], specs: Sequence[Spec], worker: ImageWorker, seed: int = 1
 ) -> Iterator[Noticed]:
-    """``noticed`` with all the rest; ``levels`` are the images of every level, ``worker`` holds the last."""
+    """The function gives ``noticed`` with all the rest; ``levels`` are all images, ``worker`` holds the last."""
     known: dict[Path, Mapping[str, int]] = {}
 
     def constants(image: Path) -> Mapping[str, int]:
