@@ -210,6 +210,10 @@ CONSTANTS: Final[dict[str, int]] = {
     "HOST_LOG": 4,  # dirty logging of all memory begins
     "HOST_UNLOG": 5,  # it ends
     "HOST_REMAP": 6,  # the page at L1-physical `upper` becomes another page of the host's, its bytes the same
+    "HOST_SAVE": 7,  # the virtual CPU's state is saved and restored; L2 calls for it itself in the middle of an OP_RUN
+    "CALL_PORT": 0x505,  # QEMU's pvpanic device: what it knows is read there
+    "CALL_OF_L1": 2,  # its bit by which QEMU tells its monitor and goes on
+    "CALL_OF_L2": 1,  # its bit by which QEMU tells its monitor and stands still
     "PROGRAM_TABLES": 24 << 20,  # L1-physical: PROGRAM_AREAS areas of PROGRAM_AREA bytes, which programs take in turn
     "PROGRAM_AREA": 64 << 10,
     "PROGRAM_AREAS": 128,

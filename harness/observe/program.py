@@ -25,6 +25,7 @@ from kvmodel.question.program import (
     Look,
     Op,
     ProgramVector,
+    Saved,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -150,6 +151,9 @@ def _op(op: Op, place: int, at: int) -> bytes:
             where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (SLOT + int(op.page[1])) * 8
             value = b"\x48\xb8" + struct.pack("<Q", guest_entry(op))  # mov $entry, %rax
             return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
+        case Saved():
+            port = b"\xba" + struct.pack("<I", _C["CALL_PORT"])  # mov $port, %edx
+            return port + bytes((0xB0, _C["CALL_OF_L2"], 0xEE))  # mov $call, %al; out %al, (%dx)
 
 
 def assemble(run: L2Run) -> Code:
@@ -220,6 +224,7 @@ _HOST_CALLS: Final = {
     "log": _C["HOST_LOG"],
     "unlog": _C["HOST_UNLOG"],
     "remap": _C["HOST_REMAP"],
+    "save": _C["HOST_SAVE"],
 }
 
 
@@ -366,10 +371,18 @@ def _part(run: L2Run, o: StepRecord) -> int | None:
     return None
 
 
+_REFUSED: Final = {  # images/probe/probe.h
+    0x1004: "nobody hears L1 call its host; QEMU's pvpanic device is needed",
+    0x1005: "the host could not do it, or not in time; its kernel or QEMU may lack what that takes",
+}
+
+
 def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     """An outcome an access."""
     if o.verdict == 1:
         return list(_completed(run, o, len(run.ops)))
+    if o.verdict == 8 and o.error in _REFUSED:
+        return [Outcome(Kind.SCAFFOLD, note=_REFUSED[o.error])]
     part = _part(run, o)
     if part is None:
         return [Outcome(Kind.SCAFFOLD, note=f"L2 ended at RIP {o.rip:#x}, reason {o.reason:#x}")]
@@ -395,12 +408,6 @@ def _of_instruction(o: StepRecord) -> Outcome:
             return Outcome(Kind.VALUE, o.value)
         case _:
             return Outcome(Kind.DONE)
-
-
-_REFUSED: Final = {  # images/probe/probe.h
-    0x1004: "nobody hears L1 call its host; QEMU's pvpanic device is needed",
-    0x1005: "the host could not do it, or not in time; its kernel or QEMU may lack what that takes",
-}
 
 
 def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death: Outcome | None = None) -> Outcome:

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from elftools.elf.elffile import ELFFile
+
 from harness import protocol
 from harness.errors import GuestError, HostError
 from harness.hosts import BOARD, FILES, Board, Host, Remote, Warn
@@ -29,6 +31,7 @@ from harness.observe.qmp import Command, Monitor, QmpEvent
 from kvmodel.question.vector import Machine
 
 BINARY: Final = "qemu-system-x86_64"
+PAGE: Final = 4096  # bytes
 SERIAL: Final = f"{FILES}/l1-serial"
 SHM: Final = "/dev/shm/kvmirror-l1"
 HUGE: Final = "/mnt/kvmirror-huge"
@@ -430,27 +433,46 @@ class Qemu:
             self._carry_out()
             return None
         if event.name == "GUEST_PANICKED":
-            return End.PANICKED, str(dict(event.data))
+            if not self._carry_out():
+                return End.PANICKED, str(dict(event.data))
+            self.command("cont")
+            return None
         if event.name == "STOP" and (status := self.status()) == "internal-error":
             return End.INTERNAL_ERROR, f"{status}: {self._words()}"
         return None
 
-    def _carry_out(self) -> None:
-        """L1 waits at an OP_HOST record: what it asks for is done, and it is told."""
+    def _carry_out(self) -> bool:
+        """L1 waits at an OP_HOST record, or L2 stands still in the middle of an OP_RUN: what is asked for is done.
+
+        The function says whether it was such a call, not whether it could be carried out: that the probe is told.
+        """
         index = struct.unpack("<I", self._memory.read(4, protocol.HEADER.offset("current")))[0]
         vectors = struct.unpack("<Q", self._memory.read(8, protocol.HEADER.offset("vectors")))[0]
         record = protocol.VECTOR.unpack(self._memory.read(protocol.VECTOR.size, vectors + index * protocol.VECTOR.size))
         call, operand = record["leaf"], record["upper"]
         assert isinstance(call, int) and isinstance(operand, int)
+        if record["kind"] != protocol.CONSTANTS["KIND_STEP"]:
+            return False
+        if record["access"] == protocol.CONSTANTS["OP_RUN"]:
+            call, operand = protocol.CONSTANTS["HOST_SAVE"], 0
         could = self._called is not None and self._called(call, operand)
         at = protocol.HEADER.offset("carried_out")
         self._memory.write(struct.pack("<I", 0 if could else 1), protocol.HEADER.offset("refused"))
         self._memory.write(struct.pack("<I", index + 1), at)
+        return True
 
     @property
     def memory_file(self) -> str:
         """This is the file on the host that is L1's memory."""
         return self._memory.path
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """The pages of L1's memory that QEMU writes at each reset, the probe and its variables: first page, number."""
+        with self.kernel.open("rb") as file:
+            parts = [part.header for part in ELFFile(file).iter_segments("PT_LOAD")]
+        first = min(part.p_paddr for part in parts) // PAGE
+        return first, -(-max(part.p_paddr + part.p_memsz for part in parts) // PAGE) - first
 
     def _progress(self) -> str:
         """The header's ``current`` and ``state`` as they are in L1's memory now."""

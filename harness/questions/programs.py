@@ -283,6 +283,30 @@ def program_behind_kvm() -> Iterator[ProgramVector]:
         yield _of("read.a3,write.a4", calling[0], f"{look}.a3", *calling[1:], f"{look}.a3", ept=False, env="ept0")
 
 
+def program_saved() -> Iterator[ProgramVector]:
+    """The virtual CPU's state is saved and restored, in the middle of L2 and between L1's VM entries: all goes on as
+    before.
+    """
+    heads = ((), ("mbec=on",), ("ad=1",), ("root=1", "vmcs=1", "vpid=1"))
+    for head in heads:
+        yield _of(*head, "t03=p3.rw--.clean", "read.a3,save,write.a3,read.b4", "look.t03", "fetch.a3")
+        yield _of(*head, "t03=p3.r-x-", "read.a3", "host.save", "fetch.a3", "t03=q4", "invept2.r0", "write.a3")
+    for (ept, env), head in product(((True, "std"), (False, "std"), (False, "ept0")), ((), ("vpid=1",))):
+        if head and env == "ept0":
+            continue
+        one, other = ("a3", "b5") if ept else ("p3", "q5")
+        yield _of(*head, f"g.a3={one}.srx", "read.a3,wp0,save,write.a3", "write.a3", env=env, ept=ept)
+        yield _of(*head, f"read.a3,pte.a3={other},invlpg.a3,smap0,save,smap1,read.a3", "fetch.a3", env=env, ept=ept)
+        yield _of(*head, f"g.a3={one}.swx", "smep1,save,fetch.a3", "host.save", "nxe=0", "fetch.a3", env=env, ept=ept)
+    own = ("vmclear.c", "vmptrld.c")
+    yield _of(*own, "vmwrite.681e=10", "host.save", "vmread.681e", "vmread.4400", "read.a0")
+    yield _of(*own, "vmclear.c", "host.save", "vmread.681e", "vmptrld.c", "read.a0")
+    yield _of(*own, "vmlaunch", "host.save", "vmread.4400", "vmwrite.4400=1", "vmread.4400")
+    yield _of("read.a0", "host.save", "vmresume", "vmlaunch", "read.a1")
+    yield _of("read.a0", "vmclear.a", "vmptrld.a", "host.save", "vmresume", "vmlaunch", "host.save", "vmlaunch")
+    yield _of(*own, "vmwrite.6800=80000031", "vmclear.d", "vmptrld.d", "host.save", "vmptrld.c", "vmread.6800")
+
+
 def _random_perm(rng: random.Random) -> Perm:
     return rng.choice((RWXU, rng.choice(PERMS), rng.choice(list(Perm.all()))))
 
@@ -393,6 +417,7 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_vmcs,
         program_host_settings,
         program_behind_kvm,
+        program_saved,
         program_sampled,
     )
 }

@@ -55,7 +55,7 @@ static void fill_header(struct kvm_batch *b)
  * One harmless entry before the first vector: a hypervisor under us may take milliseconds to set itself up for its
  * first nested guest, and that must not be taken for the first vector's livelock.
  */
-static void warm_up(const struct kvm_batch *b)
+static void warm_up(struct kvm_batch *b)
 {
 	static const struct kvm_vector v = {
 		.kind = KIND_ENTRY, .leaf_level = 1, .upper_level = 2, .leaf = EPT_LEAF, .upper = EPT_NONLEAF,

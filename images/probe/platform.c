@@ -5,8 +5,7 @@
 #define COM1		0x3f8
 #define BOCHS_E9	0xe9
 #define BOCHS_SHUTDOWN	0x8900
-#define PVPANIC		0x505	/* QEMU's device by which a guest tells its end: what it knows is read there */
-#define PVPANIC_CRASHLOADED	(1u << 1)	/* QEMU tells its monitor and goes on: how L1 calls its host */
+#define PVPANIC		CALL_PORT	/* QEMU's device by which a guest tells its end */
 #define PVPANIC_SHUTDOWN	(1u << 2)
 #define PM1A_CNT	0x604	/* where SeaBIOS puts QEMU's ACPI control register */
 #define SLP_EN		(1u << 13)	/* with sleep type 0, which is S5 there */
@@ -134,9 +133,9 @@ void platform_emit(const struct kvm_batch *batch)
 /* Calls the host that runs QEMU; 0 where nobody would hear. */
 int platform_call(void)
 {
-	if (inb(PVPANIC) == 0xff || !(inb(PVPANIC) & PVPANIC_CRASHLOADED))
+	if (inb(PVPANIC) == 0xff || !(inb(PVPANIC) & CALL_OF_L1))
 		return 0;
-	outb(PVPANIC, PVPANIC_CRASHLOADED);
+	outb(PVPANIC, CALL_OF_L1);
 	return 1;
 }
 

@@ -174,11 +174,11 @@ int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value);
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 
 /* program.c */
-void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
+void run_step(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 /* run.c */
 int l2_enter(struct l2_registers *r, struct kvm_observation *o);
 void put_mark(const struct kvm_vector *v);
-void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
+void run_vector(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 #endif

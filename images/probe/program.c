@@ -99,8 +99,9 @@ static uint64_t where_written(void)
 	return found;
 }
 
-static void run(const struct kvm_vector *v, struct kvm_observation *o)
+static void run(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
 {
+	volatile uint32_t *refused = &batch->refused;
 	struct setting s = { .root = v->leaf };
 	struct l2_registers r = { 0 };
 	volatile uint64_t *results = (uint64_t *)(L2_PROGRAM + PROGRAM_RESULTS);
@@ -109,6 +110,7 @@ static void run(const struct kvm_vector *v, struct kvm_observation *o)
 	for (unsigned int n = 0; n < PROGRAM_PAGES; n++)
 		memset(page(n) + PROGRAM_WRITTEN, 0, 8 * PROGRAM_PARTS);
 	*results = 0;
+	*refused = 0;
 	vmx_load(v, &s, GLA_PROGRAM + (v->cpl ? PAGE : 0));
 	failed = l2_enter(&r, o);
 	if (failed) {
@@ -117,6 +119,11 @@ static void run(const struct kvm_vector *v, struct kvm_observation *o)
 		return;
 	}
 	vmx_state_changed();
+	if (*refused) {		/* L2 called the host in the middle */
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = REFUSED_BY_HOST;
+		return;
+	}
 	o->value = *results;
 	o->leaf_after = where_written();
 	o->upper_after = r.rax;
@@ -177,7 +184,7 @@ static void call_host(const struct kvm_batch *batch, const struct kvm_vector *v,
 	}
 }
 
-void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+void run_step(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
 {
 	o->verdict = VERDICT_DONE;
 	switch (v->access) {
@@ -195,7 +202,7 @@ void run_step(const struct kvm_batch *batch, const struct kvm_vector *v, struct 
 		memcpy((void *)(L2_PROGRAM + v->msr), &v->leaf, 32);
 		break;
 	case OP_RUN:
-		run(v, o);
+		run(batch, v, o);
 		break;
 	case OP_INVEPT:
 	case OP_INVVPID:

@@ -285,7 +285,13 @@ void put_mark(const struct kvm_vector *v)
 	marked = v->flags & FLAG_MARK;
 }
 
-void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+/* Whether whatever VMCS is current stays so, none of the probe's perhaps: a program goes on with it. */
+static int keeps_current(const struct kvm_vector *v)
+{
+	return v->kind == KIND_STEP && (v->access == OP_VMX || v->access == OP_HOST);
+}
+
+void run_vector(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
 {
 	memset(o, 0, sizeof(*o));
 	o->index = v->index;
@@ -298,7 +304,7 @@ void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struc
 		return;
 	}
 	vm_entry_forget();
-	if (!(v->kind == KIND_STEP && v->access == OP_VMX) && vmx_use(v)) {
+	if (!keeps_current(v) && vmx_use(v)) {
 		o->verdict = VERDICT_SCAFFOLD;
 		o->error = REFUSED_EVMCS;
 		return;

@@ -33,6 +33,7 @@ from kvmodel.question.program import (
     L2Run,
     Look,
     ProgramVector,
+    Saved,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -181,6 +182,8 @@ class _Program:
                         tables.flush(op.page)
                     case SetGuest():
                         tables.set_guest(op)
+                    case Saved():
+                        self.behind = True
             self.exits += self.guest.run.exits
         else:
             yield outcome

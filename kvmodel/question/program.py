@@ -203,7 +203,8 @@ class HostStep:
     """The host does something behind KVM's back, of which L1 and L2 must notice nothing.
 
     ``nx-off`` and ``nx-force`` set kvm.nx_huge_pages; ``age`` marks every page idle; ``log`` and ``unlog`` begin and
-    end dirty logging under QEMU; ``remap`` gives L1's ``page`` another page of the host's with the same bytes.
+    end dirty logging under QEMU; ``remap`` gives L1's ``page`` another page of the host's with the same bytes;
+    ``save`` saves the virtual CPU's state, L1's between two VM entries, and restores it.
     """
 
     what: str
@@ -268,7 +269,15 @@ class Flush:
         return f"invlpg.{self.page}" if self.page else "cr3"
 
 
-Op: TypeAlias = Touch | Toggle | Flush | SetGuest
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """L2 calls the host, which saves the virtual CPU's state in the middle of L2 and restores it."""
+
+    def __str__(self) -> str:
+        return SAVE
+
+
+Op: TypeAlias = Touch | Toggle | Flush | SetGuest | Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +298,8 @@ class L2Run:
 Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Look | Control | Invept | Invvpid | Vmx | HostStep | L2Run
 
 REGIONS: Final = ("a", "b", "c", "d", "rev", "on", "odd", "far")
-HOST_STEPS: Final = ("nx-off", "nx-force", "age", "log", "unlog")
+SAVE: Final = "save"
+HOST_STEPS: Final = ("nx-off", "nx-force", "age", "log", "unlog", SAVE)
 
 CONTROLS: Final = {  # name: the values that it may have, the one at the start
     "mbec": ((0, 1), 0),
@@ -391,6 +401,7 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
     (_TOGGLE, lambda m: Toggle(m["name"], int(m["value"]))),
     (_FLUSH, lambda m: Flush(m["page"] or "")),
     (_SET_GUEST, _set_guest),
+    (re.compile(SAVE), lambda _: Saved()),
 )
 
 HELP: Final = (
@@ -399,7 +410,7 @@ HELP: Final = (
     "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
     "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
     "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, "
-    "pte.a3=b5)"
+    "pte.a3=b5, save)"
 )
 
 
@@ -482,7 +493,7 @@ class ProgramVector:
     @property
     def calls_host(self) -> bool:
         """Whether the host does something in the middle."""
-        return any(isinstance(s, HostStep) for s in self.steps)
+        return any(isinstance(s, HostStep) or (isinstance(s, L2Run) and Saved() in s.ops) for s in self.steps)
 
     @property
     def machine(self) -> Machine:

@@ -16,6 +16,7 @@ from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome
 from kvmodel.question.program import (
     Control,
     Flush,
+    HostStep,
     Invept,
     Invvpid,
     L2Run,
@@ -220,7 +221,7 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState(cpu)
     flags = EntryFlags(m)
     for made in vector.steps:
-        if not isinstance(made, Control | Vmx):  # the probe makes its own current again
+        if not isinstance(made, Control | Vmx | HostStep):  # the probe makes its own current again
             vmcs.current = "ab"[m.controls["vmcs"]]
         match made:
             case Control():

@@ -29,6 +29,9 @@ class FakeHost:
         """It is there."""
 
 
+JOBS = ("blockdev-create", "snapshot-save", "snapshot-load", "snapshot-delete")
+
+
 @dataclass
 class FakeQemu:
     host: FakeHost = field(default_factory=FakeHost)
@@ -36,9 +39,23 @@ class FakeQemu:
     asked: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=lambda: ["unstarted", "measuring", "measured"])
     logs: bool = True
+    image: tuple[int, int] = (256, 16)
+    running: bool = True
+    node: bool = False
+    broken: str = ""  # the job that fails
+    jobs: list[dict[str, str]] = field(default_factory=list)
+
+    def status(self) -> str:
+        return "running" if self.running else "guest-panicked"
 
     def command(self, name: str, args: dict[str, object] | None = None) -> Any:
         self.asked.append(name)
+        if name in JOBS:
+            self.jobs = [{"status": "concluded"} | ({"error": "no room"} if name == self.broken else {})]
+        if name == "query-jobs":
+            return self.jobs
+        if name == "query-named-block-nodes":
+            return [{"node-name": "state"}] if self.node else []
         if name == "calc-dirty-rate" and not self.logs:
             raise GuestError("no dirty log")
         return {"status": self.states.pop(0)} if name == "query-dirty-rate" else None
@@ -84,6 +101,35 @@ def test_a_log_that_an_earlier_program_left_ends_before_the_next_begins() -> Non
     qemu = FakeQemu(states=["measuring", "measuring", "measured"])
     assert steps(qemu).carry_out(C["HOST_LOG"], 0)
     assert qemu.asked == [*["query-dirty-rate"] * 3, "calc-dirty-rate"]
+
+
+def test_the_state_is_saved_and_restored_and_the_probes_image_kept() -> None:
+    qemu = FakeQemu(node=True)
+    assert steps(qemu).carry_out(C["HOST_SAVE"], 0)
+    told = [name for name in qemu.asked if not name.startswith(("query", "job"))]
+    assert told == ["stop", "snapshot-save", "snapshot-load", "snapshot-delete", "cont"]
+    kept, put_back = qemu.host.ran
+    assert "if=/dev/shm/l1 of=" in kept and kept.split()[1:] == put_back.split()[1:2] + kept.split()[2:]
+    assert "skip=256 count=16" in kept
+    assert "of=/dev/shm/l1 seek=256 count=16 conv=notrunc" in put_back
+
+
+def test_an_l2_that_stands_still_is_set_going_by_whoever_heard_it() -> None:
+    qemu = FakeQemu(node=True, running=False)
+    assert steps(qemu).carry_out(C["HOST_SAVE"], 0)
+    assert not {"stop", "cont"} & set(qemu.asked)
+
+
+def test_qemu_gets_where_to_save_to_once() -> None:
+    qemu = FakeQemu()
+    assert steps(qemu).carry_out(C["HOST_SAVE"], 0)
+    assert qemu.asked.count("blockdev-create") == qemu.asked.count("blockdev-add") == 2
+    assert qemu.asked.index("migrate-set-capabilities") < qemu.asked.index("snapshot-save")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_that_fails_is_told(job: str) -> None:
+    assert not steps(FakeQemu(broken=job)).carry_out(C["HOST_SAVE"], 0)
 
 
 @pytest.mark.parametrize("call", ["HOST_AGE", "HOST_NX_FORCE", "HOST_REMAP"])

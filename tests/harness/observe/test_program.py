@@ -156,6 +156,16 @@ def test_a_look_reads_the_entry_where_the_program_has_it() -> None:
     assert [turn.note for turn in found[1:]] == ["accessed, dirty", "accessed", "accessed", "accessed"]
 
 
+def test_l2_calls_its_host_in_the_middle() -> None:
+    asked = program("prog+read.a3,save,read.a4")
+    code = assemble(run_of(asked.id))
+    assert bytes.fromhex("ba05050000b001ee") in code.data
+    rows = [Row()] * (len(records(asked, 0)) - 1)
+    assert outcome_of(asked, [*rows, Row(value=known(3, None, 4))]).turns == (reached(3), reached(4))
+    refused = outcome_of(asked, [*rows, Row(verdict=8, error=0x1005)])
+    assert refused.kind is Kind.SCAFFOLD and "the host could not do it" in refused.note
+
+
 def test_a_death_ends_the_row() -> None:
     asked = program("prog+read.a3+write.a3+read.a4")
     rows = records(asked, 0)

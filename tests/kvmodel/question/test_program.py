@@ -50,6 +50,8 @@ def test_the_steps_are_what_they_say() -> None:
         ("prog+mbec=1+read.a0", "write mbec=on or mbec=off"),
         ("prog+cpl=2+read.a0", "cpl is one of 0, 3"),
         ("prog+cpl=3+wp0,read.a0", "at CPL 3 L2 can only access pages"),
+        ("prog+cpl=3+save,read.a0", "at CPL 3 L2 can only access pages"),
+        ("prog+save", "L2 accesses nothing"),
         ("prog+wp0", "L2 accesses nothing"),
         ("prog+fetch.a0,read.a0", "a fetch is L2's last part"),
         ("prog+g.a3=b5,read.a0", "is a step of its own"),
@@ -80,6 +82,12 @@ def test_a_look_is_an_answer_and_a_clean_entry_a_step() -> None:
     assert vector.id == text
     assert [answers_of(step) for step in vector.steps] == [0, 0, 0, 1, 1, 1, 1]
     assert program("prog+look.m0").outcomes == 1
+
+
+def test_a_program_that_is_saved_calls_the_host() -> None:
+    assert program("prog+read.a3,save,read.a3").calls_host
+    assert program("prog+host.save+read.a3").calls_host
+    assert not program("prog+read.a3").calls_host
 
 
 def test_a_file_has_a_step_a_line() -> None:

@@ -124,6 +124,16 @@ def test_a_bit_of_cr0_counts_at_once() -> None:
     ]
 
 
+def test_what_the_host_saves_and_restores_changes_nothing() -> None:
+    for text in ("prog+wp0,save,write.a3+read.a3", "prog+vpid=1+read.a3+g.a3=a4+host.save+read.a3"):
+        without = text.replace("save,", "").replace("+host.save", "")
+        assert plain(text) == plain(without)
+    assert [o.kind for o in plain("prog+vmclear.c+vmptrld.c+vmwrite.681e=10+host.save+vmread.681e+read.a0")[-2:]] == [
+        Kind.VALUE,
+        Kind.DONE,
+    ]
+
+
 def test_after_an_exit_the_rest_of_a_run_is_not_reached() -> None:
     kinds = [o.kind for o in plain("prog+t03=none+read.a3,read.a4+read.a4")]
     assert kinds == [Kind.VIOLATION, Kind.UNREACHED, Kind.DONE]
