@@ -160,12 +160,12 @@ OBSERVATION: Final = Record(
         ("Q", 1, "value", "KIND_MSR: value; else the datum L2 read"),
         ("Q", 1, "leaf_after", "EPT12 leaf entry after the run"),
         ("Q", 1, "upper_after", "EPT12 upper entry after the run"),
-        ("Q", 1, "gpte_after", "guest leaf entry after the run"),
-        ("Q", 1, "target_gpa", "L2-physical address of the page accessed"),
-        ("Q", 1, "target_gla", "L2-linear address accessed"),
-        ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it"),
+        ("Q", 1, "gpte_after", "guest leaf entry after the run; OP_RUN: what was written over two pages, and RCX"),
+        ("Q", 1, "target_gpa", "L2-physical address of the page accessed; OP_RUN: L2's RSI"),
+        ("Q", 1, "target_gla", "L2-linear address accessed; OP_RUN: L2's RDI"),
+        ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it; OP_RUN: L2's RDX"),
         ("Q", 1, "tsc", "TSC ticks from VM entry to the verdict"),
-        ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none)"),
+        ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none); OP_RUN: read over two pages"),
     ),
 )
 
@@ -226,6 +226,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "GLA_PROGRAM": 0x403000,  # L2-linear: its code, supervisor's; user's one page on
     "PROGRAM_RESULTS": 0xF00,  # offset in the code page: a byte an access, what it read
     "PROGRAM_WRITTEN": layout.WRITTEN_AT,  # offset in a page of what a run's first part writes; the next: 8 bytes on
+    "PROGRAM_OVER": layout.OVER_AT,  # offset in a page at which an access over two pages begins
     "PROGRAM_PARTS": 8,  # of a run
     "PROGRAM_KNOWN": 0x80,  # set in the byte by which a page knows itself
     "PROGRAM_MARK": 0x5A00_0000,  # what L2 writes: this and the number of the part

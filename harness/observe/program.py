@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from harness import protocol
+from harness.observe import program_over
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
@@ -24,6 +25,7 @@ from kvmodel.question.program import (
     L2Run,
     Look,
     Op,
+    Over,
     ProgramVector,
     Saved,
     SetEntry,
@@ -86,6 +88,16 @@ class StepRecord(Protocol):
     @property
     def value(self) -> int: ...
     @property
+    def gpte_after(self) -> int: ...
+    @property
+    def target_gpa(self) -> int: ...
+    @property
+    def target_gla(self) -> int: ...
+    @property
+    def gpt_gpa(self) -> int: ...
+    @property
+    def leaf_address(self) -> int: ...
+    @property
     def leaf_after(self) -> int: ...
     @property
     def upper_after(self) -> int: ...
@@ -141,6 +153,8 @@ def _op(op: Op, place: int, at: int) -> bytes:
     match op:
         case Touch():
             return _touch(op, place, at)
+        case Over():
+            return program_over.code(op, at)
         case Toggle():
             return _bit(op.name, op.value)
         case Flush(page=""):
@@ -309,6 +323,8 @@ def _byte(packed: int, place: int) -> Outcome:
 def _completed(run: L2Run, o: StepRecord, parts: int) -> Iterator[Outcome]:
     """The accesses among the first ``parts`` parts of a run, all of which completed."""
     for place, op in enumerate(run.ops[:parts]):
+        if isinstance(op, Over):
+            yield from program_over.answers(op, o, None)
         if isinstance(op, Touch):
             match op.access:
                 case Access.READ:
@@ -368,6 +384,8 @@ def _part(run: L2Run, o: StepRecord) -> int | None:
     last = run.ops[-1]
     if isinstance(last, Touch) and last.access is Access.FETCH and o.rip == guest_linear(last.page):
         return len(run.ops) - 1
+    if isinstance(last, Over) and program_over.is_at(last, o.rip):
+        return len(run.ops) - 1
     return None
 
 
@@ -386,8 +404,9 @@ def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     part = _part(run, o)
     if part is None:
         return [Outcome(Kind.SCAFFOLD, note=f"L2 ended at RIP {o.rip:#x}, reason {o.reason:#x}")]
-    found = [*_completed(run, o, part), _ended(o)]
-    return found + [Outcome(Kind.UNREACHED)] * (len(run.touches) - len(found))
+    found, op = list(_completed(run, o, part)), run.ops[part]
+    found += program_over.answers(op, o, _ended(o)) if isinstance(op, Over) else [_ended(o)]
+    return found + [Outcome(Kind.UNREACHED)] * (run.answers - len(found))
 
 
 def _of_look(made: Look, o: StepRecord) -> Outcome:

@@ -180,6 +180,27 @@ def program_flags() -> Iterator[ProgramVector]:
         )
 
 
+def program_two_pages() -> Iterator[ProgramVector]:
+    """Accesses over two pages of which one forbids them: nothing is done, but in the first page what goes in steps."""
+    whats = ("readx.a3", "writex.a3", "rmwx.a3", "fetchx.a3", "stos.a3", "movs.b5.a3")
+    perms = ("r---", "rw--", "r-x-", "----", "r--u")
+    for what, perm, mbec in product(whats, perms, (False, True)):
+        for cpl in (0, 3) if mbec or what[0] == "f" else (3,):
+            head = (*_switch(mbec), *((f"cpl={cpl}",) if cpl else ()))
+            yield _of(*head, f"t03=p3.{perm}", f"t16=q6.{perm}", what, "t03=p3", "invept1.r0", what)
+            yield _of(*head, f"t04=q4.{perm}", what, "t04=q4", "invept1.r0", what, f"m1=t0.{perm}", what)
+    for what in whats:
+        yield _of("t04=q7", what, "m0=g0", "invept1.r0", what, "m0=t0", "t03=none", "t04=none", "invept2.r0", what)
+        yield _of("t03=p3.mt2", what, "t03=q3", "t04=q4.mt2", "invept1.r0", what, "t04=q4", "invept1.r0", what)
+        yield _of("ad=1", "t03=p3.clean", "t04=p4.r---.clean", what, "look.t03", "t04=p4.clean", "invept1.r0", what)
+    perms_of_guest = ("urx", "swn", "srx")
+    for what, perm, (ept, env) in product(whats, perms_of_guest, ((True, "std"), (False, "std"), (False, "ept0"))):
+        first, second = ("a3", "a4") if ept else ("p3", "p4")
+        turned = f"g.a4={second}.{perm}"
+        yield _of("cpl=3", turned, what, f"g.a4={second}", what, f"g.a3={first}.{perm}", what, env=env, ept=ept)
+        yield _of("smep=1", turned, what, "g.a4=none", what, "wp=0", f"g.a4={second}.{perm}", what, env=env, ept=ept)
+
+
 def program_vpids() -> Iterator[ProgramVector]:
     """What the CPU may keep of the guest's tables under a VPID, and what INVVPID of each type takes away."""
     for kind, vpid, look, ept in product(range(4), (1, 2), LOOK, (True, False)):
@@ -287,11 +308,12 @@ def program_saved() -> Iterator[ProgramVector]:
     """The virtual CPU's state is saved and restored, in the middle of L2 and between L1's VM entries: all goes on as
     before.
     """
-    heads = ((), ("mbec=on",), ("ad=1",), ("root=1", "vmcs=1", "vpid=1"))
+    heads: tuple[tuple[str, ...], ...] = ((), ("mbec=on",), ("ad=1",), ("root=1", "vmcs=1", "vpid=1"))
     for head in heads:
         yield _of(*head, "t03=p3.rw--.clean", "read.a3,save,write.a3,read.b4", "look.t03", "fetch.a3")
         yield _of(*head, "t03=p3.r-x-", "read.a3", "host.save", "fetch.a3", "t03=q4", "invept2.r0", "write.a3")
-    for (ept, env), head in product(((True, "std"), (False, "std"), (False, "ept0")), ((), ("vpid=1",))):
+    turns: tuple[tuple[str, ...], ...] = ((), ("vpid=1",))
+    for (ept, env), head in product(((True, "std"), (False, "std"), (False, "ept0")), turns):
         if head and env == "ept0":
             continue
         one, other = ("a3", "b5") if ept else ("p3", "q5")
@@ -412,6 +434,7 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_guest_tables,
         program_control_registers,
         program_flags,
+        program_two_pages,
         program_vpids,
         program_invalidations,
         program_vmcs,

@@ -113,7 +113,7 @@ struct setting {
 };
 
 struct l2_registers {
-	uint64_t rax, rdi, rsi, rdx;
+	uint64_t rax, rdi, rsi, rdx, rcx;
 };
 
 /* platform.c */

@@ -27,14 +27,33 @@ static uint8_t *page(unsigned int n)
 	return (uint8_t *)(base + (PROGRAM_SLOT + n % (PROGRAM_PAGES / 2)) * PAGE);
 }
 
-/* A page begins with code that puts its number into EAX and exits; the number is also what a read of it finds. */
+/*
+ * A page begins with code that puts its number into EAX and exits; the number is also what a read of it finds. It ends
+ * with code that puts its number into EAX and the page behind it, of which it takes eight bytes, into RDX. What is
+ * read or written over two pages begins at that number.
+ */
 static void write_pages(void)
 {
 	for (unsigned int n = 0; n < PROGRAM_PAGES; n++) {
-		uint8_t code[] = { 0xb8, (uint8_t)(PROGRAM_KNOWN | n), 0, 0, 0, 0x0f, 0x01, 0xc1 };
+		uint8_t known = (uint8_t)(PROGRAM_KNOWN | n);
+		uint8_t head[] = { 0xb8, known, 0, 0, 0, 0x0f, 0x01, 0xc1, 0x0f, 0x01, 0xc1 };
+		uint8_t tail[] = { 0xb8, known, 0, 0, 0, 0x48, 0xba };
 
-		memcpy(page(n), code, sizeof(code));
+		memcpy(page(n), head, sizeof(head));
+		memcpy(page(n) + PROGRAM_OVER - 1, tail, sizeof(tail));
 	}
+}
+
+/* Of an access over two pages: the page whose byte at `offset` is its own no longer, and that byte; 0 for none. */
+static uint64_t overwritten(uint64_t offset)
+{
+	for (unsigned int n = 0; n < PROGRAM_PAGES; n++) {
+		uint8_t now = *(volatile uint8_t *)(page(n) + offset);
+
+		if (now != (PROGRAM_KNOWN | n))
+			return PROGRAM_KNOWN | n | (uint64_t)now << 8;
+	}
+	return 0;
 }
 
 /* Window `w` (0 to 2): its guest-physical address of page `k`, and the guest's entries for it. */
@@ -76,7 +95,6 @@ static void build(uint64_t where, int flat)
 			table(last[w])[PROGRAM_SLOT + k] = (uint64_t)page(k) | EPT_LEAF;
 		write_guest(w, flat);
 	}
-	write_pages();
 	vmx_regions();
 	code[3] = L2_PROGRAM | PTE_P | PTE_W | PTE_A | PTE_D;
 	code[4] = L2_PROGRAM | PTE_ALL | PTE_D;
@@ -109,7 +127,8 @@ static void run(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_
 
 	for (unsigned int n = 0; n < PROGRAM_PAGES; n++)
 		memset(page(n) + PROGRAM_WRITTEN, 0, 8 * PROGRAM_PARTS);
-	*results = 0;
+	results[0] = results[1] = 0;
+	write_pages();
 	*refused = 0;
 	vmx_load(v, &s, GLA_PROGRAM + (v->cpl ? PAGE : 0));
 	failed = l2_enter(&r, o);
@@ -127,6 +146,11 @@ static void run(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_
 	o->value = *results;
 	o->leaf_after = where_written();
 	o->upper_after = r.rax;
+	o->gpte_after = overwritten(PROGRAM_OVER) | overwritten(1) << 16 | (uint64_t)(uint32_t)r.rcx << 32;
+	o->target_gpa = r.rsi;
+	o->target_gla = r.rdi;
+	o->gpt_gpa = r.rdx;
+	o->leaf_address = results[1];
 	if (o->verdict == VERDICT_TIMEOUT)
 		return;
 	o->qualification = vmread(EXIT_QUALIFICATION);

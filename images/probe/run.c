@@ -190,7 +190,7 @@ static void set_registers(struct l2_registers *r, const struct setting *s, uint8
 {
 	r->rax = access == ACCESS_RMW ? ADDEND : (uint32_t)(planted(access) + ADDEND);
 	r->rdi = s->target_gla;
-	r->rsi = r->rdx = 0;
+	r->rsi = r->rdx = r->rcx = 0;
 	if (access < ACCESS_EMUREAD)
 		return;
 	r->rsi = GLA_MMIO;

@@ -6,7 +6,7 @@
 
 /*
  * int vm_enter(struct l2_registers *r, int resume)
- * Loads RAX, RDI, RSI and RDX from *r, clears the rest, enters L2. Returns 0 after a VM exit (*r is L2's then, so that
+ * Loads RAX, RDI, RSI, RDX and RCX from *r, clears the rest, enters L2. Returns 0 after a VM exit (*r is L2's then, so that
  * a resumed L2 goes on as it was), 1 when VMLAUNCH/VMRESUME failed with a current VMCS (ZF), 2 without one (CF).
  */
 	.globl vm_enter
@@ -23,9 +23,9 @@ vm_enter:
 	mov	0(%rdi), %rax
 	mov	16(%rdi), %rsi
 	mov	24(%rdi), %rdx
+	mov	32(%rdi), %rcx
 	mov	8(%rdi), %rdi
 	mov	$0, %ebx
-	mov	$0, %ecx
 	mov	$0, %ebp
 	mov	$0, %r8d
 	mov	$0, %r9d
@@ -55,6 +55,7 @@ vm_exited:
 	mov	%rax, 8(%rdi)
 	mov	%rsi, 16(%rdi)
 	mov	%rdx, 24(%rdi)
+	mov	%rcx, 32(%rdi)
 	xor	%eax, %eax
 4:	pop	%r15
 	pop	%r14

@@ -32,6 +32,7 @@ from kvmodel.question.program import (
     Invvpid,
     L2Run,
     Look,
+    Over,
     ProgramVector,
     Saved,
     SetEntry,
@@ -176,6 +177,9 @@ class _Program:
                             return
                         if outcome.kind is not Kind.DONE:
                             break
+                    case Over():
+                        yield not_mirrored("accesses over two pages")
+                        return
                     case Toggle():
                         tables.controls[op.name] = op.value
                     case Flush():

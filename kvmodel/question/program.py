@@ -249,6 +249,41 @@ class Touch:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """L2 accesses 8 bytes that lie in a page and the one behind it: an answer for each of the two.
+
+    ``readx``, ``writex`` and ``rmwx`` (under LOCK) do it at once, ``fetchx`` runs an instruction that begins in the
+    first page and ends in the other; ``stos`` is REP STOSB, ``movs`` REP MOVSB from the page ``source`` and its next.
+    """
+
+    what: str
+    page: str
+    source: str = ""
+
+    @property
+    def pages(self) -> tuple[str, str]:
+        """The two pages that are accessed, of MOVS those that are written."""
+        return self.page, _next(self.page)
+
+    @property
+    def sources(self) -> tuple[str, str] | None:
+        """The two pages that MOVS reads."""
+        return (self.source, _next(self.source)) if self.source else None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes ``pages``."""
+        return self.what in ("writex", "rmwx", "stos", "movs")
+
+    def __str__(self) -> str:
+        return f"{self.what}.{self.source}.{self.page}" if self.source else f"{self.what}.{self.page}"
+
+
+def _next(page: str) -> str:
+    return f"{page[0]}{int(page[1]) + 1}"
+
+
+@dataclass(frozen=True, slots=True)
 class Toggle:
     """L2 sets a bit of its own state by MOV to CR0 or CR4, at CPL 0."""
 
@@ -277,7 +312,7 @@ class Saved:
         return SAVE
 
 
-Op: TypeAlias = Touch | Toggle | Flush | SetGuest | Saved
+Op: TypeAlias = Touch | Over | Toggle | Flush | SetGuest | Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +325,9 @@ class L2Run:
         return ",".join(map(str, self.ops))
 
     @property
-    def touches(self) -> tuple[Touch, ...]:
-        """The accesses among the parts."""
-        return tuple(op for op in self.ops if isinstance(op, Touch))
+    def answers(self) -> int:
+        """How many answers it has: one an access of a page, two an access over two."""
+        return sum(2 if isinstance(op, Over) else isinstance(op, Touch) for op in self.ops)
 
 
 Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Look | Control | Invept | Invvpid | Vmx | HostStep | L2Run
@@ -338,6 +373,7 @@ _ENTRY_BY = re.compile(r"vmlaunch|vmresume")
 _FIELD = re.compile(r"(?P<what>vmread|vmwrite)\.(?P<field>[0-9a-f]{1,16})(?:=(?P<value>[0-9a-f]{1,16}))?")
 _HOST = re.compile(rf"host\.(?:(?P<what>{'|'.join(HOST_STEPS)})|remap\.(?P<page>[pq][0-7]))")
 _TOUCH = re.compile(rf"(?P<access>read|write|rmw|fetch)\.(?P<page>{_PAGE})")
+_OVER = re.compile(r"(?:(?P<what>readx|writex|rmwx|fetchx|stos)|movs\.(?P<source>[abc][0-6]))\.(?P<page>[abc][0-6])")
 _TOGGLE = re.compile(rf"(?P<name>{'|'.join(TOGGLES)})(?P<value>[01])")
 _FLUSH = re.compile(rf"cr3|invlpg\.(?P<page>{_PAGE})")
 
@@ -398,6 +434,7 @@ _L1: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Step]], ...]] 
 )
 _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = (
     (_TOUCH, lambda m: Touch(Access(m["access"]), m["page"])),
+    (_OVER, lambda m: Over(m["what"] or "movs", m["page"], m["source"] or "")),
     (_TOGGLE, lambda m: Toggle(m["name"], int(m["value"]))),
     (_FLUSH, lambda m: Flush(m["page"] or "")),
     (_SET_GUEST, _set_guest),
@@ -410,13 +447,13 @@ HELP: Final = (
     "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
     "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
     "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, "
-    "pte.a3=b5, save)"
+    "pte.a3=b5, save), over two pages too (readx.a3, writex.a3, rmwx.a3, fetchx.a3, stos.a3, movs.a3.b3)"
 )
 
 
 def answers_of(made: Step) -> int:
     """How many answers a step has: one an access of L2, one of an instruction of L1's, one of a look."""
-    return len(made.touches) if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid | Vmx | Look))
+    return made.answers if isinstance(made, L2Run) else int(isinstance(made, Invept | Invvpid | Vmx | Look))
 
 
 def _op(text: str) -> Op:
@@ -438,12 +475,14 @@ def step(text: str) -> Step:
         if isinstance(op, SetGuest) and not op.by_l2:
             raise VectorError(f"{text!r}: L1's write {op} is a step of its own; L2's own write is pte.{op.page}=...")
     made = L2Run(ops)
-    if not made.touches:
+    if not made.answers:
         raise VectorError(f"{text!r}: L2 accesses nothing; add read, write, rmw or fetch of a page")
     if len(ops) > MAX_OPS:
         raise VectorError(f"{text!r}: L2 does {MAX_OPS} things in a row at most; split the step")
     if any(isinstance(op, Touch) and op.access is Access.FETCH for op in ops[:-1]):
         raise VectorError(f"{text!r}: the code in a page ends with VMCALL, so a fetch is L2's last part")
+    if any(isinstance(op, Over) for op in ops[:-1]):
+        raise VectorError(f"{text!r}: what is written over two pages is looked for once, so it is L2's last part")
     return made
 
 
@@ -466,7 +505,7 @@ class ProgramVector:
         for made in self.steps:
             if isinstance(made, Control) and made.name == "cpl":
                 cpl = made.value
-            if isinstance(made, L2Run) and cpl == 3 and any(not isinstance(op, Touch) for op in made.ops):
+            if isinstance(made, L2Run) and cpl == 3 and any(not isinstance(op, Touch | Over) for op in made.ops):
                 raise VectorError(f"{str(made)!r}: at CPL 3 L2 can only access pages; write cpl=0 before it")
             self._fits(made)
 
@@ -508,7 +547,7 @@ class ProgramVector:
             if isinstance(made, L2Run):
                 for part in reversed(range(len(made.ops))):
                     ops = made.ops[:part] + made.ops[part + 1 :]
-                    if any(isinstance(op, Touch) for op in ops):
+                    if L2Run(ops).answers:
                         yield from _sound((*before, L2Run(ops), *behind), self)
 
     @cached_property

@@ -14,6 +14,8 @@ PAGE: Final = 4096  # bytes
 SLOT: Final = 16  # the entry of a page table that maps a window's first page
 PDE: Final = 8  # the entry of a page directory that leads to a window's page table, EPT12's and (window a) the guest's
 AREAS: Final = {"p": 0x0120_0000, "q": 0x0140_0000}  # 2 MiB each, with the eight pages at SLOT and behind
+OVER_AT: Final = 0xFFA  # bytes into a page: where an access of 8 bytes over two pages begins
+OVER: Final = 8  # bytes of it, 6 in the first page
 WRITTEN_AT: Final = 64  # bytes into a page: where the first part of a run writes, the next 8 bytes on
 
 _GIGABYTE: Final = {"a": 1 << 30, "b": 2 << 30, "c": 513 << 30}  # guest-physical, of a window

@@ -21,6 +21,7 @@ from kvmodel.question.program import (
     Invvpid,
     L2Run,
     Look,
+    Over,
     ProgramVector,
     SetEntry,
     SetGuest,
@@ -33,7 +34,7 @@ from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging, invalidation
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.program_flags import EntryFlags
-from kvmodel.sdm.program_tables import Mapping, ProgramTables, offset_of, page_number, reached
+from kvmodel.sdm.program_tables import Mapping, ProgramTables, moved, offset_of, over_offset, page_number, reached
 from kvmodel.sdm.rules import RULES
 from kvmodel.sdm.vmx_instructions import VmcsState
 
@@ -60,12 +61,12 @@ def _reached(name: str, rule: str) -> Allowed:
     return _allowed(reached(page_number(name)), rule)
 
 
-def _translated(m: ProgramTables, touch: Touch, gla: Place, mapping: Mapping, linear: Linear) -> Iterator[Allowed]:
+def _translated(m: ProgramTables, use: Use, gla: Place, mapping: Mapping, linear: Linear) -> Iterator[Allowed]:
     """What EPT makes of an access that the guest's own tables let through."""
     window, number = mapping.leads[0], int(mapping.leads[1])
     gpa = Place(mapping.leads, gla.offset)
     for entries, leads, mbec, stale in m.walks(window, number):
-        walked = ept.walk(m.cpu, entries, USES[touch.access], mbec=mbec, ad=bool(m.controls["ad"]), linear=linear)
+        walked = ept.walk(m.cpu, entries, use, mbec=mbec, ad=bool(m.controls["ad"]), linear=linear)
         match walked:
             case ept.Translated():
                 found = _reached(leads, walked.rule)
@@ -77,44 +78,95 @@ def _translated(m: ProgramTables, touch: Touch, gla: Place, mapping: Mapping, li
         yield _allowed(found.outcome, "cached-translation") if stale else found
 
 
-def _met(m: ProgramTables, touch: Touch, gla: Place, mode: guest_paging.Mode, mapping: Mapping) -> list[Allowed]:
+def _met(m: ProgramTables, use: Use, gla: Place, mode: guest_paging.Mode, mapping: Mapping) -> list[Allowed]:
     """What an access comes to by one state of the guest's tables and mode, and every walk of EPT behind it."""
-    entries, use = (mapping.upper, mapping.perm), USES[touch.access]
+    entries = (mapping.upper, mapping.perm)
     fault = guest_paging.fault_of(mode, entries, use, present=mapping.present)
     if fault is not None:
         outcome = Outcome(Kind.EXCEPTION, fault.error, number=guest_paging.PAGE_FAULT, gla=gla)
         return [_allowed(outcome, fault.rule)]
     if not m.with_ept:
         return [_reached(mapping.leads, "guest-permitted")]
-    return list(_translated(m, touch, gla, mapping, guest_paging.linear(mode, entries)))
+    return list(_translated(m, use, gla, mapping, guest_paging.linear(mode, entries)))
 
 
-def _answers(m: ProgramTables, touch: Touch, place: int) -> list[Allowed]:
-    """Every answer to an access of L2, that of a CPU which caches nothing first."""
+def _answers(m: ProgramTables, use: Use, gla: Place) -> list[Allowed]:
+    """Every answer to an access of L2 at a linear place, that of a CPU which caches nothing first."""
     found: dict[Outcome, Allowed] = {}
-    gla = Place(touch.page, offset_of(touch.access, place))
-    for number, (mode, mapping) in enumerate(product(m.modes(), m.mappings(touch.page))):
-        for answer in _met(m, touch, gla, mode, mapping):
+    for number, (mode, mapping) in enumerate(product(m.modes(), m.mappings(gla.base))):
+        for answer in _met(m, use, gla, mode, mapping):
             rule = "cached-translation" if number else answer.rule
             found.setdefault(answer.outcome, _allowed(answer.outcome, rule))
     return list(found.values())
 
 
-def _saw(m: ProgramTables, touch: Touch, outcome: Outcome) -> None:
+def _touched(m: ProgramTables, touch: Touch, place: int) -> list[Allowed]:
+    return _answers(m, USES[touch.access], Place(touch.page, offset_of(touch.access, place)))
+
+
+_OVER_USES: Final = {
+    "readx": Use.READ,
+    "writex": Use.WRITE,
+    "rmwx": Use.RMW,
+    "fetchx": Use.FETCH,
+    "stos": Use.WRITE,
+    "movs": Use.WRITE,
+}
+_IN_STEPS: Final = ("fetchx", "stos", "movs")  # what it does in the first page stays, whatever the second one brings
+
+
+def _halves(m: ProgramTables, over: Over) -> list[tuple[Allowed, Allowed]]:
+    """Every pair of answers to an access over two pages: a fault in one of them undoes it, but for what goes in steps.
+
+    Which of two faults comes first is the CPU's choice where it accesses both pages at once.
+    """
+    first, second = (_half(m, over, n) for n in (0, 1))
+    pairs = []
+    for one, other in product(first, second):
+        if one.outcome.kind is not Kind.DONE:
+            pairs.append((one, UNREACHED))
+        if other.outcome.kind is Kind.DONE:
+            pairs += [(one, other)] if one.outcome.kind is Kind.DONE else []
+        elif over.what not in _IN_STEPS:
+            pairs.append((UNREACHED, other))
+        elif one.outcome.kind is Kind.DONE:
+            pairs.append((one, other))
+    return list(dict.fromkeys(pairs))
+
+
+def _half(m: ProgramTables, over: Over, n: int) -> list[Allowed]:
+    """Every answer to what an access over two pages does in the first (``n`` 0) or the second of them."""
+    offset = over_offset(over) if n == 0 else 0
+    found = _answers(m, _OVER_USES[over.what], Place(over.pages[n], offset))
+    if over.sources is None:
+        return found
+    read = _answers(m, Use.READ, Place(over.sources[n], offset))
+    pairs = [
+        _allowed(moved(one.outcome.code, other.outcome.code), one.rule)
+        for one, other in product(found, read)
+        if one.outcome.kind is other.outcome.kind is Kind.DONE
+    ]
+    return pairs + [each for each in (*read, *found) if each.outcome.kind is not Kind.DONE]
+
+
+def _saw(m: ProgramTables, page: str, outcome: Outcome) -> None:
     """Takes away what the CPU cannot hold any more after ``outcome``."""
     if outcome.kind is Kind.VIOLATION and outcome.gpa is not None:
         m.forget(m.root, outcome.gpa.base)
     if outcome.kind in (Kind.VIOLATION, Kind.EXCEPTION):
-        m.tlb().pages.pop(touch.page, None)
+        m.tlb().pages.pop(page, None)
         m.tlb().uppers.clear()
 
 
-def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touch | None, list[Allowed]]]:
+_Rows = list[tuple[Allowed, ...]]
+
+
+def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touch | Over | None, _Rows]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
     wanted = {name: bool(m.controls[name]) for name in ("ad", "vpid")}
     refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, **wanted)
     if refused:
-        yield None, [_allowed(controls.failed(), refused)]
+        yield None, [(_allowed(controls.failed(), refused),)]
         return
     m.enter()
     for place, op in enumerate(run.ops):
@@ -124,7 +176,9 @@ def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touc
         flags.foresee(run)
         match op:
             case Touch():
-                yield op, _answers(m, op, place)
+                yield op, [(each,) for each in _touched(m, op, place)]
+            case Over():
+                yield op, [*_halves(m, op)]
             case Toggle():
                 m.controls[op.name] = op.value
             case Flush():
@@ -254,19 +308,34 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     return (_row(row.taken),)
 
 
+def _ended(m: ProgramTables, flags: EntryFlags, access: Touch | Over, found: list[Outcome]) -> None:
+    """What an access that ended so leaves in the tables and in the CPU."""
+    if isinstance(access, Touch):
+        flags.saw(access, found[0])
+        _saw(m, access.page, found[0])
+        return
+    for outcome in found:
+        if outcome.gla is not None:
+            _saw(m, outcome.gla.base, outcome)
+
+
 def _whole_run(m: ProgramTables, flags: EntryFlags, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
-    left = len(run.touches)
-    for touch, allowed in _run(m, flags, run):
-        outcome = row.take(allowed)
-        if outcome is None:
-            return allowed
-        left -= 1
-        if touch is not None:
+    left = run.answers
+    for access, rows in _run(m, flags, run):
+        found: list[Outcome] = []
+        while len(found) < len(rows[0]):
+            allowed = list(dict.fromkeys(each[len(found)] for each in rows))
+            outcome = row.take(allowed)
+            if outcome is None:
+                return allowed
+            rows = [each for each in rows if each[len(found)].outcome == outcome]
+            found.append(outcome)
+        left -= len(found)
+        if access is not None:
             vmcs.run("ab"[m.controls["vmcs"]])
-            flags.saw(touch, outcome)
-            _saw(m, touch, outcome)
-        if outcome.kind is not Kind.DONE:
+            _ended(m, flags, access, found)
+        if any(outcome.kind is not Kind.DONE for outcome in found):
             break
     m.controls |= {op.name: op.value for op in run.ops if isinstance(op, Toggle)}
     for _ in range(left):

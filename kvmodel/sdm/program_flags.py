@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Final
 
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.program import L2Run, Look, Touch
+from kvmodel.question.program import L2Run, Look, Over, Touch
 from kvmodel.question.program_layout import PTE_A, PTE_D
 from kvmodel.question.vector import Access
 from kvmodel.sdm import ept
@@ -56,6 +56,7 @@ class EntryFlags:
         """L2 runs, with its tables as they are now: what the CPU may set for any access, and for the writes to come."""
         m = self._tables
         written = [op.page for op in run.ops if isinstance(op, Touch) and op.access in _WRITES]
+        written += [page for op in run.ops if isinstance(op, Over) and op.writes for page in op.pages]
         present = [page for page in m.guest if m.mapping(page).present]
         self._set(self._may, (*(f"g.{page}" for page in present), *(f"gu.{w}" for w in m.guest_upper)), PTE_A)
         self._set(self._may, (f"g.{page}" for page in written), PTE_D)

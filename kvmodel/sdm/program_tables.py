@@ -20,12 +20,13 @@ from kvmodel.question.program import (
     PAGES,
     START,
     WINDOWS,
+    Over,
     ProgramVector,
     SetEntry,
     SetGuest,
     SetGuestUpper,
 )
-from kvmodel.question.program_layout import WRITTEN_AT, guest_entry, guest_upper_entry, target_address
+from kvmodel.question.program_layout import OVER_AT, WRITTEN_AT, guest_entry, guest_upper_entry, target_address
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
 from kvmodel.sdm import ept, guest_paging
 
@@ -46,6 +47,17 @@ def reached(number: int) -> Outcome:
 def offset_of(access: Access, place: int) -> int:
     """The offset in its page that an access uses, in bytes; ``place`` is its place among the parts of its run."""
     return WRITTEN_AT + 8 * place if access in (Access.WRITE, Access.RMW) else 0
+
+
+def moved(number: int, source: int) -> Outcome:
+    """The outcome of a MOVS that came to the page of ``number`` with bytes of the page of ``source``, both numbers."""
+    to, read = reached(number), reached(source)
+    return Outcome(Kind.DONE, number | source + 1 << 8, note=f"{to.note} from {read.note}")
+
+
+def over_offset(over: Over) -> int:
+    """The offset in its first page at which an access over two pages begins, in bytes."""
+    return OVER_AT - (1 if over.what == "fetchx" else 0)
 
 
 def entry_bits(made: SetEntry) -> int:

@@ -56,8 +56,10 @@ def test_the_flags_of_the_guests_own_entries_are_not_mirrored() -> None:
     assert [o.kind for o in predicted("prog+read.a3+look.g.a3").turns] == [Kind.DONE, Kind.NOT_MIRRORED]
 
 
-@pytest.mark.parametrize("text", ["prog+read.a3,save,read.a3", "prog+read.a3+host.save+read.a3"])
-def test_what_is_saved_and_restored_is_not_mirrored(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["prog+read.a3,save,read.a3", "prog+read.a3+host.save+read.a3", "prog+read.a3,readx.a3"]
+)
+def test_what_is_saved_or_goes_over_two_pages_is_not_mirrored(text: str) -> None:
     assert [o.kind for o in predicted(text).turns] == [Kind.DONE, Kind.NOT_MIRRORED]
 
 

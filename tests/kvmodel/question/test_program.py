@@ -9,6 +9,7 @@ from kvmodel.question.program import (
     Control,
     Invept,
     L2Run,
+    Over,
     ProgramVector,
     SetEntry,
     Touch,
@@ -54,6 +55,9 @@ def test_the_steps_are_what_they_say() -> None:
         ("prog+save", "L2 accesses nothing"),
         ("prog+wp0", "L2 accesses nothing"),
         ("prog+fetch.a0,read.a0", "a fetch is L2's last part"),
+        ("prog+writex.a0,read.a0", "so it is L2's last part"),
+        ("prog+readx.a7", "'readx.a7' is nothing that a program does"),
+        ("prog+movs.a3", "'movs.a3' is nothing that a program does"),
         ("prog+g.a3=b5,read.a0", "is a step of its own"),
         ("prog+g.a3=p5+read.a3", "the guest's entries lead to L2's pages"),
         ("prog.noept+g.a3=b5+read.a3", "the guest's entries lead to L1's pages"),
@@ -82,6 +86,15 @@ def test_a_look_is_an_answer_and_a_clean_entry_a_step() -> None:
     assert vector.id == text
     assert [answers_of(step) for step in vector.steps] == [0, 0, 0, 1, 1, 1, 1]
     assert program("prog+look.m0").outcomes == 1
+
+
+def test_an_access_over_two_pages_has_two_answers() -> None:
+    vector = program("prog+cpl=3+read.a0,movs.b5.a3+stos.c6")
+    assert [answers_of(step) for step in vector.steps] == [0, 3, 2]
+    last = vector.steps[1]
+    assert isinstance(last, L2Run)
+    assert last.ops[1] == Over("movs", "a3", "b5") and last.ops[1].pages == ("a3", "a4")
+    assert last.ops[1].sources == ("b5", "b6") and Over("stos", "c6").sources is None
 
 
 def test_a_program_that_is_saved_calls_the_host() -> None:

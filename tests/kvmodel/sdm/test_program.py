@@ -9,7 +9,7 @@ from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import program
 from kvmodel.sdm import program as programs
-from kvmodel.sdm.program_tables import reached
+from kvmodel.sdm.program_tables import moved, reached
 
 P3, P5, P4 = reached(3), reached(5), reached(4)
 DONE = Outcome(Kind.DONE)
@@ -122,6 +122,56 @@ def test_a_bit_of_cr0_counts_at_once() -> None:
         Kind.EXCEPTION,
         Kind.EXCEPTION,
     ]
+
+
+UNREACHED = Outcome(Kind.UNREACHED)
+
+
+@pytest.mark.parametrize("what", ["readx", "writex", "rmwx"])
+def test_an_access_over_two_pages_is_made_in_both_or_in_none(what: str) -> None:
+    assert plain(f"prog+{what}.a3") == (P3, P4)
+    first, second = plain(f"prog+t04=none+{what}.a3")
+    assert (first.kind, second.kind, second.gpa, second.gla) == (
+        Kind.UNREACHED,
+        Kind.VIOLATION,
+        Place("a4"),
+        Place("a4"),
+    )
+    assert not allows(f"prog+t04=none+{what}.a3", P3, second)  # torn
+    at = Place("a3", 0xFFA)
+    first, second = plain(f"prog+t03=none+{what}.a3")
+    assert (first.kind, first.gla, second.kind) == (Kind.VIOLATION, at, Kind.UNREACHED)
+    both = f"prog+t03=none+t04=none+{what}.a3"
+    other = plain(f"prog+t04=none+{what}.a3")[1]
+    assert allows(both, first, UNREACHED) and allows(both, UNREACHED, other)
+    assert not allows(both, first, other)
+
+
+def test_what_goes_in_steps_stays_done_in_the_first_page() -> None:
+    for what in ("stos.a3", "fetchx.a3"):
+        first, second = plain(f"prog+t04=none+{what}")
+        assert (first, second.kind, second.gla) == (P3, Kind.VIOLATION, Place("a4"))
+        assert not allows(f"prog+t04=none+{what}", UNREACHED, second)
+        both = plain(f"prog+t03=none+t04=none+{what}")
+        assert [o.kind for o in both] == [Kind.VIOLATION, Kind.UNREACHED]
+        assert not allows(f"prog+t03=none+t04=none+{what}", UNREACHED, second)
+    assert plain("prog+t03=none+fetchx.a3")[0].gla == Place("a3", 0xFF9)
+
+
+def test_movs_reads_one_place_and_writes_another() -> None:
+    assert plain("prog+movs.b5.a3") == (moved(3, 5), moved(4, 6))
+    assert plain("prog+t16=none+movs.b5.a3")[1].gla == Place("b6")  # the source's second page
+    read = plain("prog+t15=none+movs.b5.a3")[0]
+    assert (read.gla, read.code & 0x3) == (Place("b5", 0xFFA), 1)
+    wrote = plain("prog+t04=p4.r---+movs.b5.a3")
+    assert (wrote[0], wrote[1].gla, wrote[1].code & 0x3) == (moved(3, 5), Place("a4"), 2)
+
+
+def test_the_guests_tables_may_forbid_one_of_two_pages() -> None:
+    for head in ("prog+g.a4=a4.urx", "prog.noept+g.a4=p4.urx"):
+        first, second = plain(f"{head}+writex.a3")
+        assert first.kind is Kind.UNREACHED
+        assert (second.kind, second.code, second.gla) == (Kind.EXCEPTION, 3, Place("a4"))
 
 
 def test_what_the_host_saves_and_restores_changes_nothing() -> None:

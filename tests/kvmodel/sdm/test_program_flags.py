@@ -72,6 +72,12 @@ def test_what_is_not_used_may_be_foreseen_but_not_written() -> None:
     assert only("prog+ad=1+t14=p4.clean+root=1+d2b=none+write.a3+look.t14", NOTHING)  # no walk comes there
 
 
+def test_a_write_over_two_pages_may_set_both_dirty_flags() -> None:
+    text = "prog+ad=1+t04=p4.clean+writex.a3+look.t04"
+    assert looks(text, A + D)
+    assert not looks("prog+ad=1+t04=p4.clean+readx.a3+look.t04", D)
+
+
 def test_a_write_that_ept_forbids_sets_nothing_for_sure() -> None:
     text = "prog+ad=1+t03=p3.r-x-.clean+write.a3+look.t03"
     assert all(looks(text, *[now]) for now in (NOTHING, A, A + D))
