@@ -50,6 +50,8 @@ COUNTERS: Final = (
     "mmio_exits", "insn_emulation", "insn_emulation_fail", "invlpg", "irq_exits", "io_exits", "halt_exits",
 )  # fmt: skip
 
+CALLS: Final = ("GUEST_CRASHLOADED", "GUEST_PANICKED")  # how L1 and L2 call the host
+
 _UNSUPPORTED = re.compile(r"warning: .*(?:doesn't support|lacks) requested feature.*?: (?P<feature>.+)")
 
 
@@ -410,6 +412,8 @@ class Qemu:
             if event is not None and (found := self._meaning(event)) is not None:
                 return found
             now = time.monotonic()
+            if event is not None and event.name in CALLS:  # what the host had to do for it is no stall of L1's
+                moved = now
             if self._remote.status is not None:
                 self.host.check()
                 return End.DIED, f"status {self._remote.status}: {self._words()}"
