@@ -67,7 +67,7 @@ def code(op: Over, at: int) -> bytes:
 
 
 def is_at(op: Over, rip: int) -> bool:
-    """Whether ``rip`` is in the page that ``fetchx`` runs: at its first instruction there, or at the one behind."""
+    """The function says whether ``rip`` is in the page that ``fetchx`` runs: at its first instruction or the next."""
     start = guest_linear(op.page) + over_offset(op)
     return op.what == "fetchx" and rip in (start, start + 5)
 

@@ -472,7 +472,7 @@ class Qemu:
 
     @property
     def image(self) -> tuple[int, int]:
-        """The pages of L1's memory that QEMU writes at each reset, the probe and its variables: first page, number."""
+        """QEMU writes these pages of L1's memory at each reset, the probe and its variables: first page, number."""
         with self.kernel.open("rb") as file:
             parts = [part.header for part in ELFFile(file).iter_segments("PT_LOAD")]
         first = min(part.p_paddr for part in parts) // PAGE

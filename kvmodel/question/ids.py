@@ -198,9 +198,14 @@ def _read(text: str) -> tuple[str, list[tuple[Field, str]], str]:
     return prefix, [(field, found[field.name]) for field in form.fields], turns
 
 
+def _is_program(text: str) -> bool:
+    """Whether an id is a program's, or that of what the kernel's log says while one is asked."""
+    return is_program(text.removeprefix(LOG_PREFIX))
+
+
 def expanded(text: str) -> str:
     """The full id that ``text`` stands for. VectorError where it is no id: the word that is wrong, and the mend."""
-    if is_program(text):
+    if _is_program(text):
         return text
     prefix, rows, turns = _read(text)
     return prefix + ".".join(word for _, word in rows) + turns
@@ -208,7 +213,7 @@ def expanded(text: str) -> str:
 
 def short(name: str) -> str:
     """The short form of the id ``name``."""
-    if is_program(name):  # which has one form
+    if _is_program(name):  # which has one form
         return name
     prefix, rows, turns = _read(name)
     return prefix + ".".join(word for field, word in rows if field.shown or word != field.plain) + turns
@@ -216,7 +221,7 @@ def short(name: str) -> str:
 
 def named_fields(name: str) -> list[tuple[str, str]]:
     """Each field of an id by its name, in the id's order, with those that are left out; then a sequence's turns."""
-    if is_program(name):
+    if _is_program(name):
         head, *steps = name.split(SEPARATOR)
         return [("head", head), *(("step", step) for step in steps)]
     _, rows, turns = _read(name)

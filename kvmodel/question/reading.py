@@ -140,6 +140,8 @@ def parse(text: str) -> Vector:
     """The vector that ``text`` names, in full or in short. VectorError with reason and mend where it is none."""
     if is_program(text):
         return program(text)
+    if text.startswith(LOG_PREFIX) and is_program(inner := text.removeprefix(LOG_PREFIX)):
+        return LogVector(program(inner))
     vector = _of_full(text) or _of_full(expanded(text))
     if vector is None:
         raise VectorError(f"{text!r} is no vector: two of its fields do not go together")

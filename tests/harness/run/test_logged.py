@@ -16,7 +16,9 @@ from harness.questions.loads import Load, collapse, plan
 from harness.results import KVM_HOST, Answer, CellKey, Mark, cpus
 from harness.run.done import Done, Part, machine_name, merged
 from harness.run.judge import Voices
+from kvmodel.question.ids import expanded, named_fields, short
 from kvmodel.question.outcome import Kind, Outcome, logged
+from kvmodel.question.program import program
 from kvmodel.question.reading import parse
 from kvmodel.question.sequence import sequence
 from kvmodel.question.vector import (
@@ -63,8 +65,11 @@ def test_two_reports_are_two_findings_and_one_report_is_one() -> None:
 
 
 def test_ids_are_read_back_and_go_before_questions_to_an_l1() -> None:
-    for vector in (READ, EntryVector(), sequence(WRITE, "l1=r---.noinv")):
+    asked = program("prog.noept+cpl=3+read.a3+g.a3=p5+write.a3")
+    for vector in (READ, EntryVector(), sequence(WRITE, "l1=r---.noinv"), asked):
         assert parse(LogVector(vector).id) == LogVector(vector)
+        assert expanded(short(LogVector(vector).id)) == LogVector(vector).id
+    assert named_fields(LogVector(asked).id)[:2] == [("head", "log.prog.noept"), ("step", "cpl=3")]
     assert parse("log.e4k.l1=r---.read.mbec=off") == LogVector(READ)
     assert parse("host.log") == HostVector("log")
     for name in ("log.host.param", "log.log.entry.ept1"):
