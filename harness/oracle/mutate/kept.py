@@ -13,7 +13,7 @@ from harness.oracle.mutate.mutants import MODULES, source
 class Kept:
     """The file has the verdicts of mutants that were caught, a line of JSON each; without a path nothing is kept.
 
-    The first line tells which mirror they are of; those of another are no use, and their file is refused.
+    The first line tells which mirror they are of; those of another are no use, and InputError is raised.
     """
 
     def __init__(self, path: Path | None, *parts: Path) -> None:

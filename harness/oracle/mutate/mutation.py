@@ -131,19 +131,22 @@ class Live(CAnswers):
         super().__init__({}, self._worker.image.constants(self._worker))
 
     def asked(self) -> Iterable[Key]:
+        """The function gives the batches of every check that the level has."""
         for number, spec in enumerate(SPECS):
             if spec.applies(self.level):
                 yield from ((number, at) for at in range(len(spec.states)))
 
     def rows(self, key: Key) -> Sequence[Row]:
+        """The function gives the cases of one of them."""
         return _rows(key, self.cases, self.seed)
 
     def given(self, key: Key, rows: Sequence[Row]) -> Cases:
+        """The function gives these cases of it, with what C gives."""
         spec = SPECS[key[0]]
         return run_c(self._worker, spec, spec.states[key[1]], rows)
 
     def close(self) -> None:
-        """The child ends."""
+        """The child process is ended here."""
         self._worker.close()
 
     def __enter__(self) -> Live:

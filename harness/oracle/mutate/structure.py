@@ -25,7 +25,7 @@ _JUMPS: Final = (ast.Return, ast.Continue, ast.Break, ast.Raise)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """``make`` changes the syntax tree in one place, within ``function`` (``Vcpu.count``)."""
+    """This is a change that ``make`` does to the syntax tree in one place, within ``function`` (``Vcpu.count``)."""
 
     line: int
     function: str
