@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.test_lab_run import Answers, answers, ended, said, until
 pytestmark = pytest.mark.live
 
 CALLS_ITS_HOST = "prog+read.a3,write.b4+host.remap.p3+read.a3+read.b3+write.a3+read.b4"
+GONE = 20.0  # seconds
 # What a lab machine is asked as an emulated host is: nothing of a CPU without the control.
 ASKED = ["thin", CALLS_ITS_HOST, *(vector.id for vector in core.host_itself() if vector.id.endswith("env=std"))]
 # As a distribution builds it that leaves out what L1 runs on; {without} is taken from what it has.
@@ -254,6 +256,13 @@ def looked_at(machine: LabMachine) -> str:
     ).stdout
 
 
+def as_it_was(machine: LabMachine, used: str) -> None:
+    """The machine is what it was, or is in a few seconds: a process that was killed may take these to go."""
+    deadline = time.monotonic() + GONE
+    while (found := looked_at(machine)) != used:
+        assert time.monotonic() < deadline, (found, used)
+
+
 @pytest.fixture(scope="module")
 def used(machine: LabMachine) -> str:
     """The machine as its owner has it: KVM loaded with parameters of the owner's own, three huge pages."""
@@ -275,7 +284,7 @@ def test_after_a_run_the_machine_is_what_it_was(machine: LabMachine, used: str, 
     journal = tmp_path / "journal.sqlite"
     vectors = ["--vectors", "thin", "e4k.read.env=huge"]  # the latter takes 2 MiB pages
     ended(kvmirror(journal, "validate", "--levels", "0", *vectors, *machine.options), journal, 0)
-    assert looked_at(machine) == used
+    as_it_was(machine, used)
 
 
 def test_after_a_run_that_fails_the_machine_is_what_it_was(machine: LabMachine, used: str, tmp_path: Path) -> None:
@@ -284,11 +293,12 @@ def test_after_a_run_that_fails_the_machine_is_what_it_was(machine: LabMachine, 
     taking = "cd /tmp; while :; do rm -f kvmclien?; done"
     thief = host.run(f"setsid sh -c '{taking}' >/dev/null 2>&1 </dev/null & echo $!", check=True).stdout.strip()
     try:
-        ended(kvmirror(journal, "validate", "--levels", "0", "--vectors", "thin", *machine.options), journal, 4)
+        ended(kvmirror(journal, "validate", "--levels", "0", "--vectors", "thin", *machine.options), journal, 3, 4)
     finally:
         host.run(f"kill -9 {thief}", check=True)
-    assert "is given up" in said(journal) and "kvmclient info" in said(journal)
-    assert looked_at(machine) == used
+    with Journal(journal) as kept:
+        assert all("kvmclient info" in answer.seen.note for _, answer in kept.answers(kept.latest()))
+    as_it_was(machine, used)
 
 
 def test_after_ctrl_c_the_machine_is_what_it_was(machine: LabMachine, used: str, tmp_path: Path) -> None:
@@ -297,7 +307,7 @@ def test_after_ctrl_c_the_machine_is_what_it_was(machine: LabMachine, used: str,
     until(lambda: machine.host.run("pidof qemu-system-x86_64").status == 0, run)
     run.send_signal(signal.SIGINT)
     ended(run, journal, 130)
-    assert looked_at(machine) == used
+    as_it_was(machine, used)
 
 
 def test_after_a_run_that_was_killed_the_machine_puts_itself_back(
