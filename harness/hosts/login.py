@@ -6,6 +6,7 @@ import base64
 import logging
 import socket
 from pathlib import Path
+from typing import Final
 
 import paramiko
 
@@ -13,6 +14,10 @@ from harness.errors import HostError, InputError
 
 # paramiko logs a connection that fails with a traceback of its own; the errors here say it in a sentence.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+
+KEEPALIVE: Final = 15  # seconds between two signs of life over a connection that has nothing to say
+LOSS: Final = 60  # seconds in which what is sent has to be acknowledged
 
 
 class Unreachable(HostError):
@@ -82,6 +87,13 @@ def open_client(
             "host's key known (ssh-keyscan shows it, known_hosts takes it)?"
         ) from error
     return client
+
+
+def notice_loss(transport: paramiko.Transport) -> None:
+    """A connection over a network that is gone ends within LOSS seconds, in which something was sent."""
+    transport.set_keepalive(KEEPALIVE)
+    if isinstance(transport.sock, socket.socket):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS * 1000)
 
 
 def _decode(data: str) -> bytes:

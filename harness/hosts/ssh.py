@@ -20,7 +20,7 @@ from harness.hosts.booted import BootCommands, Booter, KernelImage
 from harness.hosts.channel import Remote
 from harness.hosts.console import Recogniser, Warn
 from harness.hosts.kvm_modules import ModuleFiles, Parameters
-from harness.hosts.login import open_client
+from harness.hosts.login import notice_loss, open_client
 from harness.hosts.transport import FILES
 from harness.process import PROGRESS, programs
 
@@ -160,6 +160,7 @@ class SshHost(Host):
         self._client = open_client(
             self.address, self.port, self.user, key=self.key, host_key=None, known_hosts=self.known_hosts, timeout=15
         )
+        notice_loss(self._transport)
 
     def disconnect(self) -> None:
         """A machine that was only looked at is left."""
@@ -276,7 +277,7 @@ class SshHost(Host):
     def check(self) -> None:
         """The run may be given up: then it is Cancelled, once, so that what leaves the machine clean goes through.
 
-        There is nothing else to see from here but the connection, which every command uses.
+        What else is to be seen from here is the connection.
         """
         if not self._leaving:
             try:
@@ -284,6 +285,10 @@ class SshHost(Host):
             except programs.Cancelled:
                 self._leaving = True
                 raise
+        if self._client is not None:
+            transport = self._client.get_transport()
+            if transport is None or not transport.is_active():
+                raise HostError(f"{self.name}: the SSH connection broke")
 
     def console_tail(self, lines: int = 25) -> str:
         """The function gives the last lines of the kernel's log; empty when the machine does not answer."""

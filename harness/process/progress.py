@@ -36,6 +36,8 @@ def duration(seconds: float) -> str:
 
 def escaped(text: str, keep: str = "\n\t") -> str:
     """The text, which may be a host's or a mail's, has as escapes what cannot be seen, but for ``keep``."""
+    if text.isprintable():
+        return text
     return "".join(c if seen(c) or c in keep else ascii(c)[1:-1] for c in text)
 
 

@@ -84,7 +84,7 @@ def harmless_json(path: Path, what: str, value: object, depth: int = 0) -> None:
         case str():
             if len(value) > TEXT_MAX:
                 refuse(path, f"{what} has a text of {len(value):,} characters")
-            if not all(map(seen, value)):
+            if not value.isprintable() and not all(map(seen, value)):  # the former takes a hundredth of the time
                 refuse(path, f"{what} has a text with control characters: {value[:60]!a}")
         case bool() | None:
             pass

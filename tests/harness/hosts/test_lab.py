@@ -142,6 +142,27 @@ def test_a_run_that_is_given_up_lets_go_of_a_machine_once() -> None:
         machine.check()  # what ends QEMU there and removes our files still runs
 
 
+def test_a_connection_that_broke_is_seen_by_who_waits() -> None:
+    class Transport:
+        active = True
+
+        def is_active(self) -> bool:
+            return self.active
+
+    class Client:
+        transport = Transport()
+
+        def get_transport(self) -> Transport:
+            return self.transport
+
+    machine = Machine()
+    machine._client = Client()  # type: ignore[assignment]
+    machine.check()
+    Transport.active = False
+    with pytest.raises(HostError, match="lab1:22: the SSH connection broke"):
+        machine.check()
+
+
 def test_a_cpu_without_the_control() -> None:
     machine = Machine()
     machine.msrs[0x48B] = SECONDARY & ~(1 << 54)
