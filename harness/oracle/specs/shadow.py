@@ -228,6 +228,8 @@ CHANGED: Final = (*leaves(PAGES), *tables(TABLES[2]), *tables(TABLES[3]), 0)
 WRITTEN: Final = (*ADDRESS * 2, 0x40013018, 0x40215018)
 # Entries of the two lower tables have the same index: one table may be both.
 BOTH_TABLES: Final = (0x40603018,)
+# All four have: one entry may be the whole walk.
+ONE_ENTRY: Final = (0x80_4020_1018,)
 BESIDE: Final = 1 << 30  # from an address to the other one
 BESIDES: Final = (*tables(TABLES[2]), *leaves(HUGE, SIZE, GOOD))  # how L1 maps that
 PGDS: Final = (0x101E, 0x105E, 0x201E)
@@ -334,6 +336,14 @@ SPECS: Final = (
         *(ADDRESS, (0, 2), (0,), (0,), (1, 2, 3), (0,), (AT_ZERO,)),
         *(OPEN[0], (TABLES[2] | 0x407, 0x4000_0000 | SIZE | 0x737), (TABLES[3] | 0x407, 0x4020_0000 | SIZE | 0x737)),
         *(SAME_PAGE[3:4], SAME_PAGE[3:4], (0x6548_0737,), (0,)),
+    ),
+    # The top table is all tables, by one entry that maps itself.
+    _faults(
+        _p("gpte_changed", "update_accessed_dirty_bits"),
+        SOME,
+        *(ONE_ENTRY, (0, 2, 4), (0, 2), (0,), (1,), (0,), (0,)),
+        *(tuple(TABLES[0] | flags for flags in (0x407, 0x507, 0x707)), (0,), (0,), (0,)),
+        *((0,), (0,), (0,)),
     ),
     # The leaf table cannot come in step, and goes.
     _faults(
