@@ -66,6 +66,24 @@ def client_mmio() -> Iterator[Vector]:
     yield from _sequences(texts[1:3], PAGING[:1], SIZES[:1], ("eptad0", "hugenx"))
 
 
+def client_slots() -> Iterator[Vector]:
+    """The page's memory slot is deleted, moved, made read-only and put back between accesses: what it does not take is
+    user space's.
+    """
+    texts = tuple(
+        f"{first}+{move}+{then}+{then}+back+{first}+read"
+        for move, first, then in product(("gone", "moved", "ronly"), ("read", "write"), ("read", "write", "rmw"))
+    )
+    more = (
+        "fetch+ronly+fetch+write+back+write+fetch",
+        "gone+read+slots+read+back+rmw+gone+write+back+read",
+        "write+moved+read+gone+read+moved+write+back+rmw",
+        "age+read+gone+age+read+back+age+write",
+    )
+    yield from _sequences((*texts, *more), MODES[1:], SIZES, ("std",))
+    yield from _sequences(more, PAGING[:1], SIZES, ("eptad0", "ept0"))
+
+
 def user_msrs() -> Iterator[Vector]:
     """User space takes capabilities from a vCPU, gives them back, and asks for such as KVM does not have."""
     for env in ("std", "eptad0"):
@@ -77,5 +95,13 @@ def user_msrs() -> Iterator[Vector]:
 
 CLIENT: Final[dict[str, Callable[[], Iterator[Vector]]]] = {
     part.__name__: part
-    for part in (client_upgrades, client_aging, client_logging, client_aged_and_logged, client_mmio, user_msrs)
+    for part in (
+        client_upgrades,
+        client_aging,
+        client_logging,
+        client_aged_and_logged,
+        client_mmio,
+        client_slots,
+        user_msrs,
+    )
 }

@@ -28,6 +28,7 @@
 #define CODE		(FRAME + PAGE)
 #define PML4		(FRAME + 2 * PAGE)	/* then PDPT, PD, the target's PT, the code's PT */
 #define ELSEWHERE	0x10000000ull	/* further slots */
+#define MOVED_TO	0x20000000ull	/* where the slot of the page under test goes */
 #define TSS_ADDRESS	0xfffbd000ul
 #define MAP_ADDRESS	0xfffbc000ul
 #define WAKEUPS		8		/* returns of KVM_RUN without an answer, per access */
@@ -48,11 +49,14 @@
 enum { REAL, PROT, LONG };
 static const char *const modes[] = { "real", "prot", "long" };
 static const char *const sizes[] = { [SMALL] = "4k", [LARGE] = "2m" };
-enum { READ, WRITE, RMW, FETCH, MREAD, MWRITE, ACCESSES, AGE = ACCESSES, LOG, UNLOG, SYNC, SLOT, SLOTS, STEPS };
+enum { READ, WRITE, RMW, FETCH, MREAD, MWRITE, ACCESSES, AGE = ACCESSES, LOG, UNLOG, SYNC, SLOT, SLOTS, GONE, MOVED, RONLY, BACK,
+       STEPS };
 static const char *const step_names[STEPS] = {
 	[READ] = "read", [WRITE] = "write", [RMW] = "rmw", [FETCH] = "fetch", [MREAD] = "mread", [MWRITE] = "mwrite",
 	[AGE] = "age", [LOG] = "log", [UNLOG] = "unlog", [SYNC] = "sync", [SLOT] = "slot", [SLOTS] = "slots",
+	[GONE] = "gone", [MOVED] = "moved", [RONLY] = "ronly", [BACK] = "back",
 };
+enum { THERE, READ_ONLY, AWAY };	/* the slot of the page under test */
 
 /* The same bytes mean the same in 16-bit ([bx]), 32-bit ([edi]) and 64-bit ([rdi]) mode; HLT ends each. */
 #define CODE_SIZE	16
@@ -66,7 +70,7 @@ static const unsigned char far_jump[] = { 0xea, TARGET & 0xff, TARGET >> 8, 0, 0
 static const unsigned int length[ACCESSES] = { [READ] = 3, [WRITE] = 3, [RMW] = 4, [MREAD] = 3, [MWRITE] = 3 };
 
 struct guest {
-	int vm, vcpu, mode, size, slots, logging;
+	int vm, vcpu, mode, size, slots, logging, state, there;
 	size_t run_size;
 	struct kvm_run *run;
 	unsigned char *frame, *target;
@@ -173,6 +177,7 @@ static void create(int kvm, struct guest *g, int user)
 	set_slot(g, 0, 0, 0, HUGE, g->target);
 	set_slot(g, 1, 0, FRAME, FRAME_SIZE, g->frame);
 	g->slots = 2;
+	g->there = 1;
 	g->vcpu = create_vcpu(kvm, g->vm);
 	g->run_size = (size_t)size;
 	g->run = mmap(NULL, g->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
@@ -206,12 +211,27 @@ static int run_once(struct guest *g)
 	return failed;
 }
 
-/* The device's side of an MMIO exit; whether the access is the one expected. */
-static int device(struct guest *g, int access, unsigned char value)
+/* How many MMIO exits an access has: of the page under test while its slot is away, or a write to a read-only one. */
+static int mmio_exits(const struct guest *g, int access)
 {
-	if (g->run->mmio.phys_addr != MMIO || g->run->mmio.len != 1 || g->run->mmio.is_write != (access == MWRITE))
+	if (access == MREAD || access == MWRITE)
+		return 1;
+	if (g->state == THERE || access == FETCH || (g->state == READ_ONLY && access == READ))
 		return 0;
-	if (access == MWRITE)
+	return g->state == AWAY && access == RMW ? 2 : 1;
+}
+
+/* The device's side of an access's MMIO exit, of which `left` follow; whether it is the one expected. */
+static int device(struct guest *g, int access, unsigned char value, int left)
+{
+	int write = access == MWRITE || access == WRITE || (access == RMW && !left);
+	uint64_t at = access == MREAD || access == MWRITE ? MMIO : DATA;
+
+	if (g->run->mmio.phys_addr != at || g->run->mmio.len != 1 || g->run->mmio.is_write != write)
+		return 0;
+	if (access == RMW)
+		value = (unsigned char)((g->state == AWAY ? DEVICE : g->byte) + 1);
+	if (write)
 		return g->run->mmio.data[0] == value;
 	g->run->mmio.data[0] = DEVICE;
 	return 1;
@@ -222,11 +242,11 @@ static int completed(struct guest *g, int access, const struct kvm_regs *regs, u
 {
 	if (access == FETCH)
 		return regs->rip == TARGET + 1;
-	if (access == WRITE)
+	if (access == WRITE && g->state == THERE)
 		g->byte = value;
-	if (access == RMW)
+	if (access == RMW && g->state == THERE)
 		g->byte++;
-	if (access == READ && (regs->rax & 0xff) != g->byte)
+	if (access == READ && (regs->rax & 0xff) != (g->state == AWAY ? DEVICE : g->byte))
 		return 0;
 	if (access == MREAD && (regs->rax & 0xff) != DEVICE)
 		return 0;
@@ -236,7 +256,7 @@ static int completed(struct guest *g, int access, const struct kvm_regs *regs, u
 /* One access. 1 where it was made, else result, error, exit_reason and detail say why not. */
 static int make_access(struct guest *g, int access, int ms)
 {
-	int is_mmio = access == MREAD || access == MWRITE, exits = 0, failed;
+	int is_mmio = access == MREAD || access == MWRITE, left = mmio_exits(g, access), failed;
 	uint64_t begin = (g->mode == REAL ? 0 : CODE) + (unsigned int)access * CODE_SIZE;
 	uint64_t address = !is_mmio ? DATA : g->mode == LONG ? MMIO_LINEAR : MMIO;
 	unsigned char value = (unsigned char)(g->byte ^ 0x5a);
@@ -253,7 +273,7 @@ static int make_access(struct guest *g, int access, int ms)
 	arm(ms);
 	do {
 		failed = run_once(g);
-	} while (!failed && is_mmio && g->exit_reason == KVM_EXIT_MMIO && !exits++ && device(g, access, value));
+	} while (!failed && g->exit_reason == KVM_EXIT_MMIO && left-- > 0 && device(g, access, value, left));
 	arm(0);
 	running = NULL;
 	if (ioctl(g->vcpu, KVM_GET_REGS, &regs))
@@ -264,7 +284,7 @@ static int make_access(struct guest *g, int access, int ms)
 	}
 	g->result = "exit";
 	if (g->exit_reason == KVM_EXIT_HLT) {
-		int made = exits == is_mmio && completed(g, access, &regs, value, begin);
+		int made = !left && completed(g, access, &regs, value, begin);
 
 		g->result = made ? "done" : "wrong";
 		return made;
@@ -290,6 +310,23 @@ static int dirty_pages(struct guest *g)
 	return count;
 }
 
+/*
+ * The slot of the page under test is deleted, moved to `at`, or made again, read-only or as it was: KVM moves a slot
+ * that is there, and takes another flag for reading only from a new one alone.
+ */
+static void put_target(struct guest *g, int state, uint64_t at)
+{
+	int read_only = state == READ_ONLY || (at && g->state == READ_ONLY);
+	uint32_t flags = read_only ? KVM_MEM_READONLY : 0;
+
+	if (!at && g->there)
+		set_slot(g, 0, 0, 0, 0, NULL);
+	if (at || state != AWAY)
+		set_slot(g, 0, flags, at, HUGE, g->target);
+	g->there = at || state != AWAY;
+	g->state = state;
+}
+
 static void act(struct guest *g, int action)
 {
 	switch (action) {
@@ -303,6 +340,16 @@ static void act(struct guest *g, int action)
 		break;
 	case SYNC:
 		dirty_pages(g);
+		break;
+	case GONE:
+	case MOVED:
+		put_target(g, AWAY, action == MOVED ? MOVED_TO : 0);
+		break;
+	case RONLY:
+		put_target(g, READ_ONLY, 0);
+		break;
+	case BACK:
+		put_target(g, THERE, 0);
 		break;
 	default:
 		for (int i = 0; i < (action == SLOT ? 1 : MANY); i++, g->slots++)

@@ -13,8 +13,8 @@ from kvmodel.include.asm.vmx import MSR_IA32_VMX_PROCBASED_CTLS2
 from kvmodel.mmu.tdp_mmu import kvm_tdp_mmu_age_gfn_range
 from kvmodel.narration import narrate
 from kvmodel.question import tally
-from kvmodel.question.outcome import Kind, Outcome, Place, Step, warning
-from kvmodel.question.vector import CLIENT_STEPS, REMOVING, ClientSequence, UserMsrVector
+from kvmodel.question.outcome import Kind, Outcome, Place, Step, not_mirrored, warning
+from kvmodel.question.vector import CLIENT_STEPS, MOVES, REMOVING, ClientSequence, UserMsrVector
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.virt.kvm_main import kvm_swap_active_memslots
 from kvmodel.virt.kvm_main_slots import kvm_get_dirty_log_protect, kvm_set_memory_region
@@ -113,6 +113,8 @@ class Client:
 
 def sequence(vcpu: Vcpu, access: MakeAccess, vector: ClientSequence) -> Outcome:
     """The mirror's answer to ``vector`` on a fresh ``vcpu``, whose accesses ``access`` makes."""
+    if set(MOVES) & set(vector.steps):
+        return not_mirrored("virt/kvm_main.c kvm_set_memslot")
     return Client(vcpu, access, vector).run(vector.steps)
 
 

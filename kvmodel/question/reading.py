@@ -14,6 +14,7 @@ from kvmodel.question.vector import (
     CLIENT_STEPS,
     ENVIRONMENTS,
     LOG_PREFIX,
+    MOVES,
     NX_PREFIX,
     Access,
     AccessVector,
@@ -133,7 +134,19 @@ def _client_steps(m: re.Match[str]) -> tuple[str, ...]:
         raise VectorError(f"mode {m['mode']} with pgs: without paging every page is a user page, write pgu")
     if m["mode"] == "real" and {"mread", "mwrite"} & set(steps):
         raise VectorError("real mode does not reach MMIO, which lies beyond 64 KiB: use prot or long")
+    _check_moves(steps)
     return steps
+
+
+def _check_moves(steps: tuple[str, ...]) -> None:
+    """Raises VectorError where a slot that moves is logged too, or code is fetched from where no memory is."""
+    if set(MOVES) & set(steps) and {"log", "unlog", "sync"} & set(steps):
+        raise VectorError(f"{'+'.join(steps)!r}: a slot that is moved is not logged too; make two questions of it")
+    away = False
+    for step in steps:
+        away = step in ("gone", "moved") or (away and step not in ("ronly", "back"))
+        if away and step == "fetch":
+            raise VectorError(f"{'+'.join(steps)!r}: KVM fetches no code from user space; write back before fetch")
 
 
 def parse(text: str) -> Vector:

@@ -349,8 +349,16 @@ CLIENT_STEPS = {
     "sync": None,  # the dirty log is read, which begins it anew
     "slot": None,  # memory is added elsewhere: the memory slots' generation moves on
     "slots": None,  # 64 times
+    "gone": None,  # the slot of the page is deleted
+    "moved": None,  # it is moved to another guest address
+    "ronly": None,  # it is made anew, to be read only
+    "back": None,  # it is as it was
 }
 """What a client's sequence is made of: the access it makes, None for an action of the host."""
+
+
+MOVES: Final = ("gone", "moved", "ronly", "back")
+"""What happens to the slot of the page; an access that it does not take is user space's, by KVM_EXIT_MMIO."""
 
 
 @dataclass(frozen=True)

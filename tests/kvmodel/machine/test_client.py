@@ -217,3 +217,30 @@ def test_tally_words() -> None:
     assert tally.unpack(tally.pack({"pages_4k": 5000, "dirty": 3, "exits": 9}))["pages_4k"] == 4095
     assert tally.text(tally.pack({"pages_2m": 1, "dirty": 3})) == "pages_2m 1, dirty 3"
     assert tally.pack({}) == 0
+
+
+@pytest.mark.parametrize("steps", ["read+gone+read+back+read", "write+ronly+write", "moved+rmw"])
+def test_a_slot_that_is_moved_is_not_mirrored(steps: str) -> None:
+    vector = parse(f"cli.long.pgu.m4k.{steps}.env=std")
+    found = machine.predict(0, None, Cpu(), vector).outcome
+    assert found.kind is Kind.NOT_MIRRORED and "kvm_set_memslot" in found.note
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ("gone+fetch", "write back before fetch"),
+        ("moved+read+fetch", "write back before fetch"),
+        ("log+gone+read", "is not logged too"),
+        ("ronly+write+sync", "is not logged too"),
+    ],
+)
+def test_what_a_moved_slot_does_not_go_with(steps: str, told: str) -> None:
+    with pytest.raises(VectorError, match=told):
+        parse(f"cli.prot.pgu.m2m.{steps}.env=std")
+
+
+def test_code_is_fetched_where_memory_is_back_or_only_read() -> None:
+    for steps in ("gone+read+back+fetch", "ronly+fetch", "moved+ronly+fetch"):
+        name = f"cli.long.pgu.m4k.{steps}.env=std"
+        assert parse(name).id == name
