@@ -40,6 +40,7 @@ class Socket:
     host: EmulatedHost
     line: int  # TCP port of the serial line
     cycles: int = 0  # times that its power came on
+    dead: bool = False  # it does not come on any more
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def switch(self, on: bool) -> None:
@@ -47,6 +48,8 @@ class Socket:
             running = self.host.folder is not None
             if running and not on:
                 self.host.stop()
+            elif on and self.dead:
+                raise OSError("its power supply is broken")
             elif on and not running:
                 self.cycles += 1
                 self.host.start()

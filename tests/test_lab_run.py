@@ -126,6 +126,30 @@ def test_a_place_that_loses_its_power_loses_no_vector(lab: EmulatedLab, alone: A
     until(lambda: all_free(lab))
 
 
+def test_a_place_that_is_lost_for_good_is_replaced_by_a_free_one(
+    lab: EmulatedLab, alone: Answers, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.sqlite"
+    run = validate(lab, journal, *PLACES, *lab.login, "--jobs", "1")
+    until(lambda: "acquired lab" in said(journal), run)
+    lost, other = ("lab1", "lab2") if "acquired lab1" in said(journal) else ("lab2", "lab1")
+    until(lambda: asking(lab, lost), run)
+    lab.sockets[lost].dead = True
+    try:
+        lab.sockets[lost].pull()
+        ended(run, journal, 1)
+    finally:
+        lab.sockets[lost].dead = False
+        lab.sockets[lost].switch(False)
+        lab.sockets[lost].switch(True)
+    assert answers(journal) == comparable(alone)
+    assert f"{lost} is given back, and {other} (root@" in said(journal)
+    with Journal(journal) as kept:
+        (machine,) = kept.provenance(kept.latest())["lab"]
+    assert machine.startswith(other)
+    until(lambda: all_free(lab))
+
+
 def test_ctrl_c_gives_the_places_back_and_leaves_nothing(lab: EmulatedLab, tmp_path: Path) -> None:
     journal = tmp_path / "journal.sqlite"
     run = validate(lab, journal, *PLACES, *lab.login)
