@@ -324,8 +324,7 @@ class SshHost(Host):
                 self._put_back()
             except HostError as error:
                 PROGRESS.say(
-                    f"{self.name}: {str(error).splitlines()[0]}; it puts itself back when it notices that the "
-                    "connection is gone"
+                    f"{str(error).splitlines()[0]}; it puts itself back when it notices that the connection is gone"
                 )
             self._before = None
             self._leaving = False

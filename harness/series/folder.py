@@ -9,7 +9,6 @@ from __future__ import annotations
 import email.utils
 import re
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -381,7 +380,7 @@ def _applied(series: Series, pristine: Path, patches: Iterable[Patch]) -> list[A
 @contextmanager
 def laid_out(state: State) -> Iterator[Path]:
     """The files of ``state`` are in a folder of their own for the time of the block."""
-    folder = Path(tempfile.mkdtemp(prefix="kvmirror-apply-"))
+    folder = programs.scratch("kvmirror-apply-")
     try:
         for path, data in state.items():
             if data is not None:
@@ -389,7 +388,7 @@ def laid_out(state: State) -> Iterator[Path]:
                 (folder / path).write_bytes(data)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        programs.removed(folder)
 
 
 def read_back(folder: Path, paths: Iterable[str]) -> State:
