@@ -231,8 +231,11 @@ def account_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
 
 @mirrors("mmu/mmu.c unaccount_shadowed")
 def unaccount_shadowed(vcpu: Vcpu, sp: kvm_mmu_page) -> None:
-    """``sp`` shadows the guest table at ``sp.gfn`` no longer."""
-    vcpu.indirect[sp.gfn].remove(sp)
+    """``sp`` shadows the guest table at ``sp.gfn`` no longer; the last of them lets huge pages be there again."""
+    shadowing = vcpu.indirect[sp.gfn]
+    shadowing.remove(sp)
+    if not shadowing:
+        del vcpu.indirect[sp.gfn]
 
 
 @mirrors("mmu/mmu.c mark_unsync")

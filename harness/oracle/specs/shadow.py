@@ -428,7 +428,7 @@ SPECS: Final = (
         mmu_c("mmu_set_spte", "drop_parent_pte", "unaccount_shadowed"),
         SOME,
         *((0x40215018,), (0, 2), (0, 2), (0,), (1, 2, 3), (TABLES[2] | 0x407,), (0,)),
-        *((2,), (0, 1, 3), (0,)),
+        *((1,), (0, 1, 3), (SIZE | 0x337,)),
         *((0,), (0,), (0,)),
         *((0,), OPEN[0], (SIZE | 0x337, SIZE | 0x733), OPEN[2], SAME_PAGE[3:4]),
     ),
