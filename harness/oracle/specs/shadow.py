@@ -329,20 +329,28 @@ SPECS: Final = (
         *(*OPEN, SAME_PAGE),
         *((SAME_PAGE[3],), tuple((1 << 52) - (n << PAGE_SHIFT) | 0x737 for n in (1, 2, 6)), (0,)),
     ),
+    # They are good only when L2 meets the leaf again, which changes nothing.
+    _faults(
+        _p("fetch", "pte_prefetch"),
+        SOME,
+        *(ADDRESS, (0, 2), (0, 2, 4), (0,), (1,), (0,), (NEIGHBOURS_LATER,)),
+        *(*OPEN, (0x4567_8737,)),
+        *((0x4567_8737,), (0x6548_0737,), (0,)),
+    ),
     # A huge page has none: what lies at address 0 is no neighbour of its entry.
     _faults(
         _p("pte_prefetch"),
         SOME,
-        *(ADDRESS, (0, 2), (0,), (0,), (1, 2, 3), (0,), (AT_ZERO,)),
+        *(ADDRESS, (0, 2), (0,), (0,), (1, 2, 3), (0, 2), (AT_ZERO,)),
         *(OPEN[0], (TABLES[2] | 0x407, 0x4000_0000 | SIZE | 0x737), (TABLES[3] | 0x407, 0x4020_0000 | SIZE | 0x737)),
-        *(SAME_PAGE[3:4], SAME_PAGE[3:4], (0x6548_0737,), (0,)),
+        *(SAME_PAGE[3:4], SAME_PAGE[3:4], (0x6548_0737, 0x6548_0735), (0,)),
     ),
     # The top table is all tables, by one entry that maps itself.
     _faults(
         _p("gpte_changed", "update_accessed_dirty_bits"),
         SOME,
-        *(ONE_ENTRY, (0, 2, 4), (0, 2), (0,), (1,), (0,), (0,)),
-        *(tuple(TABLES[0] | flags for flags in (0x407, 0x507, 0x707)), (0,), (0,), (0,)),
+        *(ONE_ENTRY, (0, 2, 4), (0, 2, 0x10), (0,), (1,), (0,), (0,)),
+        *(tuple(TABLES[0] | flags for flags in (0x3, 0x103, 0x407, 0x707)), (0,), (0,), (0,)),
         *((0,), (0,), (0,)),
     ),
     # The leaf table cannot come in step, and goes.
