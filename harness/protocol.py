@@ -166,6 +166,7 @@ OBSERVATION: Final = Record(
         ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it; OP_RUN: L2's RDX"),
         ("Q", 1, "tsc", "TSC ticks from VM entry to the verdict"),
         ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none); OP_RUN: read over two pages"),
+        ("Q", 1, "astray", "ASTRAY_*: what the exit, or the failed VM entry, left otherwise than the manual has it"),
     ),
 )
 
@@ -184,6 +185,16 @@ CONSTANTS: Final[dict[str, int]] = {
     "KIND_MSR": 2,
     "KIND_MMIO": 3,
     "KIND_SPIN": 4,  # L2 spins for ever: what shows that L1's timer works
+    "ASTRAY_CR0": 1 << 0,  # of L1, as the vmcs12's host state has it, and so the rest
+    "ASTRAY_CR3": 1 << 1,
+    "ASTRAY_CR4": 1 << 2,
+    "ASTRAY_RFLAGS": 1 << 3,
+    "ASTRAY_RSP": 1 << 4,
+    "ASTRAY_SELECTOR": 1 << 5,
+    "ASTRAY_INTERRUPTION": 1 << 6,  # VM-exit interruption information is valid where no event caused the exit
+    "ASTRAY_VECTORING": 1 << 7,  # IDT-vectoring information is valid where no event was being delivered
+    "ASTRAY_LENGTH": 1 << 8,  # of VMCALL
+    "ASTRAY_SAVED": 1 << 9,  # L2's CR0, CR3, CR4, CS, SS or interruptibility is not what it was entered with
     "KIND_STEP": 16,  # a step of a program; access is OP_*
     "OP_BUILD": 0,  # the tables at `leaf`, as every program finds them; `upper` 1: the guest's lead to L1's own pages
     "OP_WRITE": 1,  # 8 bytes `upper` at L1-physical `leaf`

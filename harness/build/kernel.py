@@ -104,7 +104,7 @@ class BaseKernel:
 
     @property
     def build_id(self) -> str:
-        """The build id of the image, in hexadecimal; empty where its vmlinux is gone."""
+        """This is the build id of the image, in hexadecimal; empty where its vmlinux is gone."""
         return build_id(self.build_dir / "vmlinux")
 
     @property
@@ -124,7 +124,7 @@ class _Origin:
 
 
 def build_id(file: Path) -> str:
-    """The GNU build id of an ELF file in hexadecimal; empty where it has none, or is not there."""
+    """The function gives the GNU build id of an ELF file in hexadecimal; empty where it has none, or is not there."""
     said = programs.run(["readelf", "--wide", "--notes", file], check=False).stdout
     found = re.search(r"Build ID: ([0-9a-f]+)", said)
     return found[1] if found else ""

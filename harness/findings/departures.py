@@ -34,6 +34,7 @@ WORDS: Final = {
     Kind.ENTRY_FAIL.value: "a VM entry that fails",
     Kind.ENTRY_EXIT.value: "a VM entry that ends in an exit",
     Kind.EXIT.value: "another VM exit",
+    Kind.ASTRAY.value: "an exit that leaves other state than it must",
     Kind.VALUE.value: "a value",
     Kind.LIVELOCK.value: "the same exit for ever",
     Kind.BYPASS.value: "an EPT entry that gives what the host's own rule withholds",
@@ -121,7 +122,9 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
             return _wrong_tally(seen, allowed)
         case Kind.VALUE, Kind.DONE:
             return "host trouble"
-        case Kind.VIOLATION, Kind.VIOLATION:
+        case Kind.ASTRAY, _:
+            return "state astray after an exit"
+        case (Kind.VIOLATION, Kind.VIOLATION) | (Kind.MISCONFIG, Kind.MISCONFIG):
             return "wrong exit information"
         case Kind.DONE, Kind.EXCEPTION | Kind.VIOLATION | Kind.MISCONFIG:
             return "permission not enforced"
@@ -148,6 +151,8 @@ def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
     """What of an answer of the right kind is wrong: bits of its code, its number, its addresses."""
     if seen.logged:
         return (seen.logged,)
+    if seen.kind is Kind.ASTRAY:
+        return tuple(seen.note.split(", "))
     if seen.kind is not allowed.kind:
         return ()
     found = []
@@ -177,7 +182,8 @@ def symptom_of(vector: Vector, seen: Outcome, legal: tuple[Outcome, ...], *, sta
         return None
     plain = nearest(seen, legal)
     what = STALE if stale else severity(vector, seen, plain)
-    return Symptom(what, seen.kind.value, plain.kind.value, _wrong(seen, plain))
+    allowed = seen if seen.kind is Kind.ASTRAY else plain  # whatever else the manual has of this vector
+    return Symptom(what, seen.kind.value, allowed.kind.value, _wrong(seen, plain))
 
 
 def symptom(d: Departure) -> Symptom:

@@ -69,7 +69,7 @@ def _maker(vector: Vector) -> str:
 
 
 def _frame(d: Departure, what: Symptom) -> Frame:
-    broken = d.section if what.wrong else d.rule
+    broken = "" if d.seen.kind is Kind.ASTRAY else d.section if what.wrong else d.rule
     return Frame(what.severity, what.seen, what.allowed, d.seen.logged or _maker(d.access), broken)
 
 
@@ -77,6 +77,8 @@ def _fields(d: Departure, what: Symptom) -> frozenset[str]:
     """Each field that is wrong, by a name; what is no set of flags, and the advanced information, as a whole."""
     if not what.wrong:
         return frozenset({""})
+    if d.seen.kind is Kind.ASTRAY:
+        return frozenset(what.wrong)
     names = {name.partition(" ")[0] for name in what.wrong} - {"bits"}
     bits = wrong_bits(d.seen, nearest(d.seen, d.legal))
     if d.seen.kind in (Kind.ENTRY_FAIL, Kind.VALUE) and bits:

@@ -47,7 +47,7 @@ class Board:
 
     @property
     def words(self) -> str:
-        """The board in a sentence, with what it costs."""
+        """The text is the board in a sentence, with what it costs."""
         slower = "" if self.machine == QUICK else f", which starts more slowly than {QUICK}"
         return f"L1 by QEMU's machine {self.machine}{slower}" + (
             "" if self.pvpanic else f"; without {PVPANIC} no program can call its host"
@@ -71,10 +71,10 @@ def offered(machines: str, devices: str, wanted: str | None = None) -> Board | N
 
 
 def named(machine: str | None) -> Board:
-    """The board of an emulated host, whose QEMU has every machine type."""
+    """The function gives the board of an emulated host, whose QEMU has every machine type."""
     return BOARD if machine is None else Board(machine)
 
 
 def names(boards: Sequence[str] = MACHINES) -> str:
-    """The machine types as a list in words."""
+    """The function gives the machine types as a list in words."""
     return f"{', '.join(boards[:-1])} or {boards[-1]}"

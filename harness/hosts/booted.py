@@ -34,7 +34,7 @@ class BootError(InfraError):
 
 @dataclass(frozen=True, slots=True)
 class KernelImage:
-    """The kernel that the modules belong to: its bzImage, and its build id (empty where it is not known)."""
+    """This is the kernel that the modules belong to: its bzImage, and its build id (empty where it is not known)."""
 
     path: Path
     build_id: str = ""
@@ -80,7 +80,7 @@ def _check(option: str, command: str, known: tuple[str, ...]) -> None:
 
 
 def filled(command: str, values: Mapping[str, str]) -> str:
-    """The command with what stands in braces filled in, quoted for the shell."""
+    """The function gives the command with what stands in braces filled in, quoted for the shell."""
     return _BRACES.sub(lambda found: shlex.quote(values[found[1]]), command)
 
 
@@ -102,7 +102,7 @@ def carry_out(name: str, command: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunningKernel:
-    """The kernel that runs: ``uname -r`` and ``-v``, the id of this boot of it, its build id in hexadecimal."""
+    """This is the kernel that runs: ``uname -r`` and ``-v``, the id of this boot of it, its build id in hexadecimal."""
 
     release: str = ""
     version: str = ""
@@ -111,7 +111,7 @@ class RunningKernel:
 
 
 class Reached(Protocol):
-    """What is asked here of the machine: ``harness.hosts.ssh.SshHost``."""
+    """This is what is asked here of the machine: ``harness.hosts.ssh.SshHost``."""
 
     name: str
     address: str
@@ -125,7 +125,7 @@ class Reached(Protocol):
         ...
 
     def disconnect(self) -> None:
-        """The connection ends."""
+        """The connection is ended."""
         ...
 
 
@@ -245,7 +245,7 @@ class Booter:
 
 
 def build_id_of(notes: bytes) -> str:
-    """The GNU build id in ELF notes as sysfs gives them, in hexadecimal; empty where there is none."""
+    """The function gives the GNU build id in ELF notes as sysfs has them, in hexadecimal; empty where there is none."""
     at = 0
     while at + 12 <= len(notes):
         size, length, kind = (int.from_bytes(notes[at + i : at + i + 4], "little") for i in (0, 4, 8))

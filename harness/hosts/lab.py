@@ -217,7 +217,10 @@ class AddressesLab(_Shared[Address]):
         return self._machines
 
     def watched(self) -> SshHost:
-        """The machine of the one address, as ``Lab`` has it."""
+        """The function gives the machine of the one address, as ``Lab`` has it.
+
+        Raises InputError when it is several.
+        """
         if len(self._machines) > 1:
             raise InputError(f"{', '.join(self.names)}: one machine is watched at a time; name the guest's")
         return self._machine(self._machines[0])
@@ -270,8 +273,10 @@ class PlacesLab(_Shared[HeldPlace]):
         return self._places
 
     def watched(self) -> SshHost:
-        """The machine of the one place, as ``Lab`` has it. A place that this user has already is neither acquired nor
-        given back; a free one is, meanwhile.
+        """The function gives the machine of the one place, as ``Lab`` has it. A place that this user has already is
+        neither acquired nor given back; a free one is, meanwhile.
+
+        Raises InputError when it is several.
         """
         session = self._session()
         name, *others = session.matching(self.tags)

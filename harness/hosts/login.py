@@ -90,7 +90,7 @@ def open_client(
 
 
 def notice_loss(transport: paramiko.Transport) -> None:
-    """A connection over a network that is gone ends within LOSS seconds, in which something was sent."""
+    """A connection is made to end within LOSS seconds of its network's loss, if something was sent in them."""
     transport.set_keepalive(KEEPALIVE)
     if isinstance(transport.sock, socket.socket):
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS * 1000)

@@ -105,7 +105,7 @@ class SshHost(Host):
         self._lines_before = len(self._log())
 
     def boot_for(self, modules: ModuleFiles) -> bool:
-        """As every host: where the lab's command is given a level's modules."""
+        """The machine is as every host: where the lab's command is given a level's modules."""
         if self._booter is None or not self._booter.wants(modules):
             return False
         self._leave()
@@ -120,7 +120,9 @@ class SshHost(Host):
         self._booter.boot(modules)
 
     def load(self, modules: ModuleFiles, parameters: Parameters) -> None:
-        """As every host, with a boot before where ``boot_for`` says so. On a machine that is booted whole the modules
+        """The function does as every host does, with a boot before where ``boot_for`` says so.
+
+        On a machine that is booted whole the modules
         that run are compared with those that were meant.
 
         Raises BootError when they are others.
@@ -277,7 +279,7 @@ class SshHost(Host):
     def check(self) -> None:
         """The run may be given up: then it is Cancelled, once, so that what leaves the machine clean goes through.
 
-        What else is to be seen from here is the connection.
+        What else is to be seen from here is the connection: raises HostError where it is broken.
         """
         if not self._leaving:
             try:

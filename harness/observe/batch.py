@@ -12,7 +12,7 @@ from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from harness.observe import program
+from harness.observe import astray, program
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import RELATIONS
@@ -101,6 +101,7 @@ class Observation:
     gpt_gpa: int
     tsc: int
     leaf_address: int
+    astray: int
 
 
 @dataclass(frozen=True)
@@ -481,6 +482,8 @@ def outcome(vector: Vector, o: Observation) -> Outcome:
 
     Raises GuestError for a verdict that is no one's.
     """
+    if o.astray and o.verdict in astray.ENDED:
+        return astray.outcome(o.astray, o.reason)
     match o.verdict:
         case 0:
             return Outcome(Kind.BLOCKED, note="not run")
@@ -513,6 +516,6 @@ def _exit(o: Observation) -> Outcome:
             gla = _linear(o.gla, o) if o.qualification & QUALIFICATION_GLA_VALID else None
             return Outcome(Kind.VIOLATION, code=o.qualification, gpa=_place(o.gpa, o), gla=gla)
         case 49:  # EPT misconfiguration
-            return Outcome(Kind.MISCONFIG, gpa=_place(o.gpa, o))
+            return Outcome(Kind.MISCONFIG, code=o.qualification, gpa=_place(o.gpa, o))
         case reason:
             return Outcome(Kind.EXIT, code=o.qualification, number=reason)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from harness import protocol
-from harness.observe import program_over
+from harness.observe import astray, program_over
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
@@ -101,6 +101,8 @@ class StepRecord(Protocol):
     def leaf_after(self) -> int: ...
     @property
     def upper_after(self) -> int: ...
+    @property
+    def astray(self) -> int: ...
 
 
 # --- L2's code ---
@@ -370,7 +372,7 @@ def _ended(o: StepRecord) -> Outcome:
             gla = _linear(o.gla) if o.qualification & 1 << 7 else None
             return Outcome(Kind.VIOLATION, o.qualification, gpa=_physical(o.gpa), gla=gla)
         case 49:
-            return Outcome(Kind.MISCONFIG, gpa=_physical(o.gpa))
+            return Outcome(Kind.MISCONFIG, o.qualification, gpa=_physical(o.gpa))
         case reason:
             return Outcome(Kind.EXIT, o.qualification, number=reason)
 
@@ -397,6 +399,8 @@ _REFUSED: Final = {  # images/probe/probe.h
 
 def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
     """An outcome an access."""
+    if o.astray and o.verdict in astray.ENDED:
+        return [astray.outcome(o.astray, o.reason)] + [Outcome(Kind.UNREACHED)] * (run.answers - 1)
     if o.verdict == 1:
         return list(_completed(run, o, len(run.ops)))
     if o.verdict == 8 and o.error in _REFUSED:

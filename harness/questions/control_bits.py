@@ -44,7 +44,10 @@ NEEDS: Final[dict[tuple[str, int], str]] = {
 
 
 def alone(field: str, bit: int, *, enlightened: bool = False) -> str:
-    """The bit set in a VMCS that is harmless otherwise, with what it needs, as far as such a VMCS has the fields."""
+    """The function gives the bit set in a VMCS that is harmless otherwise.
+
+    What the bit needs is set with it, as far as such a VMCS has the fields.
+    """
     needs = NEEDS.get((field, bit))
     if not needs or (enlightened and any(one.field in PLAIN_ONLY for one in changes(needs))):
         return f"{field}:s{bit}"
@@ -52,8 +55,9 @@ def alone(field: str, bit: int, *, enlightened: bool = False) -> str:
 
 
 def control_bits() -> Iterator[VmEntryVector]:
-    """Every bit of the pin-based, primary, secondary, exit and entry controls: set alone with what it needs, and
-    cleared. With Hyper-V's enlightened VMCS offered, and in use, again.
+    """The function gives every bit of the pin-based, primary, secondary, exit and entry controls.
+
+    Each is set alone with what it needs, and cleared. With Hyper-V's enlightened VMCS offered, and in use, again.
     """
     for ev, field, bit in product(Evmcs, FIELDS, range(BITS)):
         text = alone(field, bit, enlightened=ev is Evmcs.USED)

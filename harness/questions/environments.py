@@ -47,7 +47,7 @@ Asked = TypeVar("Asked", bound=Vector)
 
 
 def spread(found: list[Asked], count: int) -> list[Asked]:
-    """At most ``count`` of ``found``, evenly."""
+    """The function gives at most ``count`` of ``found``, evenly."""
     return found[:: -(-len(found) // count)] if found and count else []
 
 
@@ -90,7 +90,7 @@ def _programs(env: str) -> Iterator[Vector]:
 
 
 def module_parameters() -> Iterator[Vector]:
-    """Parameters of kvm_intel, one by one, as hosts set them: some of the questions to the host, L1 and L2.
+    """The part has parameters of kvm_intel, one by one, as hosts set them, for some of all questions.
 
     VM entries are asked of the plain host as well, so that what it shows already is told once.
     """
@@ -158,7 +158,7 @@ def _accesses_without(taken: Taken) -> Iterator[Vector]:
 
 
 def without_capability() -> Iterator[Vector]:
-    """Capabilities of VMX, each taken from L1 by a property of QEMU's CPU: the MSRs, and what rests on it."""
+    """The part has VMX capabilities, each taken from L1 by a property of QEMU's CPU: MSRs, and what rests on it."""
     some = spread([v for v in entry_checks() if NOT_OF_KVM not in v.id], 12)
     yield from some
     for taken in TAKEN:

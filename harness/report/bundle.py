@@ -222,6 +222,11 @@ def contents(
     smallest = finding.smallest
     vector = smallest.vector
     how = _how(vector)
+    if smallest.seen.kind is Kind.ASTRAY:
+        raise InputError(
+            f"{finding.name} cannot go into a bundle: its script does not look at the state that an exit leaves; "
+            f"'kvmirror run' asks {vector.id} where kvmirror is installed"
+        )
     level, param = smallest.cell
     of_series.same_below(run, provenance, series.on)
     chosen = patches(series, level, provenance)

@@ -370,8 +370,9 @@ class Bench:
 
     @property
     def machines(self) -> dict[str, list[str]]:
-        """The lab's machines as the provenance has them, which may be others than at the run's begin; empty without
-        one.
+        """These are the lab's machines as the provenance has them; empty without one.
+
+        They may be others than at the run's begin.
         """
         return {} if self.lab is None else {"lab": self.lab.names}
 

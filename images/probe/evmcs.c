@@ -47,7 +47,7 @@ static const struct run runs[] = {
 	{ ENTRY_MSR_LOAD, 396, 1 },
 	{ ENTRY_INTR_INFO, 800, 1 },
 	{ VMCS_PROC2, 100, 1 },
-	{ INSTRUCTION_ERROR, 688, 4 },	/* exit reason, interruption information and error code */
+	{ INSTRUCTION_ERROR, 688, 7 },	/* exit reason, interruption and vectoring information, instruction length */
 	{ GUEST_ES_LIMIT, 144, 18 },	/* to GDTR and IDTR, then access rights ES to TR */
 	{ GUEST_INTERRUPTIBILITY, 784, 1 },
 	{ GUEST_ACTIVITY, 504, 1 },

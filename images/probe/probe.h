@@ -145,6 +145,8 @@ int vmx_use(const struct kvm_vector *v);
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip);
 int vmx_enter(struct l2_registers *r);
 void vmx_invept(uint64_t root, int ad);
+uint32_t vmx_astray(int failed, uint32_t reason);
+uint32_t vmx_saved_astray(void);
 uint64_t vmread(uint64_t field);
 void vmwrite(uint64_t field, uint64_t v);
 int vmwrite_refused(uint64_t field, uint64_t v);

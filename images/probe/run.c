@@ -85,12 +85,14 @@ int l2_enter(struct l2_registers *r, struct kvm_observation *o)
 		begin = rdtsc();
 		failed = vmx_enter(r);
 		o->tsc = rdtsc() - first;
-		if (failed)
+		if (!failed) {
+			o->exits++;
+			o->reason = (uint32_t)vmread(EXIT_REASON);
+		}
+		if (failed || o->reason != REASON_EXTINT) {
+			o->astray = vmx_astray(failed, o->reason);
 			return failed;
-		o->exits++;
-		o->reason = (uint32_t)vmread(EXIT_REASON);
-		if (o->reason != REASON_EXTINT)
-			return 0;
+		}
 		timer_acknowledge();
 		if (timer_early(begin) && early < EARLY_LIMIT)
 			early++;
@@ -233,6 +235,8 @@ static void run_l2(const struct kvm_batch *batch, const struct kvm_vector *v, st
 		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;
 	} else {
 		judge(v, s, &r, o, rip);
+		if (o->verdict != VERDICT_TIMEOUT && !(o->reason & REASON_ENTRY_FAILED))
+			o->astray |= vmx_saved_astray();
 	}
 	o->leaf_after = *s->leaf;
 	o->upper_after = *s->upper;

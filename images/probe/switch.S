@@ -35,11 +35,13 @@ vm_enter:
 	mov	$0, %r13d
 	mov	$0, %r14d
 	mov	$0, %r15d
+	std				# flags that an exit has to clear
 	jnz	1f
 	vmlaunch
 	jmp	2f
 1:	vmresume
-2:	mov	$2, %eax
+2:	cld
+	mov	$2, %eax
 	jc	3f
 	mov	$1, %eax
 3:	pop	%rdi
@@ -47,6 +49,10 @@ vm_enter:
 
 	.globl vm_exited
 vm_exited:
+	mov	%rsp, exit_rsp
+	pushfq
+	popq	exit_flags
+	cld
 	mov	saved_rsp, %rsp
 	mov	%rdi, l2_rdi
 	pop	%rdi

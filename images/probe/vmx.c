@@ -6,7 +6,9 @@
 #define CR0_ET		(1ull << 4)
 #define CR0_NE		(1ull << 5)
 #define CR0_WP_BIT	(1ull << 16)
+#define CR0_AM		(1ull << 18)
 #define CR0_PG		(1ull << 31)
+#define CR4_MCE		(1ull << 6)
 #define CR4_PAE		(1ull << 5)
 #define CR4_VMXE	(1ull << 13)
 #define CR4_SMEP_BIT	(1ull << 20)
@@ -28,6 +30,9 @@
  * would leave L1's timer masked over an entry from IF=0 to IF=0.
  */
 #define L2_FLAGS	0x202ull
+#define RFLAGS_ONE	2ull		/* all that a VM exit leaves */
+#define INFO_VALID	(1u << 31)
+#define VMCALL_LENGTH	3
 
 enum slot {
 	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
@@ -54,6 +59,9 @@ uint64_t vmx_msrs[MSR_COUNT];
 static struct vmcs vmcs[4];	/* A and B, then A and B enlightened */
 static struct vmcs asked[2];	/* those of VM entries with changed fields, plain and enlightened: made anew each time */
 static struct vmcs *current;
+static uint64_t host_cr[3];	/* CR0, CR3, CR4 as every vmcs12 of ours has them for L1 */
+static const uint16_t host_selectors[7] = { 0x10, 0x08, 0x10, 0x10, 0, 0, 0x18 };
+uint64_t exit_rsp, exit_flags;	/* as the last VM exit left them (switch.S) */
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
 
@@ -124,15 +132,16 @@ static int vmptr(struct vmcs *v)
 
 static void write_host_state(void)
 {
-	static const uint16_t selectors[7] = { 0x10, 0x08, 0x10, 0x10, 0, 0, 0x18 };
 	struct { uint16_t limit; uint64_t base; } __attribute__((packed)) idtr;
 
 	for (int i = 0; i < 7; i++)
-		vmwrite(HOST_ES_SELECTOR + 2 * i, selectors[i]);
+		vmwrite(HOST_ES_SELECTOR + 2 * i, host_selectors[i]);
 	asm volatile("sidt %0" : "=m"(idtr));
-	vmwrite(HOST_CR0, READ_CR(0));
-	vmwrite(HOST_CR3, READ_CR(3));
-	vmwrite(HOST_CR4, READ_CR(4));
+	host_cr[0] = READ_CR(0);
+	host_cr[1] = READ_CR(3);
+	host_cr[2] = READ_CR(4);
+	for (int i = 0; i < 3; i++)
+		vmwrite(HOST_CR0 + 2 * i, host_cr[i]);
 	vmwrite(HOST_EFER, rdmsr(MSR_EFER));
 	vmwrite(HOST_FS_BASE, 0);
 	vmwrite(HOST_GS_BASE, 0);
@@ -253,8 +262,9 @@ int vmx_init(void)
 		wrmsr_safe(MSR_FEATURE_CONTROL, feature | FEATURE_LOCKED | FEATURE_VMXON);
 	else if (!(feature & FEATURE_VMXON))
 		return 2;
-	WRITE_CR(0, (READ_CR(0) | capability(MSR_VMX_CR0_FIXED0)) & capability(MSR_VMX_CR0_FIXED1));
-	WRITE_CR(4, (READ_CR(4) | CR4_VMXE | capability(MSR_VMX_CR4_FIXED0)) & capability(MSR_VMX_CR4_FIXED1));
+	/* AM and MCE do nothing here, and no L2 has them: an exit that leaves L2's CR0 or CR4 shows */
+	WRITE_CR(0, (READ_CR(0) | CR0_AM | capability(MSR_VMX_CR0_FIXED0)) & capability(MSR_VMX_CR0_FIXED1));
+	WRITE_CR(4, (READ_CR(4) | CR4_MCE | CR4_VMXE | capability(MSR_VMX_CR4_FIXED0)) & capability(MSR_VMX_CR4_FIXED1));
 	zero_pages(region, 1);
 	*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
 	asm volatile("vmxon %1\n\tsetna %0" : "=qm"(failed) : "m"(region) : "cc", "memory");
@@ -263,6 +273,52 @@ int vmx_init(void)
 	if (prepare(&vmcs[1], VMCS_REGION + PAGE) || prepare(&vmcs[0], VMCS_REGION))
 		return 4;
 	return 0;
+}
+
+/*
+ * What a failed VM entry or a VM exit left otherwise than the manual has it (SDM 28.5, 28.2.2 to 28.2.5), as ASTRAY_*:
+ * L1's own state, and the fields of the exit that are not its reason's. `failed` is what vmx_enter() gave.
+ */
+uint32_t vmx_astray(int failed, uint32_t reason)
+{
+	uint64_t cr[3] = { READ_CR(0), READ_CR(3), READ_CR(4) };
+	uint16_t s[7];
+	uint32_t astray = 0;
+
+	asm volatile("mov %%es, %0\n\tmov %%cs, %1\n\tmov %%ss, %2\n\tmov %%ds, %3" :
+		     "=m"(s[0]), "=m"(s[1]), "=m"(s[2]), "=m"(s[3]));
+	asm volatile("mov %%fs, %0\n\tmov %%gs, %1\n\tstr %2" : "=m"(s[4]), "=m"(s[5]), "=m"(s[6]));
+	for (int i = 0; i < 3; i++)
+		astray |= cr[i] != host_cr[i] ? ASTRAY_CR0 << i : 0;
+	for (int i = 0; i < 7; i++)
+		astray |= s[i] != host_selectors[i] ? ASTRAY_SELECTOR : 0;
+	if (failed)
+		return astray;
+	if (exit_flags != RFLAGS_ONE)
+		astray |= ASTRAY_RFLAGS;
+	if (exit_rsp != (uint64_t)exit_stack + sizeof(exit_stack))
+		astray |= ASTRAY_RSP;
+	if (reason & REASON_ENTRY_FAILED)
+		return astray;		/* such an exit leaves the other fields as they were */
+	if (reason != REASON_EXCEPTION && vmread(EXIT_INTR_INFO) & INFO_VALID)
+		astray |= ASTRAY_INTERRUPTION;
+	if (vmread(IDT_VECTORING_INFO) & INFO_VALID)
+		astray |= ASTRAY_VECTORING;
+	if (reason == REASON_VMCALL && vmread(EXIT_INSTRUCTION_LENGTH) != VMCALL_LENGTH)
+		astray |= ASTRAY_LENGTH;
+	return astray;
+}
+
+/* Whether a VM exit saved for L2 another state than the one it was entered with; for an L2 that changes none of it. */
+uint32_t vmx_saved_astray(void)
+{
+	static const enum slot kept[] = { S_CR0, S_CR3, S_CR4, S_CS, S_CS_AR, S_SS_AR };
+	uint32_t astray = vmread(GUEST_INTERRUPTIBILITY) ? ASTRAY_SAVED : 0;
+
+	for (unsigned int i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		if (vmread(field_of[kept[i]]) != current->written[kept[i]])
+			astray = ASTRAY_SAVED;
+	return astray;
 }
 
 void vmx_invept(uint64_t root, int ad)

@@ -34,6 +34,7 @@ class Kind(Enum):
     VMFAIL = "vm-fail"  # an instruction of L1's other than a VM entry failed: VM-instruction error number
     UNREACHED = "unreached"  # L2 exited before it came to this access of its run
     EXIT = "exit"  # any other VM exit to L1
+    ASTRAY = "astray"  # an exit or a failed VM entry left L1 or its VMCS otherwise than the manual has it
     VALUE = "value"  # an MSR's or a host file's value
     LIVELOCK = "livelock"  # no progress: the same exit for ever
     BYPASS = "mitigation-bypassed"  # the host's own rule is broken: an entry gives what it must not
@@ -59,10 +60,11 @@ class Place:
 class Outcome:
     """One answer.
 
-    ``code``: VIOLATION the exit qualification (64 bits), EXCEPTION the error code, ENTRY_FAIL the VM-instruction
-    error (VMFAIL too), ENTRY_EXIT and EXIT the qualification, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10,
-    DONE of a program's access the number of the page that it came to. ``number``: EXCEPTION the vector, ENTRY_EXIT
-    and EXIT the basic exit reason, BYPASS the SPTE's level. ``defined``: the bits of ``code`` that this voice vouches
+    ``code``: VIOLATION the exit qualification (64 bits; MISCONFIG too, where it is 0), EXCEPTION the error code,
+    ENTRY_FAIL the VM-instruction error (VMFAIL too), ENTRY_EXIT and EXIT the qualification, ASTRAY the probe's bits
+    for what is astray, VALUE the value, BYPASS the SPTE's bits 0, 1, 2 and 10, DONE of a program's access the number
+    of the page that it came to. ``number``: EXCEPTION the vector, ENTRY_EXIT, EXIT and ASTRAY the basic exit reason,
+    BYPASS the SPTE's level. ``defined``: the bits of ``code`` that this voice vouches
     for. ``note``: HOST and LIVELOCK, a few words; NOT_MIRRORED, the C file and function that is not followed.
     ``turns``: SEQUENCE, the turns' outcomes.
     """

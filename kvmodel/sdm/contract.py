@@ -94,7 +94,7 @@ def _walk(cpu: Cpu, vector: AccessVector, use: Use) -> Allowed | None:
             told = Outcome(Kind.VIOLATION, code=code & defined, defined=defined, gpa=gpa, gla=TARGET)
             return _allowed(told, walked.rule)
         case ept.Misconfig():
-            return _allowed(Outcome(Kind.MISCONFIG, defined=0, gpa=gpa), walked.rule)
+            return _allowed(Outcome(Kind.MISCONFIG, gpa=gpa), walked.rule)
         case _:
             return None
 

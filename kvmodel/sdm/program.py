@@ -74,7 +74,7 @@ def _translated(m: ProgramTables, use: Use, gla: Place, mapping: Mapping, linear
                 outcome = Outcome(Kind.VIOLATION, walked.qualification, defined=walked.defined, gpa=gpa, gla=gla)
                 found = _allowed(outcome, walked.rule)
             case _:
-                found = _allowed(Outcome(Kind.MISCONFIG, defined=0, gpa=gpa), walked.rule)
+                found = _allowed(Outcome(Kind.MISCONFIG, gpa=gpa), walked.rule)
         yield _allowed(found.outcome, "cached-translation") if stale else found
 
 

@@ -31,6 +31,7 @@ class Row:
     rip: int = 0
     value: int = 0
     leaf_after: int = 0
+    astray: int = 0
     upper_after: int = 0
 
 

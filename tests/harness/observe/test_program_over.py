@@ -127,6 +127,7 @@ def test_a_program_tells_both_pages() -> None:
         rip: int = 0
         value: int = 0
         leaf_after: int = 0
+        astray: int = 0
 
     rows = [Row()] * (len(records(asked, 0)) - 1)
     last = Row(value=0x81, gpte_after=written((3, 0x5A), (4, 0x5A)))
