@@ -324,7 +324,7 @@ def test_the_third_write_without_a_walk_zaps_an_upper_table(told: bool) -> None:
         assert upper.write_flooding_count == n
     mmu_sync.write_guest_table(vcpu, gpa, PT | 7)
     assert (upper.gfn, upper.role) not in vcpu.hash
-    assert upper not in vcpu.indirect[upper.gfn] and not upper.parent_ptes
+    assert upper not in vcpu.indirect.get(upper.gfn, ()) and not upper.parent_ptes
     kvm_mmu_page_fault(vcpu, GPA, 4)
     assert leaf.parent_ptes[0][0] is not upper
     assert [s for s in vcpu.steps or () if "flooding" in s.where] or not told

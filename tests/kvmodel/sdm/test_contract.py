@@ -138,10 +138,10 @@ def test_a_reserved_bit_ends_the_guest_walk_at_its_level() -> None:
         assert one(replace(below, leaf=R)).rule == "guest-reserved"
 
 
-def test_misconfigurations_promise_an_address_only() -> None:
+def test_misconfigurations_have_an_address_and_no_qualification() -> None:
     got = one(AccessVector(leaf=Perm(False, True, False, False)))
     assert got.rule == "ept-write-without-read"
-    assert got.outcome == Outcome(Kind.MISCONFIG, defined=0, gpa=Place("target"))
+    assert got.outcome == Outcome(Kind.MISCONFIG, code=0, gpa=Place("target"))
 
 
 def test_entries_are_laid_out_from_the_top() -> None:

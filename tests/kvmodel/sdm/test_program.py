@@ -248,10 +248,11 @@ def virtual(secondary: int, capability: int) -> Cpu:
 
 EPT, VPID = 1 << 1, 1 << 5
 INVEPT, INVVPID = 1 << 20, 1 << 32
+POINTER = 1 << 6 | 1 << 14  # a walk of four levels, write-back: what the programs' EPT pointers name
 
 
 def test_an_invalidation_that_is_not_offered_is_an_invalid_opcode() -> None:
-    every = INVEPT | 3 << 25 | INVVPID | 15 << 40
+    every = POINTER | INVEPT | 3 << 25 | INVVPID | 15 << 40
     text = "prog+invept1.r0+invvpid1.1.a0"
     for cpu, answers in (
         (virtual(EPT | VPID, every), ["done", "done"]),
@@ -268,14 +269,14 @@ def test_an_invalidation_that_is_not_offered_is_an_invalid_opcode() -> None:
      ("invvpid3.1.a0", 43)],
 )  # fmt: skip
 def test_a_type_that_is_not_offered_is_an_invalid_operand(step: str, bit: int) -> None:
-    every = INVEPT | 3 << 25 | INVVPID | 15 << 40
+    every = POINTER | INVEPT | 3 << 25 | INVVPID | 15 << 40
     assert plain(f"prog+{step}", virtual(EPT | VPID, every))[0].kind is Kind.DONE
     (seen,) = plain(f"prog+{step}", virtual(EPT | VPID, every & ~(1 << bit)))
     assert (seen.kind, seen.code) == (Kind.VMFAIL, 28)
 
 
 def test_a_vpid_that_is_not_offered_is_refused_at_vm_entry() -> None:
-    every = INVEPT | 3 << 25
+    every = POINTER | INVEPT | 3 << 25
     seen, last = plain("prog+vpid=1+read.a3+vpid=0+read.a3", virtual(EPT, every))
     assert (seen.kind, seen.code, last) == (Kind.ENTRY_FAIL, 7, P3)
     assert plain("prog+vpid=1+read.a3", virtual(EPT | VPID, every)) == (P3,)
