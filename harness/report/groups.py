@@ -46,11 +46,19 @@ def name_of(vector: Vector) -> str:
         case AccessVector():
             return f"{SIZES[vector.leaf_level]} {vector.access.value} mbec={vector.mbec.value}"
         case ProgramVector():
-            return f"prog {'EPT' if vector.ept else 'no EPT'} mbec={'on' if vector.wants_mbec else 'off'} {vector.env}"
+            return (
+                f"prog {'EPT' if vector.ept else 'no EPT'} mbec={'on' if vector.wants_mbec else 'off'} {_host(vector)}"
+            )
         case SequenceVector():  # named by its first turn
             return f"seq {name_of(vector.turns[0].access)}"
         case _:
             return vector.id.partition(".")[0]
+
+
+def _host(vector: ProgramVector) -> str:
+    """The environment; those of one kind, of which each has few vectors, are one."""
+    env = vector.machine.env
+    return "no_..." if env.taken is not None else "a parameter" if env.parameters else env.name
 
 
 def gather(journal: Journal, report: Report) -> dict[Cell, dict[str, CaseGroup]]:

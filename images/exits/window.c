@@ -86,7 +86,7 @@ static void run_window(const struct kvm_window *w, struct kvm_observation *o)
 }
 
 /* The probe's main.c has a vector of its own to warm up with: every window here warms up for itself. */
-void run_vector(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+void run_vector(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
 {
 	(void)batch;
 	if (v->kind == KIND_WINDOW)
