@@ -52,7 +52,10 @@ def make(told: dict[str, Any]) -> Callable[[list[str]], tuple[str, str]]:
         identity, before = asked_for
         if identity == CONTROL:
             return judge.control()
-        verdict = judge.judge(made[identity], before)
+        try:
+            verdict = judge.judge(made[identity], before)
+        except MemoryError:  # a mutant that goes on for ever and keeps what it makes
+            return "failure", "out of memory"
         return verdict.by, verdict.caught
 
     return answer
