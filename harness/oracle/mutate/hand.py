@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import resource
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.results import outcome_json, outcome_of
 from kvmodel.question.reading import parse
 
 CONTROL: Final = "control"  # asked for like a mutant: the mirror as it is, which nobody may catch
+MEMORY: Final = 8 << 30  # bytes of address space: several times what a hand has with 10,000 cases
 
 
 def setting(
@@ -61,5 +63,14 @@ def make(told: dict[str, Any]) -> Callable[[list[str]], tuple[str, str]]:
     return answer
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The child is served within MEMORY: a mutant that wants more fails, and the machine keeps its own.
+
+    A shift by an address makes one number that fills all memory there is, which no timer interrupts.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     serve(make)
+
+
+if __name__ == "__main__":
+    main()

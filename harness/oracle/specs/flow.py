@@ -8,6 +8,7 @@ from harness.oracle.specs.spaces import MASK64
 from harness.oracle.specs.spec import functions_of
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, Vcpu, kvm_memory_slot
 from kvmodel.include.asm.vmx import VMX_EPT_MT_EPTE_SHIFT
+from kvmodel.mmu import mmu_fault
 from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_sync import shadow_walk
 from kvmodel.mmu.spte_h import FROZEN_SPTE, SHADOW_NONPRESENT_VALUE, SPTE_MMU_PRESENT_MASK
@@ -98,6 +99,19 @@ def happens(vcpu: Vcpu, addr: int, what: int) -> None:
         for sp, index, spte in list(shadow_walk(vcpu, addr)):
             if spte & SPTE_MMU_PRESENT_MASK:
                 sp.spt[index] = spte ^ 1 << VMX_EPT_MT_EPTE_SHIFT
+
+
+def fault(vcpu: Vcpu, addr: int, code: int) -> int:
+    """The function gives what kvm_mmu_page_fault() answers: ``u64 code``, and an ``int`` as 64 bits.
+
+    Raises AssertionError where it writes to L1's entries and does not count that: the same exit again would be called a
+    livelock.
+    """
+    memory, version = dict(vcpu.memory), vcpu.version
+    gave = mmu_fault.kvm_mmu_page_fault(vcpu, addr, code)
+    if vcpu.version == version and vcpu.memory != memory:
+        raise AssertionError("an entry of L1's is another, and vcpu.version is not")
+    return gave & MASK64
 
 
 def begin(vcpu: Vcpu, host: int, slot: int, guest_mode: bool) -> None:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from harness.oracle.specs.flow import CODES, FAULT, FAULTS, SHARED, WIDE, begin, counts, digest, happens, mmu_c, walked
+from harness.oracle.specs.flow import (
+    CODES,
+    FAULT,
+    FAULTS,
+    SHARED,
+    WIDE,
+    begin,
+    counts,
+    digest,
+    fault,
+    happens,
+    mmu_c,
+    walked,
+)
 from harness.oracle.specs.spaces import BOOL, MASK64, Column, Space
 from harness.oracle.specs.spec import EPTP, Mirror, Side, Spec, State, functions_of
 from kvmodel.include.asm.kvm_host import PAGE_SHIFT, PG_LEVEL_4K, Vcpu, kvm_mmu, x86_exception
@@ -76,7 +89,7 @@ def _shadow(s: Side) -> Mirror:
         vcpu.memory = memory
         vcpu.mmu.inject_page_fault = inject
         mmu_page.mmu_alloc_shadow_roots(vcpu)
-        one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+        one = fault(vcpu, addr, first)
         if between & UNSYNC:
             mmu_sync.mmu_try_to_unsync_pages(vcpu, places[3] >> PAGE_SHIFT, True, False)
         happens(vcpu, addr, between >> HAPPENS & 3)
@@ -87,16 +100,16 @@ def _shadow(s: Side) -> Mirror:
         if sync == 2:
             memory[places[3]] = later
             flushed = synced()
-        two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
-        fault = caught[-1] if caught else x86_exception()
+        two = fault(vcpu, addr, second)
+        told = caught[-1] if caught else x86_exception()
         return (
-            one & MASK64,
-            two & MASK64,
+            one,
+            two,
             flushed & MASK64,
             len(caught),
-            fault.error_code,
-            fault.exit_qualification,
-            fault.address,
+            told.error_code,
+            told.exit_qualification,
+            told.address,
             *(memory[place] for place in places),
             *walked(vcpu, addr),
             len(vcpu.pages),
@@ -137,11 +150,11 @@ def _written(s: Side) -> Mirror:
         mmu_page.mmu_alloc_shadow_roots(vcpu)
         if beside:
             vcpu.memory[TABLES[1] + (addr + BESIDE >> 30 & 511) * 8] = beside
-            mmu_fault.kvm_mmu_page_fault(vcpu, addr + BESIDE, first)
-        one = mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+            fault(vcpu, addr + BESIDE, first)
+        one = fault(vcpu, addr, first)
         if other:
             switch(True)
-            mmu_fault.kvm_mmu_page_fault(vcpu, addr, first)
+            fault(vcpu, addr, first)
         write(places, *writes[:3])
         if other:
             switch(False)
@@ -154,15 +167,15 @@ def _written(s: Side) -> Mirror:
         mmu_page.kvm_mmu_reload(vcpu)
         if sync & 1:
             mmu_page.kvm_mmu_sync_roots(vcpu)
-        two = mmu_fault.kvm_mmu_page_fault(vcpu, addr, second)
-        fault = caught[-1] if caught else x86_exception()
+        two = fault(vcpu, addr, second)
+        told = caught[-1] if caught else x86_exception()
         _forget_zapped(vcpu)
         result = (
-            one & MASK64,
-            two & MASK64,
+            one,
+            two,
             len(caught),
-            fault.error_code,
-            fault.exit_qualification,
+            told.error_code,
+            told.exit_qualification,
             *walked(vcpu, addr),
             len(vcpu.pages),
             digest(vcpu, False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 from harness.oracle.specs.flow import (
@@ -28,9 +29,13 @@ from kvmodel.mmu import mmu_fault, tdp_mmu
 from kvmodel.mmu.mmu_internal import kvm_mmu_page
 from kvmodel.mmu.mmu_sync import shadow_walk
 from kvmodel.mmu.spte_h import SPTE_MMU_PRESENT_MASK, is_last_spte
+from kvmodel.x86_slots import kvm_mmu_slot_apply_flags
 
-MASKED: Final = 3  # flow.h enum slot_work
+WRPROT: Final = 1  # flow.h enum slot_work
+CLEAR_DIRTY: Final = 2
+MASKED: Final = 3
 SPLIT: Final = 4
+ZAP_COLLAPSIBLE: Final = 5
 
 
 def _last_logged(vcpu: Vcpu) -> int:
@@ -102,7 +107,22 @@ def _work(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[in
     return False
 
 
-def _slot(s: Side) -> Mirror:
+def _switch(vcpu: Vcpu, work: int, slot: kvm_memory_slot, level: int, gfns: set[int]) -> bool:
+    """Logging is switched: on pages that are small already, what else that does finds nothing to do."""
+    kvm_mmu_slot_apply_flags(vcpu, slot, work != ZAP_COLLAPSIBLE)
+    return False
+
+
+def _switched(s: Side) -> Mirror:
+    done = _slot(s, _switch)
+
+    def call(*row: int) -> tuple[int, ...]:
+        return done(*row)[1:]
+
+    return call
+
+
+def _slot(s: Side, do: Callable[[Vcpu, int, kvm_memory_slot, int, set[int]], bool] = _work) -> Mirror:
     vcpu = s.vcpu
     guests_table = _guests_table(s)
 
@@ -120,7 +140,7 @@ def _slot(s: Side) -> Mirror:
         slot.base_gfn, slot.npages = (base, pages) if work != MASKED else (0, RAM_GFNS)
         first = addr >> PAGE_SHIFT & ~63
         gfns = {first + n for n in range(64) if mask >> n & 1} if work == MASKED else set[int]()
-        gave = _work(vcpu, work, slot, level, gfns)
+        gave = do(vcpu, work, slot, level, gfns)
         vcpu.slot.dirty_track = bool(after)
         vcpu.slot.dirty_bitmap.clear()
         last = mmu_fault.kvm_mmu_page_fault(vcpu, addr, codes[2])
@@ -155,6 +175,10 @@ PAGES: Final = tuple(
     (tuple(state for state in SLOTS if (state.huge == PG_LEVEL_1G) is giant), (2, 3) if giant else (1, 2))
     for giant in (False, True)
 )
+LOGGING: Final = tuple(
+    State(ad=ad, ux=True, param=True, maxphyaddr=WIDE, huge=PG_LEVEL_2M, pml=pml)
+    for ad, pml in ((True, True), (True, False), (False, False))
+)
 DIRECT_THROUGH: Final = ("init_kvm_tdp_mmu",)
 SLOT: Final = (
     *_t("kvm_tdp_mmu_age_gfn_range", "kvm_tdp_mmu_wrprot_slot", "kvm_tdp_mmu_clear_dirty_slot"),
@@ -162,6 +186,21 @@ SLOT: Final = (
     *_t("kvm_tdp_mmu_zap_collapsible_sptes", "tdp_root_for_each_leaf_pte", "tdp_mmu_need_write_protect"),
     "mmu/tdp_iter.h for_each_tdp_pte_min_level",
 )
+
+
+AFTER_WORK: Final = tuple(range(1, 12))  # words of the entry: switching logging gives nothing
+
+
+def _switches(states: tuple[State, ...], hosts: tuple[int, ...], work: int) -> Spec:
+    space = Space(
+        (
+            *((0x4020_3000,), (0x4020_4000, 0x4040_0000), (0, 2), (0, 2), (0, 2, 3)),
+            *(hosts, BOOL, BOOL),
+            *((work,), (1,), (0,), (0,), (RAM_GFNS,), (0,)),
+        )
+    )
+    through = DIRECT_THROUGH
+    return Spec("tdp_slot", SLOT, space, _switched, states, AFTER_WORK, cost=FAULT, through=through)
 
 
 def _slots(states: tuple[State, ...], *columns: Column) -> Spec:
@@ -251,6 +290,11 @@ SPECS: Final = (
         *((2,), (0,), (1,)),
         *((0, 1), (1, 2), (0,), (0,), (RAM_GFNS,), (0,)),
     ),
+    # Logging goes on: the CPU's log wants clean entries, KVM's own wants write-protected ones. It goes off: large pages
+    # may come again.
+    _switches(tuple(state for state in LOGGING if state.pml), (1,), CLEAR_DIRTY),
+    _switches(tuple(state for state in LOGGING if not state.pml), (1,), WRPROT),
+    _switches(LOGGING, (1, 2), ZAP_COLLAPSIBLE),
     # Splitting makes 512 entries of one.
     *(
         _slots(

@@ -499,6 +499,12 @@ EPTPS: Final = tuple(
     0x1000 | mt | walk << 3 | ad | junk
     for mt, walk, ad, junk in itertools.product((0, 1, 6, 7), (2, 3, 4), (0, 0x40), (0, 0x80, 1 << 47))
 )
+# L1 is offered every memory type, page walk and flag of an EPT pointer, or all but one.
+EPTP_CAPS: Final = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 14 | 1 << 21
+BUT_ONE: Final = (EPTP_CAPS, *(EPTP_CAPS & ~(1 << bit) for bit in (6, 7, 8, 14, 21)))
+# APIC-access pages, x2APIC mode, APIC-register virtualization, virtual-interrupt delivery: none goes without another
+# control, but the first.
+APIC_CONTROLS: Final = (0x1, 0x10, 0x100, 0x200)
 CAPS: Final = Bits(0x1 | 0xC0 | 1 << 8 | 1 << 14 | 3 << 16 | 3 << 20 | 7 << 24)
 SPARSE: Final = (0,) * 40 + tuple(1 << n for n in range(32))
 GOOD_CAPS: Final = (0x6734141, 0x6334141 | 0x80, 0x6134041)
@@ -666,6 +672,19 @@ SPECS: Final = (
             *(f"vmx/nested.h {n}" for n in ("nested_cpu_has", "nested_cpu_has2", "nested_cpu_has_ept")),
         ),
         Space((FEW, (0x101E, 0x105E, 0x1020), (0xFFFFFFFF, ~MBEC & 0xFFFFFFFF), GOOD_CAPS, BOOL, BOOL, BOOL)),
+        _controls,
+    ),
+    # Nothing is wrong, but what L1 is not offered.
+    Spec(
+        "nested_vmx_check_controls",
+        _n("nested_vmx_check_eptp"),
+        Space(((EPT,), EPTPS, (EPT,), BUT_ONE, (0,), (1,), (0,))),
+        _controls,
+    ),
+    Spec(
+        "nested_vmx_check_controls",
+        _n("nested_vmx_check_apicv_controls"),
+        Space((APIC_CONTROLS, (0,), (0xFFFFFFFF,), (EPTP_CAPS,), (0,), (1,), (0,))),
         _controls,
     ),
     Spec(

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import InfraError, InputError
 from harness.oracle.hands import shared
-from harness.oracle.mutate import kept
+from harness.oracle.mutate import hand, kept
 from harness.oracle.mutate.kept import Kept
 
 ECHO = "tests.harness.oracle.echo_hand"
@@ -31,6 +31,13 @@ def test_an_error_of_a_child_is_ours(tmp_path: Path) -> None:
 def test_a_child_that_ends_is_told_with_what_it_said(tmp_path: Path) -> None:
     with pytest.raises(InfraError, match=r"echo_hand ended at 13; it said:\ndied of 13"):
         list(shared(ECHO, 0, [13], 1, lambda n: tmp_path / f"{n}.log"))
+
+
+def test_a_mutant_that_fills_the_memory_fails_and_ends_no_hand(tmp_path: Path) -> None:
+    told = hand.setting({}, 10, 1, ["mmu_h"], ())
+    asked = [("mmu_h:0", ""), ("mmu_h:1", "")]
+    answers = sorted(shared("tests.harness.oracle.greedy_hand", told, asked, 1, lambda n: tmp_path / f"{n}.log"))
+    assert answers == [(n, ["failure", "out of memory"]) for n in range(2)]
 
 
 def test_verdicts_are_kept_but_for_survivors(tmp_path: Path) -> None:
