@@ -160,11 +160,11 @@ def text(vcpu: Vcpu, event: str, args: tuple[int, ...]) -> str:
             return kvm_mmu_pagetable_walk(*args)
         case "kvm_mmu_paging_element":
             return kvm_mmu_paging_element(*args)
+        case "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit":
+            return kvm_mmu_set_bit_class(*args)
         case "kvm_mmu_walker_error":
             return kvm_mmu_walker_error(*args)
         case "kvm_mmu_spte_requested":
             return kvm_mmu_spte_requested(*args)
-        case "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit":
-            return kvm_mmu_set_bit_class(*args)
         case _:
             return trace.text(event, args)

@@ -1,7 +1,8 @@
 """What validate runs saw, as a measure for mutants: few vectors that take every way the mirror knows.
 
-Read from journals. Vectors whose prediction takes the same steps (numbers aside) to the same kind of answer stand
-for each other; a few of each way are kept.
+Read from journals. Vectors whose prediction takes the same steps to the same kind of answer stand for each other; a
+few of each way are kept. Of a number in a step counts how many bits it has: an entry with a reserved bit above an
+address goes another way than one with a reserved bit below it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from kvmodel import machine
 
 EACH: Final = 2  # vectors kept of one way
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+def _bits(number: re.Match[str]) -> str:
+    """The function gives what a way has in place of a number."""
+    word = number[0]
+    return f"#{int(word, 16 if word.startswith('0x') else 10).bit_length()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
                 if judge(said.outcome, None, one.seen).marks & Mark.DRIFT:
                     drift += 1
                     continue
-                steps = tuple((step.where, _NUMBER.sub("#", step.what), step.patch) for step in said.steps)
+                steps = tuple((step.where, _NUMBER.sub(_bits, step.what), step.patch) for step in said.steps)
                 asked = steps or _NUMBER.sub("#", one.vector.id)  # what takes no steps is known by its name
                 way = (one.level, one.param, one.vector.machine.env.name, one.seen.kind, asked)
                 ways[way] += 1

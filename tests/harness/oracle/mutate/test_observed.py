@@ -13,7 +13,7 @@ from harness.oracle.mutate import observed
 from harness.results import KVM_HOST, Answer, CellKey, Journal, RunSeries, cpus, judge, of_series
 from kvmodel import machine
 from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Access, AccessVector
+from kvmodel.question.vector import Access, AccessVector, Mbec
 
 SIMPLE = AccessVector()
 
@@ -48,6 +48,12 @@ def test_few_of_those_that_go_one_way(tmp_path: Path) -> None:
     seen = observed.read([run_of(tmp_path / "one", 0, alike)], {0})
     assert seen.rows == len(alike)
     assert 0 < len(seen.asked) < len(alike)
+
+
+def test_a_number_with_more_bits_goes_another_way(tmp_path: Path) -> None:
+    reserved = [replace(SIMPLE, mbec=Mbec.OFF, leaf_bits=1 << bit) for bit in range(46, 52)]
+    seen = observed.read([run_of(tmp_path / "one", 0, reserved)], {0})
+    assert len(seen.asked) == len(reserved)
 
 
 def test_what_the_mirror_gets_wrong_measures_nothing(tmp_path: Path) -> None:
