@@ -1,6 +1,6 @@
 """What happened: vectors run by the probe under QEMU, by the small client, or on the bare CPU, and read back."""
 
-from harness.observe import bare, batch, client, cut, livelock, matching, qemu, warns
+from harness.observe import bare, batch, client, cut, livelock, matching, qemu, reports, warns
 from harness.observe.batch import Observation, pack
 from harness.observe.cut import Traced
 from harness.observe.l1 import Seen, hurried, qemu_facts, virtual_cpu
@@ -11,12 +11,12 @@ from harness.observe.session import (
     FIRST_FETCH,
     Deadly,
     Session,
-    always_asked,
     cannot_run,
     module_options,
     sampled,
     spared_beside,
     spared_outcome,
+    traced_beside,
 )
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Seen",
     "Session",
     "Traced",
-    "always_asked",
     "arguments",
     "bare",
     "batch",
@@ -42,9 +41,11 @@ __all__ = [
     "pack",
     "qemu",
     "qemu_facts",
+    "reports",
     "sampled",
     "spared_beside",
     "spared_outcome",
+    "traced_beside",
     "virtual_cpu",
     "warns",
 ]

@@ -15,7 +15,7 @@ from harness.observe.livelock import TraceEvent
 from harness.observe.tracepoints import MARK
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.reading import parse_access
-from kvmodel.question.vector import AccessVector
+from kvmodel.question.vector import AccessVector, NxVector, Vector
 
 Text = tuple[str, str]  # an event's name and text
 Exit = tuple[Text, ...]  # what KVM did for one exit of L2, or (the first) for the entry
@@ -47,6 +47,12 @@ class Traced:
     def events(self) -> int:
         """The vector has this many events."""
         return sum(map(len, self.exits))
+
+
+def access_of(vector: Vector) -> AccessVector | None:
+    """The function gives the access whose trace tells of ``vector``; None where no trace of it is kept."""
+    asked = vector.asked if isinstance(vector, NxVector) else vector
+    return asked if isinstance(asked, AccessVector) else None
 
 
 @dataclass(slots=True)

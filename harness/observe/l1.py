@@ -171,9 +171,7 @@ class L1:
         ends = [one.begin for one in found[1:]] + [float("inf")]
         for one, end in zip(found, ends, strict=True):
             i = self._at[one.index]
-            vector = self._vectors[i]
-            access = vector.asked if isinstance(vector, NxVector) else vector
-            if isinstance(access, AccessVector):
+            if (access := cut.access_of(self._vectors[i])) is not None:
                 exits = tuple(cut.exits(access, observations[one.index], one.events))
                 self._told[i] = cut.Traced(access, exits, warns.of_vector(log, one.begin, end))
         return run

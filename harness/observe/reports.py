@@ -128,14 +128,17 @@ class Reported:
 def of_vectors(found: Iterable[LogReport], begins: Sequence[tuple[float, Vector]]) -> list[Reported]:
     """The function gives each report with the vector that ran. ``begins``: when each vector began, in order of time.
 
-    What comes before the first is nobody's; what comes behind the last is the last's, whose L1 it may have ended. The
-    same report is told of MOST vectors, the first ones.
+    What comes before the first is nobody's; what comes behind the last is the last's, whose L1 it may have ended.
     """
-    told: list[Reported] = []
     times = [time for time, _ in begins]
-    for report in found:
-        at = bisect_right(times, report.time) - 1
-        one = Reported(begins[at][1] if at >= 0 else None, str(report))
+    places = ((bisect_right(times, report.time) - 1, str(report)) for report in found)
+    return some(Reported(begins[at][1] if at >= 0 else None, text) for at, text in places)
+
+
+def some(reported: Iterable[Reported]) -> list[Reported]:
+    """The function gives each report once, and of the same one of many vectors MOST, the first ones."""
+    told: list[Reported] = []
+    for one in reported:
         if one not in told and sum(other.text == one.text for other in told) < MOST:
             told.append(one)
     return told

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from harness.errors import GuestError, HostError
 from harness.hosts import Host, ModuleFiles, Parameters
-from harness.observe import client, leftover_entries, reports, tracepoints
+from harness.observe import client, cut, leftover_entries, reports, tracepoints
 from harness.observe.l1 import L1, Seen
 from harness.observe.qemu import end_leftovers
 from harness.questions import PLAIN, Load, parameters
@@ -290,13 +290,16 @@ def spared_outcome(name: str) -> Outcome:
     return Outcome(Kind.BLOCKED, note=f"spared: L1 dies of its class ({name})")
 
 
-def always_asked(machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Iterable[Vector]) -> set[str]:
-    """The ids of those of ``vectors`` that ``Session.ask_l1`` would trace: no earlier answer says what it showed."""
+def traced_beside(
+    machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Iterable[Vector]
+) -> list[Vector]:
+    """Those of ``vectors`` whose traces ``Session.ask_l1`` would give, in the order in which they would run."""
     ids = {v.id for v in traced}
     if not ids:
-        return set()
+        return []
     asked = [vectors[i] for i in sampled(machine, vectors, deadly, ids)[0]]
-    return {asked[i].id for i in _marks(asked, deadly, ids)}
+    marked = (asked[i] for i in sorted(_marks(asked, deadly, ids)))
+    return [vector for vector in marked if cut.access_of(vector) is not None]
 
 
 def spared_beside(

@@ -43,6 +43,11 @@ def of_vector(found: Iterable[Warned], begin: float, end: float) -> tuple[str, .
     return tuple(str(one) for one in found if begin <= one.time < end)
 
 
+def is_among(warn: str, seen: Iterable[str]) -> bool:
+    """The method says whether one of ``seen`` may be ``warn``, as the mirror names it: where it has a file, by that."""
+    return any(" " not in one or one.split()[0] == warn.split()[0] for one in seen)
+
+
 def same_warns(due: Collection[str], possible: Collection[str], seen: Collection[str]) -> bool:
     """KVM warned of all that is ``due`` and of nothing but what is ``possible``, by the mirror (rule warns): it is then
     True.

@@ -28,6 +28,7 @@ from harness.results import (
     Answer,
     CellKey,
     Journal,
+    Mark,
     NotReproduced,
     RunInfo,
     RunSeries,
@@ -117,6 +118,8 @@ class _Replay:
             if vectors and cell.key.host != BARE_HOST:
                 load = Load(cell.key.level, Setting.parse(cell.key.param), vectors[0].machine.env.host)
                 part = Part(vectors, Seen(self._outcomes(cell), cpu, cell.facts, list(cell.traces)), cell.seconds)
+                given = zip(vectors, cell.answers, strict=True)
+                part.earlier = {vector.id: 0 for vector, told in given if Mark.EARLIER in told.given}
                 parts[cell.key] = loads.setdefault(load, Done(load)).batches[cell.key.machine] = part
         for done in loads.values():
             self._voices.listen(done)

@@ -128,8 +128,10 @@ class Sighting:
     """The record is of what one cell of a run saw for itself, and what its host said of itself."""
 
     run: int
+    cell: CellKey
     facts: dict[str, Any]
     outcomes: dict[str, Outcome]  # by the vector's id
+    traces: Sequence[Mapping[str, Any]] = ()  # as ``record`` was given them
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,10 +419,14 @@ class Journal:
 
     def traces(self, run: int) -> dict[int, list[dict[str, Any]]]:
         """The value is what ``record`` was given as traces, by the cell's number."""
+        return self._traces("SELECT t.cell, t.body FROM trace t JOIN cell c ON c.id=t.cell WHERE c.run=?", run)
+
+    def _traces_of(self, cell: int) -> list[dict[str, Any]]:
+        return self._traces("SELECT cell, body FROM trace WHERE cell=?", cell).get(cell, [])
+
+    def _traces(self, query: str, number: int) -> dict[int, list[dict[str, Any]]]:
         try:
-            rows = self._db.execute(
-                "SELECT t.cell, t.body FROM trace t JOIN cell c ON c.id=t.cell WHERE c.run=?", (run,)
-            ).fetchall()
+            rows = self._db.execute(query, (number,)).fetchall()
         except sqlite3.OperationalError:  # nothing was ever traced in this journal
             return {}
         return {cell: json.loads(body) for cell, body in rows}
@@ -458,11 +464,16 @@ class Journal:
         if self._version == OLDER:
             return []
         cells = self._db.execute(
-            "SELECT c.id, c.run, c.facts FROM cell c JOIN basis b ON b.id=c.basis"
+            "SELECT c.id, c.run, c.level, c.param, c.machine, c.facts FROM cell c JOIN basis b ON b.id=c.basis"
             " WHERE b.body=? AND c.host=? AND c.run!=? ORDER BY c.run DESC, c.id DESC",
             (basis, host, but),
         ).fetchall()
-        return [Sighting(run, json.loads(facts), self._seen(cell)) for cell, run, facts in cells]
+        return [
+            Sighting(
+                run, CellKey(level, param, host, machine), json.loads(facts), self._seen(cell), self._traces_of(cell)
+            )
+            for cell, run, level, param, machine, facts in cells
+        ]
 
     def _seen(self, cell: int) -> dict[str, Outcome]:
         """What was seen in a cell by those that were asked there."""

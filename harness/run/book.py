@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.observe import Seen, cut
+from harness.observe import Seen, cut, reports
 from harness.questions import ASKED_BEFORE, SAME_CODE, Load
 from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, NotReproduced, Verdict, cpus
 from harness.run.done import FACTS, HOST_CELL, LOG, SEAL, Done, Part, seal
@@ -70,10 +70,9 @@ class Book:
                 answers += [_with(_marked(a, others), Mark.TAKEN) for a in own]
             cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
             traces = list(map(cut.as_json, batch.seen.traced))
-            reported = self._voices.logged(load, batch.seen)
-            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces, later=not reported)
-            if reported:
-                self._enter(load, f"{cell}:{LOG}", reported, 0.0, {}, batch.guest, later=False)
+            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces)
+            if logged := self._logged(load, batch):
+                self._enter(load, f"{cell}:{LOG}", logged, 0.0, {}, batch.guest)
         said = {} if done.facts is None else {FACTS: done.facts.as_json()}
         self._enter(load, seal(load), [], 0.0, {"collapsed": collapsed} | said, None)
 
@@ -86,13 +85,15 @@ class Book:
         facts: dict[str, Any],
         guest: Machine | None,
         traces: Sequence[Mapping[str, Any]] = (),
-        *,
-        later: bool = True,
     ) -> None:
-        """``later``: whether later runs may take the answers; what the kernel's log had a report of is asked anew."""
         key = CellKey(load.level, str(load.setting), KVM_HOST, cell)
-        basis = self._basis(load, guest) if later else None
-        self._journal.record(self._run, key, answers, seconds, facts, basis, traces)
+        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest), traces)
+
+    def _logged(self, load: Load, part: Part) -> list[Answer]:
+        """The rows of what the kernel's log said, now or in the earlier runs whose answers stand here."""
+        now = {answer.vector for answer in self._voices.logged(load, part.seen.reported)}
+        rows = self._voices.logged(load, reports.some([*part.reported_before, *part.seen.reported]))
+        return [row if row.vector in now else _with(row, Mark.EARLIER) for row in rows]
 
 
 def _with(answer: Answer, marks: Mark) -> Answer:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.errors import HostError
-from harness.observe import Seen
+from harness.observe import Reported, Seen, cut
 from harness.questions import Load, Work, parameters
 from harness.results import Judged, outcome_json, outcome_of
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Outcome
-from kvmodel.question.vector import Machine, Vector
+from kvmodel.question.vector import AccessVector, Machine, Vector
 
 HOST_CELL: Final = "host"  # the cell of what is asked of the host itself
 LOG: Final = "log"  # the cell of what the kernel's log said beside the answers of another
@@ -42,7 +42,8 @@ class Part:
     """One machine's part of a load: asked and seen; ``told`` is what the mirror says of the traces.
 
     ``guest`` is None for what is asked of the host itself. ``earlier``: of the vectors that were not asked, the run
-    whose answer stands here. ``again``: of vectors that were, an earlier run with its answer.
+    whose answer stands here. ``again``: of vectors that were, an earlier run with its answer. ``reported_before``: what
+    the kernel's log said in earlier runs of what was not asked, beside what ``seen`` has of the others.
     """
 
     vectors: list[Vector]
@@ -52,6 +53,13 @@ class Part:
     guest: Machine | None = None
     earlier: dict[str, int] = field(default_factory=dict)
     again: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
+    reported_before: list[Reported] = field(default_factory=list)
+
+    @property
+    def traced_now(self) -> set[AccessVector]:
+        """The accesses of which a trace is this run's own; another trace is an earlier run's."""
+        asked = (cut.access_of(vector) for vector in self.vectors if vector.id not in self.earlier)
+        return {access for access in asked if access is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> P
         joined.told += part.told
         joined.earlier |= part.earlier
         joined.again |= part.again
+        joined.reported_before += part.reported_before
     return joined
 
 

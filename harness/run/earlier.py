@@ -1,25 +1,27 @@
 """Answers of earlier runs in place of asking: of the very same experiment, as the basis of both says.
 
-Only what was seen is taken, never what was blocked or spared, and nothing of how it was judged. A seeded sample is
+Only what was seen is taken, with what KVM's tracepoints and the kernel's log told of it: never what was blocked or
+spared, and nothing of how it was judged. A seeded sample is
 asked again all the same: what comes out otherwise is not reproducible, and is asked at every later run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final, Protocol
 
-from harness.observe import Deadly, Reported, Seen, hurried
+from harness.observe import Deadly, Reported, Seen, Traced, cut, hurried, reports
 from harness.questions import Load, Work, parameters
 from harness.results import KVM_HOST, UNHEARD, Journal, Sighting, cpus
 from harness.run.basis import other_parts
-from harness.run.done import FACTS, LoadFacts, Part, seal
+from harness.run.done import FACTS, LOG, LoadFacts, Part, seal
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Machine, OnHost, Vector
+from kvmodel.question.outcome import BETWEEN, Kind, Outcome
+from kvmodel.question.reading import parse
+from kvmodel.question.vector import AccessVector, LogVector, Machine, OnHost, Vector
 
 AGAIN: Final = 64  # of the answers that are taken, one in so many is asked again
 LOADS_AGAIN: Final = 16  # of the loads that need no host, one in so many gets one for that, and one at least
@@ -97,7 +99,7 @@ class Remembered:
 @dataclass(frozen=True, slots=True)
 class KnownCell:
     """The cell has what earlier runs saw in it: by vector the run and its answer, the virtual CPU, facts of the
-    newest.
+    newest, traces, and reports of the kernel's log.
 
     ``again``: vectors that are asked all the same.
     """
@@ -106,14 +108,17 @@ class KnownCell:
     cpu: Cpu | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     again: frozenset[str] = frozenset()
-
-    def of(self, vectors: Iterable[Vector]) -> KnownCell:
-        """The function gives this with what is known of ``vectors`` only."""
-        return replace(self, answers={v.id: self.answers[v.id] for v in vectors if v.id in self.answers})
+    traces: Mapping[AccessVector, Traced] = field(default_factory=dict)
+    reported: Sequence[Reported] = ()
 
     def taken(self, vector: Vector) -> bool:
         """Nobody needs to ask ``vector``: True."""
         return vector.id in self.answers and vector.id not in self.again
+
+    def trace(self, vector: Vector) -> Traced | None:
+        """The trace that tells of ``vector``, where there is one."""
+        access = cut.access_of(vector)
+        return None if access is None else self.traces.get(access)
 
     def died(self, vector: Vector) -> bool:
         """It is known that L1 died of ``vector``: True."""
@@ -151,6 +156,7 @@ class KnownCell:
                 part.again[vector.id] = known
             part.seen.outcomes.append(outcome)
         if part.earlier:
+            part.reported_before = [one for one in self.reported if _of(one, part.earlier)]
             livelocks = {v: text for v, text in self.facts.get("livelocks", {}).items() if v in part.earlier}
             own = part.seen.facts if todo else self.facts
             part.seen.facts = {name: value for name, value in own.items() if todo or name not in DROPPED}
@@ -202,15 +208,15 @@ class Earlier:
 
     def __init__(self, journal: Journal, run: int, basis: Callable[[Load, Machine | None], str]) -> None:
         self._journal, self._run, self._basis = journal, run, basis
-        self._cells: dict[str, tuple[LoadFacts | None, KnownCell]] = {}
+        self._sightings: dict[str, list[Sighting]] = {}
 
     def known(self, works: Iterable[Work]) -> dict[Load, KnownLoad]:
         """What is known of each work's load; loads of which nothing is are left out."""
         found = {}
         for work in works:
-            facts, host = self._cell(work.load, None)
-            cells: dict[Machine | None, KnownCell] = {None: host.of(work.host)}
-            cells |= {guest: self._cell(work.load, guest)[1].of(asked) for guest, asked in work.batches.items()}
+            facts, host = self._cell(work.load, None, work.host)
+            cells: dict[Machine | None, KnownCell] = {None: host}
+            cells |= {guest: self._cell(work.load, guest, asked)[1] for guest, asked in work.batches.items()}
             if facts is not None or any(cell.answers for cell in cells.values()):
                 found[work.load] = KnownLoad(facts, cells)
         return found
@@ -226,17 +232,27 @@ class Earlier:
                 found.setdefault(tuple(names), set()).add(load.level)
         return {names: sorted(levels) for names, levels in found.items()}
 
-    def _cell(self, load: Load, guest: Machine | None) -> tuple[LoadFacts | None, KnownCell]:
+    def _cell(self, load: Load, guest: Machine | None, asked: Iterable[Vector]) -> tuple[LoadFacts | None, KnownCell]:
         basis = self._basis(load, guest)
-        if basis not in self._cells:
-            self._cells[basis] = _merged(self._journal.observed(basis, KVM_HOST, self._run), of_l1=guest is not None)
-        return self._cells[basis]
+        if basis not in self._sightings:
+            self._sightings[basis] = self._journal.observed(basis, KVM_HOST, self._run)
+        return _merged(self._sightings[basis], {v.id for v in asked}, of_l1=guest is not None)
 
 
-def _merged(sightings: Sequence[Sighting], *, of_l1: bool) -> tuple[LoadFacts | None, KnownCell]:
-    """What sightings of one basis, the newest first, say together: what they do not agree on is not known."""
+def _merged(sightings: Sequence[Sighting], asked: Set[str], *, of_l1: bool) -> tuple[LoadFacts | None, KnownCell]:
+    """What sightings of one basis, the newest first, say together of what is ``asked``: what they do not agree on is
+    not known.
+    """
     facts = next((LoadFacts.from_json(s.facts[FACTS]) for s in sightings if FACTS in s.facts), None)
-    told = [s for s in sightings if s.outcomes]
+    logs = {(s.run, s.cell): _reports(s) for s in sightings if _is_log(s)}
+    told = []
+    reported: list[Reported] = []
+    for sighting in (s for s in sightings if s.outcomes and not _is_log(s)):
+        there = logs.get((sighting.run, replace(sighting.cell, machine=f"{sighting.cell.machine}:{LOG}")), [])
+        # Which of its vectors made a report that is nobody's is not known: it goes with all of them, or with none.
+        if all(one.vector is not None for one in there) or sighting.outcomes.keys() <= asked:
+            told.append(sighting)
+            reported += there
     read = {cpus.from_json(s.facts[CPU]) for s in told if CPU in s.facts}
     if len(read) != of_l1:
         return facts, NO_CELL
@@ -246,8 +262,40 @@ def _merged(sightings: Sequence[Sighting], *, of_l1: bool) -> tuple[LoadFacts | 
         for name, outcome in sighting.outcomes.items():
             if not same(answers.setdefault(name, (sighting.run, outcome))[1], outcome):
                 unsteady.add(name)
-    kept = {name: known for name, known in answers.items() if name not in unsteady and _certain(known[1])}
-    return facts, KnownCell(kept, next(iter(read), None), told[0].facts if told else {})
+    kept = {name: answers[name] for name in answers.keys() & asked - unsteady if _certain(answers[name][1])}
+    traces = _traces(body for sighting in told for body in sighting.traces)
+    newest = told[0].facts if told else {}
+    said = reports.some(reversed(reported))
+    return facts, KnownCell(kept, next(iter(read), None), newest, traces=traces, reported=said)
+
+
+def _is_log(sighting: Sighting) -> bool:
+    return sighting.cell.machine.endswith(f":{LOG}")
+
+
+def _reports(sighting: Sighting) -> list[Reported]:
+    """What the cell of a log says, each report with its vector."""
+    asked = ((parse(name), outcome) for name, outcome in sighting.outcomes.items())
+    return [
+        Reported(row.asked if isinstance(row, LogVector) else None, text)
+        for row, outcome in asked
+        for text in outcome.logged.split(BETWEEN)
+    ]
+
+
+def _of(report: Reported, earlier: Collection[str]) -> bool:
+    """Whether a report is of what was not asked now."""
+    return report.vector is None or report.vector.id in earlier
+
+
+def _traces(bodies: Iterable[Mapping[str, Any]]) -> dict[AccessVector, Traced]:
+    """The traces by their access; of two that are not the same none is known."""
+    found: dict[AccessVector, Traced] = {}
+    other = set()
+    for one in map(cut.from_json, bodies):
+        if found.setdefault(one.vector, one).exits != one.exits:
+            other.add(one.vector)
+    return {access: one for access, one in found.items() if access not in other}
 
 
 def _certain(outcome: Outcome) -> bool:

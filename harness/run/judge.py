@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from harness.observe import Deadly, Seen
+from harness.observe import Deadly, Reported, Seen
 from harness.questions import Load
 from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
 from harness.run.done import Done
@@ -63,10 +63,11 @@ class Voices:
         A WARN_ONCE speaks once in that load: its parts are judged in the order in which they ran.
         """
         if self._mirror:
+            cpu = self._host_cpu(done.load.env.cpu_mbec)
             spoken: set[str] = set()
+            shown = {warn for part in done.batches.values() for one in part.seen.traced for warn in one.warns}
             for part in done.batches.values():
-                cpu = self._host_cpu(done.load.env.cpu_mbec)
-                part.told = judge_traces(done.load, cpu, part.seen.traced, spoken)
+                part.told = judge_traces(done.load, cpu, part.seen.traced, spoken, now=part.traced_now, shown=shown)
 
     def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
         """The function gives the journal's rows of one batch.
@@ -100,14 +101,14 @@ class Voices:
             for vector, outcome in zip(vectors, seen.outcomes, strict=True)
         ]
 
-    def logged(self, load: Load, seen: Seen) -> list[Answer]:
+    def logged(self, load: Load, reported: Iterable[Reported]) -> list[Answer]:
         """The method gives a row for each vector of which the kernel's log has a report, beside the vector's answer.
 
         What belongs to none is the host's. The mirror is not asked: which WARNs are due it says of traced vectors.
         """
         nobody = HostVector("log", load.env.name)
         texts: dict[Vector, list[str]] = {}
-        for one in seen.reported:
+        for one in reported:
             texts.setdefault(nobody if one.vector is None else LogVector(one.vector), []).append(one.text)
         contract = sdm.allowed(Cpu(), nobody)
         predicted = not_mirrored("the kernel's log") if self._mirror else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from harness.observe import Traced, cut, matching, warns
@@ -80,11 +80,21 @@ def _lives(load: Load, cpu: Cpu, v: NxVector) -> bool:
     return machine.predict(load.level, load.param, cpu, v.asked).outcome.kind is not Kind.HOST
 
 
-def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str]) -> list[Judged]:
+def judge_traces(
+    load: Load,
+    cpu: Cpu,
+    traced: Iterable[Traced],
+    spoken: set[str],
+    *,
+    now: Collection[AccessVector],
+    shown: Collection[str] = (),
+) -> list[Judged]:
     """Each traced vector is held against the mirror, in the order in which they ran.
 
     A WARN_ONCE speaks once a load: what the mirror predicts for several vectors is due at the first. ``spoken``: what
-    was due at the load's vectors before; this call's are added.
+    was due at the load's vectors before; this call's are added. Only those of ``now`` ran in this load. What had spoken
+    before another one in its own load is not known: of such a one no WARN is due that is among ``shown``, what all
+    traces of the load show.
     """
     found = []
     for one in traced:
@@ -93,6 +103,8 @@ def judge_traces(load: Load, cpu: Cpu, traced: Iterable[Traced], spoken: set[str
         text = str(difference) if difference is not None else ""
         possible = machine.warns(load.level, load.param, cpu, one.vector)
         due = [warn for warn in possible if warn not in spoken]
+        if one.vector not in now:
+            due = [warn for warn in due if not warns.is_among(warn, shown)]
         spoken.update(due)
         if not text and not warns.same_warns(due, possible, one.warns):
             text = f"WARN: mirror {', '.join(due) or 'none'!r}, KVM {', '.join(one.warns) or 'none'!r}"

@@ -19,7 +19,7 @@ from typing import Final
 
 from harness.errors import HostError, KvmirrorError
 from harness.hosts import Host
-from harness.observe import Deadly, Seen, Session, always_asked, spared_beside, spared_outcome
+from harness.observe import Deadly, Seen, Session, spared_beside, spared_outcome, traced_beside
 from harness.process import PROGRESS
 from harness.process import programs as proc
 from harness.questions import Load, Setting, Work, collapse, given_otherwise, parameters, settled
@@ -141,7 +141,8 @@ def _ask_l1(
 ) -> Part:
     deadly, traced = options.deadly(load), options.traced(load, vectors)
     if known.answers:
-        known = known.asking(always_asked(guest, vectors, deadly, traced))
+        marked = traced_beside(guest, vectors, deadly, traced)
+        known = known.asking({v.id for v in marked if known.trace(v) is None})
         died = [v for v in vectors if known.died(v)]
         spared = spared_beside(guest, (v for v in vectors if v.id not in known.answers), died, deadly)
         todo = [v for v in vectors if not known.taken(v) and v.id not in spared]
@@ -149,6 +150,8 @@ def _ask_l1(
         # Another virtual CPU is another experiment, whatever the basis says: all of it is asked then.
         if seen.cpu in (None, known.cpu):
             part = known.joined(vectors, todo, seen, {v: spared_outcome(kind) for v, kind in spared.items()})
+            before = [known.trace(v) for v in marked if v.id in part.earlier]
+            part.seen.traced = [one for one in before if one is not None] + part.seen.traced
             part.guest = guest
             return part
     part = known.joined(vectors, vectors, session.ask_l1(guest, vectors, deadly, traced), {})
@@ -410,6 +413,7 @@ def execute(
 
     try:
         for done in ready:
+            voices.listen(done)
             enter(done)
         while left:
             try:

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 THEN = " > "
+BETWEEN: Final = "; "  # the reports of the kernel's log that one outcome stands for
 
 _LOG: Final = "the kernel's log: "  # and where its log says something beside the answer
 _WARN: Final = "WARN: "  # how the note of a HOST outcome begins where the kernel warned
@@ -165,7 +166,7 @@ def warning(where: str, number: int = 0) -> Outcome:
 
 def logged(texts: Iterable[str]) -> Outcome:
     """The outcome that stands for reports of the host's kernel in its log."""
-    return Outcome(Kind.HOST, note=_LOG + "; ".join(texts))
+    return Outcome(Kind.HOST, note=_LOG + BETWEEN.join(texts))
 
 
 def text_value(texts: Iterable[str]) -> Outcome:

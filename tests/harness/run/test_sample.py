@@ -54,7 +54,7 @@ def test_a_difference_is_told_with_both_texts() -> None:
     good = as_told(BASE, vector)
     entry, one = good.exits
     spoilt = Traced(vector, (entry, one[:-1]))
-    first, second = sample.judge_traces(BASE, CPU, [good, spoilt], set())
+    first, second = sample.judge_traces(BASE, CPU, [good, spoilt], set(), now={vector})
     assert (first.difference, first.exits, first.events) == ("", 1, good.events)
     assert "kvm_mmu_set_spte" in second.difference
     assert second.as_json()["vector"] == vector.id
@@ -75,9 +75,24 @@ def test_a_warn_is_expected_once(warning: AccessVector) -> None:
         as_told(LAST, warning, tuple(f"{one.split()[0]} somewhere" for one in expected)),
         as_told(LAST, warning),
     )
-    assert [one.difference for one in sample.judge_traces(LAST, CPU, [loud, silent], set())] == ["", ""]
-    (missed,) = sample.judge_traces(LAST, CPU, [silent], set())
+    assert [one.difference for one in sample.judge_traces(LAST, CPU, [loud, silent], set(), now={warning})] == ["", ""]
+    (missed,) = sample.judge_traces(LAST, CPU, [silent], set(), now={warning})
     assert "WARN" in missed.difference
     unexpected = as_told(BASE, AccessVector(Mbec.OFF, leaf=Perm.parse("rwx-")), ("mmu/mmu.c f",))
-    (found,) = sample.judge_traces(BASE, CPU, [unexpected], set())
+    (found,) = sample.judge_traces(BASE, CPU, [unexpected], set(), now={unexpected.vector})
     assert "mirror 'none'" in found.difference
+
+
+def test_of_an_earlier_loads_trace_a_warn_is_due_only_where_no_trace_shows_it(warning: AccessVector) -> None:
+    expected = tuple(f"{one.split()[0]} somewhere" for one in machine.warns(18, True, CPU, warning))
+    loud, silent = as_told(LAST, warning, expected), as_told(LAST, warning)
+    shown: tuple[str, ...]
+    for traced, shown, right in (
+        (silent, expected, True),
+        (silent, (), False),
+        (silent, ("vmx/other.c f",), False),
+        (loud, expected, True),
+        (silent, ("no_file_is_named",), True),
+    ):
+        (told,) = sample.judge_traces(LAST, CPU, [traced], set(), now=(), shown=shown)
+        assert (told.difference == "") is right, shown
