@@ -57,7 +57,7 @@ class Part:
 
     @property
     def traced_now(self) -> set[AccessVector]:
-        """The accesses of which a trace is this run's own; another trace is an earlier run's."""
+        """The value is the accesses of which a trace is this run's own; another trace is an earlier run's."""
         asked = (cut.access_of(vector) for vector in self.vectors if vector.id not in self.earlier)
         return {access for access in asked if access is not None}
 

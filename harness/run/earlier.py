@@ -24,7 +24,7 @@ from kvmodel.question.reading import parse
 from kvmodel.question.vector import AccessVector, LogVector, Machine, OnHost, Vector
 
 AGAIN: Final = 64  # of the answers that are taken, one in so many is asked again
-LOADS_AGAIN: Final = 16  # of the loads that need no host, one in so many gets one for that, and one at least
+LOADS_AGAIN: Final = 256  # of the loads that need no host, one in so many gets one for that, and one at least
 CPU: Final = "virtual_cpu"  # in a cell's facts: the virtual CPU as L1 read it
 DROPPED: Final = ("events", "l1_seconds", "not_reproduced")  # facts that do not go along with an answer
 
@@ -116,7 +116,7 @@ class KnownCell:
         return vector.id in self.answers and vector.id not in self.again
 
     def trace(self, vector: Vector) -> Traced | None:
-        """The trace that tells of ``vector``, where there is one."""
+        """The trace that tells of ``vector`` is given; None where there is none."""
         access = cut.access_of(vector)
         return None if access is None else self.traces.get(access)
 
