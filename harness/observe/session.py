@@ -293,7 +293,9 @@ def spared_outcome(name: str) -> Outcome:
 def traced_beside(
     machine: Machine, vectors: list[Vector], deadly: Deadly | None, traced: Iterable[Vector]
 ) -> list[Vector]:
-    """The function gives those of ``vectors`` whose traces ``Session.ask_l1`` would give, in the order in which they would run."""
+    """The function gives those of ``vectors`` whose traces ``Session.ask_l1`` would give, in the order in which they
+    would run.
+    """
     ids = {v.id for v in traced}
     if not ids:
         return []
