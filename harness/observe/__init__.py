@@ -9,6 +9,7 @@ from harness.observe.qemu import arguments
 from harness.observe.reports import Reported
 from harness.observe.session import (
     FIRST_FETCH,
+    TROUBLE,
     Deadly,
     Session,
     cannot_run,
@@ -22,6 +23,7 @@ from harness.observe.session import (
 __all__ = [
     "FIRST_FETCH",
     "LIVELOCK_EXITS",
+    "TROUBLE",
     "Deadly",
     "Observation",
     "Reported",

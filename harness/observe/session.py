@@ -6,6 +6,7 @@ client shows that an L1 cannot run at all, L1's vectors are blocked, and say by 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -15,15 +16,17 @@ from typing import Any, Final
 
 from harness.errors import GuestError, HostError
 from harness.hosts import Host, ModuleFiles, Parameters
+from harness.observe import batch as guest
 from harness.observe import client, cut, leftover_entries, reports, tracepoints
-from harness.observe.l1 import L1, Seen
-from harness.observe.qemu import end_leftovers
+from harness.observe.l1 import L1, SILENCE, Seen
+from harness.observe.qemu import Qemu, end_leftovers
 from harness.questions import PLAIN, Load, parameters
 from kvmodel.question import msr
 from kvmodel.question.outcome import Kind, Outcome, logged, parameter, parameter_lost, text_value
 from kvmodel.question.vector import Access, ClientVector, Environment, HostVector, LogVector, Machine, OnHost, Vector
 
 PARAM_FILE: Final = f"/sys/module/{parameters.OWN.module}/parameters/{parameters.OWN.name}"  # Y or N, if it is there
+TROUBLE: Final = "trouble"  # in the facts of a batch of which nothing was heard: why
 SAMPLE: Final = 2  # vectors run of a class that kills L1 on the plain machine; one on every other
 # What L1's firmware does first, under the small client instead of QEMU.
 FIRST_FETCH: Final = ClientVector("real", Access.FETCH, "u")
@@ -170,6 +173,13 @@ class Session:
         (seen,) = self.ask_host([FIRST_FETCH])
         return self._lacking or cannot_run(seen)
 
+    def start_l1(self, machine: Machine) -> None:
+        """An L1 that has nothing to do comes and goes. HostError where the host no longer answers; what QEMU or L1
+        lack is no matter here.
+        """
+        with contextlib.suppress(GuestError), Qemu(self._host, machine, self._probe) as qemu:
+            qemu.run(guest.pack([]), stall=SILENCE, deadline=SILENCE)
+
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
     ) -> Seen:
@@ -261,7 +271,7 @@ def _sample(machine: Machine) -> int:
 def _unheard(count: int, why: str) -> Seen:
     """A batch of which nothing was heard."""
     first = why.splitlines()[0]
-    return Seen([Outcome(Kind.BLOCKED, note=first)] * count, None, {"trouble": why})
+    return Seen([Outcome(Kind.BLOCKED, note=first)] * count, None, {TROUBLE: why})
 
 
 def _marks(asked: list[Vector], deadly: Deadly | None, traced: set[str]) -> frozenset[int]:

@@ -45,6 +45,7 @@ class Answering(Protocol):
     def ask_host(self, vectors: Iterable[OnHost]) -> list[Outcome]: ...
     def l1_can_run(self) -> Outcome | None: ...
     def unclaimed(self, outcomes: Iterable[Outcome] = ()) -> list[Reported]: ...
+    def start_l1(self, machine: Machine) -> None: ...
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()
     ) -> Seen: ...
@@ -88,6 +89,10 @@ class Remembered:
     def unclaimed(self, outcomes: Iterable[Outcome] = ()) -> list[Reported]:
         """There is no host whose log said anything."""
         return []
+
+    def start_l1(self, machine: Machine) -> None:
+        """There is no host."""
+        raise ToAsk
 
     def ask_l1(
         self, machine: Machine, vectors: list[Vector], deadly: Deadly | None = None, traced: Iterable[Vector] = ()

@@ -2,8 +2,10 @@
 
 Workers own a host each and take shares from one queue; the calling thread judges and writes, since SQLite and the table
 have one writer. What a host was asking when it died goes back to the queue, for the host that is free first. What two
-hosts died of is halved until the vector is alone of which they die. A worker whose hosts die in a row goes on with
-another machine where there is one; else it gives up and leaves the rest to the others.
+hosts died of is halved until the vector is alone of which they die. Before that an L1 is started there with nothing
+to do: a host that dies of this, or of the load itself, does not die of vectors. Where the machine has answered before
+it is the load, which is blocked; where it never did, the load waits for another, and it is the machine. A worker whose
+hosts die in a row goes on with another machine where there is one; else it gives up and leaves the rest to the others.
 What earlier runs answered is not asked, and a load of which that is all needs no host.
 """
 
@@ -17,9 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.errors import HostError, KvmirrorError
+from harness.errors import GuestError, HostError, KvmirrorError
 from harness.hosts import Host
-from harness.observe import Deadly, Seen, Session, spared_beside, spared_outcome, traced_beside
+from harness.observe import TROUBLE, Deadly, Seen, Session, spared_beside, spared_outcome, traced_beside
 from harness.process import PROGRESS
 from harness.process import programs as proc
 from harness.questions import Load, Setting, Work, collapse, given_otherwise, parameters, settled
@@ -91,11 +93,18 @@ class NotLoadedError(HostError):
 
 
 def ask(
-    session: Answering, work: Work, options: Options, *, collapsing: bool = True, known: KnownLoad = NOTHING
+    session: Answering,
+    work: Work,
+    options: Options,
+    *,
+    collapsing: bool = True,
+    known: KnownLoad = NOTHING,
+    starting: bool = False,
 ) -> Done:
     """Ask a load's vectors but for those that are ``known``; with ``collapsing`` what the rules leave out is counted.
+    With ``starting`` each of its machines is started with nothing to do before it is asked anything.
 
-    Raises NotLoadedError where the load itself fails; else whatever ``session`` raises.
+    Raises NotLoadedError where the load itself fails, or such a start; else whatever ``session`` raises.
     """
     done = Done(work.load)
     work = Work(work.load, work.host, dict(work.batches))  # collapsed here, and whole again where it is asked twice
@@ -117,6 +126,8 @@ def ask(
         done.batches[HOST_CELL] = part
     for guest_machine, vectors in work.batches.items():
         begun = time.monotonic()
+        if starting and blocked is None:
+            _start(session, guest_machine)
         if blocked is not None:
             part = Part(vectors, Seen([blocked] * len(vectors)), guest=guest_machine)
         else:
@@ -124,6 +135,14 @@ def ask(
         part.seconds = time.monotonic() - begun
         done.batches[machine_name(guest_machine)] = part
     return done
+
+
+def _start(session: Answering, guest_machine: Machine) -> None:
+    """An L1 comes and goes with nothing to do. Raises NotLoadedError where the host dies of that."""
+    try:
+        session.start_l1(guest_machine)
+    except HostError as error:
+        raise NotLoadedError(str(error)) from error
 
 
 def _ask_host(session: Answering, vectors: list[OnHost], known: KnownCell) -> Part:
@@ -188,11 +207,25 @@ class Queue:
             with self._lock:
                 self._shares.appendleft(share)
 
-    def deaths(self, work: Work) -> int:
+    def put_off(self, share: Share) -> None:
+        """What may be the machine's fault goes behind the others, for another one."""
+        if share:
+            with self._lock:
+                self._shares.append(share)
+
+    def died(self, work: Work) -> int:
         """The function says how many hosts have died of ``work``, one more having done so now."""
         with self._lock:
             self._deaths.append(work)
-            return sum(one is work for one in self._deaths)
+            return self._count(work)
+
+    def deaths(self, work: Work) -> int:
+        """The function says how many hosts have died of ``work`` so far."""
+        with self._lock:
+            return self._count(work)
+
+    def _count(self, work: Work) -> int:
+        return sum(one is work for one in self._deaths)
 
     def is_half(self, work: Work) -> bool:
         """The method says whether ``work`` is a part of what hosts died of."""
@@ -250,6 +283,8 @@ class Worker(threading.Thread):
         self._open_session = open_session
         self._options = options
         self._failures = 0  # hosts in a row that did not start, or died before they answered anything
+        self._good: tuple[Load, Machine | None] | None = None  # what this machine has answered
+        self._fresh = True  # the machine has answered nothing since it was opened
         self.stopping = threading.Event()
         self.gave_up: HostError | None = None
 
@@ -281,7 +316,7 @@ class Worker(threading.Thread):
                 if self._failures < HOST_DEATHS or self.stopping.is_set():
                     continue
                 if self._replace():
-                    self._failures = 0
+                    self._failures, self._good = 0, None
                 else:
                     self.gave_up = error
                     PROGRESS.say(f"{self.name} is given up: {str(error).splitlines()[0]}")
@@ -291,6 +326,7 @@ class Worker(threading.Thread):
         """Ask ``share`` and those that follow for the same CPU on one host; what stays in it was not answered."""
         with self._open_host(cpu_mbec, self.name) as host:
             session = self._open_session(host)
+            self._fresh = True
             while not self.stopping.is_set():
                 if not share:
                     share += self._more(cpu_mbec)
@@ -304,17 +340,44 @@ class Worker(threading.Thread):
     def _ask_first(self, session: Session, share: Share) -> None:
         work = share[0]
         known = self._known.get(work.load, NOTHING)
+        starting = self._todo.is_half(work) or self._todo.deaths(work) > 0
+        if starting and self._fresh and self._good is not None:
+            self._do_again(session, *self._good)
         try:
-            self._put(work, ask(session, work, self._options, known=known))
+            self._put(work, ask(session, work, self._options, known=known, starting=starting))
+        except NotLoadedError as error:
+            if self._todo.died(work) >= DEADLY:
+                self._not_asked(share, error, known)
+            raise
         except HostError as error:
-            if self._todo.deaths(work) >= (1 if self._todo.is_half(work) else DEADLY):
-                share[:1] = parts = [] if isinstance(error, NotLoadedError) else self._todo.halve(work)
+            if self._todo.died(work) >= (1 if self._todo.is_half(work) else DEADLY):
+                share[:1] = parts = self._todo.halve(work)
                 if not parts:
-                    self._put(work, _lost(work, str(error), known))
+                    self._put(work, _lost(work, str(error), known, asked=True))
                 self._failures = 0  # it is the work, not the host
             raise
         del share[0]
-        self._failures = 0
+        self._failures, self._fresh = 0, False
+        self._good = work.load, next(iter(work.batches), None)
+
+    def _do_again(self, session: Session, load: Load, guest_machine: Machine | None) -> None:
+        """The machine loads, and starts, what it has answered before: where it dies of that, it is not the work.
+
+        Raises HostError then.
+        """
+        session.load(load)
+        if guest_machine is not None:
+            session.start_l1(guest_machine)
+        self._fresh = False
+
+    def _not_asked(self, share: Share, error: HostError, known: KnownLoad) -> None:
+        """Hosts died, or refused, before the first of ``share`` was asked anything."""
+        work = share.pop(0)
+        if self._good is not None:
+            self._put(work, _lost(work, str(error), known))
+            self._failures = 0
+        else:  # it may be the machine: it tries other work, and another machine this
+            self._todo.put_off([work])
 
     def _put(self, work: Work, done: Done) -> None:
         if (whole := self._todo.whole(work, done)) is not None:
@@ -329,14 +392,20 @@ class Worker(threading.Thread):
         return []
 
 
-def _lost(work: Work, why: str, known: KnownLoad) -> Done:
-    """What hosts died of: one vector's answer is that death, several that are not known are blocked with it."""
-    dead = Outcome(Kind.HOST if work.size == 1 else Kind.BLOCKED, note=why.splitlines()[0])
+def _lost(work: Work, why: str, known: KnownLoad, *, asked: bool = False) -> Done:
+    """What hosts died of: one vector's answer is that death where it was ``asked``, all else that is not known is
+    blocked with it.
+    """
+    alone = asked and work.size == 1
+    dead = Outcome(Kind.HOST if alone else Kind.BLOCKED, note=why.splitlines()[0])
+    facts = {} if alone else {TROUBLE: why}
     done = Done(work.load)
     if work.host:
-        done.batches[HOST_CELL] = known.cell(None).joined(work.host, work.host, Seen([dead] * len(work.host)), {})
+        seen = Seen([dead] * len(work.host), None, facts)
+        done.batches[HOST_CELL] = known.cell(None).joined(work.host, work.host, seen, {})
     for guest_machine, vectors in work.batches.items():
-        part = known.cell(guest_machine).joined(vectors, vectors, Seen([dead] * len(vectors)), {})
+        seen = Seen([dead] * len(vectors), None, facts)
+        part = known.cell(guest_machine).joined(vectors, vectors, seen, {})
         part.guest = guest_machine
         done.batches[machine_name(guest_machine)] = part
     return done
@@ -361,6 +430,42 @@ class _Gathered:
         if self._awaited[done.load]:
             return None
         return merged(self._whole[done.load], self._there.pop(done.load))
+
+
+def _unheard(part: Part) -> bool:
+    """Whether nothing was heard of a part, and why that is stands in its facts."""
+    return TROUBLE in part.seen.facts and all(one.kind is Kind.BLOCKED for one in part.seen.outcomes)
+
+
+class _Heard:
+    """Keeps loads back of which nothing was heard, as long as no L1 was: where it stays so, the hosts are at fault."""
+
+    def __init__(self) -> None:
+        self._anything = False
+        self._trouble = ""
+        self._held: list[Done] = []
+
+    @property
+    def held(self) -> set[Load]:
+        """The loads that are kept back."""
+        return {done.load for done in self._held}
+
+    def entered(self, whole: Done) -> list[Done]:
+        """The loads that may be kept, now that ``whole`` is there."""
+        guests = [part for part in whole.batches.values() if part.guest is not None]
+        troubles = [part.seen.facts[TROUBLE] for part in guests if _unheard(part)]
+        self._anything = self._anything or len(troubles) < len(guests)
+        if troubles and not self._anything:
+            self._trouble = troubles[0]
+            self._held.append(whole)
+            return []
+        held, self._held = (self._held, []) if self._anything else ([], self._held)
+        return [*held, whole]
+
+    def check(self) -> None:
+        """Raises GuestError where no L1 was heard of."""
+        if self._held:
+            raise GuestError(f"no L1 could be asked anything: {self._trouble.splitlines()[0]}")
 
 
 def execute(
@@ -396,6 +501,7 @@ def execute(
     asked = [work for work in asked if work.load not in there]
     parts = shares(asked, options.jobs, lambda work: expected(work, options), options.deadly)
     gathered = _Gathered(asked, parts)
+    heard = _Heard()
     todo = Queue(parts)
     results: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
     programs = proc.Group()
@@ -415,7 +521,7 @@ def execute(
         for done in ready:
             voices.listen(done)
             enter(done)
-        while left:
+        while left.keys() - heard.held:
             try:
                 came = results.get(timeout=0.5)
             except queue.Empty:
@@ -428,7 +534,9 @@ def execute(
                 raise RuntimeError("a worker failed") from came
             voices.listen(came)
             if (whole := gathered.take(came)) is not None:
-                enter(whole)
+                for one in heard.entered(whole):
+                    enter(one)
+        heard.check()
     except BaseException:
         for worker in workers:
             worker.stopping.set()

@@ -64,7 +64,7 @@ class FakeSession:
     says: dict[str, Outcome] = field(default_factory=dict)
     cpu: Cpu = field(default_factory=Cpu)
     blocked: Outcome | None = None
-    dead: bool = False
+    dies_at: int | None = None
     offers: bool = True
     asked: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class FakeSession:
         return self.offers
 
     def load(self, load: Load) -> None:
-        if self.dead:
+        if load.level == self.dies_at:
             raise HostError("fake host panicked")
 
     def value(self, key: object) -> str | None:
@@ -93,6 +93,9 @@ class FakeSession:
         asked = list(vectors)
         self.asked += [v.id for v in asked]
         return [self.says.get(v.id, DONE) for v in asked]
+
+    def start_l1(self, machine: object) -> None:
+        pass
 
     def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
         return Seen(self.ask_host(vectors), self.cpu, {"msrs": ["0x1"], "events": ["old"]})
@@ -351,9 +354,9 @@ def test_one_asked_again_that_is_not_heard_leaves_the_earlier_answer(journal: Jo
 
 
 def test_a_host_that_dies_takes_no_earlier_answer_with_it(journal: Journal, files: dict[str, Path]) -> None:
-    run(journal, FakeSession(), made(files), works(vectors=VECTORS[:20]))
-    number = run(journal, FakeSession(dead=True), made(files))
-    kinds = {a.vector.id: a.seen.kind for _, a in journal.answers(number)}
+    run(journal, FakeSession(), made(files), works([18], VECTORS[:20]))
+    number = run(journal, FakeSession(dies_at=18), made(files), works([0, 18]))
+    kinds = {a.vector.id: a.seen.kind for _, a in journal.answers(number, level=18)}
     assert all(kinds[v.id] is (Kind.DONE if v in VECTORS[:20] else Kind.BLOCKED) for v in VECTORS)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from harness.cli.validate import _untouched, resumed, unfinished
-from harness.errors import HostError, InputError
+from harness.errors import GuestError, HostError, InputError
 from harness.findings import Run
+from harness.observe import TROUBLE
 from harness.observe.l1 import Seen
 from harness.observe.reports import Reported
 from harness.questions.core import CORE, core, thin
@@ -76,6 +77,9 @@ class FakeSession:
 
     def ask_host(self, vectors: Iterable[Vector]) -> list[Outcome]:
         return [Outcome(Kind.DONE) for _ in vectors]
+
+    def start_l1(self, machine: object) -> None:
+        pass
 
     def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
         self.traced += [v.id for v in traced]
@@ -407,6 +411,96 @@ def test_a_kernel_that_dies_of_anything_is_not_asked_for_ever(tmp_path: Path) ->
         seen = [answer.seen for _, answer in journal.answers(number) if answer.vector.id in everything]
     assert len(seen) == len(everything) and {one.kind for one in seen} == {Kind.HOST, Kind.BLOCKED}
     assert len(deaths) <= 2 * SPLITS + 4
+
+
+class Broken(FakeSession):
+    """A machine of which every L1's start breaks the connection, from its ``good`` th on; also with nothing to do."""
+
+    started = 0
+
+    def __init__(self, good: int = 0) -> None:
+        super().__init__()
+        self.good = good
+
+    def start_l1(self, machine: object) -> None:
+        Broken.started += 1
+        if Broken.started > self.good:
+            raise HostError("the connection to lab1 is gone: broken pipe")
+
+    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+        self.start_l1(machine)
+        return super().ask_l1(machine, vectors, deadly, traced)
+
+
+@pytest.mark.parametrize("good", [0, 3], ids=["never worked", "breaks under the run"])
+def test_a_machine_that_breaks_at_every_start_of_l1_is_given_up_and_nothing_is_halved(
+    tmp_path: Path, good: int
+) -> None:
+    works = list(plan(core()[::4], [0, 16, 17, 18], [ON]))
+    Broken.started = 0
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": lambda _: Broken(good)}
+        options, voices = Options(jobs=1), Voices(cpus.emulated, mirror=False)
+        with pytest.raises(HostError, match=r"hosts stopped with \d+ loads not asked: the connection to lab1 is gone"):
+            execute(works, journal, number, options=options, voices=voices, progress=lambda _: None, **fakes)
+        kinds = {answer.seen.kind for _, answer in journal.answers(number)}
+    assert Broken.started <= good + 3
+    assert kinds <= {Kind.DONE}
+
+
+def test_what_a_broken_machine_was_to_ask_another_asks(tmp_path: Path) -> None:
+    works = list(plan(core()[::4], [0, 18], [ON]))
+    machine = {"now": "lab1"}
+    Broken.started = 0
+
+    def session(_: object) -> Any:
+        return Broken() if machine["now"] == "lab1" else FakeSession()
+
+    def replace() -> bool:
+        machine["now"] = "lab2"
+        return True
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        fakes: dict[str, Any] = {"open_host": lambda *_: FakeHost(), "open_session": session, "replace": replace}
+        options, voices = Options(jobs=1), Voices(cpus.emulated, mirror=False)
+        execute(works, journal, number, options=options, voices=voices, progress=lambda _: None, **fakes)
+        found = Run.open(journal, number).totals
+    assert found.vectors + found.collapsed == sum(work.size for work in works) and found.blocked == 0
+    assert Broken.started == 3
+
+
+@pytest.mark.parametrize("levels", [[16], [0, 3, 12, 16, 18]])
+def test_hosts_of_which_every_load_fails_say_so_and_answer_nothing(tmp_path: Path, levels: list[int]) -> None:
+    vectors = list({v.id: v for v in (*thin(), *CORE["host_itself"]())}.values())
+
+    class NeverLoads(FakeSession):
+        def load(self, load: Load) -> None:
+            raise HostError("insmod: kvm.ko: invalid module format")
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        with pytest.raises(HostError, match=r"loads not asked: insmod: kvm\.ko: invalid module format") as told:
+            run(list(plan(vectors, levels, [ON])), journal, number, NeverLoads())
+        assert told.value.exit_code == 4
+        assert list(journal.answers(number)) == []
+
+
+def test_an_l1_that_is_never_heard_of_is_no_answer(tmp_path: Path) -> None:
+    class NoQemu(FakeSession):
+        def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+            why = "QEMU did not start: it ended with status 1"
+            return Seen([Outcome(Kind.BLOCKED, note=why)] * len(vectors), None, {TROUBLE: why})
+
+    vectors = list({v.id: v for v in (*thin(), *CORE["host_itself"]())}.values())
+    works = list(plan(vectors, [0, 16], [ON]))
+    with Journal(tmp_path / "j.sqlite") as journal:
+        number = journal.begin([], {})
+        with pytest.raises(GuestError, match="no L1 could be asked anything: QEMU did not start") as told:
+            run(works, journal, number, NoQemu())
+        assert told.value.exit_code == 4
+        assert unfinished(works, journal, number) == [work for work in works if work.batches]  # is asked again
 
 
 def test_a_host_that_is_spent_starts_anew_before_it_is_asked_more(tmp_path: Path) -> None:
