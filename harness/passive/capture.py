@@ -88,9 +88,9 @@ def capture(host: Host, pid: int, limits: Limits) -> Capture:
         _write(host, [(f"{there}/tracing_on", "0"), (f"{there}/events/enable", "0")])
         with PROGRESS.task("counting exits after"):
             found.exits["after"] = _rate(host, pid, window)
+        found.facts["ended"] = host.run(f"[ -d /proc/{pid} ]").status != 0
         with PROGRESS.task("reading the trace"):
             _read_pages(host, there, found)
-    found.facts["ended"] = host.run(f"[ -d /proc/{pid} ]").status != 0
     return found
 
 
@@ -133,7 +133,9 @@ def _instance(host: Host, pid: int, limits: Limits) -> Iterator[str]:
     remove = f"echo 0 >{there}/tracing_on; echo 0 >{there}/events/enable; rmdir {there}"
     late = int(2 * COST + limits.seconds + SPARE)
     watch = host.run(
-        f"(trap '' HUP; sleep {late}; {remove}) >/dev/null 2>&1 </dev/null & echo $!", check=True
+        f"(trap '' HUP; trap 'kill $s; exit' TERM; sleep {late} & s=$!; wait $s; {remove}) "
+        ">/dev/null 2>&1 </dev/null & echo $!",
+        check=True,
     ).stdout.strip()
     try:
         script = [

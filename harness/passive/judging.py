@@ -256,7 +256,7 @@ def lines(capture: Capture, verdict: TraceVerdict) -> Iterable[str]:
     if facts["missing"]:
         yield f"this kernel has no {', '.join(facts['missing'])}: what they would say is not judged"
     if facts.get("ended"):
-        yield "the guest ENDED while it was captured"
+        yield "the guest ENDED while it was watched"
     lost = sum(capture.lost.values())
     yield f"{verdict.events:,} events in {verdict.seconds:.3f} s; " + (
         f"{lost:,} LOST ({', '.join(f'{name} {n:,}' for name, n in capture.lost.items() if n)}): a larger --size keeps "

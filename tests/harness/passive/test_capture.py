@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,25 @@ def test_a_host_that_is_left_alone_removes_it_itself() -> None:
     traced(host)
     (late,) = [c for c in host.commands if "sleep 1" in c and "echo $!" in c]
     assert f"rmdir {instance(host)}" in late and "trap '' HUP" in late
+
+
+def test_what_waits_to_remove_it_goes_with_the_instance(tmp_path: Path) -> None:
+    host = Traced()
+    traced(host)
+    (late,) = [c for c in host.commands if "sleep 1" in c and "echo $!" in c]
+    longer = re.sub(r"sleep \d+", f"sleep 4711.{os.getpid()}", late).replace(instance(host), str(tmp_path / "none"))
+    pid = int(subprocess.run(["sh", "-c", longer], capture_output=True, text=True, check=True, timeout=10).stdout)
+    ours = ["pgrep", "-f", f"^sleep 4711[.]{os.getpid()}$"]
+    for _ in range(100):
+        if subprocess.run(ours, capture_output=True, check=False).returncode == 0:
+            break
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGTERM)
+    for _ in range(100):
+        if subprocess.run(ours, capture_output=True, check=False).returncode:
+            return
+        time.sleep(0.05)
+    pytest.fail("its sleep is left")
 
 
 @pytest.mark.parametrize(
