@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     with Journal(args.journal) as journal:
         run = Run.open(journal, args.run_number)
         finding = run.finding(args.name)
+        made_of = bundle.board_of(run, finding)
     if run.foreseen:
         raise InputError(
             f"run {run.number} is foreseen: an archive shows again what was observed; '{finding.command}' looks, "
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     series = opened(args.series, args.on, args.linux)
     programs.interruptible()
     binaries = bundle.Binaries.built(Cache())
-    files = bundle.contents(finding, explanation(finding, run.under), run.number, run.info.provenance, series, binaries)
+    told = explanation(finding, run.under)
+    files = bundle.contents(finding, told, run.number, run.info.provenance, series, binaries, made_of)
     folder = f"kvmirror-{finding.name}"
     out = args.out or Path(f"{folder}.tar.gz")
     try:

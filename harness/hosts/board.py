@@ -60,6 +60,18 @@ class Board:
 BOARD: Final = Board()  # what L1 is made for, and what an emulated host's QEMU has
 
 
+def read(text: str) -> Board:
+    """The function is the inverse of ``str``."""
+    machine, _, without = text.partition(" without ")
+    return Board(machine, not without)
+
+
+def beside(first: Board) -> list[Board]:
+    """The function gives ``first``, and what is taken where a QEMU lacks it, the quickest first."""
+    others = [Board(name, pvpanic) for pvpanic in (True, False) for name in MACHINES if pvpanic or name in SLOW]
+    return list(dict.fromkeys((first, *others)))
+
+
 def offered(machines: str, devices: str, wanted: str | None = None) -> Board | None:
     """The function reads what QEMU says to ``-machine help`` and to ``-device help``; None where it has no machine that
     L1 runs on (or not the ``wanted`` one). A microvm without pvpanic has no way to power itself off: it is none.

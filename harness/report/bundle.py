@@ -23,7 +23,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from harness import protocol
 from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
-from harness.findings import Departure, Finding, finding_json
+from harness.findings import Departure, Finding, Run, finding_json
+from harness.hosts import BOARD, Board, board
 from harness.observe import LIVELOCK_EXITS, client, module_options, qemu
 from harness.observe import batch as guest
 from harness.questions import Setting, parameters
@@ -108,8 +109,17 @@ def _expected(outcome: Outcome) -> dict[str, Any]:
     return {"text": str(outcome), "call": shlex.join(call)}
 
 
-def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
-    """What the script needs to ask ``vector`` in its way."""
+def board_of(run: Run, finding: Finding) -> Board:
+    """The function gives the board on which ``run`` saw the smallest vector of ``finding``; of an answer that was taken
+    from elsewhere, one of the run's.
+    """
+    said = [(key.cell, str(cell.facts["board"])) for key, cell in run.cells.items() if "board" in cell.facts]
+    there = [text for cell, text in said if cell == finding.smallest.cell] or [text for _, text in said]
+    return board.read(there[0]) if there else BOARD
+
+
+def _asked(vector: Vector, departure: Departure, made_of: Board) -> dict[str, Any]:
+    """What the script needs to ask ``vector`` in its way; L1 is ``made_of``, or what there is in its stead."""
     how = _how(vector)
     told: dict[str, Any] = {"how": how}
     if isinstance(vector, ClientVector | ClientSequence | UserMsrVector):
@@ -123,13 +133,19 @@ def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
         assert isinstance(at, int)
         machine = vector.machine
         record = guest.deciding_record(vector, departure.turn)
-        argv = qemu.arguments(machine, kernel="probe.elf", memory=protocol.L1_MEMORY, monitored=False)
+        memory = protocol.L1_MEMORY
+        argv = [
+            (one, qemu.arguments(machine, kernel="probe.elf", memory=memory, monitored=False, board=one))
+            for one in board.beside(made_of)
+        ]
         told |= {
             "observation_at": protocol.BATCH_BASE + at + record * protocol.OBSERVATION.size,
             "turn": record,
             "turns": guest.count_records(vector) if isinstance(vector, SequenceVector) else 1,
-            "argv": shlex.join(argv[1:]),
-            "binary": argv[0],
+            "boards": [(one, shlex.join(words[1:])) for one, words in argv],
+            "binary": argv[0][1][0],
+            "names": board.names(),
+            "pvpanic": board.PVPANIC,
             "memory": qemu.SHM if machine.env.backing == "4k" else f"{qemu.HUGE}/l1",
             "huge": qemu.HUGE if machine.env.backing == "2m" else "",
             "huge_pages": protocol.L1_MEMORY // qemu.HUGE_PAGE,
@@ -138,9 +154,11 @@ def _asked(vector: Vector, departure: Departure) -> dict[str, Any]:
     return told
 
 
-def script(finding: Finding, *, release: str, known: Sequence[Parameter] = (parameters.OWN,)) -> str:
+def script(
+    finding: Finding, *, release: str, known: Sequence[Parameter] = (parameters.OWN,), made_of: Board = BOARD
+) -> str:
     """The function gives ``run.sh``. ``release`` is the kernel's of the run, empty where that is unknown; ``known`` are
-    the parameters that the series adds.
+    the parameters that the series adds; L1 was ``made_of`` this board.
     """
     smallest = finding.smallest
     level, value = smallest.cell
@@ -170,7 +188,7 @@ def script(finding: Finding, *, release: str, known: Sequence[Parameter] = (para
         q=shlex.quote,
         seen=_expected(smallest.seen),
         legal=[_expected(outcome) for outcome in smallest.legal],
-        **{"tally": (), **_asked(vector, smallest)},
+        **{"tally": (), **_asked(vector, smallest, made_of)},
     )
 
 
@@ -212,10 +230,16 @@ def patches(series: Series, level: int, provenance: Mapping[str, Any]) -> tuple[
 
 
 def contents(
-    finding: Finding, told: Sequence[str], run: int, provenance: Mapping[str, Any], series: Series, binaries: Binaries
+    finding: Finding,
+    told: Sequence[str],
+    run: int,
+    provenance: Mapping[str, Any],
+    series: Series,
+    binaries: Binaries,
+    made_of: Board = BOARD,
 ) -> dict[str, bytes]:
     """The function gives the archive's files by name, of a finding of run ``run``. ``told``: the finding in lines, as
-    ``kvmirror explain`` prints it.
+    ``kvmirror explain`` prints it; L1 was ``made_of`` this board.
 
     Raises InputError where ``series`` or what it stands on is not the run's, or the vector cannot be bundled.
     """
@@ -242,7 +266,7 @@ def contents(
         "config.fragment": fragment,
         **below(series),
         **{f"patches/{patch.path.name}": patch.path.read_bytes() for patch in chosen},
-        SCRIPT: script(finding, release=release, known=series.parameters).encode(),
+        SCRIPT: script(finding, release=release, known=series.parameters, made_of=made_of).encode(),
     }
     if how == "l1":
         files |= {"probe.elf": binaries.probe.read_bytes(), "memio": binaries.memio.read_bytes()}
@@ -269,6 +293,7 @@ def contents(
         parameters=module_options(Setting.parse(param), env),
         cpu_mbec=env.cpu_mbec,
         how=how,
+        board=made_of,
     ).encode()
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     return files | {"SHA256SUMS": sums.encode()}

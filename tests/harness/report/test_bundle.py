@@ -19,6 +19,7 @@ from harness.errors import InputError
 from harness.findings import Run
 from harness.findings.departures import Departure
 from harness.findings.group import Finding, group
+from harness.hosts import BOARD, Board
 from harness.observe import batch as guest
 from harness.questions.loads import Load
 from harness.report import bundle
@@ -169,6 +170,16 @@ def test_shells_read_the_script_and_it_refuses_a_machine_without_kvm(vector: Vec
     assert done.returncode == 4 and "there is no" in done.stderr
 
 
+# A QEMU that says what it has, and else ends at once.
+QEMU = """\
+#!/bin/sh
+case "$*" in
+"-machine help") printf 'Supported machines are:\\nmicrovm   microvm (i386)\\nnone   empty machine\\n' ;;
+"-device help") printf 'Misc devices:\\nname "pvpanic", bus ISA\\n' ;;
+esac
+"""
+
+
 def _answers(tmp_path: Path, seen: Outcome, fields: dict[str, int]) -> subprocess.CompletedProcess[str]:
     """The script on a made-up host: a QEMU that ends at once, a memory file in which L1 left ``fields``."""
     text = bundle.script(finding(FETCH, seen), release="")
@@ -192,7 +203,9 @@ def _answers(tmp_path: Path, seen: Outcome, fields: dict[str, int]) -> subproces
     (tmp_path / "batch.bin").write_bytes(batch)
     (tmp_path / "run.sh").write_text(text)
     (tmp_path / "memio").chmod(0o755)
-    env = {"PATH": "/usr/bin:/bin", "QEMU": "true", "TIMEOUT": "5"}
+    (tmp_path / "qemu").write_text(QEMU)
+    (tmp_path / "qemu").chmod(0o755)
+    env = {"PATH": "/usr/bin:/bin", "QEMU": str(tmp_path / "qemu"), "TIMEOUT": "5"}
     return subprocess.run(["dash", tmp_path / "run.sh"], capture_output=True, text=True, env=env)
 
 
@@ -235,6 +248,37 @@ def test_the_shell_decodes_what_l1_left(tmp_path: Path, seen: Outcome, fields: d
     assert done.returncode == status, (done.stdout, done.stderr)
     assert ("shown again" in done.stdout) is (status == 0)
     assert not (tmp_path / "l1").exists()
+
+
+@pytest.mark.parametrize(
+    ("machines", "pvpanic", "ran_on", "takes", "says"),
+    [
+        ("microvm pc q35", True, BOARD, "-machine microvm,", ""),
+        ("microvm pc q35", True, Board("q35"), "-machine q35,", ""),
+        ("microvm pc q35", True, Board("pc", pvpanic=False), "acpi=on,memory", ""),
+        ("pc q35", True, BOARD, "-machine pc,", "L1 runs on pc, it was microvm"),
+        ("microvm pc q35", False, BOARD, "-machine pc,", "L1 runs on pc without pvpanic, it was microvm"),
+        ("q35", False, Board("pc"), "-machine q35,", "L1 runs on q35 without pvpanic, it was pc"),
+        ("none", True, BOARD, None, "none of the machine types microvm, pc or q35"),
+    ],
+)
+def test_l1_runs_on_the_board_of_the_run_or_on_what_there_is(
+    tmp_path: Path, machines: str, pvpanic: bool, ran_on: Board, takes: str | None, says: str
+) -> None:
+    text = bundle.script(finding(FETCH), release="", made_of=ran_on)
+    begin, end = text.index("QEMU=${QEMU"), text.index("[ ! -e /dev/shm")
+    qemu = QEMU.replace("microvm   microvm (i386)", "\\n".join(f"{name}  a machine" for name in machines.split()))
+    (tmp_path / "qemu").write_text(qemu if pvpanic else qemu.replace('"pvpanic"', '"pvpanic-pci"'))
+    (tmp_path / "qemu").chmod(0o755)
+    head = 'cannot() { echo "$*" >&2; exit 4; }\ndiffers() { echo "$*" >&2; }\n'
+    for shell in (["busybox", "sh"], ["dash"]):
+        done = subprocess.run(
+            [*shell, "-c", head + text[begin:end] + 'echo "$@"'],
+            capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "QEMU": str(tmp_path / "qemu")}, check=False,
+        )  # fmt: skip
+        assert done.returncode == (4 if takes is None else 0)
+        assert (takes or "") in done.stdout and says in done.stderr and bool(done.stderr) is bool(says)
+        assert ("-device pvpanic" in done.stdout) is (takes is not None and pvpanic and ran_on.pvpanic)
 
 
 @pytest.mark.live
