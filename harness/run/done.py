@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from harness.errors import HostError
@@ -123,7 +123,7 @@ def merged(whole: Work, shards: Sequence[Done]) -> Done:
     Raises HostError when the shards' hosts show L1 different CPUs: such answers are not of one run.
     """
     done = Done(whole.load, collapsed=dict(sum((Counter(shard.collapsed) for shard in shards), Counter())))
-    done.facts = _one_facts(shards)
+    done.facts = joined_facts(shard.facts for shard in shards)
     for name, vectors in questions(whole).items():
         parts = [shard.batches[name] for shard in shards if name in shard.batches]
         if parts:
@@ -137,10 +137,15 @@ def merged(whole: Work, shards: Sequence[Done]) -> Done:
     return done
 
 
-def _one_facts(shards: Iterable[Done]) -> LoadFacts | None:
-    """What the hosts said of the load: of shards that say it, one that saw how an L1 starts."""
-    told = [shard.facts for shard in shards if shard.facts is not None]
-    return next((facts for facts in told if facts.started), told[0] if told else None)
+def joined_facts(several: Iterable[LoadFacts | None]) -> LoadFacts | None:
+    """The function gives what hosts said of one load, together: of those that say it, one that saw how an L1 starts,
+    with the values of all.
+    """
+    told = [facts for facts in several if facts is not None]
+    if not told:
+        return None
+    values = {key: value for facts in reversed(told) for key, value in facts.values.items()}
+    return replace(next((facts for facts in told if facts.started), told[0]), values=values)
 
 
 def _one_part(load: Load, vectors: Sequence[Vector], parts: Sequence[Part]) -> Part:

@@ -17,7 +17,7 @@ from harness.observe import Deadly, Reported, Seen, Traced, cut, hurried, report
 from harness.questions import Load, Work, parameters
 from harness.results import KVM_HOST, UNHEARD, Journal, Sighting, cpus
 from harness.run.basis import other_parts
-from harness.run.done import FACTS, LOG, LoadFacts, Part, seal
+from harness.run.done import FACTS, LOG, LoadFacts, Part, joined_facts, seal
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import BETWEEN, Kind, Outcome
 from kvmodel.question.reading import parse
@@ -248,7 +248,7 @@ def _merged(sightings: Sequence[Sighting], asked: Set[str], *, of_l1: bool) -> t
     """What sightings of one basis, the newest first, say together of what is ``asked``: what they do not agree on is
     not known.
     """
-    facts = next((LoadFacts.from_json(s.facts[FACTS]) for s in sightings if FACTS in s.facts), None)
+    facts = joined_facts(LoadFacts.from_json(s.facts[FACTS]) for s in sightings if FACTS in s.facts)
     logs = {(s.run, s.cell): _reports(s) for s in sightings if _is_log(s)}
     told = []
     reported: list[Reported] = []

@@ -464,6 +464,21 @@ def test_a_load_without_facts_has_a_host(journal: Journal, files: dict[str, Path
     assert session.hosts == ["host"] and len(session.asked) == 3 and not done
 
 
+def test_what_a_run_of_the_host_alone_learnt_hides_nothing_of_an_earlier_one(
+    journal: Journal, files: dict[str, Path]
+) -> None:
+    several = works(range(3, 19))
+    code = made(files, code=lambda _: "one")
+    run(journal, FakeSession(), code, several[:1])
+    host_alone = FakeSession()
+    run(journal, host_alone, code, works(vectors=[HostVector()]), values_named=frozenset({(18, ON), (18, OFF)}))
+    assert host_alone.asked == [HostVector().id]
+    session = FakeSession()
+    run(journal, session, code, several)
+    # How an L1 starts is known of the first run: one load has a host, for the sample.
+    assert session.hosts == ["host"] and len(session.asked) < 16
+
+
 def test_the_sample_is_of_what_this_run_asks(journal: Journal, files: dict[str, Path]) -> None:
     run(journal, FakeSession(), made(files))
     session = FakeSession()
