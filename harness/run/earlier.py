@@ -312,12 +312,9 @@ def samples(known: Mapping[Load, KnownLoad], whole: Collection[Load], seed: str)
     """The function gives ``known`` with one answer in AGAIN asked again, without the loads that get no host.
 
     Where ``whole`` loads need no host, one in LOADS_AGAIN of them gets one all the same, the likelier the more answers
-    it has, and is asked the others' part of the sample as well: a start costs more than a hundred answers.
+    it has: a start costs more than a thousand answers.
     """
     random = Random(seed)
     drawn = sorted(whole, key=lambda load: random.random() ** (1 / max(1, known[load].answers)), reverse=True)
-    again = drawn[: math.ceil(len(drawn) / LOADS_AGAIN)]
-    asked, held = (sum(known[load].answers for load in loads) for loads in (again, whole))
-    share = held / max(1, asked) / AGAIN
-    left = {load: 1 / AGAIN for load in known if load not in whole} | dict.fromkeys(again, share)
-    return {load: known[load].sampled(f"{seed}, {load}", part) for load, part in left.items()}
+    again = {*(known.keys() - set(whole)), *drawn[: math.ceil(len(drawn) / LOADS_AGAIN)]}
+    return {load: known[load].sampled(f"{seed}, {load}", 1 / AGAIN) for load in known if load in again}

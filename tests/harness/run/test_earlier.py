@@ -493,7 +493,7 @@ def test_loads_that_need_no_host_are_looked_at_in_a_few_of_them(journal: Journal
     session = FakeSession()
     number = run(journal, session, made(files), asked)
     (level,) = {key.level for key, _ in journal.answers(number, having=Mark.AGAIN)}
-    assert 3 <= level <= 18 and len(session.asked) == 16 * 640 // AGAIN
+    assert 3 <= level <= 18 and len(session.asked) == 640 // AGAIN
 
 
 def test_the_virtual_cpu_is_kept_as_l1_read_it() -> None:
