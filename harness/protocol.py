@@ -131,7 +131,7 @@ VECTOR: Final = Record(
         ("Q", 1, "gu", "guest entry above it, the same"),
         ("B", 1, "paging", "PAGING_*"),
         ("B", 1, "cpl", "0 or 3"),
-        ("B", 1, "cr", "CR_WP 1, CR_SMEP 2, CR_SMAP 4, CR_NXE 8"),
+        ("B", 1, "cr", "CR_WP 1, CR_SMEP 2, CR_SMAP 4, CR_NXE 8, CR_PGE 16, CR_PSE 32"),
         (
             "B",
             1,
@@ -199,9 +199,12 @@ CONSTANTS: Final[dict[str, int]] = {
     "OP_BUILD": 0,  # the tables at `leaf`, as every program finds them; `upper` 1: the guest's lead to L1's own pages
     "OP_WRITE": 1,  # 8 bytes `upper` at L1-physical `leaf`
     "OP_CODE": 2,  # 32 bytes of L2's code, `leaf` to `gu`, at offset `msr`
-    "OP_RUN": 3,  # enters L2 at its code; `leaf` is the EPT12 root, `msr` the VPID, 0 for none
+    "OP_RUN": 3,  # enters L2 at its code; `leaf` EPT12's root, `msr` the VPID or 0, `upper` primary controls, `gu` CR3
     "OP_INVEPT": 4,  # type `leaf`, descriptor `upper` and `gp`
     "OP_INVVPID": 5,
+    "OP_FIELD": 9,  # `upper` into the field `leaf` of the vmcs12 that VM entries use
+    "OP_LOOK_FIELD": 10,  # reads the field `leaf` of it
+    "OP_PDPTES": 11,  # the four PDPTEs at L1-physical `leaf` into its fields
     "OP_LOOK": 8,  # reads 8 bytes at L1-physical `leaf`
     "OP_VMX": 7,  # VMX_* `leaf` with `upper`, an address or a field, and `gp`, a value
     "VMX_VMCLEAR": 0,
@@ -234,6 +237,9 @@ CONSTANTS: Final[dict[str, int]] = {
     "PROGRAM_P": layout.AREAS["p"],  # L1-physical: 2 MiB with the pages p at PROGRAM_SLOT and behind
     "PROGRAM_Q": layout.AREAS["q"],  # the same of the pages q
     "PROGRAM_GPT": 0x100B000,  # L1-physical: the guest's page tables of windows a, b, c
+    "PROGRAM_PDS": layout.DIRECTORY_ADDRESSES["e1"],  # L1-physical: page directories e1 and e2
+    "PROGRAM_PML4": layout.LONG_ROOTS[1],  # L1-physical: the second one of long mode, its PDPT behind it
+    "PROGRAM_PDPTS": layout.PDPTS,  # L1-physical: PAE paging's, two of 32 bytes
     "GLA_PROGRAM": 0x403000,  # L2-linear: its code, supervisor's; user's one page on
     "PROGRAM_RESULTS": 0xF00,  # offset in the code page: a byte an access, what it read
     "PROGRAM_WRITTEN": layout.WRITTEN_AT,  # offset in a page of what a run's first part writes; the next: 8 bytes on
@@ -267,6 +273,8 @@ CONSTANTS: Final[dict[str, int]] = {
     "CR_SMEP": 2,
     "CR_SMAP": 4,
     "CR_NXE": 8,
+    "CR_PGE": 16,
+    "CR_PSE": 32,
     "EPT_ENABLE": 1,
     "EPT_AD": 2,
     "EPT_MBEC": 4,
@@ -275,6 +283,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "FLAG_CONTINUE": 1,  # a sequence: the same addresses and tables as the record before, entries rewritten
     "FLAG_NO_INVEPT": 2,  # no INVEPT before this entry
     "FLAG_VMCS_B": 4,  # run on the second vmcs12
+    "FLAG_KEEP_EFER": 8,  # the VM entry does not load EFER
     "FLAG_MARK": 64,  # CPUID(MARK_LEAF, index) before the vector: a line of its own in the host's trace
     "MARK_LEAF": 0x4B56_4D52,
     "MARK_PORT": 0x4B4D,  # an OUT to this port: the vector that begins is not marked, the one before it was

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from harness import protocol
-from harness.observe import astray, program_over
+from harness.observe import astray, program_over, program_state
+from harness.observe.program_state import Fields, Frame
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
@@ -48,12 +49,16 @@ from kvmodel.question.program_layout import (
     guest_physical,
     guest_upper_entry,
     page_address,
+    pdpte_address,
+    pdpte_of,
     table_address,
     target_address,
 )
+from kvmodel.question.program_paging import LoadCr3, SetPdpte
 from kvmodel.question.vector import Access
 from kvmodel.sdm.invalidation import INVALID_OPCODE
 from kvmodel.sdm.program_flags import told
+from kvmodel.sdm.program_roots import told_pdpte
 from kvmodel.sdm.program_tables import entry_bits, offset_of, reached
 
 _C: Final = protocol.CONSTANTS
@@ -61,9 +66,8 @@ _GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: th
 _CODE_BYTES: Final = 32  # of a record
 _NOWHERE: Final = 0xFF
 _ADDRESS: Final = (1 << 52) - PAGE  # of an entry
+LONG: Final = Frame()
 _UNDEFINED: Final = 0xFFFF_FFFE  # images/probe/vmx.c: where there is no such instruction
-
-Fields = dict[str, int | tuple[int, ...]]
 
 
 class StepRecord(program_over.OverRecord, Protocol):
@@ -113,19 +117,9 @@ class Code:
         return next((n for n, end in enumerate(self.ends) if at < end), None)
 
 
-def _address(value: int) -> bytes:
-    return b"\x48\xbf" + struct.pack("<Q", value)  # mov $value, %rdi
-
-
-def _bit(name: str, on: int) -> bytes:
-    """MOV to CR0 or CR4 with one bit other than it was."""
-    register, bit = {"wp": (0xC2, 16), "smep": (0xE2, 20), "smap": (0xE2, 21)}[name]
-    change = b"\x48\x0f\xba" + bytes((0xEA if on else 0xF2, bit))  # bts/btr $bit, %rdx
-    return b"\x0f\x20" + bytes((register,)) + change + b"\x0f\x22" + bytes((register,))
-
-
-def _touch(touch: Touch, place: int, at: int) -> bytes:
-    head = _address(guest_linear(touch.page) + offset_of(touch.access, place))
+def _touch(touch: Touch, place: int, at: int, frame: Frame) -> bytes:
+    where = guest_linear(touch.page, pae=frame.pae) + offset_of(touch.access, place)
+    head = program_state.address(where, frame)
     mark = b"\xb8" + struct.pack("<I", _C["PROGRAM_MARK"] | place)  # mov $mark, %eax
     match touch.access:
         case Access.WRITE:
@@ -135,36 +129,40 @@ def _touch(touch: Touch, place: int, at: int) -> bytes:
         case Access.FETCH:
             return head + b"\xff\xe7"  # jmp *%rdi
         case _:
-            body = head + b"\x8b\x07\xc1\xe8\x08\x88\x05"  # mov (%rdi), %eax; shr $8, %eax; mov %al, rel(%rip)
-            return body + struct.pack("<i", _C["PROGRAM_RESULTS"] + place - (at + len(body) + 4))
+            body = head + b"\x8b\x07\xc1\xe8\x08"  # mov (%rdi), %eax; shr $8, %eax
+            return body + program_state.result(place, at + len(body), frame)
 
 
-def _op(op: Op, place: int, at: int) -> bytes:
+def _op(op: Op, place: int, at: int, frame: Frame) -> bytes:
     match op:
         case Touch():
-            return _touch(op, place, at)
+            return _touch(op, place, at, frame)
         case Over():
             return program_over.code(op, at)
         case Toggle():
-            return _bit(op.name, op.value)
+            return program_state.bit(op.name, op.value, frame)
         case Flush(page=""):
-            return b"\x0f\x20\xda\x0f\x22\xda"  # mov %cr3, %rdx; mov %rdx, %cr3
+            return program_state.load_cr3(None, frame)
+        case LoadCr3():
+            return program_state.load_cr3(op.number, frame)
         case Flush():
-            return _address(guest_linear(op.page)) + b"\x0f\x01\x3f"  # invlpg (%rdi)
+            linear = guest_linear(op.page, pae=frame.pae)
+            return program_state.address(linear, frame) + b"\x0f\x01\x3f"  # invlpg (%rdi)
         case SetGuest():
             where = _GLA_TABLES + WINDOWS.index(op.page[0]) * PAGE + (SLOT + int(op.page[1])) * 8
-            value = b"\x48\xb8" + struct.pack("<Q", guest_entry(op))  # mov $entry, %rax
-            return _address(where) + value + b"\x48\x89\x07"  # mov %rax, (%rdi)
+            return program_state.store(where, guest_entry(op), frame)
+        case SetPdpte():
+            return program_state.store(program_state.pdpte_linear(op), pdpte_of(op), frame)
         case Saved():
             port = b"\xba" + struct.pack("<I", _C["CALL_PORT"])  # mov $port, %edx
             return port + bytes((0xB0, _C["CALL_OF_L2"], 0xEE))  # mov $call, %al; out %al, (%dx)
 
 
-def assemble(run: L2Run) -> Code:
+def assemble(run: L2Run, frame: Frame = LONG) -> Code:
     """The function gives L2's code for a run: part by part, then VMCALL."""
     data, ends = b"", []
     for place, op in enumerate(run.ops):
-        data += _op(op, place, len(data))
+        data += _op(op, place, len(data), frame)
         ends.append(len(data))
     return Code(data + b"\x0f\x01\xc1", tuple(ends))
 
@@ -184,6 +182,10 @@ class _Controls:
         value = table_address(self.area, root) | 6 | 3 << 3 | self.now["ad"] << 6
         return value ^ EPTP_WRONG[bad]
 
+    @property
+    def frame(self) -> Frame:
+        return Frame(bool(self.now["pg"]), self.now["cpl"])
+
     def common(self) -> Fields:
         flags = _C["FLAG_VMCS_B"] * self.now["vmcs"]
         return {"kind": _C["KIND_STEP"], "paging": _C["PAGING_64"], "flags": flags}
@@ -194,29 +196,30 @@ def _write(c: _Controls, address: int, value: int) -> Fields:
 
 
 def _run(c: _Controls, run: L2Run) -> Iterator[Fields]:
-    data = assemble(run).data
+    data = assemble(run, c.frame).data
     for at in range(0, len(data), _CODE_BYTES):
         words = struct.unpack("<4Q", data[at : at + _CODE_BYTES].ljust(_CODE_BYTES, b"\x90"))
         fields = dict(zip(("leaf", "upper", "gp", "gu"), words, strict=True))
         yield {**c.common(), **fields, "access": _C["OP_CODE"], "msr": at}
     now = c.now
+    yield from program_state.before_entry(c.vector, c.common(), now)
     ept = c.vector.ept * (_C["EPT_ENABLE"] | now["ad"] * _C["EPT_AD"] | now["mbec"] * _C["EPT_MBEC"])
+    flags = _C["FLAG_VMCS_B"] * now["vmcs"] | (0 if now["efer"] else _C["FLAG_KEEP_EFER"])
     yield {
         **c.common(),
+        **program_state.of_entry(now),
         "access": _C["OP_RUN"],
         "leaf": table_address(c.area, f"r{now['root']}"),
         "cpl": now["cpl"],
-        "cr": sum(now[name] * _C[f"CR_{name.upper()}"] for name in ("wp", "smep", "smap", "nxe")),
         "ept": ept | (_C["EPT_VPID"] if now["vpid"] else 0),
         "msr": now["vpid"],
+        "flags": flags,
     }
-    for op in run.ops:
-        if isinstance(op, Toggle):
-            now[op.name] = op.value
+    now |= run.leaves
 
 
 def _invvpid(c: _Controls, made: Invvpid) -> Fields:
-    address = 1 << 63 if made.bad == "noncanonical" else guest_linear(made.page)
+    address = 1 << 63 if made.bad == "noncanonical" else guest_linear(made.page, pae=c.frame.pae)
     low = made.vpid | (1 << 16 if made.bad == "reserved" else 0)
     return {**c.common(), "access": _C["OP_INVVPID"], "leaf": made.type, "upper": low, "gp": address}
 
@@ -258,12 +261,20 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
     match made:
         case Control():
             c.now[made.name] = made.value
+            yield from program_state.of_control(c.vector, made, c.common(), c.now)
         case SetEntry():
             yield _write(c, entry_address(c.area, made.entry), entry_bits(made) | target_address(c.area, made.target))
         case SetGuest():
             yield _write(c, guest_entry_address(f"g.{made.page}"), guest_entry(made))
         case SetGuestUpper():
             yield _write(c, guest_entry_address(f"gu.{made.window}"), guest_upper_entry(made))
+        case SetPdpte(in_field=True):
+            field = program_state.field_of_pdpte(made.place)
+            yield {**c.common(), "access": _C["OP_FIELD"], "leaf": field, "upper": pdpte_of(made)}
+        case SetPdpte():
+            yield _write(c, pdpte_address(made.table, made.number), pdpte_of(made))
+        case Look(is_field=True):
+            yield {**c.common(), "access": _C["OP_LOOK_FIELD"], "leaf": program_state.field_of_pdpte(made.entry)}
         case Look():
             at = guest_entry_address(made.entry) if made.is_guest else entry_address(c.area, made.entry)
             yield {**c.common(), "access": _C["OP_LOOK"], "leaf": at}
@@ -295,7 +306,7 @@ def records(vector: ProgramVector, ordinal: int) -> list[Fields]:
         found += _step(c, made)
     if any(isinstance(made, HostStep) and made.what.startswith("nx") for made in vector.steps):
         found.append(_host(c, _C["HOST_NX_RESTORE"]))
-    return found
+    return [*found, *program_state.at_the_end(vector, c.common())]
 
 
 # --- outcomes ---
@@ -325,10 +336,10 @@ def _completed(run: L2Run, o: StepRecord, parts: int) -> Iterator[Outcome]:
                     yield _byte(o.leaf_after, place)
 
 
-def _linear(address: int) -> Place:
+def _linear(address: int, frame: Frame) -> Place:
     for window in WINDOWS:
         for n in range(8):
-            if 0 <= address - guest_linear(f"{window}{n}") < PAGE:
+            if 0 <= address - guest_linear(f"{window}{n}", pae=frame.pae) < PAGE:
                 return Place(f"{window}{n}", address % PAGE)
     return Place("linear", address)
 
@@ -341,11 +352,11 @@ def _physical(address: int) -> Place:
     return Place("l2", address)
 
 
-def _ended(o: StepRecord) -> Outcome:
+def _ended(o: StepRecord, frame: Frame) -> Outcome:
     """What ended a run before its VMCALL."""
     match o.verdict:
         case 3:
-            gla = _linear(o.qualification) if o.vector == 14 else None
+            gla = _linear(o.qualification, frame) if o.vector == 14 else None
             return Outcome(Kind.EXCEPTION, o.error, number=o.vector, gla=gla)
         case 4:
             return Outcome(Kind.ENTRY_FAIL, o.error)
@@ -357,7 +368,7 @@ def _ended(o: StepRecord) -> Outcome:
             return Outcome(Kind.SCAFFOLD, note=f"error {o.error:#x}")
     match o.reason & 0xFFFF:
         case 48:
-            gla = _linear(o.gla) if o.qualification & 1 << 7 else None
+            gla = _linear(o.gla, frame) if o.qualification & 1 << 7 else None
             return Outcome(Kind.VIOLATION, o.qualification, gpa=_physical(o.gpa), gla=gla)
         case 49:
             return Outcome(Kind.MISCONFIG, o.qualification, gpa=_physical(o.gpa))
@@ -365,14 +376,14 @@ def _ended(o: StepRecord) -> Outcome:
             return Outcome(Kind.EXIT, o.qualification, number=reason)
 
 
-def _part(run: L2Run, o: StepRecord) -> int | None:
+def _part(run: L2Run, o: StepRecord, frame: Frame) -> int | None:
     """The part of a run in which it ended; None where L2 was nowhere in it."""
     if o.verdict in (4, 5):
         return 0
-    if (part := assemble(run).part_at(o.rip)) is not None:
+    if (part := assemble(run, frame).part_at(o.rip)) is not None:
         return part
     last = run.ops[-1]
-    if isinstance(last, Touch) and last.access is Access.FETCH and o.rip == guest_linear(last.page):
+    if isinstance(last, Touch) and last.access is Access.FETCH and o.rip == guest_linear(last.page, pae=frame.pae):
         return len(run.ops) - 1
     if isinstance(last, Over) and program_over.is_at(last, o.rip):
         return len(run.ops) - 1
@@ -385,7 +396,7 @@ _REFUSED: Final = {  # images/probe/probe.h
 }
 
 
-def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
+def _of_run(run: L2Run, o: StepRecord, frame: Frame) -> list[Outcome]:
     """An outcome an access."""
     if o.astray and o.verdict in astray.ENDED:
         return [astray.outcome(o.astray, o.reason)] + [Outcome(Kind.UNREACHED)] * (run.answers - 1)
@@ -393,16 +404,18 @@ def _of_run(run: L2Run, o: StepRecord) -> list[Outcome]:
         return list(_completed(run, o, len(run.ops)))
     if o.verdict == 8 and o.error in _REFUSED:
         return [Outcome(Kind.SCAFFOLD, note=_REFUSED[o.error])]
-    part = _part(run, o)
+    part = _part(run, o, frame)
     if part is None:
         return [Outcome(Kind.SCAFFOLD, note=f"L2 ended at RIP {o.rip:#x}, reason {o.reason:#x}")]
     found, op = list(_completed(run, o, part)), run.ops[part]
-    found += program_over.answers(op, o, _ended(o)) if isinstance(op, Over) else [_ended(o)]
+    found += program_over.answers(op, o, _ended(o, frame)) if isinstance(op, Over) else [_ended(o, frame)]
     return found + [Outcome(Kind.UNREACHED)] * (run.answers - len(found))
 
 
 def _of_look(made: Look, o: StepRecord) -> Outcome:
     """What L1 read; an address in a program's area of tables counts from the area's start."""
+    if made.is_pdpte:
+        return told_pdpte(o.value)
     address = o.value & _ADDRESS
     if _C["PROGRAM_TABLES"] <= address < _C["PROGRAM_TABLES"] + _C["PROGRAM_AREAS"] * _C["PROGRAM_AREA"]:
         address %= _C["PROGRAM_AREA"]
@@ -425,23 +438,25 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
     """The function gives what the program's records observed; with ``death`` those before the one at which L1 died of
     it.
     """
-    heard: list[tuple[Step, StepRecord]] = []
+    heard: list[tuple[Step, StepRecord, Frame]] = []
     rows = list(observations)
     at = 1 + vector.ept
+    c = _plain(vector)
     for made in vector.steps:
-        wanted = len(list(_step(_plain(vector), made)))
+        frame = c.frame
+        wanted = len(list(_step(c, made)))
         if at + wanted > len(rows):
             break
         if isinstance(made, HostStep) and rows[at].verdict == 8:
             return Outcome(Kind.SCAFFOLD, note=f"{made}: {_REFUSED.get(rows[at].error, 'it was not carried out')}")
         if answers_of(made):
-            heard.append((made, rows[at + wanted - 1]))
+            heard.append((made, rows[at + wanted - 1], frame))
         at += wanted
     found: list[Outcome] = []
-    for made, o in heard:
+    for made, o, frame in heard:
         match made:
             case L2Run():
-                found += _of_run(made, o)
+                found += _of_run(made, o, frame)
             case Look():
                 found.append(_of_look(made, o))
             case _:

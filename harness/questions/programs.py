@@ -12,11 +12,12 @@ from dataclasses import replace
 from itertools import product
 from typing import Final
 
+from harness.questions.program_guests import GUESTS
+from harness.questions.written import of as _of
 from kvmodel.question.program import (
     BAD_EPTP,
     PAGES,
     REGIONS,
-    SEPARATOR,
     UPPER_ENTRIES,
     WINDOWS,
     Control,
@@ -33,18 +34,12 @@ from kvmodel.question.program import (
     Toggle,
     Touch,
     level_of,
-    program,
 )
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Perm
 
 SEED: Final = 20250313  # the day the series was posted
 LOOK: Final = ("read", "write", "fetch")
 PERMS: Final = tuple(map(Perm.parse, ("r---", "rw--", "r-x-", "r--u", "rwx-", "rw-u", "r-xu", "----")))
-
-
-def _of(*steps: str, env: str = "std", ept: bool = True) -> ProgramVector:
-    head = "prog" + ("" if ept else ".noept") + (f".env={env}" if env != "std" else "")
-    return program(SEPARATOR.join([head, *steps]))
 
 
 def _switch(mbec: bool) -> tuple[str, ...]:
@@ -441,6 +436,7 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_host_settings,
         program_behind_kvm,
         program_saved,
+        *GUESTS,
         program_sampled,
     )
 }

@@ -19,6 +19,7 @@
  * The scaffold window is mapped to L2 at the same address (L2-physical = L1-physical).
  */
 #define SCAFFOLD	(16 * MIB)
+#define SCAFFOLD_PAGES	38
 #define L2_CODE		(SCAFFOLD + 0 * PAGE)
 #define L2_PML4		(SCAFFOLD + 1 * PAGE)
 #define L2_PDPT		(SCAFFOLD + 2 * PAGE)
@@ -38,6 +39,7 @@
 #define VMXON_REGION	(SCAFFOLD + 20 * PAGE)	/* PROBE_VMXON */
 #define VMCS_REGION	(SCAFFOLD + 21 * PAGE)	/* PROBE_VMCS: two, then two enlightened ones */
 #define ASSIST_PAGE	(SCAFFOLD + 25 * PAGE)	/* Hyper-V's VP assist page */
+/* pages 32 and on, as the protocol has it: where CR3 leads in programs, and their MSR bitmap */
 /* pages 26 to 28: PROGRAM_VMCS; 29 and 30, as the protocol has it, SCRATCH_PAGE and VMCS_ASKED of VM entries */
 #define POOL		(SCAFFOLD + 2 * MIB)	/* 2 MiB: the pages under test */
 #define POOL_PAGES	512
@@ -171,6 +173,7 @@ int vm_enter(struct l2_registers *r, int resume);
 void vm_exited(void);
 
 void vmx_state_changed(void);
+void vmx_load_pdptes(uint64_t table);
 void vmx_regions(void);
 int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value);
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);

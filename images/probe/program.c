@@ -70,6 +70,30 @@ static void write_guest(unsigned int w, int flat)
 	((uint64_t *)L2_PD)[PROGRAM_PDE + w] = (uint64_t)entries | PTE_ALL;
 }
 
+/*
+ * Where CR3 may lead beside the probe's own tables: page directories in which each window has the next one's table
+ * or the next but one's, a second PML4 and two page-directory-pointer tables of PAE paging.
+ */
+static void write_roots(void)
+{
+	uint64_t *pml4 = (uint64_t *)PROGRAM_PML4, *pdpt = (uint64_t *)(PROGRAM_PML4 + PAGE);
+	uint64_t *pae = (uint64_t *)PROGRAM_PDPTS;
+
+	for (uint64_t n = 0; n < 2; n++) {
+		uint64_t *directory = (uint64_t *)(PROGRAM_PDS + n * PAGE);
+
+		directory[GLA_CODE >> 21] = L2_PT_CODE | PTE_ALL;
+		for (uint64_t w = 0; w < 3; w++)
+			directory[PROGRAM_PDE + w] = (PROGRAM_GPT + (w + n + 1) % 3 * PAGE) | PTE_ALL;
+	}
+	pml4[0] = (uint64_t)pdpt | PTE_ALL;
+	pdpt[0] = PROGRAM_PDS | PTE_ALL;
+	for (unsigned int n = 0; n < 4; n++) {
+		pae[n] = L2_PD | PTE_P;
+		pae[4 + n] = PROGRAM_PDS | PTE_P;
+	}
+}
+
 static void build(uint64_t where, int flat)
 {
 	static const enum table last[] = { T0, T1, T2 };
@@ -96,10 +120,12 @@ static void build(uint64_t where, int flat)
 		write_guest(w, flat);
 	}
 	vmx_regions();
+	write_roots();
 	code[3] = L2_PROGRAM | PTE_P | PTE_W | PTE_A | PTE_D;
 	code[4] = L2_PROGRAM | PTE_ALL | PTE_D;
 	for (unsigned int w = 0; w < sizeof(last) / sizeof(last[0]); w++)
 		code[5 + w] = (PROGRAM_GPT + w * PAGE) | PTE_P | PTE_W | PTE_A | PTE_D;
+	code[8] = PROGRAM_PDPTS | PTE_P | PTE_W | PTE_A | PTE_D;
 }
 
 /* For each part of the run the page in which its mark is found, a byte each: 0 for none. */
@@ -221,6 +247,16 @@ void run_step(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_ob
 	case OP_LOOK:
 		o->value = *(volatile uint64_t *)v->leaf;
 		o->verdict = VERDICT_VALUE;
+		break;
+	case OP_FIELD:
+		vmwrite(v->leaf, v->upper);
+		break;
+	case OP_LOOK_FIELD:
+		o->value = vmread(v->leaf);
+		o->verdict = VERDICT_VALUE;
+		break;
+	case OP_PDPTES:
+		vmx_load_pdptes(v->leaf);
 		break;
 	case OP_CODE:
 		memcpy((void *)(L2_PROGRAM + v->msr), &v->leaf, 32);

@@ -64,7 +64,7 @@ void tables_init(const struct kvm_batch *batch)
 	arena = (batch->arena + PAGE - 1) & ~(PAGE - 1);
 	arena_end = (batch->arena + batch->arena_size) & ~(PAGE - 1);
 	arena_next = arena;
-	zero_pages(SCAFFOLD, 32);
+	zero_pages(SCAFFOLD, SCAFFOLD_PAGES);
 	write_code();
 
 	table(L2_PML4)[0] = L2_PDPT | PTE_ALL;

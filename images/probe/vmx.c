@@ -9,7 +9,9 @@
 #define CR0_AM		(1ull << 18)
 #define CR0_PG		(1ull << 31)
 #define CR4_MCE		(1ull << 6)
+#define CR4_PSE		(1ull << 4)
 #define CR4_PAE		(1ull << 5)
+#define CR4_PGE		(1ull << 7)
 #define CR4_VMXE	(1ull << 13)
 #define CR4_SMEP_BIT	(1ull << 20)
 #define CR4_SMAP_BIT	(1ull << 21)
@@ -36,7 +38,7 @@
 
 enum slot {
 	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
-	S_ES_AR, S_COUNT
+	S_ES_AR, S_PROC, S_COUNT
 };
 
 static const uint16_t field_of[S_COUNT] = {
@@ -44,7 +46,7 @@ static const uint16_t field_of[S_COUNT] = {
 	[S_CR3] = GUEST_CR3, [S_CR4] = GUEST_CR4, [S_EFER] = GUEST_EFER,
 	[S_ES] = GUEST_ES_SELECTOR, [S_CS] = GUEST_ES_SELECTOR + 2, [S_SS] = GUEST_ES_SELECTOR + 4,
 	[S_DS] = GUEST_ES_SELECTOR + 6, [S_ES_AR] = GUEST_ES_AR, [S_CS_AR] = GUEST_ES_AR + 2,
-	[S_SS_AR] = GUEST_ES_AR + 4, [S_DS_AR] = GUEST_ES_AR + 6,
+	[S_SS_AR] = GUEST_ES_AR + 4, [S_DS_AR] = GUEST_ES_AR + 6, [S_PROC] = VMCS_PROC,
 };
 
 /* one vmcs12 with what was last written to it */
@@ -167,7 +169,6 @@ static void write_fixed_state(void)
 	for (unsigned int i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
 		vmwrite(zero[i], 0);
 	vmwrite(VMCS_PIN, adjust(PIN_EXTINT, 0));
-	vmwrite(VMCS_PROC, adjust(0, 1) | PROC_SECONDARY);
 	vmwrite(VMCS_EXIT, adjust(EXIT_HOST64 | EXIT_ACK | EXIT_LOAD_EFER, 2));
 	vmwrite(EXCEPTION_BITMAP, 0xffffffffu);	/* L2 has no IDT: each exception is an exit */
 	vmwrite(VMCS_LINK, ~0ull);
@@ -333,6 +334,13 @@ void vmx_invept(uint64_t root, int ad)
 	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
 }
 
+/* The PDPTEs at `table`, L1-physical, into the vmcs12. */
+void vmx_load_pdptes(uint64_t table)
+{
+	for (int i = 0; i < 4; i++)	/* not cached here: the CPU writes them back at each exit */
+		vmwrite(GUEST_PDPTE0 + 2 * i, ((uint64_t *)table)[i]);
+}
+
 /* What L2 may have changed of its own state is in the vmcs12 now, whatever was written to it last. */
 void vmx_state_changed(void)
 {
@@ -451,14 +459,15 @@ int vmx_use(const struct kvm_vector *v)
 
 /*
  * One vector's controls and state into the current vmcs12. EPT and MBEC are set as asked, allowed or not: what comes
- * of it is the answer. Unrestricted guest goes with EPT where the CPU offers it.
+ * of it is the answer. Unrestricted guest goes with EPT where the CPU offers it. A step of a program names CR3 and
+ * further primary controls itself, and leaves PDPTEs as they are: OP_PDPTES and OP_FIELD write them.
  */
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 {
 	uint64_t proc2_msr = capability(MSR_VMX_PROC2);
-	int paged = v->paging != PAGING_OFF, wide = v->paging == PAGING_64;
+	int paged = v->paging != PAGING_OFF, wide = v->paging == PAGING_64, step = v->kind == KIND_STEP;
 	uint32_t dpl = v->cpl ? 3 : 0;
-	uint32_t proc2 = (uint32_t)proc2_msr;
+	uint32_t proc2 = (uint32_t)proc2_msr, entry;
 	uint64_t cr0, cr4, cr3, efer;
 
 	if (v->ept & EPT_ENABLE) {
@@ -479,11 +488,16 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 	cr4 = capability(MSR_VMX_CR4_FIXED0) | CR4_VMXE;
 	cr4 |= (v->cr & CR_SMEP ? CR4_SMEP_BIT : 0) | (v->cr & CR_SMAP ? CR4_SMAP_BIT : 0);
 	cr4 |= wide || v->paging == PAGING_PAE ? CR4_PAE : 0;
+	cr4 |= (v->cr & CR_PGE ? CR4_PGE : 0) | (v->cr & CR_PSE ? CR4_PSE : 0);
 	efer = (wide ? EFER_LME | EFER_LMA : 0) | (v->cr & CR_NXE ? EFER_NXE : 0);
-	cr3 = wide ? L2_PML4 : v->paging == PAGING_PAE ? L2_PAE_PDPT : L2_PD32;
+	cr3 = step ? v->gu : wide ? L2_PML4 : v->paging == PAGING_PAE ? L2_PAE_PDPT : L2_PD32;
+	entry = adjust((wide ? ENTRY_IA32E : 0) | ENTRY_LOAD_EFER, 3);
+	if (v->flags & FLAG_KEEP_EFER)
+		entry &= ~ENTRY_LOAD_EFER;
 
+	put(S_PROC, adjust(0, 1) | PROC_SECONDARY | (step ? (uint32_t)v->upper : 0));
 	put(S_PROC2, proc2);
-	put(S_ENTRY, adjust((wide ? ENTRY_IA32E : 0) | ENTRY_LOAD_EFER, 3));
+	put(S_ENTRY, entry);
 	put(S_CR0, cr0);
 	put(S_CR3, cr3);
 	put(S_CR4, cr4);
@@ -496,9 +510,8 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 	put(S_SS_AR, 0xc093u | dpl << 5);
 	put(S_DS_AR, 0xc093u | dpl << 5);
 	put(S_ES_AR, 0xc093u | dpl << 5);
-	if (v->paging == PAGING_PAE)
-		for (int i = 0; i < 4; i++)	/* not cached here: the CPU writes them back at each exit */
-			vmwrite(GUEST_PDPTE0 + 2 * i, ((uint64_t *)L2_PAE_PDPT)[i]);
+	if (v->paging == PAGING_PAE && !step)
+		vmx_load_pdptes(L2_PAE_PDPT);
 	vmwrite(GUEST_RIP, rip);
 	vmwrite(GUEST_RFLAGS, L2_FLAGS);
 }

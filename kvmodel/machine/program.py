@@ -23,6 +23,7 @@ from kvmodel.mmu.mmu_sync import write_guest_table
 from kvmodel.question import relations
 from kvmodel.question.outcome import Kind, Outcome, Place, Prediction, Step, not_mirrored, of_turns
 from kvmodel.question.program import (
+    CONTROLS,
     FIRST,
     PAGES,
     Control,
@@ -52,6 +53,7 @@ from kvmodel.question.program_layout import (
     table_address,
     target_address,
 )
+from kvmodel.question.program_paging import LoadCr3, SetPdpte
 from kvmodel.question.relations import EPT_VPID_CAP, PROC2
 from kvmodel.question.vector import Evmcs
 from kvmodel.sdm import guest_paging, invalidation
@@ -64,6 +66,7 @@ from kvmodel.vmx.nested import handle_invept, nested_release_vmcs12, vmcs12_eptp
 _TABLES: Final = 0x0180_0000  # any address does that is no page's
 _SCAFFOLD: Final = 0x0101_0000  # the page directory of the probe's own memory, behind entry 0 of the first tables
 _NONLEAF: Final = 0x407 | 0x100
+_BEYOND: Final = ("pg", "cr3", "efer", "msrs", "cr3exit", "targets")
 _BEHIND: Final = "what the host does behind KVM's back"
 
 
@@ -78,6 +81,13 @@ def _memory(tables: ProgramTables) -> dict[int, int]:
         memory[table_address(_TABLES, root)] = table_address(_TABLES, first) | _NONLEAF
         memory[table_address(_TABLES, first)] = _SCAFFOLD | _NONLEAF
     return memory
+
+
+def _is_beyond(tables: ProgramTables, run: L2Run) -> bool:
+    """Whether a run rests on PDPTEs, on another CR3 or on how EFER is loaded and written."""
+    plain = {name: start for name, (_, start) in CONTROLS.items() if name in _BEYOND}
+    own = any(isinstance(op, LoadCr3 | SetPdpte) or (isinstance(op, Toggle) and op.name == "nxe") for op in run.ops)
+    return own or any(tables.controls[name] != start for name, start in plain.items())
 
 
 def _named(address: int) -> Outcome:
@@ -135,11 +145,15 @@ class _Program:
                 yield invvpid(tables, made).outcome
             case Vmx():
                 yield not_mirrored("vmx/nested.c handle_vmptrld and the like")
+            case SetPdpte():
+                tables.roots.write(made, self.vmcs)
             case L2Run():
                 yield from self._run(made)
 
     def _look(self, made: Look) -> Outcome:
         """L1 reads one of its entries."""
+        if made.is_pdpte:
+            return not_mirrored("vmx/nested.c sync_vmcs02_to_vmcs12")
         if made.is_guest or self.behind:
             return not_mirrored("what the CPU writes to the guest's own tables" if made.is_guest else _BEHIND)
         entry = self.guest.vcpu.memory[entry_address(_TABLES, made.entry)]
@@ -162,6 +176,9 @@ class _Program:
     def _run(self, run: L2Run) -> Iterator[Outcome]:
         """A VM entry, and the accesses until L2 exits."""
         tables = self.tables
+        if _is_beyond(tables, run):
+            yield not_mirrored("x86.c load_pdptrs, and what L2 makes of CR3 and EFER")
+            return
         left = answers_of(run)
         outcome = self._enter()
         if outcome is None:
@@ -192,7 +209,7 @@ class _Program:
         else:
             yield outcome
             left -= 1
-        tables.controls |= {op.name: op.value for op in run.ops if isinstance(op, Toggle)}
+        tables.controls |= run.leaves
         for _ in range(left):
             yield Outcome(Kind.UNREACHED)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeAlias
 
+from kvmodel.question.program_paging import CR3S, LOAD_CR3, LOOKED_AT, SET_PDPTE, LoadCr3, SetPdpte, set_pdpte
 from kvmodel.question.vector import (
     ENVIRONMENTS,
     RWXU,
@@ -147,7 +148,10 @@ class SetGuestUpper:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """L1 reads an entry back: of EPT12 by name, of the guest by ``g.`` and a page or ``gu.`` and a window."""
+    """L1 reads an entry back: of EPT12 by name, of the guest by ``g.`` and a page or ``gu.`` and a window.
+
+    ``g.k01`` is a page-directory-pointer-table entry of the guest's, ``pdptr1`` the VMCS field of one.
+    """
 
     entry: str
 
@@ -155,6 +159,16 @@ class Look:
     def is_guest(self) -> bool:
         """Whether it is an entry of the guest's own tables."""
         return self.entry[0] == "g"
+
+    @property
+    def is_field(self) -> bool:
+        """Whether it is a field of the VMCS."""
+        return self.entry.startswith("pdptr")
+
+    @property
+    def is_pdpte(self) -> bool:
+        """Whether it is a page-directory-pointer-table entry, in memory or in the VMCS."""
+        return self.is_field or self.entry.startswith("g.k")
 
     def __str__(self) -> str:
         return f"look.{self.entry}"
@@ -168,9 +182,7 @@ class Control:
     value: int
 
     def __str__(self) -> str:
-        if self.name == "mbec":
-            return f"mbec={'on' if self.value else 'off'}"
-        return f"{self.name}={self.value}"
+        return f"{self.name}={words_of(self.name)[CONTROLS[self.name][0].index(self.value)]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +297,7 @@ def _next(page: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Toggle:
-    """L2 sets a bit of its own state by MOV to CR0 or CR4, at CPL 0."""
+    """L2 sets a bit of its own state by MOV to CR0 or CR4, NXE by WRMSR to EFER, at CPL 0."""
 
     name: str
     value: int
@@ -312,7 +324,7 @@ class Saved:
         return SAVE
 
 
-Op: TypeAlias = Touch | Over | Toggle | Flush | SetGuest | Saved
+Op: TypeAlias = Touch | Over | Toggle | Flush | LoadCr3 | SetGuest | SetPdpte | Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,14 +341,24 @@ class L2Run:
         """How many answers it has: one an access of a page, two an access over two."""
         return sum(2 if isinstance(op, Over) else isinstance(op, Touch) for op in self.ops)
 
+    @property
+    def leaves(self) -> dict[str, int]:
+        """The controls that the VM entries behind it have, by name: what L2 makes of its own state, come what may."""
+        toggled = {op.name: op.value for op in self.ops if isinstance(op, Toggle)}
+        loaded = [op.number for op in self.ops if isinstance(op, LoadCr3)]
+        return toggled | ({"cr3": loaded[-1]} if loaded else {})
 
-Step: TypeAlias = SetEntry | SetGuest | SetGuestUpper | Look | Control | Invept | Invvpid | Vmx | HostStep | L2Run
+
+Step: TypeAlias = (
+    SetEntry | SetGuest | SetGuestUpper | SetPdpte | Look | Control | Invept | Invvpid | Vmx | HostStep | L2Run
+)
 
 REGIONS: Final = ("a", "b", "c", "d", "rev", "on", "odd", "far")
 SAVE: Final = "save"
 HOST_STEPS: Final = ("nx-off", "nx-force", "age", "log", "unlog", SAVE)
 
-CONTROLS: Final = {  # name: the values that it may have, the one at the start
+NO_TARGET: Final = 3  # a CR3-target value that no CR3 of L2's has
+CONTROLS: Final[dict[str, tuple[tuple[int, ...], int]]] = {  # name: the values that it may have, the one at the start
     "mbec": ((0, 1), 0),
     "ad": ((0, 1), 0),  # EPTP bit 6
     "root": ((0, 1), 0),
@@ -347,8 +369,30 @@ CONTROLS: Final = {  # name: the values that it may have, the one at the start
     "smep": ((0, 1), 0),
     "smap": ((0, 1), 0),
     "nxe": ((0, 1), 1),
+    "pge": ((0, 1), 0),
+    "pse": ((0, 1), 0),
+    "pg": ((0, 1), 0),  # 1: PAE paging, in 32-bit protected mode
+    "cr3": (CR3S, 0),
+    "efer": ((0, 1), 1),  # whether the VM entry loads EFER; it does not: NXE is L1's own, which is 0
+    "msrs": ((0, 1, 2, 3), 0),  # the MSR bitmap: none, one that has nothing exit, writes of EFER, reads of it
+    "cr3exit": ((0, 1), 0),  # CR3-load exiting
+    "targets": ((0, 1, 2, 3, 4, 5), 0),  # the CR3-target count
+    **{f"target{n}": ((*CR3S, NO_TARGET), NO_TARGET) for n in range(4)},  # the CR3-target values
 }
-TOGGLES: Final = ("wp", "smep", "smap")  # EFER takes WRMSR, which L1 has exit
+_WORDS: Final = {  # how the values of a control are written where they are no numbers
+    "mbec": ("off", "on"),
+    "pg": ("64", "pae"),
+    "msrs": ("none", "pass", "write", "read"),
+    **{f"target{n}": (*map(str, CR3S), "none") for n in range(4)},
+}
+TOGGLES: Final = ("wp", "smep", "smap", "pge", "pse", "nxe")
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """How the values of a control are written, in their order."""
+    return _WORDS.get(name) or tuple(map(str, CONTROLS[name][0]))
+
+
 BAD_EPTP: Final = ("reserved", "memtype", "walk")  # bits 11:7, bits 2:0, bits 5:3
 BAD_VPID: Final = ("reserved", "noncanonical")
 
@@ -364,8 +408,8 @@ _SET_GUEST = re.compile(
     r"(?P<clean>\.clean)?"
 )
 _SET_UPPER = re.compile(r"gu\.(?P<window>[abc])=(?P<perm>[us][wr][xn])(?P<clean>\.clean)?")
-_LOOK = re.compile(rf"look\.(?P<entry>{_ENTRY}|g\.{_PAGE}|gu\.[abc])")
-_CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\d+|on|off)")
+_LOOK = re.compile(rf"look\.(?P<entry>{_ENTRY}|g\.{_PAGE}|gu\.[abc]|{LOOKED_AT})")
+_CONTROL = re.compile(rf"(?P<name>{'|'.join(CONTROLS)})=(?P<value>\w+)")
 _INVEPT = re.compile(rf"invept(?P<type>\d+)\.(?P<root>r[01])(?:\.(?P<bad>{'|'.join(BAD_EPTP)}))?")
 _INVVPID = re.compile(rf"invvpid(?P<type>\d+)\.(?P<vpid>[0-2])\.(?P<page>{_PAGE})(?:\.(?P<bad>{'|'.join(BAD_VPID)}))?")
 _VMCS = re.compile(rf"(?P<what>vmclear|vmptrld)\.(?P<region>{'|'.join(REGIONS)})")
@@ -400,12 +444,10 @@ def _set_guest(m: re.Match[str]) -> SetGuest:
 
 def _control(m: re.Match[str]) -> Control:
     name, text = m["name"], m["value"]
-    if (name == "mbec") is not (text in ("on", "off")):
-        raise VectorError(f"{m.string!r}: write mbec=on or mbec=off, and numbers for the others")
-    value = int(text == "on") if name == "mbec" else int(text)
-    if value not in CONTROLS[name][0]:
-        raise VectorError(f"{m.string!r}: {name} is one of {', '.join(map(str, CONTROLS[name][0]))}")
-    return Control(name, value)
+    words = words_of(name)
+    if text not in words:
+        raise VectorError(f"{m.string!r}: {name} is one of {', '.join(words)}")
+    return Control(name, CONTROLS[name][0][words.index(text)])
 
 
 def _field(m: re.Match[str]) -> Vmx:
@@ -437,6 +479,8 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
     (_OVER, lambda m: Over(m["what"] or "movs", m["page"], m["source"] or "")),
     (_TOGGLE, lambda m: Toggle(m["name"], int(m["value"]))),
     (_FLUSH, lambda m: Flush(m["page"] or "")),
+    (LOAD_CR3, lambda m: LoadCr3(int(m["number"]))),
+    (SET_PDPTE, set_pdpte),
     (_SET_GUEST, _set_guest),
     (re.compile(SAVE), lambda _: Saved()),
 )
@@ -444,10 +488,12 @@ _L2: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Op]], ...]] = 
 HELP: Final = (
     "an EPT12 entry (m0=t1.r-x-, t03=p3.clean), a guest entry (g.a3=b5.urx, gu.a=srx), a look at one (look.t03, "
     "look.g.a3, look.gu.a), a control (mbec=on, ad=1, root=1, vpid=1, "
-    "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
+    "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1, pg=pae, cr3=1, msrs=pass, cr3exit=1), a PDPTE (g.k01=e1, pdptr1=e2, "
+    "look.g.k01, look.pdptr1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
     "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
-    "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, cr3, invlpg.a3, "
-    "pte.a3=b5, save), over two pages too (readx.a3, writex.a3, rmwx.a3, fetchx.a3, stos.a3, movs.a3.b3)"
+    "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, pge1, nxe0, "
+    "cr3, cr3.1, invlpg.a3, pte.a3=b5, pte.k01=e1, save), over two pages too "
+    "(readx.a3, writex.a3, rmwx.a3, fetchx.a3, stos.a3, movs.a3.b3)"
 )
 
 
@@ -469,11 +515,12 @@ def step(text: str) -> Step:
         if m := pattern.fullmatch(text):
             return make(m)
     ops = tuple(_op(part) for part in text.split(","))
-    if len(ops) == 1 and isinstance(ops[0], SetGuest) and not ops[0].by_l2:
+    if len(ops) == 1 and isinstance(ops[0], SetGuest | SetPdpte) and not ops[0].by_l2:
         return ops[0]
     for op in ops:
-        if isinstance(op, SetGuest) and not op.by_l2:
-            raise VectorError(f"{text!r}: L1's write {op} is a step of its own; L2's own write is pte.{op.page}=...")
+        if isinstance(op, SetGuest | SetPdpte) and not op.by_l2:
+            entry = op.page if isinstance(op, SetGuest) else f"k0{op.number}"
+            raise VectorError(f"{text!r}: L1's write {op} is a step of its own; L2's own write is pte.{entry}=...")
     made = L2Run(ops)
     if not made.answers:
         raise VectorError(f"{text!r}: L2 accesses nothing; add read, write, rmw or fetch of a page")
@@ -501,13 +548,15 @@ class ProgramVector:
             raise VectorError(
                 f"{self.id!r} shows nothing: add an access of L2, or an instruction of L1's that may fail"
             )
-        cpl = 0
+        now = {name: start for name, (_, start) in CONTROLS.items()}
         for made in self.steps:
-            if isinstance(made, Control) and made.name == "cpl":
-                cpl = made.value
-            if isinstance(made, L2Run) and cpl == 3 and any(not isinstance(op, Touch | Over) for op in made.ops):
-                raise VectorError(f"{str(made)!r}: at CPL 3 L2 can only access pages; write cpl=0 before it")
+            if isinstance(made, Control):
+                now[made.name] = made.value
+            if isinstance(made, L2Run):
+                _run_fits(made, cpl=now["cpl"], pae=bool(now["pg"]))
             self._fits(made)
+            if _is_field(made) and not (self.ept and now["pg"]):
+                raise VectorError(f"{str(made)!r}: the VMCS has PDPTEs for an L2 with EPT in PAE paging; write pg=pae")
 
     def _fits(self, made: Step) -> None:
         if not self.ept and (isinstance(made, SetEntry | Invept) or (isinstance(made, Look) and not made.is_guest)):
@@ -555,6 +604,22 @@ class ProgramVector:
         """The name to print and type."""
         head = PREFIX + ("" if self.ept else ".noept") + (f".env={self.env}" if self.env != "std" else "")
         return SEPARATOR.join([head, *map(str, self.steps)])
+
+
+def _is_field(made: Step) -> bool:
+    return (isinstance(made, SetPdpte) and made.in_field) or (isinstance(made, Look) and made.is_field)
+
+
+def _run_fits(run: L2Run, *, cpl: int, pae: bool) -> None:
+    """Raises VectorError where L2 cannot do this at that privilege level and in that paging."""
+    if cpl == 3 and any(not isinstance(op, Touch | Over) for op in run.ops):
+        raise VectorError(f"{str(run)!r}: at CPL 3 L2 can only access pages; write cpl=0 before it")
+    if pae and any(isinstance(op, Over) for op in run.ops):
+        raise VectorError(f"{str(run)!r}: accesses over two pages are made in long mode; write pg=64 before it")
+    if isinstance(run.ops[-1], Toggle | Flush | LoadCr3):
+        raise VectorError(
+            f"{str(run)!r}: what a MOV to a control register or WRMSR ends in is told at the access behind it; add one"
+        )
 
 
 def _sound(steps: tuple[Step, ...], like: ProgramVector) -> Iterator[ProgramVector]:

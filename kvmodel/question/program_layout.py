@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmodel.question.program import TABLES, WINDOWS, SetGuest, SetGuestUpper
+from kvmodel.question.program_paging import DIRECTORIES, PDPTES, SetPdpte
 from kvmodel.question.vector import GuestPerm
 
 PAGE: Final = 4096  # bytes
@@ -25,6 +26,14 @@ PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_XD = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 <<
 _GUEST_TABLES: Final = 0x100_B000  # images/probe/probe.h: the guest's page tables of the windows, a page each
 _GUEST_DIRECTORY: Final = 0x100_4000  # images/probe/probe.h: the guest's page directory
 
+DIRECTORY_ADDRESSES: Final = {"e0": _GUEST_DIRECTORY, "e1": 0x102_0000, "e2": 0x102_1000}  # as the guest's tables
+LONG_ROOTS: Final = (0x100_1000, 0x102_2000)  # PML4 tables: the probe's own; the second one's PDPT lies behind it
+PDPTS: Final = 0x102_4000  # the tables k0 and k1, 32 bytes each
+MSR_BITMAP: Final = 0x102_5000  # a page of L1's
+READ_EFER, WRITE_EFER = MSR_BITMAP + 1024 + 16, MSR_BITMAP + 3072 + 16  # 64-bit words that have EFER's bit as bit 0
+CR3_PWT: Final = 1 << 3
+NO_CR3: Final = 0xFFFF_F000  # of L2's; a CR3-target value
+
 # What an INVEPT's EPT pointer has wrong: the bits that are other than in a good one.
 EPTP_WRONG: Final = {"": 0, "reserved": 1 << 8, "memtype": 2, "walk": 1 << 3}
 
@@ -39,9 +48,10 @@ def guest_physical(page: str) -> int:
     return _GIGABYTE[page[0]] + (PDE << 21) + (SLOT + int(page[1])) * PAGE
 
 
-def guest_linear(page: str) -> int:
-    """The L2-linear address of a window's page."""
-    return (PDE + WINDOWS.index(page[0]) << 21) + (SLOT + int(page[1])) * PAGE
+def guest_linear(page: str, *, pae: bool = False) -> int:
+    """The L2-linear address of a window's page: in PAE paging each window has a PDPTE of its own."""
+    window = WINDOWS.index(page[0])
+    return (window << 30 if pae else 0) + (PDE + window << 21) + (SLOT + int(page[1])) * PAGE
 
 
 def table_address(tables: int, name: str) -> int:
@@ -102,8 +112,50 @@ def guest_table(window: str) -> int:
 
 
 def guest_entry_address(name: str) -> int:
-    """The address of a guest's entry as a look names it: ``g.a3`` in a page table, ``gu.a`` in the page directory."""
+    """The address of a guest's entry as a look names it: ``g.a3`` in a page table, ``gu.a`` in the page directory.
+
+    ``g.k01`` is one of PAE paging's page-directory-pointer tables.
+    """
     kind, _, where = name.partition(".")
     if kind == "gu":
         return _GUEST_DIRECTORY + (PDE + WINDOWS.index(where)) * 8
+    if where[0] == "k":
+        return pdpte_address(where[:2], int(where[2]))
     return guest_table(where[0]) + (SLOT + int(where[1])) * 8
+
+
+# --- where CR3 leads ---
+
+
+def pdpte_address(table: str, number: int) -> int:
+    """The address of a page-directory-pointer-table entry: the ``number``-th, 0 to 3, of ``k0`` or ``k1``."""
+    return PDPTS + 8 * (PDPTES * int(table[1]) + number)
+
+
+def pdpte(directory: str, bits: int = 0) -> int:
+    """A page-directory-pointer-table entry, 64 bits: it leads to ``directory``; without one it is ``bits`` alone."""
+    return (DIRECTORY_ADDRESSES[directory] | PTE_P if directory else 0) | bits
+
+
+def pdpte_of(made: SetPdpte) -> int:
+    """The page-directory-pointer-table entry that a step writes, 64 bits."""
+    return pdpte(made.directory, made.bits)
+
+
+def directory_of(entry: int) -> str:
+    """The page directory that a page-directory-pointer-table entry leads to; empty where P is clear."""
+    if not entry & PTE_P:
+        return ""
+    return next(name for name in DIRECTORIES if DIRECTORY_ADDRESSES[name] == entry & 0xFFFF_F000)
+
+
+def cr3_value(number: int, *, pae: bool) -> int:
+    """A value of L2's CR3, 64 bits: 0 is the first table, 1 the second, 2 the second with PWT."""
+    table = min(number, 1)
+    base = PDPTS + 8 * PDPTES * table if pae else LONG_ROOTS[table]
+    return base | (CR3_PWT if number == 2 else 0)
+
+
+def cr3_register(number: int | None, *, pae: bool) -> int:
+    """The number of the register that L2 moves to CR3: RDX what was there (``number`` None), ESI or R9 a value."""
+    return 2 if number is None else 6 if pae else 9

@@ -30,8 +30,9 @@ from kvmodel.question.program import (
     Touch,
     Vmx,
 )
+from kvmodel.question.program_paging import LoadCr3, SetPdpte
 from kvmodel.question.vector import Access
-from kvmodel.sdm import controls, ept, guest_paging, invalidation
+from kvmodel.sdm import controls, ept, guest_paging, invalidation, program_registers
 from kvmodel.sdm.access import Linear, Use
 from kvmodel.sdm.program_flags import EntryFlags
 from kvmodel.sdm.program_tables import Mapping, ProgramTables, moved, offset_of, over_offset, page_number, reached
@@ -94,6 +95,8 @@ def _answers(m: ProgramTables, use: Use, gla: Place) -> list[Allowed]:
     """Every answer to an access of L2 at a linear place, that of a CPU which caches nothing first."""
     found: dict[Outcome, Allowed] = {}
     for number, (mode, mapping) in enumerate(product(m.modes(), m.mappings(gla.base))):
+        if mode.nxe is not bool(m.controls["nxe"]) and (not mode.nxe or (mapping.upper.x and mapping.perm.x)):
+            continue  # what was cached by another EFER.NXE is other only where there is an XD
         for answer in _met(m, use, gla, mode, mapping):
             rule = "cached-translation" if number else answer.rule
             found.setdefault(answer.outcome, _allowed(answer.outcome, rule))
@@ -163,29 +166,35 @@ _Rows = list[tuple[Allowed, ...]]
 
 def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touch | Over | None, _Rows]]:
     """The accesses of a run with what each may answer; who iterates says what was seen by ``_saw`` in between."""
-    wanted = {name: bool(m.controls[name]) for name in ("ad", "vpid")}
-    refused = controls.entry_failure(m.cpu, ept=m.with_ept, mbec=m.mbec, **wanted)
-    if refused:
-        yield None, [(_allowed(controls.failed(), refused),)]
+    failed = program_registers.entered(m)
+    if failed is not None:
+        yield None, [(_allowed(*failed),)]
         return
-    m.enter()
     for place, op in enumerate(run.ops):
         if m.with_ept:
             m.remember_walks()
         m.remember_linear()
         flags.foresee(run)
+        ended = None
         match op:
             case Touch():
                 yield op, [(each,) for each in _touched(m, op, place)]
             case Over():
                 yield op, [*_halves(m, op)]
             case Toggle():
-                m.controls[op.name] = op.value
+                ended = program_registers.toggle(m, op)
+            case LoadCr3() | Flush(page=""):
+                ended = program_registers.load_cr3(m, op)
             case Flush():
                 m.flush(op.page)
             case SetGuest():
                 m.set_guest(op)
                 flags.wrote(f"g.{op.page}")
+            case SetPdpte():
+                m.roots.write(op, m.controls["vmcs"])
+        if ended is not None:
+            yield None, [(_allowed(*ended),)]
+            return
 
 
 def _invept(m: ProgramTables, made: Invept) -> Allowed:
@@ -211,14 +220,10 @@ def invvpid(m: ProgramTables, made: Invvpid) -> Allowed:
         return _allowed(Outcome(Kind.VMFAIL, INVALID_OPERAND), "invvpid-operand")
     for key, held in list(m.linear.items()):
         if kind == 2 or key[0] == made.vpid:
-            held.uppers.clear()
             if kind == 0:
-                held.pages.pop(made.page, None)
-                held.doubted.discard(f"g.{made.page}")
+                m.forget_page(held, made.page)
             else:
-                held.pages.clear()
-                held.nxe.clear()
-                held.doubted.clear()
+                held.clear()
     return DONE
 
 
@@ -258,7 +263,7 @@ def aside(cpu: Cpu, vector: ProgramVector) -> NotApplicable | None:
         rule = "na-no-vmx"
     elif vector.ept and not cpu.ept:
         rule = "na-no-ept"
-    elif not (cpu.msrs or vector.machine.env.common):
+    elif not (cpu.msrs or (vector.machine.env.common and not program_registers.needs_msrs(vector))):
         rule = "na-msrs-not-read"
     return NotApplicable(rule, RULES[rule].text) if rule else None
 
@@ -272,6 +277,13 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
     """
     if (why := aside(cpu, vector)) is not None:
         return why
+    try:
+        return _answers_of_steps(cpu, vector, seen)
+    except program_registers.PdptesUndecidedError:
+        return NotApplicable("na-pdptes-undecided", RULES["na-pdptes-undecided"].text)
+
+
+def _answers_of_steps(cpu: Cpu, vector: ProgramVector, seen: Outcome | None) -> tuple[Allowed, ...]:
     m, row, vmcs = ProgramTables(cpu, vector), _Row(seen), VmcsState(cpu)
     flags = EntryFlags(m)
     for made in vector.steps:
@@ -280,12 +292,16 @@ def answers(cpu: Cpu, vector: ProgramVector, seen: Outcome | None = None) -> tup
         match made:
             case Control():
                 m.controls[made.name] = made.value
+                if made.name == "pg" and made.value:
+                    m.roots.begin(m.controls["cr3"])
             case SetEntry():
                 m.set_entry(made)
                 flags.wrote(made.entry)
             case SetGuest():
                 m.set_guest(made)
                 flags.wrote(f"g.{made.page}")
+            case SetPdpte():
+                m.roots.write(made, m.controls["vmcs"])
             case SetGuestUpper():
                 m.set_guest_upper(made)
                 flags.wrote(f"gu.{made.window}")
@@ -321,7 +337,8 @@ def _ended(m: ProgramTables, flags: EntryFlags, access: Touch | Over, found: lis
 
 def _whole_run(m: ProgramTables, flags: EntryFlags, run: L2Run, row: _Row, vmcs: VmcsState) -> list[Allowed] | None:
     """Takes the answers of a run into ``row``; those allowed where what was seen is none of them, else None."""
-    left = run.answers
+    left, before = run.answers, dict(m.controls)
+    entered = True
     for access, rows in _run(m, flags, run):
         found: list[Outcome] = []
         while len(found) < len(rows[0]):
@@ -335,9 +352,12 @@ def _whole_run(m: ProgramTables, flags: EntryFlags, run: L2Run, row: _Row, vmcs:
         if access is not None:
             vmcs.run("ab"[m.controls["vmcs"]])
             _ended(m, flags, access, found)
+        entered = not any(outcome.kind in (Kind.ENTRY_FAIL, Kind.ENTRY_EXIT) for outcome in found)
         if any(outcome.kind is not Kind.DONE for outcome in found):
             break
-    m.controls |= {op.name: op.value for op in run.ops if isinstance(op, Toggle)}
+    if entered:
+        m.roots.exited(m.controls["vmcs"], saved=m.pae and m.with_ept)
+    m.controls = before | run.leaves
     for _ in range(left):
         if row.take([UNREACHED]) is None:
             return [UNREACHED]

@@ -57,9 +57,9 @@ class EntryFlags:
         m = self._tables
         written = [op.page for op in run.ops if isinstance(op, Touch) and op.access in _WRITES]
         written += [page for op in run.ops if isinstance(op, Over) and op.writes for page in op.pages]
-        present = [page for page in m.guest if m.mapping(page).present]
+        present = [page for page, (_, _, there) in m.guest.items() if there]
         self._set(self._may, (*(f"g.{page}" for page in present), *(f"gu.{w}" for w in m.guest_upper)), PTE_A)
-        self._set(self._may, (f"g.{page}" for page in written), PTE_D)
+        self._set(self._may, (f"g.{table}{page[1]}" for page in written for table in m.tables_of(page[0])), PTE_D)
         if not m.with_ept:
             return
         if not m.controls["ad"]:
@@ -75,9 +75,10 @@ class EntryFlags:
         if outcome.kind is not Kind.DONE:
             return
         doubted, write = m.tlb().doubted, touch.access in _WRITES
-        upper, leaf = f"gu.{touch.page[0]}", f"g.{touch.page}"
-        self._set(self._sure, {upper} - doubted, PTE_A)
-        self._set(self._sure, {leaf} - doubted, PTE_A | (PTE_D if write else 0))
+        upper, leaf = m.guest_path(touch.page)
+        if m.tables_of(touch.page[0]) <= {leaf[2:3]}:
+            self._set(self._sure, {upper} - doubted, PTE_A)
+            self._set(self._sure, {leaf} - doubted, PTE_A | (PTE_D if write else 0))
         mappings = m.mappings(touch.page)
         if not m.with_ept or not m.controls["ad"] or len(mappings) > 1:
             return
@@ -89,6 +90,8 @@ class EntryFlags:
 
     def look(self, made: Look) -> Outcome:
         """What L1 finds in an entry."""
+        if made.is_pdpte:
+            return self._tables.roots.look(made.entry, self._tables.controls["vmcs"])
         sure = self._tables.written[made.entry] | self._sure.get(made.entry, 0)
         return told(sure, guest=made.is_guest, defined=_ALL & ~(self._may.get(made.entry, 0) & ~sure))
 

@@ -20,15 +20,20 @@ from kvmodel.question.program import (
     PAGES,
     START,
     WINDOWS,
+    Control,
+    L2Run,
     Over,
     ProgramVector,
     SetEntry,
     SetGuest,
     SetGuestUpper,
+    Step,
 )
 from kvmodel.question.program_layout import OVER_AT, WRITTEN_AT, guest_entry, guest_upper_entry, target_address
+from kvmodel.question.program_paging import LoadCr3, SetPdpte
 from kvmodel.question.vector import RWXU, UWX, Access, GuestPerm, Paging
 from kvmodel.sdm import ept, guest_paging
+from kvmodel.sdm.program_roots import GuestRoots, rotated
 
 _NONLEAF: Final = RWXU.bits | ept.ACCESSED
 _LEAF: Final = ept.ACCESSED | ept.DIRTY
@@ -119,6 +124,17 @@ class Mapping:
     present: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Upper:
+    """A page-directory entry of the guest's: its permissions, and the window whose page table it leads to."""
+
+    perm: GuestPerm
+    table: str
+
+
+_NOWHERE: Final = Mapping(UWX, UWX, "", present=False)  # a PDPTE that is not present
+
+
 @dataclass
 class CachedLinear:
     """What a CPU may have cached of the guest's tables under one VPID and EPT table, and by which EFER.NXE.
@@ -126,10 +142,24 @@ class CachedLinear:
     ``doubted``: the entries of which it may hold an earlier version (``kvmodel.sdm.program_flags``).
     """
 
-    uppers: dict[str, set[GuestPerm]] = field(default_factory=dict)
+    uppers: dict[str, set[Upper]] = field(default_factory=dict)
     pages: dict[str, set[Mapping]] = field(default_factory=dict)
     nxe: set[bool] = field(default_factory=set)
     doubted: set[str] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """All of it is gone."""
+        self.uppers.clear()
+        self.pages.clear()
+        self.nxe.clear()
+        self.doubted.clear()
+
+
+def _reroutes(made: Step) -> bool:
+    """Whether a step lets a window have another one's page table."""
+    if isinstance(made, L2Run):
+        return any(isinstance(op, SetPdpte | LoadCr3) for op in made.ops)
+    return isinstance(made, SetPdpte) or (isinstance(made, Control) and made.name == "cr3")
 
 
 class ProgramTables:
@@ -148,6 +178,8 @@ class ProgramTables:
         self.doubted: dict[str, set[str]] = {"r0": set(), "r1": set()}  # as CachedLinear has it, of EPT12's entries
         self.written = self._written_at_start()  # 64 bits each, by the name that a look has for the entry
         self.linear: dict[tuple[int, str], CachedLinear] = {}
+        self.roots = GuestRoots(cpu)
+        self.one_path = not any(_reroutes(made) for made in vector.steps)  # to each of the guest's page tables
 
     def _written_at_start(self) -> dict[str, int]:
         found = {name: bits | target_address(0, leads) for name, (bits, leads) in self.entries.items()}
@@ -271,14 +303,17 @@ class ProgramTables:
     def flush(self, page: str = "") -> None:
         """MOV to CR3, or INVLPG of ``page``: SDM 4.10.4.1."""
         held = self.tlb()
-        held.uppers.clear()
         if page:
-            held.pages.pop(page, None)
-            held.doubted.discard(f"g.{page}")
+            self.forget_page(held, page)
         else:
-            held.pages.clear()
-            held.nxe.clear()
-            held.doubted.clear()
+            held.clear()
+
+    def forget_page(self, held: CachedLinear, page: str) -> None:
+        """The CPU gives up what it holds of a linear page, and of all upper entries."""
+        if self.one_path:  # no other linear page goes by that entry
+            held.doubted.discard(f"g.{page}")
+        held.uppers.clear()
+        held.pages.pop(page, None)
 
     def tlb(self) -> CachedLinear:
         """What the CPU may hold of the guest's tables under the current VPID."""
@@ -289,37 +324,73 @@ class ProgramTables:
         if not self.controls["vpid"]:
             self.linear = {key: held for key, held in self.linear.items() if key[0]}
 
+    @property
+    def pae(self) -> bool:
+        return bool(self.controls["pg"])
+
+    def directory(self, window: str) -> str:
+        """The page directory that a walk for a window uses now; empty where a PDPTE is not present."""
+        return self.roots.directory(window) if self.pae else f"e{min(self.controls['cr3'], 1)}"
+
+    def upper(self, window: str) -> Upper | None:
+        """The page-directory entry that a walk for a window uses now; those of ``e1`` and ``e2`` permit everything."""
+        directory = self.directory(window)
+        if not directory:
+            return None
+        return Upper(self.guest_upper[window] if directory == "e0" else UWX, rotated(window, directory))
+
+    def _behind_upper(self, upper: Upper, page: str) -> Mapping:
+        perm, leads, present = self.guest[f"{upper.table}{page[1]}"]
+        return Mapping(upper.perm, perm, leads, present)
+
     def mapping(self, page: str) -> Mapping:
         """What the guest's tables say of the linear ``page`` now."""
-        perm, leads, present = self.guest[page]
-        return Mapping(self.guest_upper[page[0]], perm, leads, present)
+        upper = self.upper(page[0])
+        return _NOWHERE if upper is None else self._behind_upper(upper, page)
+
+    def tables_of(self, window: str) -> set[str]:
+        """The windows whose page tables a walk for a window may use, by what is there now and by what is cached."""
+        now = self.upper(window)
+        return {upper.table for upper in (*self.tlb().uppers.get(window, ()), *([now] if now else ()))}
+
+    def guest_path(self, page: str) -> tuple[str, str]:
+        """The guest's entries that a walk for a linear page uses now, by the names that looks have: upper and leaf.
+
+        A page directory that has no look has the name of an entry that none has; so has what is not present.
+        """
+        window, directory = page[0], self.directory(page[0])
+        upper = f"gu.{window}" if directory == "e0" else ""
+        return upper, f"g.{rotated(window, directory)}{page[1]}" if directory else ""
 
     def remember_linear(self) -> None:
-        """Adds whatever a walk of the guest's tables may leave in the CPU now."""
-        held = self.tlb()
-        held.nxe.add(bool(self.controls["nxe"]))
-        for window, upper in self.guest_upper.items():
-            held.uppers.setdefault(window, set()).add(upper)
+        """Adds whatever a walk of the guest's tables may leave in the CPU now.
+
+        An entry that has XD while EFER.NXE is clear ends its walk, so that nothing is left of it.
+        """
+        held, nxe = self.tlb(), bool(self.controls["nxe"])
+        held.nxe.add(nxe)
+        for window in WINDOWS:
+            upper = self.upper(window)
+            if upper is not None and (nxe or upper.perm.x):
+                held.uppers.setdefault(window, set()).add(upper)
         for page in self.guest:
-            now = self.mapping(page)
-            if now.present:
-                uppers = held.uppers[page[0]]
-                held.pages.setdefault(page, set()).update(Mapping(upper, now.perm, now.leads, True) for upper in uppers)
+            for upper in held.uppers.get(page[0], ()):
+                now = self._behind_upper(upper, page)
+                if now.present and (nxe or (now.upper.x and now.perm.x)):
+                    held.pages.setdefault(page, set()).add(now)
 
     def mappings(self, page: str) -> list[Mapping]:
         """What the guest's tables may make of ``page``: as they are now first, then by what may be cached."""
-        now = self.mapping(page)
         held = self.tlb()
-        found = dict.fromkeys([now])
-        found |= dict.fromkeys(Mapping(u, now.perm, now.leads, now.present) for u in held.uppers.get(page[0], ()))
+        found = dict.fromkeys([self.mapping(page)])
+        found |= dict.fromkeys(self._behind_upper(upper, page) for upper in held.uppers.get(page[0], ()))
         found |= dict.fromkeys(held.pages.get(page, ()))
         return list(found)
 
     def modes(self) -> list[guest_paging.Mode]:
         """CPL, CR0, CR4 and EFER as they are; of a translation cached before, EFER.NXE may be the earlier one."""
-        c = self.controls
+        c, paging = self.controls, Paging.PAE if self.pae else Paging.LONG
         nxe = dict.fromkeys([bool(c["nxe"]), *sorted(self.tlb().nxe)])
         return [
-            guest_paging.Mode(Paging.LONG, c["cpl"], bool(c["wp"]), bool(c["smep"]), bool(c["smap"]), each)
-            for each in nxe
+            guest_paging.Mode(paging, c["cpl"], bool(c["wp"]), bool(c["smep"]), bool(c["smap"]), each) for each in nxe
         ]

@@ -130,6 +130,12 @@ RULES: dict[str, Rule] = {
     "guest-accessed-before-fault": Rule(
         "4.8", "An accessed flag may be set by a walk whose access the permissions then deny: either comes first."
     ),
+    "guest-pdpte": Rule(
+        "4.4.1",
+        "A MOV to a control register that would load a PDPTE with P and a reserved bit set is #GP(0) and loads none.",
+    ),
+    "exit-cr3": Rule("25.1.3", "With CR3-load exiting a MOV to CR3 of what is no CR3-target value exits."),
+    "exit-wrmsr": Rule("25.1.3", "WRMSR exits without an MSR bitmap, and where the MSR's bit for writes is 1."),
     # --- VM entry, controls, MSRs ---
     "entry-mbec-needs-ept": Rule("27.2.1.1", "Mode-based execute control without enable EPT: VMfail, error 7."),
     "entry-unrestricted-needs-ept": Rule("27.2.1.1", "Unrestricted guest without enable EPT: VMfail, error 7."),
@@ -186,6 +192,11 @@ RULES: dict[str, Rule] = {
     "na-msrs-not-read": Rule("-", "What is asked rests on L1's capability MSRs, which nobody has read here."),
     "na-vmcs-undecided": Rule(
         "27.2", "A field holds what some CPUs define and others reserve, or whose checks are not described here."
+    ),
+    "na-pdptes-undecided": Rule(
+        "4.4.1",
+        "The manual lists the bits of CR0 and CR4 whose change loads PDPTEs, and does not say that a change of another "
+        "bit loads none.",
     ),
     "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),
 }
