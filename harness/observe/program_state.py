@@ -39,14 +39,14 @@ Fields = dict[str, int | tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What L2's code is made for: PAE paging in 32-bit mode or long mode, and the privilege level."""
+    """The frame is what L2's code is made for: PAE paging in 32-bit mode or long mode, and the privilege level."""
 
     pae: bool = False
     cpl: int = 0
 
     @property
     def code_at(self) -> int:
-        """The L2-linear address of its code."""
+        """The code lies at this L2-linear address."""
         return _C["GLA_PROGRAM"] + (PAGE if self.cpl else 0)
 
 
@@ -54,7 +54,7 @@ class Frame:
 
 
 def field_of_pdpte(name: str) -> int:
-    """The encoding of the VMCS field that ``pdptr0`` to ``pdptr3`` name."""
+    """The function gives the encoding of the VMCS field that ``pdptr0`` to ``pdptr3`` name."""
     return _GUEST_PDPTE0 + 2 * int(name[-1])
 
 
@@ -63,7 +63,7 @@ def _field(common: Fields, encoding: int, value: int) -> Fields:
 
 
 def of_control(vector: ProgramVector, made: Control, common: Fields, now: Mapping[str, int]) -> Iterator[Fields]:
-    """The records that a control step has of its own; the others wait for the VM entry."""
+    """The function gives the records that a control step has of its own; the others wait for the VM entry."""
     if made.name == "pg" and made.value and vector.ept:
         table = cr3_value(now["cr3"], pae=True) & ~(_PDPT - 1)
         for flags in (0, _C["FLAG_VMCS_B"]):
@@ -74,7 +74,7 @@ def of_control(vector: ProgramVector, made: Control, common: Fields, now: Mappin
 
 
 def before_entry(vector: ProgramVector, common: Fields, now: Mapping[str, int]) -> Iterator[Fields]:
-    """The fields that a VM entry of this program needs and that are no part of its own record."""
+    """The function gives the fields that a VM entry of this program needs and that are no part of its own record."""
     if now["msrs"]:
         yield _field(common, _MSR_BITMAP, MSR_BITMAP)
     if not _has_targets(vector):
@@ -87,7 +87,7 @@ def before_entry(vector: ProgramVector, common: Fields, now: Mapping[str, int]) 
 
 
 def at_the_end(vector: ProgramVector, common: Fields) -> Iterator[Fields]:
-    """The records that take away what a later vector's VM entry would find."""
+    """The function gives the records that take away what a later vector's VM entry would find."""
     if _has_targets(vector):
         for flags in (0, _C["FLAG_VMCS_B"]):
             yield {**_field(common, _CR3_TARGET_COUNT, 0), "flags": flags}
@@ -98,7 +98,7 @@ def _has_targets(vector: ProgramVector) -> bool:
 
 
 def of_entry(now: Mapping[str, int]) -> Fields:
-    """The part of a VM entry's record that says how L2 pages and which control registers and MSRs of its exit."""
+    """The function gives the part of a VM entry's record that says how L2 pages and what of its registers exits."""
     controls = (_CR3_LOAD_EXITING if now["cr3exit"] else 0) | (_USE_MSR_BITMAPS if now["msrs"] else 0)
     names = ("wp", "smep", "smap", "nxe", "pge", "pse")
     return {
@@ -163,5 +163,5 @@ def load_cr3(number: int | None, frame: Frame) -> bytes:
 
 
 def pdpte_linear(made: SetPdpte) -> int:
-    """The L2-linear address of a page-directory-pointer-table entry in memory."""
+    """The function gives the L2-linear address of a page-directory-pointer-table entry in memory."""
     return GLA_PDPTS + _PDPT * int(made.table[1]) + 8 * made.number

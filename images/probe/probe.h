@@ -132,6 +132,7 @@ void *memmove(void *to, const void *from, size_t n);
 /* timer.c */
 int timer_init(uint32_t deadline_us);
 void timer_arm(void);
+void timer_disarm(void);
 void timer_acknowledge(void);
 int timer_early(uint64_t since);
 
@@ -174,6 +175,7 @@ void vm_exited(void);
 
 void vmx_state_changed(void);
 void vmx_load_pdptes(uint64_t table);
+void vmx_goes_on(void);
 void vmx_regions(void);
 int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value);
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);

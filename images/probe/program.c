@@ -99,6 +99,7 @@ static void build(uint64_t where, int flat)
 	static const enum table last[] = { T0, T1, T2 };
 	uint64_t *code = (uint64_t *)L2_PT_CODE;
 
+	timer_disarm();
 	area = where;
 	zero_pages(area, PROGRAM_AREA / PAGE);
 	lead(R0, 0, D0);
@@ -158,6 +159,7 @@ static void run(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_
 	*refused = 0;
 	vmx_load(v, &s, GLA_PROGRAM + (v->cpl ? PAGE : 0));
 	failed = l2_enter(&r, o);
+	timer_disarm();		/* without EPT each VM entry loads PDPTEs from memory: none that nobody asked for */
 	if (failed) {
 		o->verdict = VERDICT_ENTRY_FAIL;
 		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;

@@ -94,6 +94,7 @@ int l2_enter(struct l2_registers *r, struct kvm_observation *o)
 			return failed;
 		}
 		timer_acknowledge();
+		vmx_goes_on();
 		if (timer_early(begin) && early < EARLY_LIMIT)
 			early++;
 		else if (++rounds == ROUNDS) {

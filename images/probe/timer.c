@@ -119,6 +119,14 @@ void timer_arm(void)
 		apic_write(APIC_INITIAL, period_apic ? period_apic : 1);
 }
 
+void timer_disarm(void)
+{
+	if (deadline_mode)
+		wrmsr(MSR_TSC_DEADLINE, 0);
+	else
+		apic_write(APIC_INITIAL, 0);
+}
+
 void timer_acknowledge(void)
 {
 	apic_write(APIC_EOI, 0);

@@ -38,7 +38,7 @@
 
 enum slot {
 	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
-	S_ES_AR, S_PROC, S_COUNT
+	S_ES_AR, S_PROC, S_EXIT, S_COUNT
 };
 
 static const uint16_t field_of[S_COUNT] = {
@@ -47,6 +47,7 @@ static const uint16_t field_of[S_COUNT] = {
 	[S_ES] = GUEST_ES_SELECTOR, [S_CS] = GUEST_ES_SELECTOR + 2, [S_SS] = GUEST_ES_SELECTOR + 4,
 	[S_DS] = GUEST_ES_SELECTOR + 6, [S_ES_AR] = GUEST_ES_AR, [S_CS_AR] = GUEST_ES_AR + 2,
 	[S_SS_AR] = GUEST_ES_AR + 4, [S_DS_AR] = GUEST_ES_AR + 6, [S_PROC] = VMCS_PROC,
+	[S_EXIT] = VMCS_EXIT,
 };
 
 /* one vmcs12 with what was last written to it */
@@ -169,7 +170,6 @@ static void write_fixed_state(void)
 	for (unsigned int i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
 		vmwrite(zero[i], 0);
 	vmwrite(VMCS_PIN, adjust(PIN_EXTINT, 0));
-	vmwrite(VMCS_EXIT, adjust(EXIT_HOST64 | EXIT_ACK | EXIT_LOAD_EFER, 2));
 	vmwrite(EXCEPTION_BITMAP, 0xffffffffu);	/* L2 has no IDT: each exception is an exit */
 	vmwrite(VMCS_LINK, ~0ull);
 	vmwrite(GUEST_DR7, 0x400);
@@ -332,6 +332,12 @@ void vmx_invept(uint64_t root, int ad)
 		return;
 
 	asm volatile("invept %0, %1" : : "m"(d), "r"(type) : "cc", "memory");
+}
+
+/* L2 goes on after an interrupt: with the EFER that it had then, which the exit has saved. */
+void vmx_goes_on(void)
+{
+	put(S_ENTRY, adjust((uint32_t)current->written[S_ENTRY] | ENTRY_LOAD_EFER, 3));
 }
 
 /* The PDPTEs at `table`, L1-physical, into the vmcs12. */
@@ -497,6 +503,7 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 
 	put(S_PROC, adjust(0, 1) | PROC_SECONDARY | (step ? (uint32_t)v->upper : 0));
 	put(S_PROC2, proc2);
+	put(S_EXIT, adjust(EXIT_HOST64 | EXIT_ACK | EXIT_LOAD_EFER | (step ? EXIT_SAVE_EFER : 0), 2));
 	put(S_ENTRY, entry);
 	put(S_CR0, cr0);
 	put(S_CR3, cr3);

@@ -23,6 +23,7 @@ from kvmodel.question.program import (
     Look,
     Over,
     ProgramVector,
+    Saved,
     SetEntry,
     SetGuest,
     SetGuestUpper,
@@ -192,6 +193,8 @@ def _run(m: ProgramTables, flags: EntryFlags, run: L2Run) -> Iterator[tuple[Touc
                 flags.wrote(f"g.{op.page}")
             case SetPdpte():
                 m.roots.write(op, m.controls["vmcs"])
+            case Saved() if not m.with_ept:
+                program_registers.may_load(m)
         if ended is not None:
             yield None, [(_allowed(*ended),)]
             return

@@ -24,7 +24,11 @@ Answer = tuple[Outcome, str]  # with the rule
 
 
 class PdptesUndecidedError(Exception):
-    """A MOV to CR0 or CR4 that the manual's list of those which load PDPTEs lacks, where loading them would show."""
+    """What may load PDPTEs and need not, where it would show.
+
+    It is a MOV to CR0 or CR4 that the manual's list lacks; without EPT also a VM entry after the interrupt that L2 may
+    have had while its host saved it.
+    """
 
 
 def needs_msrs(vector: ProgramVector) -> bool:
@@ -52,6 +56,12 @@ def entered(m: ProgramTables) -> Answer | None:
     return None
 
 
+def may_load(m: ProgramTables) -> None:
+    """PDPTEs are loaded from memory, or they are not. Raises PdptesUndecidedError where it would show."""
+    if m.pae and m.roots.table(m.controls["cr3"]) != m.roots.registers:
+        raise PdptesUndecidedError
+
+
 def load_cr3(m: ProgramTables, op: Flush | LoadCr3) -> Answer | None:
     """MOV to CR3; the answer where it does not complete (SDM 25.1.3, 4.4.1)."""
     c = m.controls
@@ -73,8 +83,8 @@ def toggle(m: ProgramTables, op: Toggle) -> Answer | None:
     if op.name == "nxe" and c["msrs"] in _EXITING_BITMAPS:
         return Outcome(Kind.EXIT, 0, number=WRMSR), "exit-wrmsr"
     changes = c[op.name] != op.value
-    if changes and m.pae and op.name in _LOADS_PERHAPS and m.roots.table(c["cr3"]) != m.roots.registers:
-        raise PdptesUndecidedError
+    if changes and op.name in _LOADS_PERHAPS:
+        may_load(m)
     if changes and m.pae and op.name in LOADS_PDPTES and not m.roots.load(m.roots.table(c["cr3"])):
         return _BAD_PDPTE
     c[op.name] = op.value

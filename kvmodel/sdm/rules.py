@@ -196,7 +196,7 @@ RULES: dict[str, Rule] = {
     "na-pdptes-undecided": Rule(
         "4.4.1",
         "The manual lists the bits of CR0 and CR4 whose change loads PDPTEs, and does not say that a change of another "
-        "bit loads none.",
+        "bit loads none; without EPT any VM entry loads them, also one after an interrupt.",
     ),
     "na-other-msr": Rule("-", "Only MSRs 0x481 to 0x484 and 0x48B to 0x491 are described here."),
 }
