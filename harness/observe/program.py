@@ -269,12 +269,12 @@ def _step(c: _Controls, made: Step) -> Iterator[Fields]:
         case SetGuestUpper():
             yield _write(c, guest_entry_address(f"gu.{made.window}"), guest_upper_entry(made))
         case SetPdpte(in_field=True):
-            field = program_state.field_of_pdpte(made.place)
+            field = program_state.field_of(made.place)
             yield {**c.common(), "access": _C["OP_FIELD"], "leaf": field, "upper": pdpte_of(made)}
         case SetPdpte():
             yield _write(c, pdpte_address(made.table, made.number), pdpte_of(made))
         case Look(is_field=True):
-            yield {**c.common(), "access": _C["OP_LOOK_FIELD"], "leaf": program_state.field_of_pdpte(made.entry)}
+            yield {**c.common(), "access": _C["OP_LOOK_FIELD"], "leaf": program_state.field_of(made.entry)}
         case Look():
             at = guest_entry_address(made.entry) if made.is_guest else entry_address(c.area, made.entry)
             yield {**c.common(), "access": _C["OP_LOOK"], "leaf": at}
@@ -414,6 +414,8 @@ def _of_run(run: L2Run, o: StepRecord, frame: Frame) -> list[Outcome]:
 
 def _of_look(made: Look, o: StepRecord) -> Outcome:
     """What L1 read; an address in a program's area of tables counts from the area's start."""
+    if made.is_cr3:
+        return Outcome(Kind.VALUE, o.value)
     if made.is_pdpte:
         return told_pdpte(o.value)
     address = o.value & _ADDRESS

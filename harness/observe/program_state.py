@@ -26,6 +26,7 @@ GLA_PDPTS: Final = _C["GLA_PROGRAM"] + 5 * PAGE  # L2-linear, supervisor's: the 
 # VMCS fields and bits (SDM 3D, appendix B; 25.6.2)
 _MSR_BITMAP: Final = 0x2004
 _GUEST_PDPTE0: Final = 0x280A
+_GUEST_CR3: Final = 0x6802
 _CR3_TARGET_COUNT: Final = 0x400A
 _CR3_TARGET_VALUE0: Final = 0x6008
 _CR3_LOAD_EXITING: Final = 1 << 15
@@ -53,9 +54,9 @@ class Frame:
 # --- records ---
 
 
-def field_of_pdpte(name: str) -> int:
-    """The function gives the encoding of the VMCS field that ``pdptr0`` to ``pdptr3`` name."""
-    return _GUEST_PDPTE0 + 2 * int(name[-1])
+def field_of(name: str) -> int:
+    """The function gives the encoding of the VMCS field that ``pdptr0`` to ``pdptr3`` or ``cr3`` name."""
+    return _GUEST_CR3 if name == "cr3" else _GUEST_PDPTE0 + 2 * int(name[-1])
 
 
 def _field(common: Fields, encoding: int, value: int) -> Fields:

@@ -154,7 +154,14 @@ def program_cr3() -> Iterator[ProgramVector]:
         start = (*_told_apart(ept), *head)
         for number in (1, 2):
             yield of(
-                *start, f"read.b3,cr3.{number},{look}.b3", f"read.c3,cr3.0,{look}.b3", f"{look}.a3", ept=ept, env=env
+                *start,
+                f"read.b3,cr3.{number},{look}.b3",
+                "look.cr3",
+                f"read.c3,cr3.0,{look}.b3",
+                "look.cr3",
+                f"{look}.a3",
+                ept=ept,
+                env=env,
             )
             yield of(
                 *start,

@@ -152,7 +152,7 @@ class _Program:
 
     def _look(self, made: Look) -> Outcome:
         """L1 reads one of its entries."""
-        if made.is_pdpte:
+        if made.is_pdpte or made.is_cr3:
             return not_mirrored("vmx/nested.c sync_vmcs02_to_vmcs12")
         if made.is_guest or self.behind:
             return not_mirrored("what the CPU writes to the guest's own tables" if made.is_guest else _BEHIND)

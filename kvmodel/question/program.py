@@ -150,7 +150,8 @@ class SetGuestUpper:
 class Look:
     """L1 reads an entry back: of EPT12 by name, of the guest by ``g.`` and a page or ``gu.`` and a window.
 
-    ``g.k01`` is a page-directory-pointer-table entry of the guest's, ``pdptr1`` the VMCS field of one.
+    ``g.k01`` is a page-directory-pointer-table entry of the guest's, ``pdptr1`` the VMCS field of one, ``cr3``
+    that of CR3.
     """
 
     entry: str
@@ -163,12 +164,22 @@ class Look:
     @property
     def is_field(self) -> bool:
         """Whether it is a field of the VMCS."""
+        return self.is_pdpte_field or self.is_cr3
+
+    @property
+    def is_cr3(self) -> bool:
+        """Whether it is the VMCS field of CR3."""
+        return self.entry == "cr3"
+
+    @property
+    def is_pdpte_field(self) -> bool:
+        """Whether it is the VMCS field of a page-directory-pointer-table entry."""
         return self.entry.startswith("pdptr")
 
     @property
     def is_pdpte(self) -> bool:
         """Whether it is a page-directory-pointer-table entry, in memory or in the VMCS."""
-        return self.is_field or self.entry.startswith("g.k")
+        return self.is_pdpte_field or self.entry.startswith("g.k")
 
     def __str__(self) -> str:
         return f"look.{self.entry}"
@@ -489,7 +500,7 @@ HELP: Final = (
     "an EPT12 entry (m0=t1.r-x-, t03=p3.clean), a guest entry (g.a3=b5.urx, gu.a=srx), a look at one (look.t03, "
     "look.g.a3, look.gu.a), a control (mbec=on, ad=1, root=1, vpid=1, "
     "cpl=3, wp=0, smep=1, smap=1, nxe=0, vmcs=1, pg=pae, cr3=1, msrs=pass, cr3exit=1), a PDPTE (g.k01=e1, pdptr1=e2, "
-    "look.g.k01, look.pdptr1), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
+    "look.g.k01, look.pdptr1, look.cr3), an invalidation (invept1.r0, invvpid1.1.a0), another instruction of "
     "L1's (vmclear.a, vmptrld.c, vmlaunch, vmresume, vmread.681e, vmwrite.681e=10), the host (host.log), "
     "or what L2 does, joined by commas (read.a3, write.b0, rmw.c7, fetch.a0, wp0, smep1, smap0, pge1, nxe0, "
     "cr3, cr3.1, invlpg.a3, pte.a3=b5, pte.k01=e1, save), over two pages too "
@@ -559,7 +570,9 @@ class ProgramVector:
                 raise VectorError(f"{str(made)!r}: the VMCS has PDPTEs for an L2 with EPT in PAE paging; write pg=pae")
 
     def _fits(self, made: Step) -> None:
-        if not self.ept and (isinstance(made, SetEntry | Invept) or (isinstance(made, Look) and not made.is_guest)):
+        if not self.ept and (
+            isinstance(made, SetEntry | Invept) or (isinstance(made, Look) and not (made.is_guest or made.is_cr3))
+        ):
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT12")
         if not self.ept and isinstance(made, Control) and made.name in ("mbec", "ad", "root"):
             raise VectorError(f"{str(made)!r}: in a program with noept there is no EPT pointer, nor its controls")
@@ -607,7 +620,7 @@ class ProgramVector:
 
 
 def _is_field(made: Step) -> bool:
-    return (isinstance(made, SetPdpte) and made.in_field) or (isinstance(made, Look) and made.is_field)
+    return (isinstance(made, SetPdpte) and made.in_field) or (isinstance(made, Look) and made.is_pdpte_field)
 
 
 def _run_fits(run: L2Run, *, cpl: int, pae: bool) -> None:

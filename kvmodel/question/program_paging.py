@@ -67,7 +67,7 @@ class LoadCr3:
         return f"cr3.{self.number}"
 
 
-LOOKED_AT: Final = r"g\.k[01][0-3]|pdptr[0-3]"
+LOOKED_AT: Final = r"g\.k[01][0-3]|pdptr[0-3]|cr3"
 SET_PDPTE: Final = re.compile(
     r"(?P<place>(?:g|pte)\.k[01][0-3]|pdptr[0-3])=(?P<target>none|e[012])(?:\.x(?P<bits>[0-9a-f]{1,16}))?"
 )

@@ -31,6 +31,7 @@ from kvmodel.question.program import (
     Touch,
     Vmx,
 )
+from kvmodel.question.program_layout import cr3_value
 from kvmodel.question.program_paging import LoadCr3, SetPdpte
 from kvmodel.question.vector import Access
 from kvmodel.sdm import controls, ept, guest_paging, invalidation, program_registers
@@ -360,6 +361,7 @@ def _whole_run(m: ProgramTables, flags: EntryFlags, run: L2Run, row: _Row, vmcs:
             break
     if entered:
         m.roots.exited(m.controls["vmcs"], saved=m.pae and m.with_ept)
+    m.roots.cr3s[m.controls["vmcs"]] = cr3_value(m.controls["cr3"], pae=m.pae)
     m.controls = before | run.leaves
     for _ in range(left):
         if row.take([UNREACHED]) is None:

@@ -90,7 +90,7 @@ class EntryFlags:
 
     def look(self, made: Look) -> Outcome:
         """What L1 finds in an entry."""
-        if made.is_pdpte:
+        if made.is_pdpte or made.is_cr3:
             return self._tables.roots.look(made.entry, self._tables.controls["vmcs"])
         sure = self._tables.written[made.entry] | self._sure.get(made.entry, 0)
         return told(sure, guest=made.is_guest, defined=_ALL & ~(self._may.get(made.entry, 0) & ~sure))

@@ -33,7 +33,7 @@ def told_pdpte(entry: int, defined: int = GENMASK(63, 0)) -> Outcome:
 class GuestRoots:
     """PAE paging's PDPTEs, 64 bits each: in memory, in the fields of both VMCSs, and in the CPU's registers.
 
-    A field of None is one that an exit has left undefined.
+    A field of None is one that an exit has left undefined, or of CR3 one that no VM entry has written.
     """
 
     def __init__(self, cpu: Cpu) -> None:
@@ -41,6 +41,7 @@ class GuestRoots:
         self.memory = {f"g.k{k}{n}": pdpte(f"e{k}") for k in (0, 1) for n in range(PDPTES)}
         self.fields: dict[int, Pdptes | None] = {0: None, 1: None}
         self.registers: Pdptes = ()
+        self.cr3s: dict[int, int | None] = {0: None, 1: None}  # the field of CR3 in both VMCSs
 
     def write(self, made: SetPdpte, vmcs: int) -> None:
         """Somebody writes an entry in memory, or L1 a field of the current VMCS."""
@@ -76,6 +77,9 @@ class GuestRoots:
 
     def look(self, name: str, vmcs: int) -> Outcome:
         """What L1 finds in memory, or in a field of the current VMCS: of that, what the CPU uses of an entry."""
+        if name == "cr3":
+            cr3 = self.cr3s[vmcs]
+            return Outcome(Kind.VALUE, cr3 or 0, defined=0 if cr3 is None else GENMASK(63, 0))
         if name in self.memory:
             return told_pdpte(self.memory[name])
         held = self.fields[vmcs]

@@ -91,3 +91,13 @@ def test_an_exit_is_told_where_it_was_in_the_mode_that_l2_ran_in() -> None:
     assert seen.turns[:2] == (reached(3), gone)
     assert (seen.turns[2].code, seen.turns[2].note) == (0x102_0001, "leads to e1")
     assert seen.turns[3] == reached(11)
+
+
+def test_a_look_at_cr3_reads_its_field() -> None:
+    asked = program("prog+cr3.1,read.a3+look.cr3")
+    rows = records(asked, 0)
+    assert (rows[-1]["access"], rows[-1]["leaf"]) == (C["OP_LOOK_FIELD"], 0x6802)
+    seen = outcome_of(
+        asked, [*[Row()] * (len(rows) - 2), Row(value=known(None, 3)), Row(verdict=7, value=0x1_0000_1000)]
+    )
+    assert seen.turns == (reached(3), Outcome(Kind.VALUE, 0x1_0000_1000))

@@ -148,3 +148,12 @@ def test_the_flags_of_the_table_that_was_used() -> None:
     seen = plain(text)
     assert seen[1].code & 0x60 == 0x60 and seen[1].defined & 0x60 == 0x60
     assert seen[2].code & 0x60 == 0 and seen[2].defined & 0x40  # A may be set for a speculated access, D may not
+
+
+def test_an_exit_saves_cr3_as_l2_left_it() -> None:
+    for head, tables in (("prog", (0x100_1000, 0x102_2008)), ("prog.noept+pg=pae", (0x102_4000, 0x102_4028))):
+        seen = plain(f"{head}+read.a3+look.cr3+cr3.2,read.a3+look.cr3")
+        assert (seen[1].code, seen[3].code) == tables
+        assert not seen[3].matches(Outcome(Kind.VALUE, tables[0]))
+    faulted = plain(f"{APART}+g.k11=e0.x2+cr3.1,read.a3+look.cr3")
+    assert faulted[0] == GP and faulted[1].code == 0x102_4000
