@@ -11,6 +11,7 @@ from kvmodel import sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question import tally
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import (
     CapsVector,
@@ -119,7 +120,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
         case Kind.HOST, _:
             return "L1 livelock or death" if own and not seen.warned else "host trouble"
         case Kind.DONE, Kind.DONE:
-            return _wrong_tally(seen, allowed)
+            return "wrong page reached" if isinstance(vector, ProgramVector) else _wrong_tally(seen, allowed)
         case Kind.VALUE, Kind.DONE:
             return "host trouble"
         case Kind.ASTRAY, _:

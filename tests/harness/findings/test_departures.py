@@ -4,7 +4,16 @@ import pytest
 
 from harness.findings.departures import Departure, severity, symptom, symptom_of
 from kvmodel.question.outcome import Kind, Outcome, Place
-from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, HostVector, MmioVector, NxVector
+from kvmodel.question.program import program
+from kvmodel.question.vector import (
+    AccessVector,
+    ClientVector,
+    EntryVector,
+    HostVector,
+    MmioVector,
+    NxVector,
+    Vector,
+)
 
 DONE = Outcome(Kind.DONE)
 RIGHT = Outcome(Kind.VIOLATION, 0x18C, gpa=Place("target"), defined=~0x40)
@@ -52,12 +61,12 @@ def test_of_several_legal_answers_the_nearest_is_compared() -> None:
         (EntryVector(), Kind.ENTRY_FAIL, Kind.DONE, "VM entry refused"),
         (EntryVector(), Kind.DONE, Kind.ENTRY_FAIL, "VM entry accepted"),
         (AccessVector(), Kind.VALUE, Kind.VALUE, "wrong answer"),
+        (program("prog+read.a3"), Kind.DONE, Kind.DONE, "wrong page reached"),
+        (ClientVector(), Kind.DONE, Kind.DONE, "write missing in the dirty log"),
         (NxVector(), Kind.BYPASS, Kind.DONE, "mitigation bypassed"),
         (HostVector("removed"), Kind.BYPASS, Kind.DONE, "permission not enforced"),
         (HostVector("reload"), Kind.VALUE, Kind.DONE, "host trouble"),
     ],
 )
-def test_severity_is_in_the_fields_terms(
-    vector: AccessVector | ClientVector | EntryVector | MmioVector | NxVector, seen: Kind, allowed: Kind, expected: str
-) -> None:
+def test_severity_is_in_the_fields_terms(vector: Vector, seen: Kind, allowed: Kind, expected: str) -> None:
     assert severity(vector, Outcome(seen), Outcome(allowed)) == expected
