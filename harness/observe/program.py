@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from harness import protocol
 from harness.observe import astray, program_over, program_state
-from harness.observe.program_state import Fields, Frame
+from harness.observe.program_state import Fields, CodeFrame
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
@@ -66,7 +66,7 @@ _GLA_TABLES: Final = _C["GLA_PROGRAM"] + 2 * PAGE  # L2-linear, supervisor's: th
 _CODE_BYTES: Final = 32  # of a record
 _NOWHERE: Final = 0xFF
 _ADDRESS: Final = (1 << 52) - PAGE  # of an entry
-LONG: Final = Frame()
+LONG: Final = CodeFrame()
 _UNDEFINED: Final = 0xFFFF_FFFE  # images/probe/vmx.c: where there is no such instruction
 
 
@@ -117,7 +117,7 @@ class Code:
         return next((n for n, end in enumerate(self.ends) if at < end), None)
 
 
-def _touch(touch: Touch, place: int, at: int, frame: Frame) -> bytes:
+def _touch(touch: Touch, place: int, at: int, frame: CodeFrame) -> bytes:
     where = guest_linear(touch.page, pae=frame.pae) + offset_of(touch.access, place)
     head = program_state.address(where, frame)
     mark = b"\xb8" + struct.pack("<I", _C["PROGRAM_MARK"] | place)  # mov $mark, %eax
@@ -133,7 +133,7 @@ def _touch(touch: Touch, place: int, at: int, frame: Frame) -> bytes:
             return body + program_state.result(place, at + len(body), frame)
 
 
-def _op(op: Op, place: int, at: int, frame: Frame) -> bytes:
+def _op(op: Op, place: int, at: int, frame: CodeFrame) -> bytes:
     match op:
         case Touch():
             return _touch(op, place, at, frame)
@@ -158,7 +158,7 @@ def _op(op: Op, place: int, at: int, frame: Frame) -> bytes:
             return port + bytes((0xB0, _C["CALL_OF_L2"], 0xEE))  # mov $call, %al; out %al, (%dx)
 
 
-def assemble(run: L2Run, frame: Frame = LONG) -> Code:
+def assemble(run: L2Run, frame: CodeFrame = LONG) -> Code:
     """The function gives L2's code for a run: part by part, then VMCALL."""
     data, ends = b"", []
     for place, op in enumerate(run.ops):
@@ -183,8 +183,8 @@ class _Controls:
         return value ^ EPTP_WRONG[bad]
 
     @property
-    def frame(self) -> Frame:
-        return Frame(bool(self.now["pg"]), self.now["cpl"])
+    def frame(self) -> CodeFrame:
+        return CodeFrame(bool(self.now["pg"]), self.now["cpl"])
 
     def common(self) -> Fields:
         flags = _C["FLAG_VMCS_B"] * self.now["vmcs"]
@@ -336,7 +336,7 @@ def _completed(run: L2Run, o: StepRecord, parts: int) -> Iterator[Outcome]:
                     yield _byte(o.leaf_after, place)
 
 
-def _linear(address: int, frame: Frame) -> Place:
+def _linear(address: int, frame: CodeFrame) -> Place:
     for window in WINDOWS:
         for n in range(8):
             if 0 <= address - guest_linear(f"{window}{n}", pae=frame.pae) < PAGE:
@@ -352,7 +352,7 @@ def _physical(address: int) -> Place:
     return Place("l2", address)
 
 
-def _ended(o: StepRecord, frame: Frame) -> Outcome:
+def _ended(o: StepRecord, frame: CodeFrame) -> Outcome:
     """What ended a run before its VMCALL."""
     match o.verdict:
         case 3:
@@ -376,7 +376,7 @@ def _ended(o: StepRecord, frame: Frame) -> Outcome:
             return Outcome(Kind.EXIT, o.qualification, number=reason)
 
 
-def _part(run: L2Run, o: StepRecord, frame: Frame) -> int | None:
+def _part(run: L2Run, o: StepRecord, frame: CodeFrame) -> int | None:
     """The part of a run in which it ended; None where L2 was nowhere in it."""
     if o.verdict in (4, 5):
         return 0
@@ -396,7 +396,7 @@ _REFUSED: Final = {  # images/probe/probe.h
 }
 
 
-def _of_run(run: L2Run, o: StepRecord, frame: Frame) -> list[Outcome]:
+def _of_run(run: L2Run, o: StepRecord, frame: CodeFrame) -> list[Outcome]:
     """An outcome an access."""
     if o.astray and o.verdict in astray.ENDED:
         return [astray.outcome(o.astray, o.reason)] + [Outcome(Kind.UNREACHED)] * (run.answers - 1)
@@ -440,7 +440,7 @@ def outcome_of(vector: ProgramVector, observations: Sequence[StepRecord], death:
     """The function gives what the program's records observed; with ``death`` those before the one at which L1 died of
     it.
     """
-    heard: list[tuple[Step, StepRecord, Frame]] = []
+    heard: list[tuple[Step, StepRecord, CodeFrame]] = []
     rows = list(observations)
     at = 1 + vector.ept
     c = _plain(vector)

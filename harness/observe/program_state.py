@@ -39,7 +39,7 @@ Fields = dict[str, int | tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class CodeFrame:
     """The frame is what L2's code is made for: PAE paging in 32-bit mode or long mode, and the privilege level."""
 
     pae: bool = False
@@ -113,12 +113,12 @@ def of_entry(now: Mapping[str, int]) -> Fields:
 # --- L2's code ---
 
 
-def address(value: int, frame: Frame) -> bytes:
+def address(value: int, frame: CodeFrame) -> bytes:
     """The function gives the code that loads a linear address into RDI, in 32-bit mode into EDI."""
     return b"\xbf" + struct.pack("<I", value) if frame.pae else b"\x48\xbf" + struct.pack("<Q", value)
 
 
-def store(where: int, value: int, frame: Frame) -> bytes:
+def store(where: int, value: int, frame: CodeFrame) -> bytes:
     """The function gives the code that writes 8 bytes; in 32-bit mode bit 0 is clear until the rest is written."""
     head = address(where, frame)
     if not frame.pae:
@@ -128,7 +128,7 @@ def store(where: int, value: int, frame: Frame) -> bytes:
     return head + clear + upper + b"\xc7\x07" + low  # movl $low, (%edi)
 
 
-def result(place: int, at: int, frame: Frame) -> bytes:
+def result(place: int, at: int, frame: CodeFrame) -> bytes:
     """The function gives the code, ``at`` bytes into L2's, that leaves AL as what the part ``place`` read."""
     to = _C["PROGRAM_RESULTS"] + place
     if frame.pae:
@@ -139,7 +139,7 @@ def result(place: int, at: int, frame: Frame) -> bytes:
 _BITS: Final = {"wp": (0xC2, 16), "smep": (0xE2, 20), "smap": (0xE2, 21), "pge": (0xE2, 7), "pse": (0xE2, 4)}
 
 
-def bit(name: str, on: int, frame: Frame) -> bytes:
+def bit(name: str, on: int, frame: CodeFrame) -> bytes:
     """The function gives the code that makes one bit of CR0 or CR4 other than it was, or EFER what it is with NXE."""
     if name == "nxe":
         value = (0 if frame.pae else _LMA_LME) | on << 11
@@ -151,7 +151,7 @@ def bit(name: str, on: int, frame: Frame) -> bytes:
     return b"\x0f\x20" + bytes((register,)) + change + b"\x0f\x22" + bytes((register,))
 
 
-def load_cr3(number: int | None, frame: Frame) -> bytes:
+def load_cr3(number: int | None, frame: CodeFrame) -> bytes:
     """The function gives the code that loads CR3: with what it has where ``number`` is None."""
     register = cr3_register(number, pae=frame.pae)
     move = bytes((0xD8 | register & 7,))  # ModRM: CR3, the register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import protocol
 from harness.observe.program import assemble, outcome_of, records
-from harness.observe.program_state import Frame
+from harness.observe.program_state import CodeFrame
 from kvmodel.question.outcome import Kind, Outcome, Place
 from kvmodel.question.program import L2Run, program
 from kvmodel.question.program_layout import guest_linear
@@ -12,7 +12,7 @@ from kvmodel.sdm.program_tables import reached
 from tests.harness.observe.test_program import Row, known
 
 C = protocol.CONSTANTS
-PAE = Frame(pae=True)
+PAE = CodeFrame(pae=True)
 
 
 def run_of(text: str) -> L2Run:
@@ -38,7 +38,7 @@ def test_l2s_code_in_32_bit_mode() -> None:
         + bytes.fromhex("be204002010f22de")  # mov $k1, %esi; mov %esi, %cr3
     )
     assert code.data.startswith(wanted)
-    user = assemble(run_of("prog+pg=pae+read.b3"), Frame(pae=True, cpl=3)).data
+    user = assemble(run_of("prog+pg=pae+read.b3"), CodeFrame(pae=True, cpl=3)).data
     assert (C["GLA_PROGRAM"] + 4096 + C["PROGRAM_RESULTS"]).to_bytes(4, "little") in user
 
 
