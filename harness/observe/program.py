@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from harness import protocol
 from harness.observe import astray, program_over, program_state
-from harness.observe.program_state import Fields, CodeFrame
+from harness.observe.program_state import CodeFrame, Fields
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns, vmfail
 from kvmodel.question.program import (
     CONTROLS,
