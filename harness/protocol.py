@@ -17,6 +17,7 @@ from typing import Final
 from jinja2 import Environment, StrictUndefined
 
 from kvmodel.question import program_layout as layout
+from kvmodel.question.left import ASTRAY
 from kvmodel.question.vm_entry import MOST
 from kvmodel.question.vmcs import MEMORY, REGION, SCRATCH, WORDS
 
@@ -154,16 +155,21 @@ OBSERVATION: Final = Record(
         ("I", 1, "reason", "exit reason, all 32 bits"),
         ("I", 1, "error", "VM-instruction error, or exception error code"),
         ("Q", 1, "qualification", "exit qualification (CR2 for a page fault)"),
-        ("Q", 1, "gpa", "guest-physical address field"),
-        ("Q", 1, "gla", "guest-linear address field"),
+        ("Q", 1, "gpa", "guest-physical address field; where a field is astray its encoding"),
+        ("Q", 1, "gla", "guest-linear address field; what a field that is astray must hold"),
         ("Q", 1, "rip", "L2 RIP at the exit"),
-        ("Q", 1, "value", "KIND_MSR: value; else the datum L2 read"),
+        ("Q", 1, "value", "KIND_MSR: value; what a field that is astray holds; else the datum L2 read"),
         ("Q", 1, "leaf_after", "EPT12 leaf entry after the run"),
         ("Q", 1, "upper_after", "EPT12 upper entry after the run"),
         ("Q", 1, "gpte_after", "guest leaf entry after the run; OP_RUN: what was written over two pages, and RCX"),
-        ("Q", 1, "target_gpa", "L2-physical address of the page accessed; OP_RUN: L2's RSI"),
-        ("Q", 1, "target_gla", "L2-linear address accessed; OP_RUN: L2's RDI"),
-        ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it; OP_RUN: L2's RDX"),
+        (
+            "Q",
+            1,
+            "target_gpa",
+            "L2-physical address of the page accessed; OP_RUN: L2's RSI; as value, of exit information",
+        ),
+        ("Q", 1, "target_gla", "L2-linear address accessed; OP_RUN: L2's RDI; as gla, of exit information"),
+        ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it; OP_RUN: L2's RDX; as gpa, the same"),
         ("Q", 1, "tsc", "TSC ticks from VM entry to the verdict"),
         ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none); OP_RUN: read over two pages"),
         ("Q", 1, "astray", "ASTRAY_*: what the exit, or the failed VM entry, left otherwise than the manual has it"),
@@ -185,16 +191,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "KIND_MSR": 2,
     "KIND_MMIO": 3,
     "KIND_SPIN": 4,  # L2 spins for ever: what shows that L1's timer works
-    "ASTRAY_CR0": 1 << 0,  # of L1, as the vmcs12's host state has it, and so the rest
-    "ASTRAY_CR3": 1 << 1,
-    "ASTRAY_CR4": 1 << 2,
-    "ASTRAY_RFLAGS": 1 << 3,
-    "ASTRAY_RSP": 1 << 4,
-    "ASTRAY_SELECTOR": 1 << 5,
-    "ASTRAY_INTERRUPTION": 1 << 6,  # VM-exit interruption information is valid where no event caused the exit
-    "ASTRAY_VECTORING": 1 << 7,  # IDT-vectoring information is valid where no event was being delivered
-    "ASTRAY_LENGTH": 1 << 8,  # of VMCALL
-    "ASTRAY_SAVED": 1 << 9,  # L2's CR0, CR3, CR4, CS, SS or interruptibility is not what it was entered with
+    **ASTRAY,
     "KIND_STEP": 16,  # a step of a program; access is OP_*
     "OP_BUILD": 0,  # the tables at `leaf`, as every program finds them; `upper` 1: the guest's lead to L1's own pages
     "OP_WRITE": 1,  # 8 bytes `upper` at L1-physical `leaf`

@@ -14,7 +14,7 @@ from harness.cli.common import add_builds, add_command, add_host, add_journal, a
 from harness.errors import InputError
 from harness.findings import Finding, Run, finding_json, weight
 from harness.process import PROGRESS, programs
-from harness.questions import Setting, selection
+from harness.questions import PLAIN, Setting, selection
 from harness.report import facts
 from harness.results import BARE_HOST, FORESEEN_HOST, Journal, Under, below, cpus, stands
 from harness.run import Bench, minimise_on_hosts
@@ -104,14 +104,20 @@ def _mark(run: Run) -> dict[str, bool]:
 
 
 def listed(f: Finding) -> list[str]:
-    """A finding in three lines; a bare CPU's has no level."""
+    """A finding in four lines; a bare CPU's has no level, and what is no rule's has no rule."""
     whence = f"{f.origin}" if f.host == BARE_HOST else f.whence
     confirmed = f", {f.confirmed}" if f.confirmed else ""
     return [
         f"{f.name:4} {f.title}",
+        *(f"     {text}" for text in broken(f)[:1]),
         f"     {whence}; {facts.plural(len(f.vectors), 'vector')}{confirmed}",
         f"     {short(f.smallest.vector.id)}",
     ]
+
+
+def broken(f: Finding) -> list[str]:
+    """The rules of the contract that a finding breaks, the one most often broken first, each as a sentence."""
+    return [f"{stands(section)}: {RULES[rule].text}" for rule, section in f.rules if rule in RULES]
 
 
 def run_explain(args: argparse.Namespace) -> int:
@@ -161,6 +167,8 @@ def explanation(f: Finding, under: Under) -> list[str]:
     ]
     if f.confirmed:
         lines.append(f"              {f.confirmed}")
+    if f.environments != (PLAIN,):
+        lines.append(f"  environment {', '.join(f.environments)}")
     for rule, section in f.rules:
         text = f": {RULES[rule].text}" if rule in RULES else ""
         lines.append(f"  rule        {rule}, {stands(section)}{text}")

@@ -25,6 +25,8 @@ from kvmodel.question.vector import (
 
 STALE: Final = "stale translation"
 LOG: Final = "the kernel's log"
+ACCEPTED: Final = "VM entry accepted"
+IN_PART: Final = "in part "  # before what is wrong of some members of a class
 
 # The kinds of answers as a title says them; the others say themselves.
 WORDS: Final = {
@@ -89,6 +91,10 @@ class Symptom:
         if self.severity == LOG:
             return f"{LOG}: {' and '.join(self.wrong)}"
         seen, allowed = WORDS.get(self.seen, self.seen), WORDS.get(self.allowed, self.allowed)
+        if self.severity == ACCEPTED and self.seen == Kind.DONE.value:
+            return f"{self.severity} where the manual has {allowed}"
+        if self.seen == Kind.ASTRAY.value:
+            return f"{self.severity}: {_listed(self.wrong)}"
         if self.wrong:
             return f"{self.severity}: {seen}, wrong {' and '.join(self.wrong)}"
         if self.seen == Kind.BYPASS.value:  # a rule of the host's own: there is no other answer to name
@@ -96,6 +102,15 @@ class Symptom:
         if (self.seen, self.allowed) == (Kind.VALUE.value, Kind.DONE.value):
             return f"{self.severity}: a module's parameter that is no longer what its user set"
         return f"{self.severity}: {seen} where the manual has {allowed}"
+
+
+def _listed(wrong: Iterable[str]) -> str:
+    """What is astray, the fields of one kind together: ``saved state: a, b and in part the launch state``."""
+    fields: dict[str, list[str]] = {}
+    for word in wrong:
+        kind, _, field = word.partition(": ")
+        fields.setdefault(kind, []).extend([field] if field else [])
+    return " and ".join(kind + (f": {', '.join(names)}" if names else "") for kind, names in fields.items())
 
 
 def _wrong_tally(seen: Outcome, allowed: Outcome) -> str:
@@ -138,7 +153,7 @@ def severity(vector: Vector, seen: Outcome, allowed: Outcome) -> str:
         case ((Kind.ENTRY_FAIL | Kind.ENTRY_EXIT), _):
             return "VM entry refused"
         case _, Kind.ENTRY_FAIL | Kind.ENTRY_EXIT:
-            return "VM entry accepted"
+            return ACCEPTED
         case _:
             return "wrong answer"
 
@@ -153,7 +168,7 @@ def _wrong(seen: Outcome, allowed: Outcome) -> tuple[str, ...]:
     if seen.logged:
         return (seen.logged,)
     if seen.kind is Kind.ASTRAY:
-        return tuple(seen.note.split(", "))
+        return tuple(word.partition(" (")[0] for word in seen.note.split(", "))  # without the values of a field
     if seen.kind is not allowed.kind:
         return ()
     found = []
@@ -212,7 +227,7 @@ def departure(key: CellKey, answer: Answer) -> Departure:
     seen = answer.seen.turn(turn)
     assert seen is not None  # the turn that departs was seen
     legal = (first.outcome, *_others(contract, answer.seen, turn, first.outcome))
-    rule, section = first.rule, first.section
+    rule, section = sdm.rule_left(seen.code) if seen.kind is Kind.ASTRAY else (first.rule, first.section)
     return Departure(answer.vector, key.cell, key.host, seen, legal, rule, section, answer.predicted, turn)
 
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.findings import without_mirror
 from harness.findings.causes import NOT_ASKED, Cause
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.findings.left_out import LeavingOut
 
 Key = tuple[Symptom, str, str, str]
+NAMED: Final = 3  # environments that a line names
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,29 @@ class Finding:
         """This is ``smallest`` of those that the run itself asked."""
         return _smallest(self.departures)
 
+    @cached_property
+    def environments(self) -> tuple[str, ...]:
+        """The environments that show it, the plain one first."""
+        return tuple(
+            sorted({d.access.machine.env.name for d in self.departures}, key=lambda name: (name != PLAIN, name))
+        )
+
+    @property
+    def surroundings(self) -> str:
+        """The text says in which environments it shows beside the plain one, or instead of it; empty for the plain one
+        alone.
+        """
+        others = [name for name in self.environments if name != PLAIN]
+        if not others:
+            evmcs = all(d.access.machine.evmcs_offered for d in self.departures)
+            return "only where L1 is offered an enlightened VMCS" if evmcs else ""
+        named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
+        if len(others) < len(self.environments):
+            return (
+                f"also in {'another environment' if len(others) == 1 else f'{len(others)} other environments'}: {named}"
+            )
+        return f"only in {'environment' if len(others) == 1 else 'environments'} {named}"
+
     @property
     def rules(self) -> list[tuple[str, str]]:
         """The function gives the contract's rules that are broken, with their sections, the one most often broken
@@ -114,7 +138,8 @@ class Finding:
     @property
     def whence(self) -> str:
         """The text says where it begins and what is behind it."""
-        return f"first at level {self.begins}, {self.depends_on_parameter()}; {self.origin}"
+        parts = [f"first at level {self.begins}, {self.depends_on_parameter()}", self.surroundings, str(self.origin)]
+        return "; ".join(part for part in parts if part)
 
     @property
     def command(self) -> str:

@@ -202,6 +202,7 @@ def finding_json(f: Finding) -> dict[str, Any]:
         "confirmed": f.confirmed or None,
         "cells": [list(c) for c in sorted(f.cells)],
         "vectors": len(f.vectors),
+        "environments": list(f.environments),
         "smallest": smallest.vector.id,
         "seen": str(smallest.seen),
         "allowed": str(smallest.allowed),

@@ -7,18 +7,20 @@ the rule says what made it, not what is wrong of it: there the rules of one sect
 One defect shows in another set of wrong fields wherever a wrong value happens to be the right one. So the fewest
 fields are sought of which every departure has one: a field that is always wrong makes one finding of all sets it is
 in, and two defects stay two as long as each shows without the other. A defect of the plain host shows in the other
-environments as well; only what the plain host does not have is told by environment. What a vector shows at the base
-already is told apart from what it shows at later levels only.
+environments as well. What the plain host does not have is told by environment; environments of which one and the same
+question departs share the defect. What a vector shows at the base already is told apart from what it shows at later
+levels only.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.findings.departures import Departure, Symptom, nearest, symptom, wrong_bits
+from harness.findings.departures import ACCEPTED, IN_PART, Departure, Symptom, nearest, symptom, wrong_bits
 from harness.questions import PLAIN
 from kvmodel.question.outcome import Kind
 from kvmodel.question.vector import (
@@ -32,7 +34,10 @@ from kvmodel.question.vector import (
 )
 
 ADVANCED: Final = 0xE00  # bits 9 to 11 of a qualification: given together or not at all (SDM 30.2.1, MSR 0x48C bit 22)
-IN_PART: Final = "in part "
+EVMCS: Final = "evmcs"  # stands for the plain host where L1 is offered Hyper-V's enlightened VMCS
+# Which controls may be set: in an environment that the plain host is not like it is one clause for all control fields.
+CONTROLS: Final = frozenset(f"entry-{which}-controls" for which in ("pin", "primary", "secondary", "exit", "entry"))
+_SURROUNDINGS: Final = re.compile(r"\.(env=\w+|ev\d)(?=[.+]|$)")  # of an id
 
 Told = tuple[Departure, Symptom]
 
@@ -55,6 +60,38 @@ class Class:
     known_by: Symptom
     symptom: Symptom
     rest: str
+
+
+def _surroundings(d: Departure) -> str:
+    """The environment of a departure; of the plain host told apart by whether L1 is offered an enlightened VMCS."""
+    machine = d.access.machine
+    return EVMCS if machine.env.name == PLAIN and machine.evmcs_offered else machine.env.name
+
+
+def _question(d: Departure) -> tuple[str, int]:
+    """What was asked, whatever the environment."""
+    return _SURROUNDINGS.sub("", d.vector.id), d.turn
+
+
+def _sharing(found: Iterable[Departure]) -> dict[str, str]:
+    """Which environment stands for each: the plain one for all, else the first of those of which questions in common
+    depart.
+    """
+    asked: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for d in found:
+        asked[_question(d)].add(_surroundings(d))
+    groups: list[set[str]] = []
+    for names in asked.values():
+        meeting = [group for group in groups if group & names]
+        groups = [group for group in groups if not group & names] + [names.union(*meeting)]
+    every = set().union(*groups)
+    return {name: PLAIN if PLAIN in every else min(group) for group in groups for name in group}
+
+
+def _coarser(frame: Frame) -> Frame:
+    """The frame of a departure that the plain host has not: what makes it is the environment."""
+    one = frame.severity == ACCEPTED and frame.broken in CONTROLS
+    return replace(frame, broken="entry-controls") if one else frame
 
 
 def _maker(vector: Vector) -> str:
@@ -132,9 +169,11 @@ def _words(core: str, members: list[Symptom]) -> tuple[str, ...]:
 def classes(found: Iterable[Departure]) -> dict[Departure, Class]:
     """The function gives the class of each departure."""
     frames: dict[Frame, list[Told]] = defaultdict(list)
-    for d in dict.fromkeys(found):
-        what = symptom(d)
-        frames[_frame(d, what)].append((d, what))
+    pairs = [(d, symptom(d)) for d in dict.fromkeys(found)]
+    of_plain = {_frame(d, what) for d, what in pairs if _surroundings(d) == PLAIN}
+    for d, what in pairs:
+        frame = _frame(d, what)
+        frames[frame if frame in of_plain else _coarser(frame)].append((d, what))
     told: dict[Departure, Class] = {}
     for frame, members in frames.items():
         fields = {d: _fields(d, what) for d, what in members}
@@ -153,9 +192,9 @@ def _apart(frame: Frame, core: str, same: list[Told]) -> dict[Departure, Class]:
     parts: dict[tuple[bool, str], list[Told]] = defaultdict(list)
     for of_base in (True, False):
         members = [(d, what) for d, what in same if ((d.vector, d.turn) in base) is of_base]
-        names = {d: d.access.machine.env.name for d, _ in members}
+        names = _sharing(d for d, _ in members)
         for d, what in members:
-            parts[of_base, PLAIN if PLAIN in names.values() else names[d]].append((d, what))
+            parts[of_base, names[_surroundings(d)]].append((d, what))
     told: dict[Departure, Class] = {}
     for (of_base, environment), members in parts.items():
         known_by = replace(members[0][1], wrong=(core,) if core else ())

@@ -483,7 +483,7 @@ def outcome(vector: Vector, o: Observation) -> Outcome:
     Raises GuestError for a verdict that is no one's.
     """
     if o.astray and o.verdict in astray.ENDED:
-        return astray.outcome(o.astray, o.reason)
+        return astray.of_fields(o) if isinstance(vector, VmEntryVector) else astray.outcome(o.astray, o.reason)
     match o.verdict:
         case 0:
             return Outcome(Kind.BLOCKED, note="not run")

@@ -32,6 +32,9 @@ SLOW_DEADLINE: Final = 400  # microseconds of guest time, on a CPU model with sl
 LONG_DEADLINE: Final = 3000  # microseconds of guest time, where the probe's default may have been too short
 NO_LIVELOCK: Final = "L1's timer ran out, and KVM's trace shows no livelock"
 L1_DEATHS: Final = 32  # after that many the rest of a batch is blocked
+PATIENCE: Final = 3  # times SILENCE and BATCH_DEADLINE for what is asked again alone
+STUCK: Final = "L1 does not come as far as its first vector: "
+OUT_OF_TIME: Final = "out of time, asked again alone too: "
 
 _HURRIED: Final = frozenset((*(end.value for end in (End.HANG, End.DEADLINE, End.DIED)), NO_LIVELOCK, client.NOT_BACK))
 
@@ -55,6 +58,20 @@ def hurried(outcome: Outcome) -> bool:
     return any(turn.kind is Kind.HOST and turn.note in _HURRIED for turn in turns)
 
 
+def stood_still(outcome: Outcome) -> bool:
+    """Whether a vector never ran since L1 had not come to its first vector in time."""
+    return outcome.kind is Kind.BLOCKED and outcome.note in (STUCK + End.HANG.value, STUCK + End.DEADLINE.value)
+
+
+def settled(alone: Outcome) -> Outcome:
+    """The function gives what counts of an answer that was asked again alone: where wall time had a part in it again it
+    is none, and says so. A QEMU that ends twice by itself is an answer.
+    """
+    if not hurried(alone) or alone.last.note == End.DIED.value:
+        return alone
+    return Outcome(Kind.BLOCKED, note=OUT_OF_TIME + alone.last.note)
+
+
 def virtual_cpu(header: guest.Header) -> Cpu:
     """The function gives the virtual CPU as L1 reads it: MSRs 0x480 to 0x491, CPUID (SDM appendix A)."""
     secondary, capability = (header.msr(number) or 0 for number in (msr.PROCBASED_CTLS2, msr.EPT_VPID_CAP))
@@ -75,8 +92,10 @@ class L1:
         marks: frozenset[int] = frozenset(),
         mbec: bool = False,
         log: reports.Log | None = None,
+        patience: float = 1,
     ) -> None:
         self._host, self._machine, self._probe, self._vectors = host, machine, probe, vectors
+        self._patience = patience
         self._log = log  # where it is given, each vector is marked, and the log's reports go to the one that ran
         self._begins: list[tuple[float, Vector]] = []  # when each vector of a marked batch began
         self._reported: list[reports.LogReport] = []
@@ -137,7 +156,7 @@ class L1:
                 self._confirm(qemu)
                 return False
             if not header.running:
-                self._stuck = f"L1 does not come as far as its first vector: {run.end.value}"
+                self._stuck = STUCK + run.end.value
                 return False
             # Behind a sequence of which L1 died comes the next vector: its turns rest on each other.
             at = self._at[header.current]
@@ -160,10 +179,10 @@ class L1:
         if self._log is not None:
             return self._run_beside(qemu, self._log)
         if self._told is not None:
-            return _asked(qemu, self._data)
+            return _asked(qemu, self._data, self._patience)
         self._told = {}
         tracepoints.arm(self._host)
-        run = _asked(qemu, self._data)
+        run = _asked(qemu, self._data, self._patience)
         text = tracepoints.disarm(self._host)
         log = warns.warned(self._host.run("dmesg | grep WARNING:").stdout)
         observations = guest.unpack(run.memory).observations
@@ -179,7 +198,7 @@ class L1:
     def _run_beside(self, qemu: Qemu, log: reports.Log) -> BatchRun:
         """The batch from where it stands, with the time at which each vector began and what the log says."""
         tracepoints.arm_marks(self._host)
-        run = _asked(qemu, self._data)
+        run = _asked(qemu, self._data, self._patience)
         marks = cut.marked(livelock.parse(livelock.disarm(self._host)))
         self._begins += [(one.begin, self._vectors[self._at[one.index]]) for one in marks]
         self._reported += log.news()
@@ -196,7 +215,7 @@ class L1:
         if self._looping(qemu, chosen) < set(chosen):
             asked = [self._vectors[i] for i in suspects]
             again = guest.pack(asked, deadline=LONG_DEADLINE)
-            answers = guest.unpack(_asked(qemu, again).memory).observations
+            answers = guest.unpack(_asked(qemu, again, self._patience).memory).observations
             self._again = {i: answers[span] for i, span in zip(suspects, guest.spans(asked), strict=True)}
             chosen = self._sample([i for i in suspects if self._loops(i, self._again[i])])
             for i in set(chosen) - self._looping(qemu, chosen):
@@ -233,7 +252,7 @@ class L1:
         marks = range(len(asked)) if len(asked) > 1 else ()
         batch = guest.pack([self._vectors[i] for i in asked], marks=marks, deadline=deadline)
         livelock.arm(self._host, (*livelock.EVENTS, tracepoints.MARKING) if marks else livelock.EVENTS)
-        _asked(qemu, batch)
+        _asked(qemu, batch, self._patience)
         told = list(livelock.parse(livelock.disarm(self._host)))
         parts = {asked[one.index]: one.events for one in cut.marked(told)} if marks else {asked[0]: told}
         found = set()
@@ -268,11 +287,11 @@ class L1:
         return cut.executable_huge(self._told[i].exits, self._mbec or vector.asked.mbec is Mbec.ON)
 
 
-def _asked(qemu: Qemu, batch: bytes) -> BatchRun:
+def _asked(qemu: Qemu, batch: bytes, patience: float = 1) -> BatchRun:
     """One run of a batch. GuestError where the probe refuses it."""
     steps = HostSteps(qemu, qemu.machine.env.nx_huge_pages)
     try:
-        run = qemu.run(batch, stall=SILENCE, deadline=BATCH_DEADLINE, called=steps.carry_out)
+        run = qemu.run(batch, stall=patience * SILENCE, deadline=patience * BATCH_DEADLINE, called=steps.carry_out)
     finally:
         steps.restore()
     if guest.unpack_header(run.memory).refused:

@@ -425,6 +425,8 @@ def _of_look(made: Look, o: StepRecord) -> Outcome:
 
 
 def _of_instruction(o: StepRecord) -> Outcome:
+    if o.astray and o.verdict in astray.ENDED:
+        return astray.of_fields(o)
     match o.verdict:
         case 4 if o.error == _UNDEFINED:
             return Outcome(Kind.EXCEPTION, number=INVALID_OPCODE)

@@ -18,7 +18,7 @@ from harness.errors import GuestError, HostError
 from harness.hosts import Host, ModuleFiles, Parameters
 from harness.observe import batch as guest
 from harness.observe import client, cut, leftover_entries, reports, tracepoints
-from harness.observe.l1 import L1, SILENCE, Seen
+from harness.observe.l1 import L1, PATIENCE, SILENCE, Seen, hurried, settled, stood_still
 from harness.observe.qemu import Qemu, end_leftovers
 from harness.questions import PLAIN, Load, parameters
 from kvmodel.question import msr
@@ -136,6 +136,9 @@ class Session:
             return [self._lacking] * len(asked)
         questions = [v for v in asked if not isinstance(v, HostVector)]
         answers = client.ask(self._host, questions, self._reload)
+        for i, answer in enumerate(answers):
+            if hurried(answer):
+                answers[i] = settled(client.ask(self._host, [questions[i]], self._reload)[0])
         told = {v.id: outcome for v, outcome in zip(questions, answers, strict=True)}
         told |= {v.id: self._ask_host(v) for v in asked if isinstance(v, HostVector)}
         return [told[v.id] for v in asked]
@@ -194,6 +197,7 @@ class Session:
         marks = _marks(asked, deadly, {v.id for v in traced})
         listening = self._marking or any(isinstance(v, LogVector) for v in vectors)
         run = self._patiently(machine, asked, marks, listening)
+        self._unhurried(machine, asked, marks, run)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
         outcomes |= {i: spared_outcome(name) for i, name in spared.items()}
         run.outcomes = [outcomes[i] for i in range(len(vectors))]
@@ -219,6 +223,28 @@ class Session:
         seen.reported = reported
         return seen
 
+    def _unhurried(self, machine: Machine, asked: list[Vector], marks: frozenset[int], seen: Seen) -> None:
+        """What wall time had a part in is asked again with more of it: alone, or together where an L1 did not come to
+        its first vector. What ran out of time then too is no answer.
+        """
+        if waiting := [i for i, outcome in enumerate(seen.outcomes) if stood_still(outcome)]:
+            vectors = [asked[i] for i in waiting]
+            places = frozenset(n for n, i in enumerate(waiting) if i in marks)
+            again = self._tried(machine, vectors, places, patience=PATIENCE)
+            seen.cpu, seen.facts = seen.cpu or again.cpu, again.facts if seen.cpu is None else seen.facts
+            seen.traced += again.traced
+            for i, outcome in zip(waiting, again.outcomes, strict=True):
+                seen.outcomes[i] = outcome
+        told: dict[str, list[str]] = {}
+        for i, outcome in enumerate(seen.outcomes):
+            if hurried(outcome):
+                place = frozenset((0,) if i in marks else ())
+                (alone,) = self._tried(machine, [asked[i]], place, patience=PATIENCE).outcomes
+                told[asked[i].id] = [str(outcome), str(alone)]
+                seen.outcomes[i] = settled(alone)
+        if told:
+            seen.facts["hurried"] = told
+
     @property
     def spent(self) -> bool:
         """Whether the host had better start anew: lockdep is silent for good behind any report, its own or KASAN's."""
@@ -231,16 +257,21 @@ class Session:
         return [reports.Reported(None, text) for text in news]
 
     def _tried(
-        self, machine: Machine, asked: list[Vector], marks: frozenset[int], log: reports.Log | None = None
+        self,
+        machine: Machine,
+        asked: list[Vector],
+        marks: frozenset[int],
+        log: reports.Log | None = None,
+        patience: float = 1,
     ) -> Seen:
         """The batch, with a second try where QEMU rather than L1 failed; with ``log`` every vector is marked."""
         mbec = self.parameter == "Y"
         try:
-            return L1(self._host, machine, self._probe, asked, marks, mbec, log).run()
+            return L1(self._host, machine, self._probe, asked, marks, mbec, log, patience).run()
         except GuestError:
             end_leftovers(self._host)
         try:
-            return L1(self._host, machine, self._probe, asked, marks, mbec, log).run()
+            return L1(self._host, machine, self._probe, asked, marks, mbec, log, patience).run()
         except GuestError as error:
             end_leftovers(self._host)
             return _unheard(len(asked), str(error))

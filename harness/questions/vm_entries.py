@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmodel.question.vector import Mbec, Paging
 from kvmodel.question.vm_entry import VmEntryVector, changes
-from kvmodel.question.vmcs import FIELDS, REGION, SCRATCH, width
+from kvmodel.question.vmcs import EXIT_INFORMATION, FIELDS, REGION, SCRATCH, width
 
 NOT_CANONICAL: Final = 1 << 62  # with 48 and with 57 linear-address bits
 CANONICAL: Final = 0xFFFF_8000_0000_0000
@@ -354,13 +354,42 @@ def _v8086() -> Iterator[str]:
     yield "guest_rflags:s17"
 
 
+def _left() -> Iterator[str]:
+    """What is saved of state that VM entry did and did not load, by an exit and by an entry that fails: the fields
+    hold what no L1 has."""
+    fails = "guest_rflags:c1"
+    for bit, value, field in ((2, 0x455, "guest_dr7"), (2, 2, "guest_ia32_debugctl"), (14, 0x60606, "guest_ia32_pat")):
+        save = f"vm_exit_controls:s{2 if bit == 2 else 18}"
+        for loaded in ("s", "c"):
+            entered = f"{save}+vm_entry_controls:{loaded}{bit}+{field}={value:x}"
+            yield entered
+            yield f"{entered}+{fails}"
+    for loaded in ("s", "c"):
+        entered = f"vm_exit_controls:s20+vm_entry_controls:{loaded}15+guest_ia32_efer:s0"
+        yield entered
+        yield f"{entered}+{fails}"
+    # what the field holds of an exit before: left alone by both kinds of failure, and by an exit that has none of it
+    for field in EXIT_INFORMATION:
+        if field not in ("vm_exit_reason", "exit_qualification", "vm_exit_intr_error_code"):
+            yield f"{field}=81111111+{fails}"
+        yield f"{field}=81111111+vm_exit_controls:c9"
+    for field in ("vm_exit_intr_info", "idt_vectoring_info_field", "vm_exit_instruction_len"):
+        yield f"{field}=81111111"
+    yield f"guest_activity_state=1+{fails}"
+    yield f"vm_entry_intr_info_field={EXCEPTION | 6:x}+{fails}"
+    yield f"vm_entry_intr_info_field={NMI | 2:x}+guest_interruptibility_info=8+{fails}"
+    for change in ("guest_fs_base=1000", "guest_gs_base=1000", "guest_gdtr_limit=1234", "guest_sysenter_esp=1000"):
+        yield change
+        yield f"{change}+{fails}"
+
+
 def entry_checks() -> Iterator[VmEntryVector]:
     """The part asks each check of VM entry (SDM 27.2 to 27.4), on controls, host state, guest state and MSRs to load:
     VMCS fields that must fail it with the manual's number, and neighbours that must pass."""
     yield VmEntryVector(Mbec.OFF)
     for texts in (_control_bits, _addresses, _execution, _exit_and_entry, _events, _host):
         yield from _asked(texts())
-    for texts in (_guest_registers, _segments, _guest_state):
+    for texts in (_guest_registers, _segments, _guest_state, _left):
         yield from _asked(texts())
     for paging, texts in ((Paging.PAE, _pae), (Paging.BITS32, _v8086), (Paging.OFF, _off)):
         yield VmEntryVector(Mbec.OFF, paging=paging)

@@ -46,9 +46,9 @@ int wrmsr_safe(uint32_t msr, uint64_t value);
 /* of the VMCS that VMPTRLD made current; the probe's own vmread() and vmwrite() (vmx.c) know the enlightened one */
 static inline uint64_t vmread_current(uint64_t field)
 {
-	uint64_t v;
+	uint64_t v = 0;		/* of a field that is not there */
 
-	asm volatile("vmread %1, %0" : "=r"(v) : "r"(field) : "cc");
+	asm volatile("vmread %1, %0" : "+r"(v) : "r"(field) : "cc");
 	return v;
 }
 
@@ -59,6 +59,7 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 
 #define MSR_APIC_BASE		0x1b
 #define MSR_FEATURE_CONTROL	0x3a
+#define MSR_PAT			0x277
 #define MSR_TSC_DEADLINE	0x6e0
 #define MSR_X2APIC		0x800
 #define MSR_EFER		0xc0000080

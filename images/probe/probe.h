@@ -114,6 +114,12 @@ struct setting {
 	uint32_t mmio;		/* what is read at the MMIO address that L2 sees */
 };
 
+/* of L1, as an exit loads them: CR0, CR3, CR4, and ES, CS, SS, DS, FS, GS, TR */
+struct l1_registers {
+	uint64_t cr[3];
+	uint16_t selectors[7];
+};
+
 struct l2_registers {
 	uint64_t rax, rdi, rsi, rdx, rcx;
 };
@@ -148,12 +154,21 @@ int vmx_use(const struct kvm_vector *v);
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip);
 int vmx_enter(struct l2_registers *r);
 void vmx_invept(uint64_t root, int ad);
+void l1_registers(struct l1_registers *r);
+uint32_t l1_astray(const struct l1_registers *now, const struct l1_registers *want);
+uint32_t exit_astray(uint32_t reason, int event);
 uint32_t vmx_astray(int failed, uint32_t reason);
+uint32_t vmx_launch_astray(int entered);
 uint32_t vmx_saved_astray(void);
 uint64_t vmread(uint64_t field);
 void vmwrite(uint64_t field, uint64_t v);
 int vmwrite_refused(uint64_t field, uint64_t v);
 int vmx_renew(int enlightened);
+
+/* leaves.c */
+void leaves_given(uint32_t field);
+void leaves_before(int fields);
+uint32_t leaves_after(struct kvm_observation *o, int failed);
 
 /* vm_entry.c */
 void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o);
@@ -177,7 +192,7 @@ void vmx_state_changed(void);
 void vmx_load_pdptes(uint64_t table);
 void vmx_goes_on(void);
 void vmx_regions(void);
-int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value);
+int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value, struct kvm_observation *o);
 int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 
 /* program.c */

@@ -211,11 +211,12 @@ static void invalidate(const struct kvm_vector *v, struct kvm_observation *o)
 static void instruction(const struct kvm_vector *v, struct kvm_observation *o)
 {
 	uint64_t value = v->gp;
-	int error = vmx_instruction(v->leaf, v->upper, &value);
+	int error = vmx_instruction(v->leaf, v->upper, &value, o);
 
 	o->verdict = error ? VERDICT_ENTRY_FAIL : v->leaf == VMX_VMREAD ? VERDICT_VALUE : VERDICT_DONE;
 	o->error = (uint32_t)error;
-	o->value = value;
+	if (v->leaf == VMX_VMREAD)
+		o->value = value;
 }
 
 /* The host does something behind the hypervisor's back; L1 waits. */

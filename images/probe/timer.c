@@ -119,6 +119,7 @@ void timer_arm(void)
 		apic_write(APIC_INITIAL, period_apic ? period_apic : 1);
 }
 
+/* Nothing fires any more: what is pending later would end the next L2 before it ran. */
 void timer_disarm(void)
 {
 	if (deadline_mode)

@@ -5,7 +5,6 @@
  */
 #include "probe.h"
 
-#define MSR_PAT		0x277
 #define L2_IDLE		(GLA_CODE + CODE_IDLE)
 
 struct change {
@@ -63,6 +62,7 @@ static int fill(const struct kvm_vector *v)
 
 	int enlightened = v->ept & EPT_EVMCS ? 1 : 0;
 
+	leaves_given(0);
 	if (vmx_renew(enlightened))
 		return enlightened ? REFUSED_EVMCS : REFUSED_KIND;
 	zero_pages(SCRATCH_PAGE, 1);
@@ -74,6 +74,8 @@ static int fill(const struct kvm_vector *v)
 	for (unsigned int i = 0; i < count; i++)
 		if (make(&changes[i]))
 			return REFUSED_FIELD;
+		else
+			leaves_given(changes[i].field);
 	return 0;
 }
 
@@ -98,20 +100,25 @@ static void enter(struct kvm_observation *o)
 	int failed;
 
 	memset(&r, 0, sizeof(r));
+	leaves_before(1);
 	timer_arm();
 	begin = rdtsc();
 	failed = vmx_enter(&r);
 	o->tsc = rdtsc() - begin;
+	timer_disarm();
+	o->astray = leaves_after(o, failed);
 	restore(cr0, cr4, efer, pat);
 	if (failed) {
 		o->verdict = VERDICT_ENTRY_FAIL;
 		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;
-		return;
+	} else {
+		o->exits = 1;
+		o->reason = (uint32_t)vmread(EXIT_REASON);
+		o->qualification = vmread(EXIT_QUALIFICATION);
+		o->verdict = o->reason & REASON_ENTRY_FAILED ? VERDICT_ENTRY_EXIT : VERDICT_DONE;
 	}
-	o->exits = 1;
-	o->reason = (uint32_t)vmread(EXIT_REASON);
-	o->qualification = vmread(EXIT_QUALIFICATION);
-	o->verdict = o->reason & REASON_ENTRY_FAILED ? VERDICT_ENTRY_EXIT : VERDICT_DONE;
+	if (failed != 2)
+		o->astray |= vmx_launch_astray(o->verdict == VERDICT_DONE);
 }
 
 void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)

@@ -35,6 +35,8 @@
 #define RFLAGS_ONE	2ull		/* all that a VM exit leaves */
 #define INFO_VALID	(1u << 31)
 #define VMCALL_LENGTH	3
+#define ERROR_VMLAUNCH	4		/* of a VMCS that is launched */
+#define ERROR_VMRESUME	5		/* of one that is not */
 
 enum slot {
 	S_EPTP, S_PROC2, S_ENTRY, S_CR0, S_CR3, S_CR4, S_EFER, S_CS_AR, S_SS_AR, S_DS_AR, S_CS, S_SS, S_DS, S_ES,
@@ -62,8 +64,8 @@ uint64_t vmx_msrs[MSR_COUNT];
 static struct vmcs vmcs[4];	/* A and B, then A and B enlightened */
 static struct vmcs asked[2];	/* those of VM entries with changed fields, plain and enlightened: made anew each time */
 static struct vmcs *current;
-static uint64_t host_cr[3];	/* CR0, CR3, CR4 as every vmcs12 of ours has them for L1 */
-static const uint16_t host_selectors[7] = { 0x10, 0x08, 0x10, 0x10, 0, 0, 0x18 };
+/* as every vmcs12 of ours has them for L1, which itself begins with the same */
+static struct l1_registers host = { .selectors = { 0x10, 0x08, 0x10, 0x10, 0, 0, 0x18 } };
 uint64_t exit_rsp, exit_flags;	/* as the last VM exit left them (switch.S) */
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
@@ -91,7 +93,7 @@ static uint32_t adjust(uint32_t want, uint32_t which)
 
 uint64_t vmread(uint64_t field)
 {
-	return current->enlightened ? evmcs_read(current->region, field) : vmread_current(field);
+	return current && current->enlightened ? evmcs_read(current->region, field) : vmread_current(field);
 }
 
 void vmwrite(uint64_t field, uint64_t v)
@@ -138,22 +140,23 @@ static void write_host_state(void)
 	struct { uint16_t limit; uint64_t base; } __attribute__((packed)) idtr;
 
 	for (int i = 0; i < 7; i++)
-		vmwrite(HOST_ES_SELECTOR + 2 * i, host_selectors[i]);
+		vmwrite(HOST_ES_SELECTOR + 2 * i, host.selectors[i]);
 	asm volatile("sidt %0" : "=m"(idtr));
-	host_cr[0] = READ_CR(0);
-	host_cr[1] = READ_CR(3);
-	host_cr[2] = READ_CR(4);
+	host.cr[0] = READ_CR(0);
+	host.cr[1] = READ_CR(3);
+	host.cr[2] = READ_CR(4);
 	for (int i = 0; i < 3; i++)
-		vmwrite(HOST_CR0 + 2 * i, host_cr[i]);
+		vmwrite(HOST_CR0 + 2 * i, host.cr[i]);
 	vmwrite(HOST_EFER, rdmsr(MSR_EFER));
-	vmwrite(HOST_FS_BASE, 0);
-	vmwrite(HOST_GS_BASE, 0);
+	/* L1 uses none of these, and no L2 has them: an exit that does not load them shows */
+	vmwrite(HOST_FS_BASE, (uint64_t)gdt);
+	vmwrite(HOST_GS_BASE, (uint64_t)tss);
 	vmwrite(HOST_TR_BASE, (uint64_t)tss);
 	vmwrite(HOST_GDTR_BASE, (uint64_t)gdt);
 	vmwrite(HOST_IDTR_BASE, idtr.base);
-	vmwrite(HOST_SYSENTER_CS, 0);
-	vmwrite(HOST_SYSENTER_ESP, 0);
-	vmwrite(HOST_SYSENTER_EIP, 0);
+	vmwrite(HOST_SYSENTER_CS, host.selectors[1]);
+	vmwrite(HOST_SYSENTER_ESP, (uint64_t)exit_stack);
+	vmwrite(HOST_SYSENTER_EIP, (uint64_t)vm_exited);
 	vmwrite(HOST_RSP, (uint64_t)exit_stack + sizeof(exit_stack));
 	vmwrite(HOST_RIP, (uint64_t)vm_exited);
 }
@@ -276,38 +279,60 @@ int vmx_init(void)
 	return 0;
 }
 
-/*
- * What a failed VM entry or a VM exit left otherwise than the manual has it (SDM 28.5, 28.2.2 to 28.2.5), as ASTRAY_*:
- * L1's own state, and the fields of the exit that are not its reason's. `failed` is what vmx_enter() gave.
- */
-uint32_t vmx_astray(int failed, uint32_t reason)
+void l1_registers(struct l1_registers *r)
 {
-	uint64_t cr[3] = { READ_CR(0), READ_CR(3), READ_CR(4) };
-	uint16_t s[7];
-	uint32_t astray = 0;
+	uint16_t *s = r->selectors;
 
+	r->cr[0] = READ_CR(0);
+	r->cr[1] = READ_CR(3);
+	r->cr[2] = READ_CR(4);
 	asm volatile("mov %%es, %0\n\tmov %%cs, %1\n\tmov %%ss, %2\n\tmov %%ds, %3" :
 		     "=m"(s[0]), "=m"(s[1]), "=m"(s[2]), "=m"(s[3]));
 	asm volatile("mov %%fs, %0\n\tmov %%gs, %1\n\tstr %2" : "=m"(s[4]), "=m"(s[5]), "=m"(s[6]));
+}
+
+/* L1's registers held against what they must be (SDM 28.5), as ASTRAY_*. */
+uint32_t l1_astray(const struct l1_registers *now, const struct l1_registers *want)
+{
+	uint32_t astray = 0;
+
 	for (int i = 0; i < 3; i++)
-		astray |= cr[i] != host_cr[i] ? ASTRAY_CR0 << i : 0;
+		astray |= now->cr[i] != want->cr[i] ? ASTRAY_CR0 << i : 0;
 	for (int i = 0; i < 7; i++)
-		astray |= s[i] != host_selectors[i] ? ASTRAY_SELECTOR : 0;
-	if (failed)
-		return astray;
-	if (exit_flags != RFLAGS_ONE)
-		astray |= ASTRAY_RFLAGS;
+		astray |= now->selectors[i] != want->selectors[i] ? ASTRAY_SELECTOR : 0;
+	return astray;
+}
+
+/*
+ * RSP and RFLAGS as an exit must leave them, and the fields of the exit that are not its reason's (SDM 28.5, 28.2.2 to
+ * 28.2.5). `event`: an event was to be delivered, so that vectoring information may be valid.
+ */
+uint32_t exit_astray(uint32_t reason, int event)
+{
+	uint32_t astray = exit_flags != RFLAGS_ONE ? ASTRAY_RFLAGS : 0;
+
 	if (exit_rsp != (uint64_t)exit_stack + sizeof(exit_stack))
 		astray |= ASTRAY_RSP;
 	if (reason & REASON_ENTRY_FAILED)
 		return astray;		/* such an exit leaves the other fields as they were */
-	if (reason != REASON_EXCEPTION && vmread(EXIT_INTR_INFO) & INFO_VALID)
+	if (reason != REASON_EXCEPTION && reason != REASON_EXTINT && vmread(EXIT_INTR_INFO) & INFO_VALID)
 		astray |= ASTRAY_INTERRUPTION;
-	if (vmread(IDT_VECTORING_INFO) & INFO_VALID)
+	if (!event && vmread(IDT_VECTORING_INFO) & INFO_VALID)
 		astray |= ASTRAY_VECTORING;
 	if (reason == REASON_VMCALL && vmread(EXIT_INSTRUCTION_LENGTH) != VMCALL_LENGTH)
 		astray |= ASTRAY_LENGTH;
 	return astray;
+}
+
+/* What a failed VM entry or a VM exit left otherwise than the manual has it. `failed` is what vmx_enter() gave. */
+uint32_t vmx_astray(int failed, uint32_t reason)
+{
+	struct l1_registers now;
+	uint32_t astray;
+
+	l1_registers(&now);
+	astray = l1_astray(&now, &host);
+	return failed ? astray : astray | exit_astray(reason, 0);
 }
 
 /* Whether a VM exit saved for L2 another state than the one it was entered with; for an L2 that changes none of it. */
@@ -385,12 +410,24 @@ void vmx_regions(void)
 		*(uint32_t *)(PROGRAM_VMCS + n * PAGE) = n < 2 ? revision : revision ^ 1;
 }
 
-/* Whether the CPU has a current VMCS, and which of the probe's it is. */
-static struct vmcs *current_of_cpu(void)
+static uint64_t current_pointer(void)
 {
 	uint64_t pointer;
 
 	asm volatile("vmptrst %0" : "=m"(pointer) : : "memory");
+	return pointer;
+}
+
+/* Whether the CPU has a current VMCS, and which of the probe's it is. */
+static int some_current(void)
+{
+	return current_pointer() != ~0ull;
+}
+
+static struct vmcs *current_of_cpu(void)
+{
+	uint64_t pointer = current_pointer();
+
 	for (unsigned int n = 0; n < 2; n++)
 		if (vmcs[n].region == pointer)
 			return &vmcs[n];
@@ -398,12 +435,19 @@ static struct vmcs *current_of_cpu(void)
 }
 
 /* VMLAUNCH or VMRESUME of whatever is current: 0 when L2 ran (to its VMCALL again), else as vmx_instruction(). */
-static int enter_current(int resume)
+static int enter_current(int resume, struct kvm_observation *o)
 {
 	struct l2_registers r = { 0 };
 	struct vmcs *v = current_of_cpu();
-	int failed = vm_enter(&r, resume);
+	int failed;
 
+	timer_disarm();
+	leaves_given(0);
+	leaves_before(some_current());
+	failed = vm_enter(&r, resume);
+	if (!failed)
+		o->reason = (uint32_t)vmread_current(EXIT_REASON);
+	o->astray = leaves_after(o, failed);
 	if (!failed && v)
 		v->launched = 1;
 	return failed == 2 ? -1 : failed ? (int)vmread_current(INSTRUCTION_ERROR) : 0;
@@ -413,7 +457,7 @@ static int enter_current(int resume)
  * One instruction as a program has it, whatever state that leaves: 0, the VM-instruction error, or -1 for a failure
  * without a current VMCS. The next record that is no such instruction makes the probe's VMCS current again.
  */
-int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value)
+int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value, struct kvm_observation *o)
 {
 	uint8_t invalid = 0, failed = 0;
 
@@ -432,7 +476,7 @@ int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value)
 		break;
 	case VMX_VMLAUNCH:
 	case VMX_VMRESUME:
-		return enter_current(which == VMX_VMRESUME);
+		return enter_current(which == VMX_VMRESUME, o);
 	case VMX_VMREAD:
 		asm volatile("vmread %3, %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed), "+r"(*value) :
 			     "r"(operand) : "cc", "memory");
@@ -521,6 +565,23 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 		vmx_load_pdptes(L2_PAE_PDPT);
 	vmwrite(GUEST_RIP, rip);
 	vmwrite(GUEST_RFLAGS, L2_FLAGS);
+}
+
+/*
+ * Whether the launch state is otherwise than it must be: launched after an entry into L2 and clear after one that failed
+ * (SDM 31.3). The other instruction says so by its error, which comes before all other checks.
+ */
+uint32_t vmx_launch_astray(int entered)
+{
+	struct l2_registers r = { 0 };
+	int failed, resume = !entered;
+
+	if (current->enlightened)
+		return 0;	/* it has no launch state */
+	failed = vm_enter(&r, resume);
+	if (failed != 1 || vmread(INSTRUCTION_ERROR) != (resume ? ERROR_VMRESUME : ERROR_VMLAUNCH))
+		return ASTRAY_LAUNCH;
+	return 0;
 }
 
 int vmx_enter(struct l2_registers *r)

@@ -89,7 +89,30 @@ FIELDS: Final[dict[str, int]] = {
     "host_ia32_sysenter_eip": 0x6C12,
     "host_rip": 0x6C16,
     **{f"mem{n}": MEMORY + n for n in range(WORDS)},
+    # what an exit tells: L1 may write it where bit 29 of MSR 0x485 is set, and an entry that fails leaves it
+    "guest_physical_address": 0x2400,
+    "vm_exit_reason": 0x4402,
+    "vm_exit_intr_info": 0x4404,
+    "vm_exit_intr_error_code": 0x4406,
+    "idt_vectoring_info_field": 0x4408,
+    "idt_vectoring_error_code": 0x440A,
+    "vm_exit_instruction_len": 0x440C,
+    "vmx_instruction_info": 0x440E,
+    "exit_qualification": 0x6400,
+    "guest_linear_address": 0x640A,
 }
+EXIT_INFORMATION: Final = (
+    "guest_physical_address",
+    "vm_exit_reason",
+    "vm_exit_intr_info",
+    "vm_exit_intr_error_code",
+    "idt_vectoring_info_field",
+    "idt_vectoring_error_code",
+    "vm_exit_instruction_len",
+    "vmx_instruction_info",
+    "exit_qualification",
+    "guest_linear_address",
+)
 PLAIN_ONLY: Final = frozenset(
     (
         "posted_intr_nv",
@@ -109,6 +132,7 @@ PLAIN_ONLY: Final = frozenset(
         "vm_entry_exception_error_code",
         "vm_entry_instruction_len",
         "tpr_threshold",
+        *EXIT_INFORMATION,
     )
 )
 """Fields that an enlightened VMCS has not, or that the probe does not reach in one."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.findings import Run
+from harness.findings import Run, finding_json
 from harness.findings.departures import Departure
 from harness.findings.group import Finding, group
 from harness.findings.without_mirror import is_of
 from harness.results import Journal
 from kvmodel.question.outcome import Kind, Outcome, Place
-from kvmodel.question.vector import Access, AccessVector, ClientVector, GuestPerm, Mbec, Vector
+from kvmodel.question.vector import Access, AccessVector, ClientVector, Evmcs, GuestPerm, Mbec, Vector
+from kvmodel.question.vm_entry import VmEntryVector, changes
 from tests.golden import doors, stored
 
 TARGET, MMIO = Place("target"), Place("mmio")
@@ -93,7 +94,39 @@ def environments(*names: str) -> list[Finding]:
 
 def test_a_defect_of_the_plain_host_is_not_another_in_other_environments() -> None:
     assert len(environments("std", "huge", "eptad0")) == 1
-    assert len(environments("huge", "eptad0")) == 2
+    assert len(environments("huge", "eptad0")) == 1  # the same question: what one has the other has
+
+
+def accepted(field: str, rule: str, env: str, ev: Evmcs = Evmcs.ABSENT) -> Departure:
+    """A VM entry that must fail and does not."""
+    vector = VmEntryVector(Mbec.OFF, env=env, ev=ev, changes=changes(field))
+    return departure(vector, Outcome(Kind.DONE), Outcome(Kind.ENTRY_FAIL, code=7), rule=rule)
+
+
+def test_what_one_environment_makes_of_the_controls_is_one_finding_and_two_environments_make_two() -> None:
+    exits, entries = "entry-exit-controls", "entry-entry-controls"
+    true_ctls = [
+        accepted("vm_exit_controls:c2", exits, "no_true_ctls"),
+        accepted("vm_entry_controls:c2", entries, "no_true_ctls"),
+    ]
+    assert [(f.environments, len(f.vectors)) for f in group(true_ctls)] == [(("no_true_ctls",), 2)]
+    other = accepted("vm_entry_controls:s14", entries, "no_entry_load_pat")
+    assert sorted(f.environments[0] for f in group([*true_ctls, other])) == ["no_entry_load_pat", "no_true_ctls"]
+    hidden = accepted("vm_exit_controls:s12", exits, "std", Evmcs.OFFERED)
+    texts = sorted(f.surroundings for f in group([*true_ctls, hidden]))
+    assert texts == ["only in environment no_true_ctls", "only where L1 is offered an enlightened VMCS"]
+    plain = accepted("vm_exit_controls:c2", exits, "std")
+    assert [len(f.vectors) for f in group([true_ctls[0], plain])] == [2]
+
+
+def test_a_finding_names_its_environments() -> None:
+    names = ["no_vmfunc", "no_pml", "no_mtf", "no_vpid", "std"]
+    (finding,) = environments(*names)
+    assert finding.environments == ("std", "no_mtf", "no_pml", "no_vmfunc", "no_vpid")
+    assert finding.surroundings == "also in 4 other environments: no_mtf, no_pml, no_vmfunc and 1 more"
+    assert finding_json(finding)["environments"] == list(finding.environments)
+    assert "also in 4 other environments" in finding.whence
+    assert environments("std")[0].surroundings == ""
 
 
 def test_what_the_base_shows_is_told_apart_from_what_a_series_brings() -> None:
