@@ -116,7 +116,7 @@ def listed(f: Finding) -> list[str]:
 
 
 def broken(f: Finding) -> list[str]:
-    """The rules of the contract that a finding breaks, the one most often broken first, each as a sentence."""
+    """The function gives the contract's rules that a finding breaks, the one most often broken first, in words."""
     return [f"{stands(section)}: {RULES[rule].text}" for rule, section in f.rules if rule in RULES]
 
 

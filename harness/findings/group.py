@@ -91,7 +91,7 @@ class Finding:
 
     @cached_property
     def environments(self) -> tuple[str, ...]:
-        """The environments that show it, the plain one first."""
+        """These are the environments that show it, the plain one first."""
         return tuple(
             sorted({d.access.machine.env.name for d in self.departures}, key=lambda name: (name != PLAIN, name))
         )

@@ -59,7 +59,7 @@ def hurried(outcome: Outcome) -> bool:
 
 
 def stood_still(outcome: Outcome) -> bool:
-    """Whether a vector never ran since L1 had not come to its first vector in time."""
+    """The function says whether a vector never ran since L1 had not come to its first one in time."""
     return outcome.kind is Kind.BLOCKED and outcome.note in (STUCK + End.HANG.value, STUCK + End.DEADLINE.value)
 
 
