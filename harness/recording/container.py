@@ -12,7 +12,6 @@ import json
 import lzma
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -21,8 +20,9 @@ from harness.errors import InputError
 FORMAT: Final = "kvmirror-recording"
 VERSION: Final = 1
 PACKED_MAX: Final = 64 << 20  # bytes of a file; the core at all levels has 55 KiB
-EXPANDED_MAX: Final = 256 << 20  # bytes of its text; the core at all levels has 5 MB
-LINE_MAX: Final = 16 << 20  # bytes of one line: a cell and its traces
+EXPANDED_MAX: Final = 256 << 20  # bytes of its text, as far as the reader allows them
+RUN_MAX: Final = 64 << 20  # bytes of a run's text; the core at all levels has 5 MB
+LINE_MAX: Final = 8 << 20  # bytes of one line: a cell and its traces
 MEMORY: Final = 96 << 20  # bytes that unpacking may take; what is written here needs 9 MiB
 _PRESET: Final = 6
 _MAGIC: Final = b"\xfd7zXZ\x00"
@@ -61,10 +61,13 @@ def packed(values: Iterable[object], kind: str = FORMAT) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A file that was found whole is its text without the last line, and the checksum, which names it."""
+    """A file that was found whole is its text, which ``end`` ends without the last line, and the checksum, which names
+    it.
+    """
 
     path: Path
     text: bytes
+    end: int
     sha256: str
 
     def values(self) -> Iterator[Any]:
@@ -72,8 +75,10 @@ class Unpacked:
 
         Raises InputError when one is no JSON.
         """
-        for row in islice(io.BytesIO(self.text), 1, None):
-            yield decoded(self.path, row)
+        file = io.BytesIO(self.text)  # shares the bytes: they may be many
+        file.readline()
+        while file.tell() < self.end:
+            yield decoded(self.path, file.readline())
 
 
 def decoded(path: Path, row: bytes) -> Any:
@@ -84,34 +89,41 @@ def decoded(path: Path, row: bytes) -> Any:
     if len(row) > LINE_MAX:
         refuse(path, f"a line of it has {len(row):,} bytes, and none has more than {LINE_MAX:,}")
     try:
-        return json.loads(row.decode("ascii"), parse_constant=_no_number)
+        return json.loads(row.decode("ascii"), parse_constant=_no_number, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         refuse(path, f"a line of it is no JSON ({type(error).__name__})")
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which each name is there once: readers take one or the other of two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
 
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(text)
 
 
-def unpacked(path: Path, kind: str = FORMAT) -> Unpacked:
-    """The text of a file is given once the file has been found whole.
+def unpacked(path: Path, kind: str = FORMAT, most: int = EXPANDED_MAX) -> Unpacked:
+    """The text of a file, of ``most`` bytes, is given once the file has been found whole.
 
     Raises InputError when it is no recording, truncated, altered, of a newer kvmirror, or too large.
     """
     data = _bytes(path)
-    text, whole = _expanded(path, data)
+    text, whole = _expanded(path, data, most)
     _check_version(path, text, whole, kind)
     if not whole:
         refuse(path, "it is truncated: its end is missing")
-    body, _, last = text.removesuffix(b"\n").rpartition(b"\n")
-    told = decoded(path, last)
+    end = text.rfind(b"\n", 0, len(text) - 1) + 1
+    told = decoded(path, text[end:])
     if not (isinstance(told, dict) and set(told) == {"sha256"} and isinstance(told["sha256"], str)):
         refuse(path, "it is truncated: its last line is not its checksum")
-    body += b"\n"
-    found = hashlib.sha256(body).hexdigest()
+    found = hashlib.sha256(memoryview(text)[:end]).hexdigest()
     if told["sha256"] != found:
         refuse(path, f"it was altered: its SHA-256 is {found}, and it was recorded with another")
-    return Unpacked(path, body, found)
+    return Unpacked(path, text, end, found)
 
 
 def _bytes(path: Path) -> bytes:
@@ -132,19 +144,19 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _expanded(path: Path, data: bytes) -> tuple[bytes, bool]:
+def _expanded(path: Path, data: bytes, most: int) -> tuple[bytes, bool]:
     """The function gives what is in the xz file, and whether the file is whole."""
     unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY)
     try:
-        text = unpacker.decompress(data, max_length=EXPANDED_MAX + 1)
+        text = unpacker.decompress(data, max_length=most + 1)
     except MemoryError:
         refuse(path, "unpacking it takes more memory than any recording needs")
     except lzma.LZMAError as error:
         if "emory" in str(error):
             refuse(path, "unpacking it takes more memory than any recording needs")
         refuse(path, f"it is damaged: {error}")
-    if len(text) > EXPANDED_MAX:
-        refuse(path, f"{len(data):,} bytes unpack to more than {EXPANDED_MAX:,}: no recording does")
+    if len(text) > most:
+        refuse(path, f"{len(data):,} bytes unpack to more than {most:,}: no recording does")
     if unpacker.unused_data:
         refuse(path, f"{len(unpacker.unused_data):,} bytes follow its end")
     return text, unpacker.eof

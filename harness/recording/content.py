@@ -28,6 +28,7 @@ from kvmodel.question.vector import Vector, VectorError
 CHUNK: Final = 2048  # vectors or outcomes a line
 VECTORS_MAX: Final = 2_000_000
 OUTCOMES_MAX: Final = 500_000
+TURNS_MAX: Final = 2048  # answers of one vector: a program has 64 steps at most
 ANSWERS_MAX: Final = 20_000_000
 CELLS_MAX: Final = 100_000
 VIRTUAL: Final = CPU  # in a cell's facts: the CPU as L1 read it
@@ -164,7 +165,7 @@ def read(path: Path) -> Recording:
 
     Raises InputError, with its name, the reason and the mend, when there is none.
     """
-    return _Reader(container.unpacked(path)).recording()
+    return _Reader(container.unpacked(path, most=container.RUN_MAX)).recording()
 
 
 class _Reader:
@@ -192,6 +193,10 @@ class _Reader:
         keys = [cell.key for cell in self._cells]
         if len(set(keys)) < len(keys):
             self._refuse("a cell is there twice")
+        if len(set(self._vectors)) < len(self._vectors):
+            self._refuse("a vector is told twice")
+        if len(set(self._outcomes)) < len(self._outcomes):
+            self._refuse("an outcome is told twice")
         return Recording(self._about, self._vectors, self._outcomes, self._cells, self._source.sha256)
 
     def _refuse(self, reason: str) -> NoReturn:
@@ -236,6 +241,9 @@ class _Reader:
 
     def _outcome(self, body: Any) -> Outcome:
         at = f"outcome {len(self._outcomes)}"
+        turns = body.get("turns") if isinstance(body, dict) else None
+        if isinstance(turns, list) and len(turns) > TURNS_MAX:
+            self._refuse(f"{at} has {len(turns):,} turns, and none has more than {TURNS_MAX:,}")
         try:
             outcome = outcome_of(json.dumps(body, sort_keys=True))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -36,11 +36,11 @@ from harness.results import (
     judge,
     of_series,
 )
-from harness.run import Done, Part, Voices, machine_name
+from harness.run import LOG, Done, Part, Voices, machine_name
 from kvmodel import sdm, series
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Outcome
-from kvmodel.question.vector import NxVector, OnHost, Vector
+from kvmodel.question.vector import HostVector, LogVector, NxVector, OnHost, Vector
 
 PROVENANCE: Final = "replayed"  # in a run's provenance: the SHA-256 of the recording that it was judged from
 WIDTHS: Final = range(32, 53)  # bits of a physical address
@@ -131,6 +131,9 @@ class _Replay:
     def _answers(self, cell: CellRecord, part: Part) -> list[Answer]:
         """The answers of a cell beside mirror and contract."""
         load = Load(cell.key.level, Setting.parse(cell.key.param), part.vectors[0].machine.env.host)
+        if _log_of(cell.key) is not None:
+            asked = zip(part.vectors, part.seen.outcomes, strict=True)
+            return _marked([self._voices.log_row(load, vector, seen) for vector, seen in asked], cell)
         return _marked(self._voices.answers(load, part.vectors, part.seen, part.told), cell)
 
     def _bare(self, cell: CellRecord, vectors: list[Vector], cpu: Cpu | None) -> list[Answer]:
@@ -151,7 +154,7 @@ class _Replay:
         if self._mirror and key.host != BARE_HOST and key.level > series.LAST:
             self._refuse(f"it is of the mirrored series, and has a level {key.level}, which that has not")
         for vector in vectors:
-            if key.host != BARE_HOST and _cell_of(vector) != key.machine:
+            if key.host != BARE_HOST and not _is_of(vector, key):
                 self._refuse(f"its cell {key.machine!r} has a vector of another machine: {vector.id}")
         asked = {(v.asked if isinstance(v, NxVector) else v).id for v in vectors}
         if stray := [one.vector.id for one in cell.traces if one.vector.id not in asked]:
@@ -192,6 +195,25 @@ class _Replay:
 
 def _values(told: Mapping[str, Any]) -> list[Any]:
     return list(told.values())
+
+
+def _log_of(key: CellKey) -> str | None:
+    """The cell beside whose answers ``key`` has what the kernel's log said; None where it is no such cell."""
+    cell, _, last = key.machine.rpartition(":")
+    return cell if last == LOG else None
+
+
+def _is_of(vector: Vector, key: CellKey) -> bool:
+    """Whether a run puts a vector's answer into this cell. What the log said of no vector is the host's."""
+    if (beside := _log_of(key)) is None:
+        return _cell_of(vector) == key.machine
+    if isinstance(vector, LogVector):
+        return _cell_of(vector) == beside
+    return vector == HostVector(LOG, vector.machine.env.name) and _environment(beside) == vector.machine.env.name
+
+
+def _environment(cell: str) -> str:
+    return cell.partition(":")[0].partition("+")[0]
 
 
 def _cell_of(vector: Vector) -> str:

@@ -2,7 +2,7 @@
 
 from harness.run import bare, leave_out, minimise_on_hosts
 from harness.run.book import finished
-from harness.run.done import Done, Part, machine_name
+from harness.run.done import LOG, Done, Part, machine_name
 from harness.run.earlier import CPU, Earlier
 from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
@@ -12,6 +12,7 @@ from harness.run.workers import Options, ask, costs, execute
 
 __all__ = [
     "CPU",
+    "LOG",
     "Bench",
     "Done",
     "Earlier",

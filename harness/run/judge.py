@@ -110,13 +110,13 @@ class Voices:
         texts: dict[Vector, list[str]] = {}
         for one in reported:
             texts.setdefault(nobody if one.vector is None else LogVector(one.vector), []).append(one.text)
-        contract = sdm.allowed(Cpu(), nobody)
+        return [self.log_row(load, vector, logged(dict.fromkeys(said))) for vector, said in texts.items()]
+
+    def log_row(self, load: Load, vector: Vector, outcome: Outcome) -> Answer:
+        """The method gives the row of one vector beside which the kernel's log says ``outcome``."""
+        contract = sdm.allowed(Cpu(), HostVector("log", load.env.name))
         predicted = not_mirrored("the kernel's log") if self._mirror else None
-        found = []
-        for vector, said in texts.items():
-            outcome = logged(dict.fromkeys(said))
-            found.append(Answer(vector, outcome, predicted, contract, judge(predicted, contract, outcome)))
-        return found
+        return Answer(vector, outcome, predicted, contract, judge(predicted, contract, outcome))
 
     def deadly(self, load: Load) -> Deadly | None:
         """The function is for ``Session.ask_l1``: it gives the class of a vector of which the mirror says L1 dies; None

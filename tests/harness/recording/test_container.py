@@ -108,7 +108,7 @@ def test_a_line_that_is_absurdly_long_is_not_decoded(tmp_path: Path, monkeypatch
         list(container.unpacked(path).values())
 
 
-@pytest.mark.parametrize("text", [b"{", b"NaN", b"[" * 50_000, b'"\xff"'])
+@pytest.mark.parametrize("text", [b"{", b"NaN", b"[" * 50_000, b'"\xff"', b'{"run":1,"run":2}'])
 def test_a_line_that_is_no_json_is_refused(text: bytes, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a line of it is no JSON"):
         container.decoded(tmp_path / "a.kvm", text)

@@ -90,6 +90,13 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         lambda b: outcomes(b)[0].__setitem__("turns", [{"kind": "done", "turns": [{"kind": "done"}]}]),
         "outcome 0 is none|not what an outcome is made of",
     ),
+    "turns without end": (
+        lambda b: outcomes(b)[0].__setitem__("turns", [{"kind": "done"}] * 3000),
+        "outcome 0 has 3,000 turns, and none has more than 2,048",
+    ),
+    "turns that are a number": (lambda b: outcomes(b)[0].__setitem__("turns", 5), "outcome 0 is none"),
+    "an outcome twice": (lambda b: outcomes(b).append(outcomes(b)[0]), "an outcome is told twice"),
+    "a vector's id twice": (lambda b: vectors(b).append(vectors(b)[0]), "a vector is told twice"),
     "a note that steers the terminal": (
         lambda b: outcomes(b)[0].__setitem__("note", "\x1b]0;x\x07"),
         "control characters",

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from harness.cli.main import main
 from harness.errors import InputError
 from harness.findings import Run
 from harness.observe import Traced, cut
+from harness.observe.reports import Reported
 from harness.process import programs
+from harness.questions import Load, Setting
 from harness.recording import content, making, replayed
-from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, Verdict, judge
+from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, Verdict, cpus, judge
+from harness.run.judge import Voices
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
@@ -56,6 +60,36 @@ def test_every_answer_is_judged_as_it_was(there: Path) -> None:
         now = {(key, a.vector.id): a for key, a in again.journal.answers(again.number)}
         assert len(was) > 500 and now == was
         assert again.totals == Run.open(journal).totals
+
+
+def test_what_the_kernel_s_log_said_is_replayed_with_the_answers_it_came_beside(there: Path, tmp_path: Path) -> None:
+    path = made.journal(tmp_path / "logged.sqlite")
+    voices = Voices(cpus.emulated)
+    with Journal(path) as journal:
+        number = journal.latest()
+        for key, answer in list(journal.answers(number)):
+            if isinstance(answer.vector, AccessVector) and answer.vector.env == "std":
+                load = Load(key.level, Setting.parse(key.param), answer.vector.machine.env)
+                said = [Reported(answer.vector, "WARN in make_spte"), Reported(None, "KASAN: use-after-free in f")]
+                log = replace(key, machine=f"{key.machine}:log")
+                journal.record(number, log, voices.logged(load, said), 0.0, {})
+                break
+        run = Run.open(journal)
+        making.write(making.of_run(run), tmp_path / "logged.kvm")
+        was = {(key, a.vector.id): a for key, a in journal.answers(number)}
+        with replayed(tmp_path / "logged.kvm") as again:
+            now = {(key, a.vector.id): a for key, a in again.journal.answers(again.number)}
+            assert now == was and sum(key.machine.endswith(":log") for key, _ in now) == 2
+            assert [f.cause for f in again.findings] == [f.cause for f in run.findings]
+
+    def moved(body: made.Lines) -> None:
+        for line in body:
+            if str(line.get("cell", {}).get("machine", "")).endswith(":log"):
+                line["cell"]["machine"] = "cpu0:log"
+
+    forged = made.forged(tmp_path / "logged.kvm", moved)
+    with pytest.raises(InputError, match="its cell 'cpu0:log' has a vector of another machine: "), replayed(forged):
+        pass
 
 
 def written(folder: Path, what: str, *command: str) -> dict[str, str]:
