@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.bench.count import HOSTS_OWN
 from harness.bench.variants import COVER_RATIO, VARIANTS, ExitVariant, Kernel
+from harness.jsonable import Json
 from kvmodel.machine.exits import Exit, Mix
 
 Exits = Mapping[Exit, int]
@@ -165,7 +166,7 @@ def _texts(exits: Exits, calls: int) -> dict[str, float]:
     return {str(exit): round(n * 1000 / calls, 3) for exit, n in sorted(exits.items())}
 
 
-def _row_json(result: Result, row: Measured) -> dict[str, Any]:
+def _row_json(result: Result, row: Measured) -> dict[str, Json]:
     ratio = result.ratio(row)
     return {
         "variant": row.variant.name,
@@ -187,7 +188,7 @@ def _row_json(result: Result, row: Measured) -> dict[str, Any]:
     }
 
 
-def as_json(mix: Mix, results: list[Result]) -> dict[str, Any]:
+def as_json(mix: Mix, results: list[Result]) -> dict[str, Json]:
     """The function gives everything as plain values, for scripts."""
     return {
         "mix": asdict(mix),

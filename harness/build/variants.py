@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.build import modules
 from harness.build.cache import Cache, sha256
 from harness.build.kernel import BaseKernel
 from harness.build.modules import Modules
 from harness.errors import CompileError
+from harness.jsonable import Json
 from harness.series import How, Patch, Series, Variant, leaving_out, states
 
 KIND: Final = "without-patch"
@@ -75,7 +76,7 @@ def _title(level: int, patches: Iterable[int]) -> str:
     return f"level {level} without patch {', '.join(map(str, patches))}"
 
 
-def _find(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int) -> dict[str, Any]:
+def _find(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int) -> dict[str, Json]:
     """What has to stay out with ``patch`` so that the rest applies and compiles, as JSON."""
     gone = {patch}
     why: list[str] = []
@@ -88,7 +89,7 @@ def _find(cache: Cache, base: BaseKernel, series: Series, level: int, patch: int
                 why.append(f"patch {_listed(more)} does not go without patch {_listed(refused)}")
                 gone |= more
                 continue
-        found: dict[str, Any] = {"left_out": sorted(gone), "how": variant.how.value, "compiles": True}
+        found: dict[str, Json] = {"left_out": sorted(gone), "how": variant.how.value, "compiles": True}
         try:
             modules.of_state(cache, base, variant.state, name=_title(level, sorted(gone)))
         except CompileError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.cli.commands import Commands
 from harness.cli.common import LAST_LEVEL
@@ -72,7 +72,7 @@ end""",
 """Levels as a shell offers them: of the series whose folder stands behind ``--series``, a patch a file, else ours."""
 
 
-def _shells(function: str) -> dict[str, Any]:
+def _shells(function: str) -> dict[str, str | dict[str, str]]:
     """What shtab needs to have ``function`` of _LEVELS complete a place."""
     return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": _LEVELS}
 

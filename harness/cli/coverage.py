@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from harness.build import kernel
 from harness.cli.commands import Commands
 from harness.cli.common import PARAMS_HELP, add_builds, add_command, add_cpu, add_vectors, one_cpu
 from harness.coverage import Counted, Covered, Reach, Written, build, collect, counters, judge
 from harness.errors import InputError
+from harness.jsonable import Json
 from harness.process import PROGRESS, programs, table
 from harness.questions import parameters, plan, selection
 from harness.run import Bench, Options, Voices, huge_pages
@@ -107,7 +107,7 @@ def _told(line: Written) -> str:
     return f"  patch {line.patch:>2}  {line.path}:{line.number}: {line.text}{ways}"
 
 
-def as_json(level: int, params: list[str], counted: Counted, covered: list[Covered]) -> dict[str, Any]:
+def as_json(level: int, params: list[str], counted: Counted, covered: list[Covered]) -> dict[str, Json]:
     """The function gives all of it, a row a line with code."""
     return {
         "schema": SCHEMA,

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from harness.build import Cache, kernel
 from harness.cli.commands import Commands
 from harness.errors import InputError, KvmirrorError
+from harness.jsonable import Json
 from harness.oracle import hands
 from harness.oracle.image import levels as images
 from harness.oracle.mutate import (
@@ -203,7 +204,7 @@ def _drawn(found: Sequence[T], count: int, seed: int) -> list[T]:
 def _mirror(
     cache: Cache,
     made: Sequence[Mutant],
-    told: dict[str, Any],
+    told: dict[str, Json],
     jobs: int,
     kept: Kept,
     before: Mapping[str, str],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from harness.cli.commands import Commands
 from harness.cli.common import add_builds, add_cpu, add_host, add_level, chosen_cpus, one_level, want_mirror
 from harness.errors import InputError
+from harness.jsonable import Json
 from harness.observe import Traced, cut, matching
 from harness.process import programs
 from harness.questions import Load, plan, selection
@@ -53,7 +53,7 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
-def _show(answer: Answer, as_json: bool, where: Mapping[str, Any]) -> None:
+def _show(answer: Answer, as_json: bool, where: Mapping[str, Json]) -> None:
     contract = answer.contract
     if isinstance(contract, NotApplicable):
         allowed = [f"not applicable: {contract.rule}"]
@@ -143,7 +143,8 @@ def _ask(args: argparse.Namespace, bench: Bench) -> int:
     bench.check_parameters(work.load for work in works)
     voices = Voices(bench.host_cpu, bench.mirrored)
     options = Options(traced=_all_of) if args.trace else Options()
-    where = {"level": level, "param": str(setting)} | ({} if bench.lab else {"cpu": bench.model.name})
+    where: dict[str, Json] = {"level": level, "param": str(setting)}
+    where |= {} if bench.lab else {"cpu": bench.model.name}
     marks = Mark(0)
     for cpu_mbec in sorted({v.machine.env.cpu_mbec for v in vectors}, reverse=True):
         with bench.open_host(cpu_mbec, "emulated host") as host:

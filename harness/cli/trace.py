@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.cli.commands import Commands
 from harness.cli.common import PARAM_HELP, add_builds, add_command, add_host, one_level
 from harness.errors import InfraError, InputError
 from harness.hosts import Host, Lab
-from harness.passive import Limits, capture, judging, saving
+from harness.passive import Capture, Limits, capture, judging, saving
 from harness.process import PROGRESS, programs
 from harness.questions import plan, selection
 from harness.run import Bench
@@ -90,7 +90,7 @@ def seconds(text: str) -> float:
     return value
 
 
-def _captured(args: argparse.Namespace) -> Any:
+def _captured(args: argparse.Namespace) -> Capture:
     if args.size not in SIZES:
         raise InputError(f"--size {args.size}: write 1 to {SIZES[-1]}, MiB a CPU")
     limits = Limits(seconds(args.seconds), args.size << 10)

@@ -418,7 +418,7 @@ def _close(asked: Run, args: argparse.Namespace, seconds: float) -> int:
         body = asked.as_json()
         if args.new:
             body["findings"] = [finding_json(f) for f in done.findings]
-            body["totals"]["findings"] = done.total.findings
+            body["totals"] = asked.totals_json() | {"findings": done.total.findings}
             body["findings_of_base"] = len(asked.findings) - len(done.findings)
         print(json.dumps(body))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from harness.compare import answers, fates, msrs, reading
 from harness.compare.answers import AnswerGroup, Meeting, Sort
@@ -15,6 +15,7 @@ from harness.compare.pairing import Pair, cell_text, pairs
 from harness.compare.reading import SIDES, Alone, Joint, RunSide, SideSaid, Twin
 from harness.errors import InputError
 from harness.findings import Finding
+from harness.jsonable import Json
 from harness.report import facts
 from kvmodel.question.ids import short
 
@@ -63,7 +64,7 @@ class Entry:
     at: str = ""  # the pair of cells in which the question has these answers
     before: ComparedAnswer | None = None
     after: ComparedAnswer | None = None
-    data: tuple[tuple[str, object], ...] = ()  # what JSON has beside these
+    data: tuple[tuple[str, Json], ...] = ()  # what JSON has beside these
     again: bool = False  # its questions are all shown by findings of other sections
 
     @property
@@ -243,7 +244,16 @@ def _answered(said: SideSaid | None) -> ComparedAnswer:
     return ComparedAnswer(str(said.seen), said.manual if said.heard else "")
 
 
-def _example(meeting: Meeting) -> dict[str, Any]:
+class _Example(TypedDict):
+    """These fields of an entry are of its smallest question."""
+
+    vector: str
+    at: str
+    before: ComparedAnswer
+    after: ComparedAnswer
+
+
+def _example(meeting: Meeting) -> _Example:
     return {
         "vector": meeting.vector.id,
         "at": str(meeting.pair),
@@ -286,7 +296,7 @@ def _whence(lot: Lot) -> list[str]:
     return [f"{', '.join(who)}: {text}" for text, who in names.items()]
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: Finding) -> dict[str, Json]:
     return {
         "name": finding.name,
         "cause": finding.cause,
@@ -412,7 +422,7 @@ def table(comparison: Comparison) -> list[list[str]]:
     return [list(COLUMNS), *rows, *([row(comparison.total)] if len(comparison.counts) > 1 or not rows else [])]
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Json]:
     """The function gives the object that ``--json`` prints."""
     return {
         "schema": SCHEMA,
@@ -426,7 +436,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _count_json(count: Count) -> dict[str, Any]:
+def _count_json(count: Count) -> dict[str, Json]:
     cells = {} if count.pair is None else {"a": cell_text(count.pair.before), "b": cell_text(count.pair.after)}
     return {
         **cells,
@@ -439,8 +449,8 @@ def _count_json(count: Count) -> dict[str, Any]:
     }
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    body: dict[str, Any] = {"title": entry.title, "where": entry.where, **dict(entry.data)}
+def _entry_json(entry: Entry) -> dict[str, Json]:
+    body: dict[str, Json] = {"title": entry.title, "where": entry.where, **dict(entry.data)}
     if entry.vector:
         body |= {"smallest": entry.vector, "at": entry.at}
     for name, answer in (("before", entry.before), ("after", entry.after)):

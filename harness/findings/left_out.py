@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from harness.findings.causes import Cause
 from harness.findings.group import Finding
+from harness.jsonable import Json
 
 PROVENANCE: Final = "left_out_on_kvm"  # where a run's provenance keeps it, by the cause's hash
 
@@ -133,7 +134,7 @@ class LeavingOut:
             self.patches, self.needs, in_base=self.first == 0, asked=False, observed=self.told, together=together
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """The function gives the record for a run's provenance."""
         body = asdict(self)
         body["without"] = [

@@ -17,6 +17,7 @@ from harness.findings import without_mirror
 from harness.findings.causes import find_cause, without_history
 from harness.findings.departures import Departure, departures
 from harness.findings.group import Finding, group
+from harness.jsonable import Json
 from harness.observe import pack
 from harness.results import (
     Answer,
@@ -61,7 +62,7 @@ class Minimal:
         """The answer departs from the manual in this; None where it does not."""
         return departure_of(self.key, self.answer)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """The function gives the record for a run's provenance."""
         key, answer = self.key, self.answer
         assert answer.contract is not None  # else it were no finding's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Final
 
 from harness.errors import InputError
 from harness.findings import kept, left_out
@@ -13,10 +13,12 @@ from harness.findings.departures import departures
 from harness.findings.group import Finding, group
 from harness.findings.minimise import PROVENANCE as CONFIRMED
 from harness.findings.minimise import attached
+from harness.jsonable import Json
 from harness.results import (
     BARE_HOST,
     FORESEEN_HOST,
     KVM_HOST,
+    Aside,
     Cell,
     CellKey,
     Journal,
@@ -153,10 +155,19 @@ class Run(OfRun):
         """In this run the bare CPU was seen to have these errata."""
         return self.findings if self.host == BARE_HOST else Run(self.journal, self.info, BARE_HOST).findings
 
-    def as_json(self) -> dict[str, Any]:
-        """The function gives the object that ``--json`` prints."""
+    @cached_property
+    def aside(self) -> Aside:
+        """The run has this that was not asked, or not judged."""
+        return rows.aside(self.journal, self.number, self.host)
+
+    def totals_json(self) -> dict[str, Json]:
+        """The function gives the sum of the rows, of no level and parameter."""
         total = asdict(self.totals)
         del total["level"], total["param"]
+        return total
+
+    def as_json(self) -> dict[str, Json]:
+        """The function gives the object that ``--json`` prints."""
         return {
             "schema": SCHEMA,
             "run": self.number,
@@ -168,19 +179,25 @@ class Run(OfRun):
             "levels": [asdict(r) for r in self.rows],
             "findings": [finding_json(f) for f in self.findings],
             "errata": [finding_json(f) for f in self.errata],
-            **rows.aside_json(self.journal, self.number, self.host),
+            **self.aside.as_json(),
             "parts": [part.as_json() for part in self.parts],
-            "totals": total,
+            "totals": self.totals_json(),
             "earlier_runs": self.earlier,
             "not_reproduced": [
-                {"level": key.level, "param": key.param, "vector": one.vector, "run": one.run}
-                | {"before": str(one.before), "now": str(one.now)}
+                {
+                    "level": key.level,
+                    "param": key.param,
+                    "vector": one.vector,
+                    "run": one.run,
+                    "before": str(one.before),
+                    "now": str(one.now),
+                }
                 for key, one in self.not_reproduced
             ],
         }
 
 
-def finding_json(f: Finding) -> dict[str, Any]:
+def finding_json(f: Finding) -> dict[str, Json]:
     """The function gives one finding as data."""
     smallest = f.smallest
     return {

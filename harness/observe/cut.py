@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from harness.jsonable import Json
 from harness.observe.batch import PAGE, Observation
 from harness.observe.livelock import TraceEvent
 from harness.observe.tracepoints import MARK
@@ -152,7 +153,7 @@ def executable_huge(found: Iterable[Exit], mbec: bool) -> Outcome:
     return Outcome(Kind.DONE)
 
 
-def as_json(traced: Traced) -> dict[str, Any]:
+def as_json(traced: Traced) -> dict[str, Json]:
     """The trace becomes JSON for a journal or a recording."""
     return {
         "vector": traced.vector.id,

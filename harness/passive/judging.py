@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from harness.jsonable import Json
 from harness.observe import LIVELOCK_EXITS
 from harness.passive import formats
 from harness.passive.capture import Capture
@@ -291,7 +292,7 @@ def _cost(capture: Capture) -> Iterable[str]:
     )
 
 
-def as_json(capture: Capture, verdict: TraceVerdict) -> dict[str, Any]:
+def as_json(capture: Capture, verdict: TraceVerdict) -> dict[str, Json]:
     """The value has the same as data."""
     return {
         "schema": "kvmirror-trace-1",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import InputError, SeriesError
+from harness.jsonable import Json
 from harness.posted import base as mail_base
 from harness.posted import choice, sources
 from harness.posted import letter as mail_posted
@@ -67,7 +68,7 @@ def _assumed(series: folder.Series) -> tuple[str]:
     )
 
 
-def _said(chosen: Chosen) -> dict[str, object]:
+def _said(chosen: Chosen) -> dict[str, Json]:
     """What series.toml keeps of the base as the mails say it: ``base_commit`` and ``prerequisite_patch_ids``."""
     commit = dict(chosen.trailers).get("base-commit")
     ids = [value for key, value in chosen.trailers if key == "prerequisite-patch-id"]
@@ -159,7 +160,7 @@ def _claim(mail: Mail, known: model.MirroredPatch | None) -> Claim:
     return Claim.IMPLIED if implied else mail.claim
 
 
-def _written(target: Path, chosen: Chosen, base: Mapping[str, object]) -> folder.Series:
+def _written(target: Path, chosen: Chosen, base: Mapping[str, Json]) -> folder.Series:
     """The series folder at ``target``; whole, or not at all."""
     patches = chosen.patches
     mirrored = _is_mirrored(patches)
@@ -174,7 +175,7 @@ def _written(target: Path, chosen: Chosen, base: Mapping[str, object]) -> folder
     return folder.read(target)
 
 
-def _row(work: Path, number: int, mail: Mail, total: int, mirrored: bool) -> dict[str, object]:
+def _row(work: Path, number: int, mail: Mail, total: int, mirrored: bool) -> dict[str, Json]:
     """Write one patch, and give its table in series.toml."""
     known = model.patch(number) if mirrored else None
     message_id = mail.message_id or (known.message_id if known else "")

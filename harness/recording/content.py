@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from harness.errors import InputError
+from harness.jsonable import Json
 from harness.observe import Traced, cut
 from harness.questions import Setting
 from harness.recording import container, shapes
@@ -141,7 +142,7 @@ def lines(recording: Recording) -> Iterator[dict[str, Any]]:
         yield {"cell": _cell_body(cell)}
 
 
-def _cell_body(cell: CellRecord) -> dict[str, Any]:
+def _cell_body(cell: CellRecord) -> dict[str, Json]:
     marks: dict[str, list[int]] = {}
     for mark in Mark:
         if places := stretches(i for i, told in enumerate(cell.answers) if mark in told.given):

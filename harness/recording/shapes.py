@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness.jsonable import Json
 from harness.process import escaped, seen
 from harness.recording.container import refuse
 from harness.results import LEFT_OUT
@@ -60,7 +61,7 @@ FACTS: Final[dict[str, Any]] = {
 }
 
 
-def shown(value: object) -> object:
+def shown(value: Json) -> Json:
     """The value becomes JSON in which no text steers a terminal: what a host said is written down as its escapes."""
     match value:
         case str():

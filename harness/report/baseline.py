@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.errors import InputError
 from harness.findings import Finding
+from harness.jsonable import Json
 
 SCHEMA: Final = "kvmirror-baseline-1"
 
@@ -57,7 +58,7 @@ def read(path: Path) -> dict[str, Known]:
     return known
 
 
-def body(found: Iterable[Finding], levels: Iterable[int], known: dict[str, Known]) -> dict[str, Any]:
+def body(found: Iterable[Finding], levels: Iterable[int], known: dict[str, Known]) -> dict[str, Json]:
     """A baseline that holds ``found`` of a run of ``levels``, with the remarks people wrote into an earlier one."""
     return {
         "schema": SCHEMA,

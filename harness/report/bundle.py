@@ -25,6 +25,7 @@ from harness.build import Cache, needs, probe, sha256
 from harness.errors import InputError
 from harness.findings import Departure, Finding, Run, finding_json
 from harness.hosts import BOARD, Board, board
+from harness.jsonable import Json
 from harness.observe import LIVELOCK_EXITS, client, module_options, qemu
 from harness.observe import batch as guest
 from harness.questions import Setting, parameters
@@ -102,7 +103,7 @@ def words(value: int) -> list[str]:
     return [f"0x{value >> at & (1 << _WORD) - 1:x}" for at in range(_CODE_BITS - _WORD, -1, -_WORD)]
 
 
-def _expected(outcome: Outcome) -> dict[str, Any]:
+def _expected(outcome: Outcome) -> dict[str, Json]:
     """An outcome as the arguments of the script's function ``is``."""
     places = [f"{p.base}:{p.offset}" if p is not None else "-" for p in (outcome.gpa, outcome.gla)]
     call = [outcome.kind.value, str(outcome.number), *places, *words(outcome.code), *words(outcome.defined)]
@@ -118,10 +119,10 @@ def board_of(run: Run, finding: Finding) -> Board:
     return board.read(there[0]) if there else BOARD
 
 
-def _asked(vector: Vector, departure: Departure, made_of: Board) -> dict[str, Any]:
+def _asked(vector: Vector, departure: Departure, made_of: Board) -> dict[str, object]:
     """What the script needs to ask ``vector`` in its way; L1 is ``made_of``, or what there is in its stead."""
     how = _how(vector)
-    told: dict[str, Any] = {"how": how}
+    told: dict[str, object] = {"how": how}
     if isinstance(vector, ClientVector | ClientSequence | UserMsrVector):
         told |= {"request": client.request(vector), "answer": type(vector).__name__, "tally": tally.FIELDS}
         told |= {"spurious": LIVELOCK_EXITS}
@@ -299,10 +300,10 @@ def contents(
     return files | {"SHA256SUMS": sums.encode()}
 
 
-def _json_of(departure: Departure) -> dict[str, Any]:
+def _json_of(departure: Departure) -> dict[str, Json]:
     """The departure's answers field by field; a kind as its word."""
 
-    def plain(outcome: Outcome | None) -> object:
+    def plain(outcome: Outcome | None) -> Json:
         return None if outcome is None else asdict(outcome) | {"kind": outcome.kind.value, "turns": len(outcome.turns)}
 
     return {"seen": plain(departure.seen), "legal": [plain(o) for o in departure.legal]}

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import InputError
-from harness.findings import Finding, Run
+from harness.findings import Finding, Run, finding_json
 from harness.hosts import models
+from harness.jsonable import Json
 from harness.questions import Setting
 from harness.report import baseline as known_findings
 from harness.report.series import NOT_RECORDED, PatchRow, patch_rows
@@ -24,6 +25,7 @@ from harness.results import (
     OfRun,
     PartAsked,
     Row,
+    RuleRow,
     RunInfo,
     Said,
     Under,
@@ -36,16 +38,6 @@ from kvmodel import machine
 
 MACHINE_FACTS: Final = ("qemu", "package", "accelerator", "board", "cpu_model", "properties", "refused", "msrs")
 Told = list[tuple[Cell, dict[str, Any]]]  # what the hosts of a cell said of themselves
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRow:
-    """The row is of a named rule that put vectors aside: where it comes from, what it says, how many it met."""
-
-    name: str
-    section: str
-    text: str
-    vectors: int
 
 
 @dataclass(slots=True)
@@ -83,7 +75,7 @@ class Report(OfRun):
     host: str
     rows: list[Row]
     totals: Row
-    json: dict[str, Any]
+    json: dict[str, Json]
     findings: list[FindingView]
     errata: list[Finding]
     patches: list[PatchRow]
@@ -122,7 +114,7 @@ class Report(OfRun):
         return self.info.argv
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Json]:
         """This is what the run was made of."""
         return self.info.provenance
 
@@ -279,7 +271,9 @@ def of(run: Run, baseline: Path | None = None) -> Report:
     for view in views:
         found_traces = (traces.get((d.cell, d.vector.id), "") for d in view.finding.departures)
         view.traces = sorted({text for text in found_traces if text})
-    report = Report(
+    if baseline is not None:
+        body["findings"] = [_known_json(view) for view in views]
+    return Report(
         info=run.info,
         host=run.host,
         rows=run.rows,
@@ -288,9 +282,9 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         findings=views,
         errata=_errata(run),
         patches=patches(run),
-        rules=[RuleRow(r["name"], r["section"], r["text"], r["vectors"]) for r in body["rules"]],
-        collapsed=[RuleRow(r["name"], "", r["text"], r["vectors"]) for r in body["collapsed"]],
-        blocked=[(b["reason"], b["vectors"]) for b in body["blocked"]],
+        rules=run.aside.rules,
+        collapsed=run.aside.collapsed,
+        blocked=run.aside.blocked,
         parts=run.parts,
         counters=_counters(told),
         warnings=_warnings(told),
@@ -299,12 +293,12 @@ def of(run: Run, baseline: Path | None = None) -> Report:
         has_baseline=baseline is not None,
         unsteady=[(key.cell, one) for key, one in run.not_reproduced],
     )
-    if baseline is not None:
-        for entry, view in zip(body["findings"], views, strict=True):
-            entry["known"] = view.known
-            if view.moved:
-                entry["moved"] = view.moved
-    return report
+
+
+def _known_json(view: FindingView) -> dict[str, Json]:
+    """A finding as data, with whether the baseline has it, and where it is another there."""
+    moved: dict[str, Json] = {"moved": view.moved} if view.moved else {}
+    return finding_json(view.finding) | {"known": view.known} | moved
 
 
 def _errata(run: Run) -> list[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from harness.jsonable import Json
 from harness.questions import SWX
 from harness.report.facts import Report
 from harness.report.text import plain
@@ -76,7 +77,7 @@ def _shape(name: str) -> tuple[str, tuple[str, ...]]:
     return ("access" if tokens[0] in ("e4k", "e2m", "e1g") else tokens[0]), tokens
 
 
-def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any]]:
+def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Json]]:
     """The function gives shapes: ``kind``, ``tokens`` (the values of each place), ``digits`` (two a place) and
     ``history``, all by vector.
 
@@ -86,7 +87,7 @@ def encode_vectors(names: list[str], histories: list[int]) -> list[dict[str, Any
     for name, history in zip(names, histories, strict=True):
         kind, tokens = _shape(name)
         shapes.setdefault((kind, len(tokens)), []).append((tokens, history))
-    out = []
+    out: list[dict[str, Json]] = []
     for (kind, places), members in shapes.items():
         tables = [Intern[str]() for _ in range(places)]
         coded = [[table(token) for table, token in zip(tables, tokens, strict=True)] for tokens, _ in members]

@@ -7,7 +7,7 @@ from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, OfRun, Recorded, RunInfo, Sighting
 from harness.results.of_series import RunSeries
 from harness.results.parts import PartAsked
-from harness.results.rows import Row, asked_at, below, cell_order
+from harness.results.rows import Aside, Row, RuleRow, asked_at, below, cell_order
 from harness.results.said import Said
 from harness.results.verdict import GIVEN, UNHEARD, Contract, Mark, Verdict, departing, judge, stands
 
@@ -20,6 +20,7 @@ __all__ = [
     "LEFT_OUT",
     "UNHEARD",
     "Answer",
+    "Aside",
     "Cell",
     "CellKey",
     "Contract",
@@ -31,6 +32,7 @@ __all__ = [
     "PartAsked",
     "Recorded",
     "Row",
+    "RuleRow",
     "RunInfo",
     "RunSeries",
     "Said",

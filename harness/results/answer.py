@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from harness.jsonable import Json
 from harness.results.coding import outcome_json, outcome_of
 from harness.results.verdict import Contract, Verdict
 from kvmodel.question.outcome import Outcome
@@ -57,7 +58,7 @@ class Judged:
     difference: str
     warns: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """The function gives the record for the journal."""
         return asdict(self)
 
@@ -76,7 +77,7 @@ class NotReproduced:
     before: Outcome
     now: Outcome
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """The function gives the record for the journal."""
         return {
             "vector": self.vector,

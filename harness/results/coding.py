@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from harness.jsonable import Json
 from harness.results.verdict import Contract
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 
 
-def _outcome_body(outcome: Outcome) -> dict[str, Any]:
-    body: dict[str, Any] = {"kind": outcome.kind.value, "code": outcome.code, "number": outcome.number}
+def _outcome_body(outcome: Outcome) -> dict[str, Json]:
+    body: dict[str, Json] = {"kind": outcome.kind.value, "code": outcome.code, "number": outcome.number}
     for name in ("gpa", "gla"):
         place = getattr(outcome, name)
         if place is not None:

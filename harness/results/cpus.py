@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from harness.hosts import Model, models
+from harness.jsonable import Json
 from kvmodel.cpu import Cpu
 
 PROVENANCE: Final = "lab_cpu"  # where the provenance of a run on lab machines keeps it
@@ -23,12 +24,12 @@ def emulated(mbec: bool = True) -> Cpu:
     return Cpu(mbec=mbec)
 
 
-def as_json(cpu: Cpu) -> dict[str, Any]:
+def as_json(cpu: Cpu) -> dict[str, Json]:
     """What a machine tells of its CPU; what only a probe measures, errata and MSRs that it read, is left out."""
     return {name: value for name, value in asdict(cpu).items() if name not in ("errata", "msrs")}
 
 
-def as_read(cpu: Cpu) -> dict[str, Any]:
+def as_read(cpu: Cpu) -> dict[str, Json]:
     """The function gives what L1 read of its virtual CPU: ``as_json`` and MSRs 0x480 to 0x491."""
     return as_json(cpu) | {"as_read": list(cpu.msrs)}
 

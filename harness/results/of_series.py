@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.errors import InputError
+from harness.jsonable import Json
 from harness.series import Patch, harmless
 from kvmodel import series as model
 
@@ -31,7 +32,7 @@ class RunSeries:
     options: str = ""
     prerequisites: int = 0
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """The function gives the record as a run's provenance has it."""
         return {
             "patches": self.last,

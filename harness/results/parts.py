@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from harness.jsonable import Json
 from harness.questions import RULES, core, left_out_by
 from harness.results.answer import BARE_HOST
 from kvmodel.question.vector import Vector
@@ -45,7 +46,7 @@ class PartAsked:
     def __str__(self) -> str:
         return f"{self.name}: {self.asked} of {self.vectors}" + (f" ({self.reasons})" if self.why else "")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Json]:
         """This is the part as the run's JSON has it."""
         return {
             "name": self.name,

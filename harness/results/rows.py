@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Final
 
+from harness.jsonable import Json
 from harness.questions import ASKED_BEFORE, SAME_CODE, Setting, parameters
 from harness.questions import RULES as COLLAPSE_RULES
 from harness.results.answer import KVM_HOST, Cell, CellKey, Judged
@@ -144,16 +145,45 @@ def event_drift(cells: Cells) -> Iterator[tuple[CellKey, Judged]]:
                 yield key, one
 
 
-def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, list[dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """The row is of a named rule that put vectors aside: where it comes from, what it says, how many it met."""
+
+    name: str
+    section: str
+    text: str
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a run did not ask, or not judge: by the manual's ``rules``, by rules by which runs collapse, and ``blocked``
+    with the reasons, most frequent first.
+    """
+
+    rules: list[RuleRow]
+    collapsed: list[RuleRow]
+    blocked: list[tuple[str, int]]
+
+    def as_json(self) -> dict[str, Json]:
+        """The function gives three lists of objects."""
+        return {
+            "rules": [asdict(row) for row in self.rules],
+            "collapsed": [{"name": row.name, "text": row.text, "vectors": row.vectors} for row in self.collapsed],
+            "blocked": [{"reason": reason, "vectors": count} for reason, count in self.blocked],
+        }
+
+
+def aside(journal: Journal, run: int, host: str = KVM_HOST) -> Aside:
     """The function gives rules that put vectors aside, rules by which runs collapsed, reasons why vectors were
     blocked.
     """
     contracts, outcomes = journal.texts("contract"), journal.texts("outcome")
-    aside = journal.tally(run, host, Mark.NOT_APPLICABLE, "contract")
+    apart = journal.tally(run, host, Mark.NOT_APPLICABLE, "contract")
     blocked = journal.tally(run, host, Mark.BLOCKED, "seen")
     names: Counter[str] = Counter()
     reasons: dict[str, str] = {}
-    for number, count in sorted(aside.items(), key=lambda item: -item[1]):
+    for number, count in sorted(apart.items(), key=lambda item: -item[1]):
         if number is None:
             continue
         body = json.loads(contracts[number])
@@ -167,22 +197,19 @@ def aside_json(journal: Journal, run: int, host: str = KVM_HOST) -> dict[str, li
     for number, count in blocked.items():
         assert number is not None  # the column is NOT NULL
         notes[outcome_of(outcomes[number]).note or "no reason given"] += count
-    return {
-        "rules": [
-            {
-                "name": name,
-                "section": CONTRACT_RULES[name].section if name in CONTRACT_RULES else "",
-                "text": CONTRACT_RULES[name].text if name in CONTRACT_RULES else reasons[name],
-                "vectors": count,
-            }
+    return Aside(
+        [
+            RuleRow(
+                name,
+                CONTRACT_RULES[name].section if name in CONTRACT_RULES else "",
+                CONTRACT_RULES[name].text if name in CONTRACT_RULES else reasons[name],
+                count,
+            )
             for name, count in names.most_common()
         ],
-        "collapsed": [
-            {"name": name, "text": COLLAPSE_RULES.get(name, ""), "vectors": count}
-            for name, count in collapsed.most_common()
-        ],
-        "blocked": [{"reason": note, "vectors": count} for note, count in notes.most_common()],
-    }
+        [RuleRow(name, "", COLLAPSE_RULES.get(name, ""), count) for name, count in collapsed.most_common()],
+        notes.most_common(),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.build import Cache, Modules, digest, kernel
 from harness.build import modules as levels
 from harness.errors import BuildError, SeriesError
+from harness.jsonable import Json
 from harness.process import programs, side_by_side, table
 from harness.review import identity
 from harness.review.identity import Difference
@@ -304,7 +305,7 @@ def markdown(rows: Sequence[CheckedPatch]) -> str:
     return "\n".join(lines)
 
 
-def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
+def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Json]]:
     """The function gives the rows of a check without a build as plain values."""
     return [
         {
@@ -318,7 +319,7 @@ def glanced_json(rows: Sequence[Glance]) -> list[dict[str, Any]]:
     ]
 
 
-def as_json(rows: Sequence[CheckedPatch]) -> list[dict[str, Any]]:
+def as_json(rows: Sequence[CheckedPatch]) -> list[dict[str, Json]]:
     """The function gives the rows as plain values."""
     return [
         {

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from harness.build import Cache, sha256
 from harness.errors import BuildError
+from harness.jsonable import Json
 from harness.process import programs
 from harness.review.elf import SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, STT_FUNC, Elf, ElfSection, Relocation, Symbol
 
@@ -409,7 +410,7 @@ def fingerprint(cache: Cache, modules: Mapping[str, Path]) -> str:
     """The digest is of machine code, data, parameters, tracepoints and WARNs of a level's modules (their lines may
     move).
     """
-    told: dict[str, Any] = {}
+    told: dict[str, Json] = {}
     for name, path in sorted(modules.items()):
         s = snapshot(cache, path)
         told[name] = [dict(s.functions), dict(s.data), dict(s.formats), dict(s.parameters), sorted(s.bugs)]

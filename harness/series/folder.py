@@ -21,6 +21,7 @@ import tomli_w
 
 from harness import places
 from harness.errors import InputError, SeriesError
+from harness.jsonable import Json
 from harness.process import programs
 from harness.series import git as mail_git
 from harness.series import mail as mails
@@ -470,14 +471,14 @@ def write(
     *,
     name: str,
     title: str,
-    base: Mapping[str, object],
+    base: Mapping[str, Json],
     rows: Iterable[Mapping[str, Any]],
     parameters: Iterable[Parameter] = (),
 ) -> None:
     """The function writes series.toml. ``rows`` have the keys of a ``[[patch]]`` table; values are text, numbers and
     lists.
     """
-    body: dict[str, Any] = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base)}
+    body: dict[str, Json] = {"schema": SCHEMA, "name": name, "title": title, "base": dict(base)}
     if known := [parameter.row for parameter in parameters]:
         body["parameter"] = known
     (folder / INDEX).write_text(tomli_w.dumps(body | {"patch": list(rows)}), encoding="utf-8")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harness.jsonable import Json
 from harness.series.mail import FileDiff, Hunk
 
 MODULES: Final = ("kvm", "kvm_intel")  # as /sys/module has them: those that a level loads
@@ -60,9 +61,9 @@ class Parameter:
         return self.first_level <= level and (self.last_level is None or level <= self.last_level)
 
     @property
-    def row(self) -> dict[str, object]:
+    def row(self) -> dict[str, Json]:
         """This is its table in series.toml."""
-        row: dict[str, object] = {"module": self.module, "name": self.name}
+        row: dict[str, Json] = {"module": self.module, "name": self.name}
         row |= {"type": self.type} if self.type else {}
         row |= {"values": list(self.values), "first_level": self.first_level}
         return row | ({} if self.last_level is None else {"last_level": self.last_level})

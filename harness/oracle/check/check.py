@@ -16,8 +16,9 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness.jsonable import Json
 from harness.oracle.check.fingerprint import fingerprint
 from harness.oracle.image import EventKind, Image, ImageWorker, Results
 from harness.oracle.specs import MASK64, Row, Spec, State, answers, flat, spread
@@ -87,7 +88,7 @@ class Checked:
     seconds: float = 0.0
     c_seconds: float = 0.0  # spent in calls of the C, setting its state included
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, Json]:
         """The function gives the row for JSON."""
         return {
             "entry": self.spec.entry,

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness.jsonable import Json
 from harness.oracle import serve
 from harness.oracle.mutate.mutants import mutants
 from harness.oracle.mutate.mutation import Asked, Judge, Live
@@ -21,10 +22,10 @@ MEMORY: Final = 8 << 30  # bytes of address space: several times what a hand has
 
 def setting(
     images: dict[int, Path], cases: int, seed: int, modules: Sequence[str], asked: Sequence[Asked]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The function gives what a hand is told: the levels' images, the cases of each check, modules, what a run saw."""
     return {
-        "images": {level: str(path) for level, path in images.items()},
+        "images": {str(level): str(path) for level, path in images.items()},
         "cases": cases,
         "seed": seed,
         "modules": list(modules),

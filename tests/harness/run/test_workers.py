@@ -330,7 +330,7 @@ def test_a_level_with_a_lower_ones_machine_code_has_its_answers(tmp_path: Path) 
         assert a == b
         levels = [key.level for key, _ in journal.answers(thinned, having=Mark.TAKEN)]
         assert len(levels) == taken and set(levels) == {1, 2}
-        rules = {r["name"]: r["vectors"] for r in rows.aside_json(journal, thinned)["collapsed"]}
+        rules = {rule.name: rule.vectors for rule in rows.aside(journal, thinned).collapsed}
         assert rules["same-code"] == taken
 
 
