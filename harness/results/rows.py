@@ -157,8 +157,10 @@ class RuleRow:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What a run did not ask, or not judge: by the manual's ``rules``, by rules by which runs collapse, and ``blocked``
-    with the reasons, most frequent first.
+    """The object has what a run did not ask, or did not judge.
+
+    ``rules`` are the manual's, by which a vector does not apply; ``collapsed`` those by which a run leaves vectors out;
+    ``blocked`` has the reasons why vectors did not run, most frequent first.
     """
 
     rules: list[RuleRow]
