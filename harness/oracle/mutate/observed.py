@@ -19,6 +19,7 @@ from harness.oracle.mutate.mutation import Asked
 from harness.questions import Setting
 from harness.results import KVM_HOST, Journal, Mark, cpus, judge, of_series
 from kvmodel import machine
+from kvmodel.question.outcome import Kind
 
 EACH: Final = 2  # vectors kept of one way
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
@@ -72,8 +73,12 @@ def read(journals: Iterable[Path], levels: Collection[int]) -> Observed:
 
 
 def _asked(journal: Journal, run: int, levels: Collection[int]) -> Iterator[Asked]:
-    """The function gives a run's answers at ``levels`` on KVM."""
+    """The function gives a run's answers at ``levels`` on KVM, but for those of which the mirror said nothing: rows of
+    the kernel's log are among these.
+    """
     for level in sorted(levels):
         for key, answer in journal.answers(run, level=level, host=KVM_HOST):
+            if answer.predicted is not None and answer.predicted.kind is Kind.NOT_MIRRORED:
+                continue
             cpu_mbec = answer.vector.machine.env.cpu_mbec
             yield Asked(level, Setting.parse(key.param).own, cpu_mbec, answer.vector, answer.seen)

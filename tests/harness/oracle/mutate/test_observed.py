@@ -12,8 +12,8 @@ from harness.errors import InputError
 from harness.oracle.mutate import observed
 from harness.results import KVM_HOST, Answer, CellKey, Journal, RunSeries, cpus, judge, of_series
 from kvmodel import machine
-from kvmodel.question.outcome import Kind, Outcome
-from kvmodel.question.vector import Access, AccessVector, Mbec
+from kvmodel.question.outcome import Kind, Outcome, logged, not_mirrored
+from kvmodel.question.vector import Access, AccessVector, HostVector, Mbec
 
 SIMPLE = AccessVector()
 
@@ -54,6 +54,16 @@ def test_a_number_with_more_bits_goes_another_way(tmp_path: Path) -> None:
     reserved = [replace(SIMPLE, mbec=Mbec.OFF, leaf_bits=1 << bit) for bit in range(46, 52)]
     seen = observed.read([run_of(tmp_path / "one", 0, reserved)], {0})
     assert len(seen.asked) == len(reserved)
+
+
+def test_what_the_kernels_log_said_beside_the_answers_is_no_answer_to_the_mirror(tmp_path: Path) -> None:
+    path = run_of(tmp_path / "one", 0, [SIMPLE])
+    with Journal(path) as journal:
+        seen, mirror = logged(["WARN in f"]), not_mirrored("the kernel's log")
+        row = Answer(HostVector("log"), seen, mirror, None, judge(mirror, None, seen))
+        journal.record(1, CellKey(0, "unset", KVM_HOST, "std:log"), [row], 0.0, {})
+    found = observed.read([path], {0})
+    assert (found.rows, found.drift, len(found.asked)) == (1, 0, 1)
 
 
 def test_what_the_mirror_gets_wrong_measures_nothing(tmp_path: Path) -> None:
