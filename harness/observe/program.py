@@ -67,7 +67,7 @@ _CODE_BYTES: Final = 32  # of a record
 _NOWHERE: Final = 0xFF
 _ADDRESS: Final = (1 << 52) - PAGE  # of an entry
 LONG: Final = CodeFrame()
-_UNDEFINED: Final = 0xFFFF_FFFE  # images/probe/vmx.c: where there is no such instruction
+_UNDEFINED: Final = 0xFFFF_FFFE  # images/probe/instruction.c: where there is no such instruction
 
 
 class StepRecord(program_over.OverRecord, Protocol):

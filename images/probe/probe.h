@@ -164,6 +164,14 @@ uint64_t vmread(uint64_t field);
 void vmwrite(uint64_t field, uint64_t v);
 int vmwrite_refused(uint64_t field, uint64_t v);
 int vmx_renew(int enlightened);
+uint64_t vmx_capability(uint32_t msr);
+void vmx_current_unknown(void);
+void vmx_launch_state(uint64_t region, int launched);
+
+/* instruction.c */
+void vmx_regions(void);
+int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value, struct kvm_observation *o);
+int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 
 /* leaves.c */
 void leaves_given(uint32_t field);
@@ -191,9 +199,6 @@ void vm_exited(void);
 void vmx_state_changed(void);
 void vmx_load_pdptes(uint64_t table);
 void vmx_goes_on(void);
-void vmx_regions(void);
-int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value, struct kvm_observation *o);
-int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high);
 
 /* program.c */
 void run_step(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);

@@ -70,7 +70,7 @@ uint64_t exit_rsp, exit_flags;	/* as the last VM exit left them (switch.S) */
 static char exit_stack[256] __attribute__((aligned(16)));
 extern char gdt[], tss[];
 
-static uint64_t capability(uint32_t msr)
+uint64_t vmx_capability(uint32_t msr)
 {
 	return vmx_msrs[msr - MSR_FIRST];
 }
@@ -78,9 +78,9 @@ static uint64_t capability(uint32_t msr)
 /* The control MSR that governs: 0 pin, 1 processor, 2 exit, 3 entry. */
 static uint64_t control_msr(uint32_t which)
 {
-	if (capability(MSR_VMX_BASIC) & BASIC_TRUE)
-		return capability(MSR_VMX_TRUE_PIN + which);
-	return capability(MSR_VMX_PIN + which);
+	if (vmx_capability(MSR_VMX_BASIC) & BASIC_TRUE)
+		return vmx_capability(MSR_VMX_TRUE_PIN + which);
+	return vmx_capability(MSR_VMX_PIN + which);
 }
 
 /* What is wanted, as far as allowed, and what is required. */
@@ -232,7 +232,7 @@ static int prepare(struct vmcs *v, uint64_t region)
 		evmcs_clear(region);
 	} else {
 		zero_pages(region, 1);
-		*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+		*(uint32_t *)region = (uint32_t)vmx_capability(MSR_VMX_BASIC) & 0x7fffffffu;
 		if (vmclear(v))
 			return 1;
 	}
@@ -267,10 +267,10 @@ int vmx_init(void)
 	else if (!(feature & FEATURE_VMXON))
 		return 2;
 	/* AM and MCE do nothing here, and no L2 has them: an exit that leaves L2's CR0 or CR4 shows */
-	WRITE_CR(0, (READ_CR(0) | CR0_AM | capability(MSR_VMX_CR0_FIXED0)) & capability(MSR_VMX_CR0_FIXED1));
-	WRITE_CR(4, (READ_CR(4) | CR4_MCE | CR4_VMXE | capability(MSR_VMX_CR4_FIXED0)) & capability(MSR_VMX_CR4_FIXED1));
+	WRITE_CR(0, (READ_CR(0) | CR0_AM | vmx_capability(MSR_VMX_CR0_FIXED0)) & vmx_capability(MSR_VMX_CR0_FIXED1));
+	WRITE_CR(4, (READ_CR(4) | CR4_MCE | CR4_VMXE | vmx_capability(MSR_VMX_CR4_FIXED0)) & vmx_capability(MSR_VMX_CR4_FIXED1));
 	zero_pages(region, 1);
-	*(uint32_t *)region = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
+	*(uint32_t *)region = (uint32_t)vmx_capability(MSR_VMX_BASIC) & 0x7fffffffu;
 	asm volatile("vmxon %1\n\tsetna %0" : "=qm"(failed) : "m"(region) : "cc", "memory");
 	if (failed)
 		return 3;
@@ -350,7 +350,7 @@ uint32_t vmx_saved_astray(void)
 void vmx_invept(uint64_t root, int ad)
 {
 	struct { uint64_t eptp, zero; } d = { root | EPTP_WB | EPTP_WALK4 | (ad ? EPTP_AD : 0), 0 };
-	uint64_t offered = capability(MSR_VMX_EPT_VPID), type = offered & CAP_INVEPT_ALL ? 2 : 1;
+	uint64_t offered = vmx_capability(MSR_VMX_EPT_VPID), type = offered & CAP_INVEPT_ALL ? 2 : 1;
 
 	/* An L1 that is not offered EPT has nothing to invalidate, and the instruction is #UD. */
 	if (!(offered & CAP_INVEPT))
@@ -381,112 +381,18 @@ void vmx_state_changed(void)
 		current->written[changed[i]] = 0xdeadbeefdeadbeefull;
 }
 
-/* `name` with the descriptor `d`: whether it is #UD, else what it leaves in CF and ZF. */
-#define INVALIDATE(name)										\
-	asm volatile("movb $1, %0\n\tmovq $1f, fixup\n\t" name " %3, %4\n\tsetc %1\n\tsetz %2\n\tmovb $0, %0\n"	\
-		     "1:\tmovq $0, fixup" : "=&q"(undefined), "+q"(invalid), "+q"(failed) :			\
-		     "m"(d), "r"(type) : "cc", "memory")
-
-/* INVVPID or INVEPT; 0, or the VM-instruction error (-1 where there is none to read, -2 where it is #UD). */
-int vmx_invalidate(int vpid, uint64_t type, uint64_t low, uint64_t high)
+/* A program's own VMX instruction has changed what is current: the next record that is none makes the probe's current. */
+void vmx_current_unknown(void)
 {
-	struct { uint64_t low, high; } d = { low, high };
-	uint8_t undefined, invalid = 0, failed = 0;
-
-	if (vpid)
-		INVALIDATE("invvpid");
-	else
-		INVALIDATE("invept");
-	return undefined ? -2 : invalid ? -1 : failed ? (int)vmread(INSTRUCTION_ERROR) : 0;
-}
-
-/* The regions of programs' own, never used yet, and one that VMPTRLD must refuse. */
-void vmx_regions(void)
-{
-	uint32_t revision = (uint32_t)capability(MSR_VMX_BASIC) & 0x7fffffffu;
-
-	zero_pages(PROGRAM_VMCS, 3);
-	for (unsigned int n = 0; n < 3; n++)
-		*(uint32_t *)(PROGRAM_VMCS + n * PAGE) = n < 2 ? revision : revision ^ 1;
-}
-
-static uint64_t current_pointer(void)
-{
-	uint64_t pointer;
-
-	asm volatile("vmptrst %0" : "=m"(pointer) : : "memory");
-	return pointer;
-}
-
-/* Whether the CPU has a current VMCS, and which of the probe's it is. */
-static int some_current(void)
-{
-	return current_pointer() != ~0ull;
-}
-
-static struct vmcs *current_of_cpu(void)
-{
-	uint64_t pointer = current_pointer();
-
-	for (unsigned int n = 0; n < 2; n++)
-		if (vmcs[n].region == pointer)
-			return &vmcs[n];
-	return NULL;
-}
-
-/* VMLAUNCH or VMRESUME of whatever is current: 0 when L2 ran (to its VMCALL again), else as vmx_instruction(). */
-static int enter_current(int resume, struct kvm_observation *o)
-{
-	struct l2_registers r = { 0 };
-	struct vmcs *v = current_of_cpu();
-	int failed;
-
-	timer_disarm();
-	leaves_given(0);
-	leaves_before(some_current());
-	failed = vm_enter(&r, resume);
-	if (!failed)
-		o->reason = (uint32_t)vmread_current(EXIT_REASON);
-	o->astray = leaves_after(o, failed);
-	if (!failed && v)
-		v->launched = 1;
-	return failed == 2 ? -1 : failed ? (int)vmread_current(INSTRUCTION_ERROR) : 0;
-}
-
-/*
- * One instruction as a program has it, whatever state that leaves: 0, the VM-instruction error, or -1 for a failure
- * without a current VMCS. The next record that is no such instruction makes the probe's VMCS current again.
- */
-int vmx_instruction(uint64_t which, uint64_t operand, uint64_t *value, struct kvm_observation *o)
-{
-	uint8_t invalid = 0, failed = 0;
-
 	current = NULL;
-	switch (which) {
-	case VMX_VMCLEAR:
-		asm volatile("vmclear %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) : "m"(operand) :
-			     "cc", "memory");
-		for (unsigned int n = 0; n < 2 && !invalid && !failed; n++)
-			if (vmcs[n].region == operand)
-				vmcs[n].launched = 0;
-		break;
-	case VMX_VMPTRLD:
-		asm volatile("vmptrld %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) : "m"(operand) :
-			     "cc", "memory");
-		break;
-	case VMX_VMLAUNCH:
-	case VMX_VMRESUME:
-		return enter_current(which == VMX_VMRESUME, o);
-	case VMX_VMREAD:
-		asm volatile("vmread %3, %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed), "+r"(*value) :
-			     "r"(operand) : "cc", "memory");
-		break;
-	default:
-		asm volatile("vmwrite %3, %2\n\tsetc %0\n\tsetz %1" : "=qm"(invalid), "=qm"(failed) :
-			     "r"(operand), "r"(*value) : "cc", "memory");
-		break;
-	}
-	return invalid ? -1 : failed ? (int)vmread_current(INSTRUCTION_ERROR) : 0;
+}
+
+/* The launch state of the VMCS at `region` is another now, where it is one of the probe's. */
+void vmx_launch_state(uint64_t region, int launched)
+{
+	for (unsigned int n = 0; n < 2; n++)
+		if (vmcs[n].region == region)
+			vmcs[n].launched = launched;
 }
 
 /* Makes the vmcs12 that `v` names the current one; non-zero where this L1 is not offered it. */
@@ -514,7 +420,7 @@ int vmx_use(const struct kvm_vector *v)
  */
 void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 {
-	uint64_t proc2_msr = capability(MSR_VMX_PROC2);
+	uint64_t proc2_msr = vmx_capability(MSR_VMX_PROC2);
 	int paged = v->paging != PAGING_OFF, wide = v->paging == PAGING_64, step = v->kind == KIND_STEP;
 	uint32_t dpl = v->cpl ? 3 : 0;
 	uint32_t proc2 = (uint32_t)proc2_msr, entry;
@@ -533,9 +439,9 @@ void vmx_load(const struct kvm_vector *v, const struct setting *s, uint64_t rip)
 		vmwrite(VMCS_VPID, v->msr);
 	}
 
-	cr0 = (capability(MSR_VMX_CR0_FIXED0) & ~(CR0_PE | CR0_PG)) | CR0_PE | CR0_ET | CR0_NE;
+	cr0 = (vmx_capability(MSR_VMX_CR0_FIXED0) & ~(CR0_PE | CR0_PG)) | CR0_PE | CR0_ET | CR0_NE;
 	cr0 |= (v->cr & CR_WP ? CR0_WP_BIT : 0) | (paged ? CR0_PG : 0);
-	cr4 = capability(MSR_VMX_CR4_FIXED0) | CR4_VMXE;
+	cr4 = vmx_capability(MSR_VMX_CR4_FIXED0) | CR4_VMXE;
 	cr4 |= (v->cr & CR_SMEP ? CR4_SMEP_BIT : 0) | (v->cr & CR_SMAP ? CR4_SMAP_BIT : 0);
 	cr4 |= wide || v->paging == PAGING_PAE ? CR4_PAE : 0;
 	cr4 |= (v->cr & CR_PGE ? CR4_PGE : 0) | (v->cr & CR_PSE ? CR4_PSE : 0);
