@@ -55,6 +55,13 @@ def _allowed(outcome: Outcome, rule: str) -> Allowed:
     return Allowed(outcome, rule, RULES[rule].section)
 
 
+def _rule_of(made: Look) -> str:
+    """The rule by which L1 finds what it reads back."""
+    if made.is_field:
+        return "exit-saves-cr3" if made.is_cr3 else "exit-saves-pdptes"
+    return "guest-flags" if made.is_guest else "ept-flags"
+
+
 UNREACHED: Final = _allowed(Outcome(Kind.UNREACHED), "program-unreached")
 DONE: Final = _allowed(Outcome(Kind.DONE, defined=0), "invalidation-done")
 UNDEFINED: Final = _allowed(Outcome(Kind.EXCEPTION, number=invalidation.INVALID_OPCODE), "invalidation-undefined")
@@ -310,7 +317,7 @@ def _answers_of_steps(cpu: Cpu, vector: ProgramVector, seen: Outcome | None) -> 
                 m.set_guest_upper(made)
                 flags.wrote(f"gu.{made.window}")
             case Look():
-                answer = [_allowed(flags.look(made), "guest-flags" if made.is_guest else "ept-flags")]
+                answer = [_allowed(flags.look(made), _rule_of(made))]
                 if row.take(answer) is None:
                     return row.rows(answer)
             case Vmx():

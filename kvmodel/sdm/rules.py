@@ -135,6 +135,11 @@ RULES: dict[str, Rule] = {
         "A MOV to a control register that would load a PDPTE with P and a reserved bit set is #GP(0) and loads none.",
     ),
     "exit-cr3": Rule("25.1.3", "With CR3-load exiting a MOV to CR3 of what is no CR3-target value exits."),
+    "exit-saves-cr3": Rule("28.3.1", "A VM exit saves CR3 into the guest-state area: what L2 loaded last."),
+    "exit-saves-pdptes": Rule(
+        "28.3.4",
+        "With EPT and a guest in PAE paging a VM exit saves the PDPTEs that the CPU holds into the guest-state area.",
+    ),
     "exit-wrmsr": Rule("25.1.3", "WRMSR exits without an MSR bitmap, and where the MSR's bit for writes is 1."),
     # --- VM entry, controls, MSRs ---
     "entry-mbec-needs-ept": Rule("27.2.1.1", "Mode-based execute control without enable EPT: VMfail, error 7."),

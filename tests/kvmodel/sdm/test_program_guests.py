@@ -6,7 +6,7 @@ import pytest
 
 from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, of_turns
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import program
 from kvmodel.question.program_layout import pdpte
 from kvmodel.sdm import program as programs
@@ -157,3 +157,19 @@ def test_an_exit_saves_cr3_as_l2_left_it() -> None:
         assert not seen[3].matches(Outcome(Kind.VALUE, tables[0]))
     faulted = plain(f"{APART}+g.k11=e0.x2+cr3.1,read.a3+look.cr3")
     assert faulted[0] == GP and faulted[1].code == 0x102_4000
+
+
+@pytest.mark.parametrize(
+    "look, rule, section",
+    [
+        ("cr3", "exit-saves-cr3", "28.3.1"),
+        ("pdptr1", "exit-saves-pdptes", "28.3.4"),
+        ("g.k01", "guest-flags", "4.8"),
+        ("g.a3", "guest-flags", "4.8"),
+        ("m0", "ept-flags", "29.3.5"),
+    ],
+)
+def test_what_l1_reads_back_has_the_rule_of_its_place(look: str, rule: str, section: str) -> None:
+    (row,) = programs.answers(Cpu(), program(f"{APART}+read.a3+look.{look}"))
+    assert isinstance(row, Allowed)
+    assert (row.rule.split(" > ")[-1], row.section.split(" > ")[-1]) == (rule, section)
