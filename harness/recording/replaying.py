@@ -36,7 +36,7 @@ from harness.results import (
     judge,
     of_series,
 )
-from harness.run import LOG, Done, Part, Voices, machine_name
+from harness.run import LOG, Done, Part, Voices, beside, machine_name
 from kvmodel import sdm, series
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Outcome
@@ -131,7 +131,7 @@ class _Replay:
     def _answers(self, cell: CellRecord, part: Part) -> list[Answer]:
         """The answers of a cell beside mirror and contract."""
         load = Load(cell.key.level, Setting.parse(cell.key.param), part.vectors[0].machine.env.host)
-        if _log_of(cell.key) is not None:
+        if beside(cell.key.machine) is not None:
             asked = zip(part.vectors, part.seen.outcomes, strict=True)
             return _marked([self._voices.log_row(load, vector, seen) for vector, seen in asked], cell)
         return _marked(self._voices.answers(load, part.vectors, part.seen, part.told), cell)
@@ -197,19 +197,13 @@ def _values(told: Mapping[str, Any]) -> list[Any]:
     return list(told.values())
 
 
-def _log_of(key: CellKey) -> str | None:
-    """The cell beside whose answers ``key`` has what the kernel's log said; None where it is no such cell."""
-    cell, _, last = key.machine.rpartition(":")
-    return cell if last == LOG else None
-
-
 def _is_of(vector: Vector, key: CellKey) -> bool:
     """Whether a run puts a vector's answer into this cell. What the log said of no vector is the host's."""
-    if (beside := _log_of(key)) is None:
+    if (cell := beside(key.machine)) is None:
         return _cell_of(vector) == key.machine
     if isinstance(vector, LogVector):
-        return _cell_of(vector) == beside
-    return vector == HostVector(LOG, vector.machine.env.name) and _environment(beside) == vector.machine.env.name
+        return _cell_of(vector) == cell
+    return vector == HostVector(LOG, vector.machine.env.name) and _environment(cell) == vector.machine.env.name
 
 
 def _environment(cell: str) -> str:

@@ -2,7 +2,7 @@
 
 from harness.run import bare, leave_out, minimise_on_hosts
 from harness.run.book import finished
-from harness.run.done import LOG, Done, Part, machine_name
+from harness.run.done import LOG, Done, Part, beside, machine_name
 from harness.run.earlier import CPU, Earlier
 from harness.run.foresee import Named, foresee
 from harness.run.judge import Voices
@@ -22,6 +22,7 @@ __all__ = [
     "Voices",
     "ask",
     "bare",
+    "beside",
     "costs",
     "execute",
     "finished",

@@ -10,7 +10,7 @@ from typing import Any
 from harness.observe import Seen, cut, reports
 from harness.questions import ASKED_BEFORE, SAME_CODE, Load
 from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, NotReproduced, Verdict, cpus
-from harness.run.done import FACTS, HOST_CELL, LOG, SEAL, Done, Part, seal
+from harness.run.done import FACTS, HOST_CELL, SEAL, Done, Part, log_of, seal
 from harness.run.earlier import CPU, same
 from harness.run.judge import Voices
 from kvmodel.question.vector import Machine
@@ -72,7 +72,7 @@ class Book:
             traces = list(map(cut.as_json, batch.seen.traced))
             self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces)
             if logged := self._logged(load, batch):
-                self._enter(load, f"{cell}:{LOG}", logged, 0.0, {}, batch.guest)
+                self._enter(load, log_of(cell), logged, 0.0, {}, batch.guest)
         said = {} if done.facts is None else {FACTS: done.facts.as_json()}
         self._enter(load, seal(load), [], 0.0, {"collapsed": collapsed} | said, None)
 

@@ -32,6 +32,19 @@ def machine_name(m: Machine) -> str:
     return "+".join(words)
 
 
+def log_of(cell: str) -> str:
+    """The function gives the name of the cell for what the kernel's log said beside the answers of ``cell``."""
+    return f"{cell}:{LOG}"
+
+
+def beside(cell: str) -> str | None:
+    """The function gives the cell beside whose answers ``cell`` has what the kernel's log said; None where it is no
+    such cell.
+    """
+    name, _, last = cell.rpartition(":")
+    return name if last == LOG else None
+
+
 def seal(load: Load) -> str:
     """The function gives the name of a load's last cell."""
     return f"{load.env.name}:{SEAL}"

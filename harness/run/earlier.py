@@ -17,7 +17,7 @@ from harness.observe import Deadly, Reported, Seen, Traced, cut, hurried, report
 from harness.questions import Load, Work, parameters
 from harness.results import KVM_HOST, UNHEARD, Journal, Sighting, cpus
 from harness.run.basis import other_parts
-from harness.run.done import FACTS, LOG, LoadFacts, Part, joined_facts, seal
+from harness.run.done import FACTS, LoadFacts, Part, beside, joined_facts, log_of, seal
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import BETWEEN, Kind, Outcome
 from kvmodel.question.reading import parse
@@ -249,11 +249,11 @@ def _merged(sightings: Sequence[Sighting], asked: Set[str], *, of_l1: bool) -> t
     not known.
     """
     facts = joined_facts(LoadFacts.from_json(s.facts[FACTS]) for s in sightings if FACTS in s.facts)
-    logs = {(s.run, s.cell): _reports(s) for s in sightings if _is_log(s)}
+    logs = {(s.run, s.cell): _reports(s) for s in sightings if beside(s.cell.machine) is not None}
     told = []
     reported: list[Reported] = []
-    for sighting in (s for s in sightings if s.outcomes and not _is_log(s)):
-        there = logs.get((sighting.run, replace(sighting.cell, machine=f"{sighting.cell.machine}:{LOG}")), [])
+    for sighting in (s for s in sightings if s.outcomes and beside(s.cell.machine) is None):
+        there = logs.get((sighting.run, replace(sighting.cell, machine=log_of(sighting.cell.machine))), [])
         # Which of its vectors made a report that is nobody's is not known: it goes with all of them, or with none.
         if all(one.vector is not None for one in there) or sighting.outcomes.keys() <= asked:
             told.append(sighting)
@@ -272,10 +272,6 @@ def _merged(sightings: Sequence[Sighting], asked: Set[str], *, of_l1: bool) -> t
     newest = told[0].facts if told else {}
     said = reports.some(reversed(reported))
     return facts, KnownCell(kept, next(iter(read), None), newest, traces=traces, reported=said)
-
-
-def _is_log(sighting: Sighting) -> bool:
-    return sighting.cell.machine.endswith(f":{LOG}")
 
 
 def _reports(sighting: Sighting) -> list[Reported]:

@@ -26,12 +26,12 @@ from harness.run.earlier import AGAIN
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector, HostVector, Machine, Mbec, Perm, Vector
+from tests.harness.run.conftest import PARTS
 from tests.harness.settings import OFF, ON, UNSET
 
 DONE = Outcome(Kind.DONE)
 LOOP = Outcome(Kind.LIVELOCK)
 DIED = Outcome(Kind.HOST, note=End.INTERNAL_ERROR.value)
-PARTS = ("image", "emulator", "file_system", "probe", "client")
 VECTORS = [
     *(
         AccessVector(Mbec.OFF, leaf=leaf, access=access)
@@ -101,24 +101,10 @@ class FakeSession:
         return Seen(self.ask_host(vectors), self.cpu, {"msrs": ["0x1"], "events": ["old"]})
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
-    """What a made-up run is made of."""
-    found = {name: tmp_path / name for name in PARTS}
-    for name, path in found.items():
-        path.write_text(name)
-    return found
-
-
 def made(
     files: dict[str, Path], code: Callable[[int], str] = str, qemu: str = "11.1.3", model: Model = models.USUAL
 ) -> Basis:
     return Basis(code=code, qemu=qemu, model=model, **files)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "j.sqlite")
 
 
 def works(levels: Iterable[int] = (18,), vectors: Iterable[Vector] = VECTORS) -> list[Work]:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from harness.observe import Seen, Traced, cut
 from harness.observe.reports import MOST, Reported
 from harness.questions import Work
@@ -23,7 +21,7 @@ from kvmodel.question.vector import (
     Perm,
     Vector,
 )
-from tests.harness.run.test_earlier import PARTS, FakeSession, made, marked, run, works
+from tests.harness.run.test_earlier import FakeSession, made, marked, run, works
 from tests.harness.run.test_sample import LAST, as_told
 
 WARN, BUG = "WARN in f", "BUG in g"
@@ -48,20 +46,6 @@ class Telling(FakeSession):
         self.traces += [access.id for access in told]
         seen.traced = [Traced(access, ((("kvm_exit", f"{self.exits}"),),)) for access in told]
         return seen
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
-    """What a made-up run is made of."""
-    found = {name: tmp_path / name for name in PARTS}
-    for name, path in found.items():
-        path.write_text(name)
-    return found
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "j.sqlite")
 
 
 def asked(vectors: Iterable[Vector] = VECTORS) -> list[Work]:

@@ -10,23 +10,10 @@ from kvmodel.question.outcome import Kind, NotApplicable, Outcome, Place, of_tur
 from kvmodel.question.program import program
 from kvmodel.sdm import program as programs
 from kvmodel.sdm.program_tables import moved, reached
+from tests.kvmodel.sdm.programs import allows, plain
 
 P3, P5, P4 = reached(3), reached(5), reached(4)
 DONE = Outcome(Kind.DONE)
-
-
-def plain(text: str, cpu: Cpu | None = None) -> tuple[Outcome, ...]:
-    """The row of a CPU that caches nothing."""
-    found = programs.answers(cpu or Cpu(), program(text))
-    assert not isinstance(found, NotApplicable)
-    return found[0].outcome.turns
-
-
-def allows(text: str, *seen: Outcome) -> bool:
-    """Whether the manual allows these answers."""
-    found = sdm.allowed_beside(Cpu(), program(text), of_turns(seen))
-    assert not isinstance(found, NotApplicable)
-    return any(a.outcome.matches(of_turns(seen)) for a in found)
 
 
 def violation(page: str, qualification: int, offset: int = 0) -> Outcome:

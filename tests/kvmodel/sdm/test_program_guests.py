@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from kvmodel import sdm
 from kvmodel.cpu import Cpu
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place, of_turns
+from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.question.program import program
 from kvmodel.question.program_layout import pdpte
 from kvmodel.sdm import program as programs
 from kvmodel.sdm.program_tables import reached
+from tests.kvmodel.sdm.programs import allows, plain
 
 P3, P4, Q3 = reached(3), reached(4), reached(11)
 APART = "prog+t13=q3+t23=p6+pg=pae"  # page 3 of window a is p3, of b q3, of c p6
 P6 = reached(6)
 GP = Outcome(Kind.EXCEPTION, number=13)
 NOT_THERE = Outcome(Kind.EXCEPTION, number=14, gla=Place("b3"))
-
-
-def plain(text: str, cpu: Cpu | None = None) -> tuple[Outcome, ...]:
-    """The row of a CPU that caches nothing."""
-    found = programs.answers(cpu or Cpu(), program(text))
-    assert not isinstance(found, NotApplicable)
-    return found[0].outcome.turns
-
-
-def allows(text: str, *seen: Outcome) -> bool:
-    """Whether the manual allows these answers."""
-    found = sdm.allowed_beside(Cpu(), program(text), of_turns(seen))
-    assert not isinstance(found, NotApplicable)
-    return any(a.outcome.matches(of_turns(seen)) for a in found)
 
 
 def test_each_window_has_a_pdpte_and_each_directory_another_table() -> None:
