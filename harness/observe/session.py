@@ -231,6 +231,7 @@ class Session:
             vectors = [asked[i] for i in waiting]
             places = frozenset(n for n, i in enumerate(waiting) if i in marks)
             again = self._tried(machine, vectors, places, patience=PATIENCE)
+            seen.reported += self.unclaimed()
             seen.cpu, seen.facts = seen.cpu or again.cpu, again.facts if seen.cpu is None else seen.facts
             seen.traced += again.traced
             for i, outcome in zip(waiting, again.outcomes, strict=True):
@@ -240,6 +241,7 @@ class Session:
             if hurried(outcome):
                 place = frozenset((0,) if i in marks else ())
                 (alone,) = self._tried(machine, [asked[i]], place, patience=PATIENCE).outcomes
+                seen.reported += [reports.Reported(asked[i], one.text) for one in self.unclaimed()]
                 told[asked[i].id] = [str(outcome), str(alone)]
                 seen.outcomes[i] = settled(alone)
         if told:

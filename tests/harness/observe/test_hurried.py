@@ -15,6 +15,7 @@ from harness.observe.batch import unpack_header
 from harness.observe.client import NOT_BACK
 from harness.observe.l1 import BATCH_DEADLINE, OUT_OF_TIME, PATIENCE, SILENCE, hurried
 from harness.observe.qemu import BatchRun, End
+from harness.observe.reports import Reported
 from harness.observe.session import Session
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector, ClientVector, Vector
@@ -81,6 +82,13 @@ def test_a_hurried_answer_is_asked_again_alone_and_then_counts(monkeypatch: pyte
     assert [outcome.kind for outcome in seen.outcomes] == [Kind.DONE] * 3
     assert log[-1] == (1, PATIENCE * SILENCE, PATIENCE * BATCH_DEADLINE)
     assert seen.facts["hurried"] == {VECTORS[1].id: [f"host ({end.value})", "done"]}
+
+
+def test_what_the_kernels_log_says_of_one_that_is_asked_alone_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, log = session(monkeypatch, lambda records, _: (1, End.HANG) if records == len(VECTORS) else None)
+    said = [Reported(None, "WARN in f")]
+    monkeypatch.setattr(asked, "unclaimed", lambda _=(): said if log and log[-1][0] == 1 else [])
+    assert asked.ask_l1(VECTORS[0].machine, VECTORS).reported == [Reported(VECTORS[1], "WARN in f")]
 
 
 @pytest.mark.parametrize("end", [End.HANG, End.DEADLINE])
