@@ -7,7 +7,7 @@ tracepoints before it counts as one, in a sample of each kind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -98,10 +98,11 @@ class L1:
         self._patience = patience
         self._log = log  # where it is given, each vector is marked, and the log's reports go to the one that ran
         self._begins: list[tuple[float, Vector]] = []  # when each vector of a marked batch began
+        self._tracing = False  # whether KVM's trace is being filled with marks
         self._reported: list[reports.LogReport] = []
         self._marks = marks  # places in the batch that are traced
         self._mbec = mbec  # KVM runs its guests with mode-based execute control whatever L1 asks for
-        self._told: dict[int, cut.Traced] | None = None if marks and log is None else {}
+        self._told: dict[int, cut.Traced] | None = None if marks else {}
         self._died: dict[int, str] = {}
         self._died_at: dict[int, int] = {}  # the turn of a sequence, by vector
         self._runs: list[BatchRun] = []
@@ -121,6 +122,7 @@ class L1:
         """The whole batch is run."""
         while self._one_qemu():
             pass
+        self._listen()
         batch = guest.unpack(self._data)
         seen = Seen([self._outcome(i, batch.observations[span]) for i, span in enumerate(self._spans)])
         seen.traced = list((self._told or {}).values())
@@ -176,10 +178,8 @@ class L1:
 
     def _run(self, qemu: Qemu) -> BatchRun:
         """The batch from where it stands; what the first run's trace says of the marked vectors is kept."""
-        if self._log is not None:
-            return self._run_beside(qemu, self._log)
         if self._told is not None:
-            return _asked(qemu, self._data, self._patience)
+            return _asked(qemu, self._data, self._patience) if self._log is None else self._run_beside(qemu)
         self._told = {}
         tracepoints.arm(self._host)
         run = _asked(qemu, self._data, self._patience)
@@ -187,6 +187,7 @@ class L1:
         log = warns.warned(self._host.run("dmesg | grep WARNING:").stdout)
         observations = guest.unpack(run.memory).observations
         found = cut.marked(livelock.parse(text))
+        self._hear(found)
         ends = [one.begin for one in found[1:]] + [float("inf")]
         for one, end in zip(found, ends, strict=True):
             i = self._at[one.index]
@@ -195,20 +196,33 @@ class L1:
                 self._told[i] = cut.Traced(access, exits, warns.of_vector(log, one.begin, end))
         return run
 
-    def _run_beside(self, qemu: Qemu, log: reports.Log) -> BatchRun:
-        """The batch from where it stands, with the time at which each vector began and what the log says."""
-        tracepoints.arm_marks(self._host)
-        run = _asked(qemu, self._data, self._patience)
-        marks = cut.marked(livelock.parse(livelock.disarm(self._host)))
-        self._begins += [(one.begin, self._vectors[self._at[one.index]]) for one in marks]
-        self._reported += log.news()
-        return run
+    def _run_beside(self, qemu: Qemu) -> BatchRun:
+        """The batch from where it stands; KVM's trace keeps when each vector begins, until ``_listen``."""
+        if self._tracing:
+            tracepoints.speak_again(self._host)
+        else:
+            tracepoints.arm_marks(self._host)
+            self._tracing = True
+        return _asked(qemu, self._data, self._patience)
+
+    def _listen(self) -> None:
+        """What trace and log say of the runs so far is kept."""
+        if self._tracing:
+            self._tracing = False
+            self._hear(cut.marked(livelock.parse(livelock.disarm(self._host))))
+
+    def _hear(self, marks: Iterable[cut.Marked]) -> None:
+        """The log's news are kept with the times at which vectors began."""
+        if self._log is not None:
+            self._begins += [(one.begin, self._vectors[self._at[one.index]]) for one in marks]
+            self._reported += self._log.news()
 
     def _confirm(self, qemu: Qemu) -> None:
         """Look at a sample of the livelocks through KVM's tracepoints: L1's timer alone proves no livelock.
 
         Where the trace shows none, the deadline was too short for this host: all of them are asked again with more.
         """
+        self._listen()
         observations = guest.unpack(self._data).observations
         suspects = [i for i, span in enumerate(self._spans) if self._loops(i, observations[span])]
         chosen = self._sample(suspects)
@@ -237,24 +251,24 @@ class L1:
     def _looping(self, qemu: Qemu, chosen: list[int]) -> set[int]:
         """Those of ``chosen`` of which KVM's tracepoints show a livelock.
 
-        All at once and briefly, which is enough for most; then alone and for longer what did not show one, and a
-        sequence, which cannot be marked in the trace.
+        All at once and briefly, which is enough for most; then alone and for longer what did not show one.
         """
-        together = [i for i in chosen if not isinstance(self._vectors[i], SequenceVector | ProgramVector)]
         brief = livelock.DEADLINE if self._machine.env.cpu_mbec else SLOW_DEADLINE
-        found = self._watched(qemu, together, brief) if together else set()
+        found = self._watched(qemu, chosen, brief) if chosen else set()
         for i in chosen:
             found |= set() if i in found else self._watched(qemu, [i], LONG_DEADLINE)
         return found
 
     def _watched(self, qemu: Qemu, asked: list[int], deadline: int) -> set[int]:
         """``_looping`` of one batch; where it is more than one vector, each is marked."""
+        vectors = [self._vectors[i] for i in asked]
         marks = range(len(asked)) if len(asked) > 1 else ()
-        batch = guest.pack([self._vectors[i] for i in asked], marks=marks, deadline=deadline)
+        batch = guest.pack(vectors, marks=marks, deadline=deadline)
         livelock.arm(self._host, (*livelock.EVENTS, tracepoints.MARKING) if marks else livelock.EVENTS)
         _asked(qemu, batch, self._patience)
         told = list(livelock.parse(livelock.disarm(self._host)))
-        parts = {asked[one.index]: one.events for one in cut.marked(told)} if marks else {asked[0]: told}
+        first = {span.start: i for i, span in zip(asked, guest.spans(vectors), strict=True)}
+        parts = {first[one.index]: one.events for one in cut.marked(told)} if marks else {asked[0]: told}
         found = set()
         for i in asked:
             row = livelock.livelock(parts.get(i, ()))

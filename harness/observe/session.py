@@ -80,6 +80,7 @@ class Session:
         self.info: dict[str, Any] = {}
         self._loaded: Load | None = None
         self._lacking: Outcome | None = None  # what blocks all of a load: a parameter that this kernel does not have
+        self._said = False  # whether the kernel's log had something to say of an L1 of this load
 
     def _settle(self) -> None:
         """The client is brought, and the log read so far: the machine has just come up."""
@@ -89,7 +90,7 @@ class Session:
 
     def load(self, load: Load) -> None:
         """The level's modules are loaded as ``load`` says, and KVM is asked what it offers."""
-        self._loaded = load
+        self._loaded, self._said = load, False
         modules = self._modules(load.level)
         if self._host.boot_for(modules):
             self._settle()
@@ -195,7 +196,8 @@ class Session:
         order, spared = sampled(machine, vectors, deadly, {v.id for v in traced})
         asked = [vectors[i] for i in order]
         marks = _marks(asked, deadly, {v.id for v in traced})
-        listening = self._marking or any(isinstance(v, LogVector) for v in vectors)
+        dying = deadly is not None and any(deadly(v) is not None for v in asked)
+        listening = not marks or self._marking or self._said or dying or any(isinstance(v, LogVector) for v in vectors)
         run = self._patiently(machine, asked, marks, listening)
         self._unhurried(machine, asked, marks, run)
         outcomes = {i: outcome for i, outcome in zip(order, run.outcomes, strict=True)}
@@ -207,20 +209,43 @@ class Session:
     def _patiently(self, machine: Machine, asked: list[Vector], marks: frozenset[int], listening: bool) -> Seen:
         """The batch, with what the kernel's log said and whose it is. HostError where the host no longer answers.
 
-        With ``listening`` every vector is marked; else the batch is asked again so where the log says something of it.
+        With ``listening``, and where the log has something new beforehand, every vector is marked at once, and those at
+        ``marks`` are traced first, in a batch of their own. Else the batch is asked again, marked, where the log says
+        something of it: what a module says once a load is nobody's then.
         """
         reported = self.unclaimed()
-        if listening:
-            seen = self._tried(machine, asked, frozenset(), self._log)
+        if listening or reported:
+            seen = self._listened(machine, asked, marks)
             reported += seen.reported
-            if marks:
-                seen = self._tried(machine, asked, marks)
         else:
             seen = self._tried(machine, asked, marks)
             if first := self.unclaimed():
                 again = self._tried(machine, asked, frozenset(), self._log).reported
-                reported += again + [one for one in first if one.text not in {other.text for other in again}]
+                texts = {one.text for one in again}
+                reported += again + [one for one in first if one.text not in texts]
         seen.reported = reported
+        self._said = self._said or bool(reported)
+        return seen
+
+    def _listened(self, machine: Machine, asked: list[Vector], marks: frozenset[int]) -> Seen:
+        """Every vector marked, so that each report of the log has its own. Those at ``marks`` are traced first, in a
+        batch of their own with one more behind them, at whose mark the last one's trace ends; these answers count.
+        """
+        places = sorted([*marks, *[i for i in range(len(asked)) if i not in marks][:1]]) if marks else []
+        every = frozenset(range(len(places)))
+        told = self._tried(machine, [asked[i] for i in places], every, self._log) if marks else None
+        seen = self._tried(machine, asked, frozenset(), self._log)
+        if told is None:
+            return seen
+        seen.reported = reports.some([*told.reported, *seen.reported])
+        if TROUBLE in told.facts:  # nothing was heard: what only a trace answers stays blocked
+            seen.facts[TROUBLE] = told.facts[TROUBLE]
+            return seen
+        wanted = {cut.access_of(asked[i]) for i in marks}
+        seen.traced = [one for one in told.traced if one.vector in wanted]
+        for n, i in enumerate(places):
+            if i in marks:
+                seen.outcomes[i] = told.outcomes[n]
         return seen
 
     def _unhurried(self, machine: Machine, asked: list[Vector], marks: frozenset[int], seen: Seen) -> None:

@@ -17,6 +17,7 @@ MARK: Final = protocol.CONSTANTS["MARK_LEAF"]
 FLAG_MARK: Final = protocol.CONSTANTS["FLAG_MARK"]
 BUFFER: Final = 16384  # KiB of trace buffer
 L1_CODE: Final = 0x400000  # bytes: the probe's own code lies below, L2's above
+SPEAK_AGAIN: Final = "echo 1 >/sys/kernel/debug/clear_warn_once 2>/dev/null"
 MARKING: Final = "kvm/kvm_cpuid"  # the event of which the probe's marks are
 TRACED: Final = (MARKING, "kvm/kvm_exit", "kvm/kvm_nested_vmenter", "kvm/kvm_nested_vmexit",
                  "kvm/kvm_nested_vmexit_inject", "kvm/kvm_page_fault", "kvmmmu")  # fmt: skip
@@ -39,11 +40,16 @@ def arm(host: Host) -> None:
         f"echo 0 >{TRACING}/events/enable",
         f"echo {BUFFER} >{TRACING}/buffer_size_kb",
     ]
-    script += [f"echo >{TRACING}/trace", "echo 1 >/sys/kernel/debug/clear_warn_once 2>/dev/null"]
+    script += [f"echo >{TRACING}/trace", SPEAK_AGAIN]
     script += [f"echo '{text}' >{TRACING}/events/{event}/filter" for event, text in _FILTERS.items()]
     script += [f"echo 1 >{TRACING}/events/{event}/enable" for event in TRACED]
     script += [f"echo '{text}' >{TRACING}/events/{event}/trigger" for event, text in _TRIGGERS.items()]
     host.run("; ".join(script), check=True)
+
+
+def speak_again(host: Host) -> None:
+    """Every WARN_ONCE may speak again."""
+    host.run(SPEAK_AGAIN)
 
 
 def arm_marks(host: Host) -> None:
@@ -53,7 +59,7 @@ def arm_marks(host: Host) -> None:
         f"echo 0 >{TRACING}/events/enable",
         f"echo {BUFFER} >{TRACING}/buffer_size_kb",
         f"echo >{TRACING}/trace",
-        "echo 1 >/sys/kernel/debug/clear_warn_once 2>/dev/null",
+        SPEAK_AGAIN,
         f"echo '{_FILTERS[MARKING]}' >{TRACING}/events/{MARKING}/filter",
         f"echo 1 >{TRACING}/events/{MARKING}/enable",
         f"echo 1 >{TRACING}/tracing_on",

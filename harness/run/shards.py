@@ -31,7 +31,7 @@ def shares(
     A level with one value of the parameter is one host's, and a CPU without MBEC is one more boot; where that makes too
     few shares for all hosts, the environments go apart. A load that is longer than half of what falls to a host is cut.
     What is far longer than the others comes first, so that no host is left alone with it at the end; the others come
-    level by level, as the table shows them.
+    level by level, as the table shows them, and those for a CPU without MBEC last: no host boots again behind them.
     """
     works = list(works)
     pieces = _cut_long(works, jobs, cost, deadly)
@@ -50,7 +50,12 @@ def shares(
             break
     sizes = {id(part): sum(map(cost, part)) for part in parts}
     far = LONG * sum(sizes.values()) / max(1, len(sizes))
-    return sorted(parts, key=lambda part: -sizes[id(part)] if sizes[id(part)] > far else 0)
+
+    def place(part: Share) -> tuple[int, bool]:
+        size = sizes[id(part)]
+        return (-size, False) if size > far else (0, not part[0].load.env.cpu_mbec)
+
+    return sorted(parts, key=place)
 
 
 def _cut_long(

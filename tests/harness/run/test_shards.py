@@ -11,7 +11,7 @@ import pytest
 from harness.errors import HostError
 from harness.observe.l1 import Seen
 from harness.observe.session import sampled
-from harness.questions.core import core
+from harness.questions.core import core, regress
 from harness.questions.loads import Work, plan
 from harness.results import cpus
 from harness.run import shards
@@ -45,6 +45,11 @@ def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
     # What is long goes first: the levels that offer L1 the control, and the CPU that wants a boot of its own.
     assert {load.level for load in first if load.env.cpu_mbec} == {16, 17, 18}
     assert sum(not load.env.cpu_mbec for load in first) == 1
+
+
+def test_no_host_boots_again_behind_the_other_cpu() -> None:
+    found = shares(list(plan(regress(), [18], [ON])), NAMED)
+    assert [share[0].load.env.cpu_mbec for share in found] == [True] * (len(found) - 1) + [False]
 
 
 def test_few_levels_go_to_all_hosts() -> None:
