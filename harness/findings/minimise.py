@@ -127,8 +127,13 @@ def simpler(vector: Vector) -> list[Vector]:
 
 
 def _fewer_changes(vector: VmEntryVector) -> list[Vector]:
-    changes = vector.changes
-    return [replace(vector, changes=(*changes[:n], *changes[n + 1 :])) for n in range(len(changes))]
+    changes, found = vector.changes, list[Vector]()
+    for n in range(len(changes)):
+        try:
+            found.append(replace(vector, changes=(*changes[:n], *changes[n + 1 :])))
+        except VectorError:  # without it nothing would end L2
+            continue
+    return found
 
 
 def _fewer_turns(vector: SequenceVector) -> list[Vector]:

@@ -7,12 +7,13 @@ defines them; the same bytes on KVM and on the bare machine.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from harness.observe import astray, program
+from harness.observe import astray, instruction, program
+from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import RELATIONS
@@ -222,7 +223,12 @@ def _vm_entry_records(v: VmEntryVector) -> list[Fields]:
     kind = _C["KIND_CHANGE"]
     masks = [(change.encoding, *change.masks) for change in v.changes]
     changes: list[Fields] = [{"kind": kind, "msr": field, "leaf": kept, "upper": put} for field, kept, put in masks]
-    return [*changes, {**_access_record(AccessVector(v.mbec, ev=v.ev, paging=v.paging)), "kind": _C["KIND_VM_ENTRY"]}]
+    entry = AccessVector(v.mbec, ev=v.ev, paging=v.paging)
+    code: list[Fields] = []
+    if isinstance(v, InstructionVector):
+        code = [instruction.record(v)]
+        entry = replace(entry, gp=instruction.page_of(v))
+    return [*changes, *code, {**_access_record(entry), "kind": _C["KIND_VM_ENTRY"]}]
 
 
 def _msr_records(v: CapsVector) -> list[Fields]:
@@ -259,7 +265,7 @@ def count_records(v: Vector) -> int:
         case CapsVector():
             return len(RELATIONS[v.relation])
         case VmEntryVector():
-            return len(v.changes) + 1
+            return len(v.changes) + 1 + isinstance(v, InstructionVector)
         case _:
             return 1
 
@@ -455,6 +461,8 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
         return program.outcome_of(vector, observations)
     if isinstance(vector, CapsVector):
         return _together(vector, observations)
+    if isinstance(vector, InstructionVector):
+        return instruction.outcome_of(vector, observations[-1], outcome(vector, observations[-1]))
     if isinstance(vector, VmEntryVector):
         return outcome(vector, observations[-1])
     if not isinstance(vector, SequenceVector):

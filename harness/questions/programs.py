@@ -13,6 +13,7 @@ from itertools import product
 from typing import Final
 
 from harness.questions.program_guests import GUESTS
+from harness.questions.program_turns import TURNS
 from harness.questions.written import of as _of
 from kvmodel.question.program import (
     BAD_EPTP,
@@ -437,6 +438,7 @@ PROGRAMS: Final[dict[str, Callable[[], Iterator[ProgramVector]]]] = {
         program_behind_kvm,
         program_saved,
         *GUESTS,
+        *TURNS,
         program_sampled,
     )
 }

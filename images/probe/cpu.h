@@ -119,6 +119,7 @@ static inline void vmwrite_current(uint64_t field, uint64_t v)
 #define EXIT_INTR_INFO		0x4404
 #define EXIT_INTR_ERROR		0x4406
 #define IDT_VECTORING_INFO	0x4408
+#define IDT_VECTORING_ERROR	0x440a
 #define EXIT_INSTRUCTION_LENGTH	0x440c
 #define GUEST_ES_LIMIT		0x4800
 #define GUEST_GDTR_LIMIT	0x4810

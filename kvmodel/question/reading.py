@@ -7,6 +7,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from kvmodel.question.ids import expanded
+from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.program import is_program, program
 from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
@@ -50,6 +51,7 @@ _ACCESS_RE = re.compile(
 )
 _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
 _VM_ENTRY_RE = re.compile(r"vmentry\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL)
+_INSTRUCTION_RE = re.compile(r"vmdo\.(?P<name>[a-z0-9-]+)\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>64)\." + _TAIL)
 _MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
 _CAPS_RE = re.compile(r"caps\.(?P<relation>[a-z0-9-]+)\." + _TAIL)
 _USER_CAPS_RE = re.compile(r"ucaps\.(?P<relation>[a-z0-9-]+)\.(?P<reader>vcpu|kvm)\.env=(?P<env>\w+)")
@@ -184,6 +186,8 @@ def _of_full(text: str) -> Vector | None:
         return EntryVector(*_common(m), ept=m["ept"] == "1")
     if m := _VM_ENTRY_RE.fullmatch(text):
         return VmEntryVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]))
+    if m := _INSTRUCTION_RE.fullmatch(text):
+        return InstructionVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]), name=m["name"])
     if m := _MSR_RE.fullmatch(text):
         return MsrVector(*_common(m), msr=int(m["msr"], 16))
     if m := _CAPS_RE.fullmatch(text):

@@ -7,6 +7,7 @@ from itertools import combinations
 
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
+from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import OF_KVM
@@ -30,7 +31,7 @@ from kvmodel.question.vector import (
     Vector,
 )
 from kvmodel.question.vm_entry import VmEntryVector
-from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs, vm_entry
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, instructions, msrs, vm_entry
 from kvmodel.sdm import program as programs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
@@ -162,6 +163,21 @@ def _vm_entry(cpu: Cpu, vector: VmEntryVector) -> tuple[Allowed, ...] | NotAppli
     return tuple(_allowed(outcome, rule) for outcome, rule in found) or _aside("na-vmcs-undecided")
 
 
+def _instruction(cpu: Cpu, vector: InstructionVector) -> tuple[Allowed, ...] | NotApplicable:
+    """What becomes of an entry that is refused, or of L2's instruction behind one that is not."""
+    found = _vm_entry(cpu, vector)
+    if isinstance(found, NotApplicable) or all(one.outcome.kind is not Kind.DONE for one in found):
+        return found
+    if len(found) > 1 or any(
+        one.field not in instructions.MODELLED and one.field[:3] != "mem" for one in vector.changes
+    ):
+        return _aside("na-vmcs-undecided")
+    ends = instructions.ends(
+        vmcs_of(cpu, vector), vmcs_of(cpu, VmEntryVector(vector.mbec, env=vector.env)), vector.asked
+    )
+    return (_allowed(*ends),) if ends else _aside("na-vmcs-undecided")
+
+
 def _nx(cpu: Cpu, vector: NxVector) -> tuple[Allowed, ...] | NotApplicable:
     """The one rule that is the host's own: it holds whatever becomes of an access that L2 gets to make."""
     found = _access(cpu, vector.asked)
@@ -192,6 +208,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _nx(cpu, vector)
         case EntryVector():
             return _entry(cpu, vector)
+        case InstructionVector():
+            return _instruction(cpu, vector)
         case VmEntryVector():
             return _vm_entry(cpu, vector)
         case MsrVector():

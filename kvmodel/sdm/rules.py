@@ -141,6 +141,20 @@ RULES: dict[str, Rule] = {
         "With EPT and a guest in PAE paging a VM exit saves the PDPTEs that the CPU holds into the guest-state area.",
     ),
     "exit-wrmsr": Rule("25.1.3", "WRMSR exits without an MSR bitmap, and where the MSR's bit for writes is 1."),
+    "exit-instruction": Rule(
+        "26.1.3",
+        "An instruction exits where a control, a bitmap, or a bit that L1 owns says so, and some always do.",
+    ),
+    "instruction-completes": Rule(
+        "26.3",
+        "Nothing makes the instruction exit: it does what it does, and leaves the bits of CR0 and CR4 that L1 owns.",
+    ),
+    "injected-event": Rule(
+        "28.2.4", "An exception in the delivery of an injected event exits; IDT-vectoring information has the event."
+    ),
+    "injected-trap-flag": Rule(
+        "27.6.2", "An injected event of type 7 and vector 0 is an exit of the monitor trap flag."
+    ),
     # --- VM entry, controls, MSRs ---
     "entry-mbec-needs-ept": Rule("27.2.1.1", "Mode-based execute control without enable EPT: VMfail, error 7."),
     "entry-unrestricted-needs-ept": Rule("27.2.1.1", "Unrestricted guest without enable EPT: VMfail, error 7."),
