@@ -185,7 +185,10 @@ def _host() -> Iterator[str]:
     yield "host_ss_selector=0"
     yield "host_fs_selector=10"
     yield "vm_exit_controls:c9"
-    yield "vm_exit_controls:c9+vm_entry_controls:c9+guest_ia32_efer:c8+guest_ia32_efer:c10"
+    out_of_long_mode = "vm_exit_controls:c9+vm_entry_controls:c9+guest_ia32_efer:c8+guest_ia32_efer:c10"
+    yield out_of_long_mode
+    yield f"{out_of_long_mode}+host_ia32_efer:c8+host_ia32_efer:c10"  # the EFER of such a host goes with it
+    yield f"{out_of_long_mode}+vm_exit_controls:c21"  # or is not loaded
 
 
 def _guest_registers() -> Iterator[str]:
