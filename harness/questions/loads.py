@@ -86,28 +86,36 @@ def plan(
     ``known`` are the parameters that the series adds (those of the mirrored one): a level is loaded once for each
     setting that its own parameters make of ``settings``.
     """
-    by_env: dict[Environment, list[Vector]] = {}
+    by_env: dict[Environment, _OfEnvironment] = {}
     for vector in vectors:
-        by_env.setdefault(vector.machine.env.host, []).append(vector)
+        machine = vector.machine
+        asked = by_env.setdefault(machine.env.host, _OfEnvironment())
+        if isinstance(vector, OnHost):
+            asked.host.append(vector)
+        else:
+            asked.batches.setdefault(machine, []).append(vector)
+    for asked in by_env.values():
+        for batch in asked.batches.values():
+            batch.sort(key=_setting)
     levels, settings = list(levels), list(settings)
     for cpu_mbec in (True, False):
         for level in levels:
             for setting in dict.fromkeys(setting.at(level, known) for setting in settings):
                 for env, asked in by_env.items():
                     if env.cpu_mbec is cpu_mbec:
-                        yield _work(Load(level, setting, env), asked)
+                        yield asked.of(Load(level, setting, env))
 
 
-def _work(load: Load, vectors: list[Vector]) -> Work:
-    work = Work(load)
-    for vector in vectors:
-        if isinstance(vector, OnHost):
-            work.host.append(vector)
-        else:
-            work.batches.setdefault(vector.machine, []).append(vector)
-    for batch in work.batches.values():
-        batch.sort(key=_setting)
-    return work
+@dataclass(slots=True)
+class _OfEnvironment:
+    """What every load of one environment is asked."""
+
+    host: list[OnHost] = field(default_factory=list)
+    batches: dict[Machine, list[Vector]] = field(default_factory=dict)
+
+    def of(self, load: Load) -> Work:
+        """A work of its own: what is taken from one load's lists stays in the others'."""
+        return Work(load, list(self.host), {machine: list(batch) for machine, batch in self.batches.items()})
 
 
 def twins(levels: Iterable[int], code: Callable[[int], Hashable]) -> dict[int, int]:

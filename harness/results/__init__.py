@@ -1,7 +1,17 @@
 """What came of it: outcomes judged, the journal that keeps them, and a run of it in rows."""
 
 from harness.results import cpus, journal, of_series, parts, rows
-from harness.results.answer import BARE_HOST, FORESEEN_HOST, KVM_HOST, Answer, Cell, CellKey, Judged, NotReproduced
+from harness.results.answer import (
+    BARE_HOST,
+    FORESEEN_HOST,
+    KVM_HOST,
+    Answer,
+    Cell,
+    CellKey,
+    Judged,
+    Judgement,
+    NotReproduced,
+)
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
 from harness.results.cpus import Under
 from harness.results.journal import FORESEEN, LEFT_OUT, Journal, OfRun, Recorded, RunInfo, Sighting
@@ -26,6 +36,7 @@ __all__ = [
     "Contract",
     "Journal",
     "Judged",
+    "Judgement",
     "Mark",
     "NotReproduced",
     "OfRun",

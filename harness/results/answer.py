@@ -34,6 +34,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """The judgement is what mirror and contract say of a vector of which ``seen`` was seen, and their verdict on it."""
+
+    seen: Outcome
+    predicted: Outcome | None
+    contract: Contract | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class CellKey:
     """The key says where a batch ran: one QEMU start, or the host itself."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,9 +22,9 @@ from typing import Any, Final
 
 from harness import places
 from harness.errors import InputError
-from harness.results.answer import Answer, CellKey, Judged, NotReproduced
+from harness.results.answer import Answer, CellKey, Judged, Judgement, NotReproduced
 from harness.results.coding import contract_json, contract_of, outcome_json, outcome_of
-from harness.results.verdict import UNHEARD, UNSEEN, Contract, Mark, Verdict
+from harness.results.verdict import GIVEN, OF_TRACES, UNHEARD, UNSEEN, Contract, Mark, Verdict
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.reading import parse
 from kvmodel.question.vector import Vector, VectorError
@@ -65,6 +65,13 @@ CREATE TABLE IF NOT EXISTS derived (run INTEGER NOT NULL REFERENCES run, host TE
 """
 # KVM's tracepoints of the vectors that were traced, a row a cell that has any.
 _TRACES: Final = "CREATE TABLE IF NOT EXISTS trace (cell INTEGER PRIMARY KEY REFERENCES cell, body TEXT NOT NULL)"
+# Who judged the answers of a cell: two cells of one judge were judged by the same rules, for the same CPU.
+_JUDGED: Final = (
+    "CREATE TABLE IF NOT EXISTS judged (cell INTEGER PRIMARY KEY REFERENCES cell, judge TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS judged_judge ON judged (judge)",
+)
+_OF_JUDGES: Final = ~(GIVEN | OF_TRACES).value
+CELLS_OF_A_JUDGE: Final = 4  # so many of a judge's cells are read, the newest first
 # The combinations of marks that occur, each found by the index without a look at the rows.
 _MARKS: Final = """
 WITH RECURSIVE met(m) AS (SELECT min(marks) FROM result
@@ -200,7 +207,9 @@ class Journal:
         self._version: int = version
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._ids: dict[tuple[str, str], int] = {}
+        self._all_known = False  # ``_ids`` has the vectors that were there when the file was first looked into
         self._vectors: dict[int, Vector] = {}
+        self._judgements: dict[tuple[int | None, ...], Judgement] = {}
 
     def close(self) -> None:
         """The file is closed."""
@@ -272,16 +281,19 @@ class Journal:
         facts: dict[str, Any],
         basis: str | None = None,
         traces: Sequence[Mapping[str, Any]] = (),
+        judge: str | None = None,
     ) -> None:
         """A whole cell is committed, replacing what an interrupted run left of it.
 
         ``basis`` names all that its answers rest on; None where that is not known, and no later run takes them.
-        ``traces`` are kept as they are.
+        ``traces`` are kept as they are. ``judge`` is who judged the answers, for ``judgements``.
         """
         self._upgrade()
         with self._db:
             self._db.execute(_TRACES)
-            for table in ("result", "trace"):
+            for statement in _JUDGED:
+                self._db.execute(statement)
+            for table in ("result", "trace", "judged"):
                 self._db.execute(
                     f"DELETE FROM {table} WHERE cell IN (SELECT id FROM cell WHERE run=? AND level=? AND param=?"
                     " AND host=? AND machine=?)",
@@ -296,7 +308,7 @@ class Journal:
                 ),
             )
             (cell,) = self._db.execute("SELECT last_insert_rowid()").fetchone()
-            number = self._numbering()
+            number, judged = self._numbering(), self._judging()
             rows = [
                 (
                     cell,
@@ -304,14 +316,15 @@ class Journal:
                     number(a.seen),
                     number(a.predicted),
                     number(a.contract),
-                    a.verdict.marks.value,
-                    self._intern("rule", "name", a.verdict.rule) if a.verdict.rule else None,
+                    *judged(a.verdict),
                 )
                 for a in answers
             ]
             self._db.executemany("INSERT INTO result VALUES (?,?,?,?,?,?,?)", rows)
             if traces:
                 self._db.execute("INSERT INTO trace VALUES (?,?)", (cell, json.dumps(traces)))
+            if judge is not None:
+                self._db.execute("INSERT INTO judged VALUES (?,?)", (cell, judge))
 
     def _numbering(self) -> Callable[[Outcome | Contract | None], int | None]:
         """Gives an outcome or a contract its number. Most of a batch share few objects: each is looked up once."""
@@ -330,6 +343,18 @@ class Journal:
 
         return number
 
+    def _judging(self) -> Callable[[Verdict], tuple[int, int | None]]:
+        """Gives a verdict's marks and the number of its rule. Most of a batch share few verdicts, as with outcomes."""
+        known: dict[int, tuple[tuple[int, int | None], Verdict]] = {}
+
+        def numbers(verdict: Verdict) -> tuple[int, int | None]:
+            if (found := known.get(id(verdict))) is None:
+                rule = self._intern("rule", "name", verdict.rule) if verdict.rule else None
+                found = known[id(verdict)] = (verdict.marks.value, rule), verdict
+            return found[0]
+
+        return numbers
+
     def keep(self, run: int, host: str, source: str, body: str) -> None:
         """Keep what was found out from a run's answers on ``host``; ``source`` stands for all that it rests on.
 
@@ -344,10 +369,12 @@ class Journal:
     # reading
 
     def kept(self, run: int, host: str, source: str) -> str | None:
-        """The function gives what ``keep`` was given with the very same ``source``; None where that is nothing."""
+        """The function gives what ``keep`` was given with the very same ``source``, be it for ``run`` or another; None
+        where that is nothing.
+        """
         try:
             found = self._db.execute(
-                "SELECT body FROM derived WHERE run=? AND host=? AND source=?", (run, host, source)
+                "SELECT body FROM derived WHERE host=? AND source=? ORDER BY run=? DESC LIMIT 1", (host, source, run)
             ).fetchone()
         except sqlite3.OperationalError:  # an older kvmirror's journal has no such table
             return None
@@ -484,6 +511,54 @@ class Journal:
         )
         return {name: outcome_of(body) for name, body in rows}
 
+    def judgements(self, judge: str, wanted: Collection[str]) -> dict[str, Judgement]:
+        """The function gives what ``judge`` said of vectors that are ``wanted``, by their ids, without the marks that
+        say how an answer was come by or what a trace showed.
+        """
+        try:
+            cells = self._db.execute(
+                "SELECT cell FROM judged WHERE judge=? ORDER BY cell DESC LIMIT ?", (judge, CELLS_OF_A_JUDGE)
+            ).fetchall()
+        except sqlite3.OperationalError:  # an older kvmirror's journal has no such table
+            return {}
+        missing = self._numbers_of(wanted) if cells else {}
+        found = {}
+        for (cell,) in cells:
+            if not missing:
+                break
+            for vector, *rest in self._db.execute(
+                "SELECT vector, seen, predicted, contract, marks, rule FROM result WHERE cell=?", (cell,)
+            ):
+                if (name := missing.pop(vector, None)) is not None:
+                    found[name] = self._judgement(*rest)
+        return found
+
+    def _numbers_of(self, names: Iterable[str]) -> dict[int, str]:
+        """Those of the vectors ``names`` that the journal has, by their numbers."""
+        if not self._all_known:
+            self._ids |= {("vector", name): number for number, name in self._db.execute("SELECT id, name FROM vector")}
+            self._all_known = True
+        found = ((self._ids.get(("vector", name)), name) for name in names)
+        return {number: name for number, name in found if number is not None}
+
+    def _judgement(
+        self, seen: int, predicted: int | None, contract: int | None, marks: int, rule: int | None
+    ) -> Judgement:
+        key = seen, predicted, contract, marks & _OF_JUDGES, rule
+        if (found := self._judgements.get(key)) is None:
+            words = "" if rule is None else self._text("rule", "name", rule)
+            found = self._judgements[key] = Judgement(
+                outcome_of(self._text("outcome", "body", seen)),
+                None if predicted is None else outcome_of(self._text("outcome", "body", predicted)),
+                None if contract is None else contract_of(self._text("contract", "body", contract)),
+                Verdict(Mark(marks & _OF_JUDGES), words),
+            )
+        return found
+
+    def _text(self, table: str, column: str, number: int) -> str:
+        (found,) = self._db.execute(f"SELECT {column} FROM {table} WHERE id=?", (number,)).fetchone()
+        return str(found)
+
     def newest_basis(self, level: int, param: str, host: str, machine: str, but: int) -> str | None:
         """The function gives the newest basis of such a cell in another run than ``but``; None where none is known."""
         if self._version == OLDER:
@@ -496,10 +571,10 @@ class Journal:
         return None if row is None else str(row[0])
 
     def digest(self, run: int, host: str, having: Mark) -> str:
-        """The hash is of what ``answers`` gives, texts and all."""
+        """The hash is of what ``answers`` gives, but for the marks that say how an answer was come by."""
         found = sha256()
-        for row in self._rows(run, having, None, host):
-            found.update(repr(row).encode("utf-8", "surrogatepass"))
+        for *row, marks, rule in self._rows(run, having, None, host):
+            found.update(repr((row, marks & _OF_JUDGES, rule)).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 
     def _rows(self, run: int, having: Mark | None, level: int | None, host: str | None) -> Iterator[tuple[Any, ...]]:

@@ -22,8 +22,7 @@ Cells = Mapping[CellKey, Recorded]
 
 @dataclass(slots=True)
 class Row:
-    """The row is of one (level, parameter): counts over all its machines. A vector may be both drift and finding. A
-    vector may be both drift and finding.
+    """The row is of one (level, parameter): counts over all its machines. A vector may be both drift and finding.
 
     ``collapsed``: left out by rule. ``taken``: of the vectors, those whose answer is a lower level's by the rule
     ``same-code``. ``not_mirrored``: those on which the mirror does not speak, in whole or from some turn on.

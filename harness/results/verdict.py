@@ -13,7 +13,7 @@ Contract = tuple[Allowed, ...] | NotApplicable
 
 class Mark(Flag):
     """The mark says what one vector's comparison showed. Beside AGREE, all three voices say the same, stand those from
-    TRACED on. Beside AGREE, all three voices say the same, stand those from TRACED on.
+    TRACED on.
     """
 
     AGREE = auto()
@@ -34,6 +34,7 @@ class Mark(Flag):
 
 # Of the marks those that no judge gives: they say how an answer was come by.
 GIVEN = Mark.TAKEN | Mark.EARLIER | Mark.AGAIN | Mark.NOT_REPRODUCED
+OF_TRACES = Mark.TRACED | Mark.EVENT_DRIFT  # of the marks those that rest on a trace, beside what was seen
 UNHEARD = (Kind.BLOCKED, Kind.SCAFFOLD)  # of an observation
 UNSEEN = Mark.BLOCKED | Mark.TAKEN | Mark.FORESEEN | Mark.EARLIER  # whoever carries one was not seen where it stands
 

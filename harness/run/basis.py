@@ -26,6 +26,8 @@ from kvmodel.question.vector import Machine
 
 # Ours that puts questions to the host and reads its answers: modules and packages, as their code is.
 OBSERVER: Final = ("harness/protocol.py", "harness/hosts", "harness/observe", "kvmodel/question")
+# Ours that says what mirror and contract say of an answer, and what their difference is called.
+JUDGES: Final = ("kvmodel", "harness/results", "harness/run/judge.py", "harness/run/sharing.py")
 STARTED_BY: Final = ("bochsrc.j2", "isolinux.cfg.j2")  # under images/bochs: what a host is switched on with
 
 
@@ -94,11 +96,22 @@ def other_parts(one: str, two: str) -> list[str]:
 @lru_cache(maxsize=4)
 def observer(packages: Path) -> str:
     """The hash is of the OBSERVER's code under ``packages``; comments, docstrings and layout play no part."""
-    files: list[Path] = []
-    for name in OBSERVER:
-        place = packages / name
-        files += sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    return _digest(text for file in files for text in (str(file.relative_to(packages)), _code_of(file)))
+    return _digest(
+        text for file in _files(packages, OBSERVER) for text in (str(file.relative_to(packages)), _code_of(file))
+    )
+
+
+@lru_cache(maxsize=4)
+def judges(packages: Path) -> str:
+    """The hash is of the JUDGES under ``packages``, comments and all: an answer is judged anew in a moment."""
+    files = _files(packages, JUDGES)
+    return _digest(text for file in files for text in (str(file.relative_to(packages)), sha256(file)))
+
+
+def _files(packages: Path, names: Iterable[str]) -> list[Path]:
+    """The Python files of modules and packages under ``packages``."""
+    roots = (packages / name for name in names)
+    return [file for root in roots for file in (sorted(root.rglob("*.py")) if root.is_dir() else [root])]
 
 
 def _code_of(file: Path) -> str:

@@ -63,14 +63,19 @@ class Book:
             facts = dict(batch.seen.facts)
             if batch.told:
                 facts["events"] = [one.as_json() for one in batch.told]
-            answers = [_marked(a, batch) for a in self._voices.answers(load, batch.vectors, batch.seen, batch.told)]
+            others = taken.get(name)
+            judge = self._judge(load, name, batch, others)
+            asked = [v.id for part in (batch, others) if part is not None for v in part.vectors]
+            told = {} if judge is None else self._journal.judgements(judge, asked)
+            own = self._voices.answers(load, batch.vectors, batch.seen, batch.told, told)
+            answers = _marked(own, batch)
             facts |= _facts_of(batch, answers)
-            if (others := taken.get(name)) is not None:
-                own = self._voices.answers(load, others.vectors, others.seen)
-                answers += [_with(_marked(a, others), Mark.TAKEN) for a in own]
+            if others is not None:
+                own = self._voices.answers(load, others.vectors, others.seen, (), told)
+                answers += map(_Marking(Mark.TAKEN), _marked(own, others))
             cell = f"{load.env.name}:{name}" if name == HOST_CELL else name
             traces = list(map(cut.as_json, batch.seen.traced))
-            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces)
+            self._enter(load, cell, answers, batch.seconds, facts, batch.guest, traces, judge)
             if logged := self._logged(load, batch):
                 self._enter(load, log_of(cell), logged, 0.0, {}, batch.guest)
         said = {} if done.facts is None else {FACTS: done.facts.as_json()}
@@ -85,28 +90,50 @@ class Book:
         facts: dict[str, Any],
         guest: Machine | None,
         traces: Sequence[Mapping[str, Any]] = (),
+        judge: str | None = None,
     ) -> None:
         key = CellKey(load.level, str(load.setting), KVM_HOST, cell)
-        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest), traces)
+        self._journal.record(self._run, key, answers, seconds, facts, self._basis(load, guest), traces, judge)
+
+    def _judge(self, load: Load, cell: str, *parts: Part | None) -> str | None:
+        """Who judges a cell's parts; None where they are of L1s that read different CPUs."""
+        read = {part.seen.cpu for part in parts if part is not None and part.vectors}
+        return self._voices.judge(load, cell, next(iter(read), None)) if len(read) < 2 else None
 
     def _logged(self, load: Load, part: Part) -> list[Answer]:
         """The rows of what the kernel's log said, now or in the earlier runs whose answers stand here."""
         now = {answer.vector for answer in self._voices.logged(load, part.seen.reported)}
         rows = self._voices.logged(load, reports.some([*part.reported_before, *part.seen.reported]))
-        return [row if row.vector in now else _with(row, Mark.EARLIER) for row in rows]
+        earlier = _Marking(Mark.EARLIER)
+        return [row if row.vector in now else earlier(row) for row in rows]
 
 
-def _with(answer: Answer, marks: Mark) -> Answer:
-    return replace(answer, verdict=Verdict(answer.verdict.marks | marks, answer.verdict.rule)) if marks else answer
+class _Marking:
+    """Adds ``marks`` to answers, which share few verdicts: each of these is made once."""
+
+    def __init__(self, marks: Mark) -> None:
+        self._marks = marks
+        self._known: dict[int, tuple[Verdict, Verdict]] = {}  # by identity, which holds as long as the first is kept
+
+    def __call__(self, answer: Answer) -> Answer:
+        was = answer.verdict
+        if (known := self._known.get(id(was))) is None:
+            known = self._known[id(was)] = was, Verdict(was.marks | self._marks, was.rule)
+        return Answer(answer.vector, answer.seen, answer.predicted, answer.contract, known[1])
 
 
-def _marked(answer: Answer, part: Part) -> Answer:
-    """``answer`` with how it was come by."""
-    if answer.vector.id in part.earlier:
-        return _with(answer, Mark.EARLIER)
-    if (before := part.again.get(answer.vector.id)) is None:
-        return answer
-    return _with(answer, Mark.AGAIN if same(before[1], answer.seen) else Mark.AGAIN | Mark.NOT_REPRODUCED)
+def _marked(answers: Iterable[Answer], part: Part) -> list[Answer]:
+    """``answers`` with how they were come by."""
+    earlier, again = _Marking(Mark.EARLIER), _Marking(Mark.AGAIN)
+    otherwise = _Marking(Mark.AGAIN | Mark.NOT_REPRODUCED)
+    found = []
+    for answer in answers:
+        if answer.vector.id in part.earlier:
+            answer = earlier(answer)
+        elif (before := part.again.get(answer.vector.id)) is not None:
+            answer = (again if same(before[1], answer.seen) else otherwise)(answer)
+        found.append(answer)
+    return found
 
 
 def _facts_of(part: Part, answers: list[Answer]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from harness.observe import Deadly, Reported, Seen, Traced, cut, hurried, reports
 from harness.questions import Load, Work, parameters
@@ -27,6 +27,9 @@ AGAIN: Final = 64  # of the answers that are taken, one in so many is asked agai
 LOADS_AGAIN: Final = 256  # of the loads that need no host, one in so many gets one for that, and one at least
 CPU: Final = "virtual_cpu"  # in a cell's facts: the virtual CPU as L1 read it
 DROPPED: Final = ("events", "l1_seconds", "not_reproduced")  # facts that do not go along with an answer
+
+
+Asked = TypeVar("Asked", bound=Vector)
 
 
 class ToAsk(Exception):
@@ -116,9 +119,10 @@ class KnownCell:
     traces: Mapping[AccessVector, Traced] = field(default_factory=dict)
     reported: Sequence[Reported] = ()
 
-    def taken(self, vector: Vector) -> bool:
-        """Nobody needs to ask ``vector``: True."""
-        return vector.id in self.answers and vector.id not in self.again
+    def left(self, vectors: Iterable[Asked]) -> list[Asked]:
+        """Those of ``vectors`` are given that are to be asked."""
+        answers, again = self.answers, self.again
+        return [v for v in vectors if v.id not in answers or v.id in again]
 
     def trace(self, vector: Vector) -> Traced | None:
         """The trace that tells of ``vector`` is given; None where there is none."""
@@ -134,11 +138,13 @@ class KnownCell:
         """The function gives this with ``vectors`` asked all the same."""
         return replace(self, again=self.again | (vectors & self.answers.keys()))
 
-    def sampled(self, seed: str, share: float) -> KnownCell:
-        """The function gives this with a ``share`` of its answers asked again, one at least."""
-        ids = sorted(self.answers)
-        count = min(len(ids), max(1, round(len(ids) * share)))
-        return self.asking(set(Random(seed).sample(ids, count))) if ids else self
+    def sampled(self, seed: str, share: float, least: int = 0) -> KnownCell:
+        """The function gives this with a ``share`` of its answers asked again, each as likely as any other of the load,
+        and ``least`` at least: a cell of few answers is not asked for them alone each time.
+        """
+        ids, random = sorted(self.answers), Random(seed)
+        count = min(len(ids), max(least, math.floor(len(ids) * share + random.random())))
+        return self.asking(set(random.sample(ids, count)))
 
     def joined(
         self, vectors: Sequence[Vector], todo: Sequence[Vector], seen: Seen, others: Mapping[str, Outcome]
@@ -187,7 +193,7 @@ class KnownLoad:
     def unknown(self, work: Work) -> int:
         """The function says how many vectors of ``work`` are left to ask."""
         batches: list[tuple[Machine | None, Sequence[Vector]]] = [(None, work.host), *work.batches.items()]
-        return sum(not self.cell(guest).taken(v) for guest, vectors in batches for v in vectors)
+        return sum(len(self.cell(guest).left(vectors)) for guest, vectors in batches)
 
     @property
     def answers(self) -> int:
@@ -195,8 +201,11 @@ class KnownLoad:
         return sum(len(cell.answers) for cell in self.cells.values())
 
     def sampled(self, seed: str, share: float) -> KnownLoad:
-        """The function gives this with a ``share`` of each cell asked again."""
-        cells = {guest: cell.sampled(f"{seed} {guest}", share) for guest, cell in self.cells.items()}
+        """The function gives this with a ``share`` of each cell asked again, of the largest one answer at least."""
+        largest = max(self.cells, key=lambda guest: len(self.cells[guest].answers), default=None)
+        cells = {
+            guest: cell.sampled(f"{seed} {guest}", share, int(guest == largest)) for guest, cell in self.cells.items()
+        }
         return replace(self, cells=cells)
 
 
@@ -265,13 +274,14 @@ def _merged(sightings: Sequence[Sighting], asked: Set[str], *, of_l1: bool) -> t
     unsteady = set()
     for sighting in told:
         for name, outcome in sighting.outcomes.items():
-            if not same(answers.setdefault(name, (sighting.run, outcome))[1], outcome):
+            newest = answers.setdefault(name, (sighting.run, outcome))[1]
+            if newest is not outcome and not same(newest, outcome):
                 unsteady.add(name)
     kept = {name: answers[name] for name in answers.keys() & asked - unsteady if _certain(answers[name][1])}
     traces = _traces(body for sighting in told for body in sighting.traces)
-    newest = told[0].facts if told else {}
+    facts_of_it = told[0].facts if told else {}
     said = reports.some(reversed(reported))
-    return facts, KnownCell(kept, next(iter(read), None), newest, traces=traces, reported=said)
+    return facts, KnownCell(kept, next(iter(read), None), facts_of_it, traces=traces, reported=said)
 
 
 def _reports(sighting: Sighting) -> list[Reported]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
+from itertools import compress
+from types import MappingProxyType
+from typing import Final
 
+from harness import places
 from harness.observe import Deadly, Reported, Seen
 from harness.questions import Load
-from harness.results import Answer, Contract, Judged, Mark, Under, Verdict, judge
+from harness.results import Answer, Contract, Judged, Judgement, Mark, Under, Verdict, judge
+from harness.run.basis import judges
 from harness.run.done import Done
 from harness.run.sample import judge_traces, select
 from harness.run.sharing import OneOfEach
@@ -18,6 +25,7 @@ from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, HostVector, LogVector, Machine, Mbec, MsrVector, NxVector, Vector
 
+NOTHING_SAID: Final[Mapping[str, Judgement]] = MappingProxyType({})
 # The order of a batch rests on the same predictions as its verdicts: two batches of the largest kind are remembered.
 _predict = lru_cache(maxsize=1 << 15)(machine.predict)
 
@@ -69,23 +77,51 @@ class Voices:
             for part in done.batches.values():
                 part.told = judge_traces(done.load, cpu, part.seen.traced, spoken, now=part.traced_now, shown=shown)
 
-    def answers(self, load: Load, vectors: Sequence[Vector], seen: Seen, told: Sequence[Judged] = ()) -> list[Answer]:
+    def judge(self, load: Load, cell: str, read: Cpu | None) -> str:
+        """The text is the same for two batches only where the same is said of a vector of which the same was seen:
+        our code, level, parameters and CPUs are the same. ``read`` is the CPU that L1 read in the ``cell``.
+        """
+        told = (self._mirror, load.level, str(load.setting), cell, self._host_cpu(load.env.cpu_mbec), read)
+        return sha256(f"{judges(places.PACKAGES)} {told}".encode()).hexdigest()
+
+    def answers(
+        self,
+        load: Load,
+        vectors: Sequence[Vector],
+        seen: Seen,
+        told: Sequence[Judged] = (),
+        before: Mapping[str, Judgement] = NOTHING_SAID,
+    ) -> list[Answer]:
         """The function gives the journal's rows of one batch.
 
         The contract's CPU is the one that L1 read; where L1 never ran, the one that the mirror says it would read.
+        ``before`` is what this ``judge`` said of vectors earlier: it stands where the same was seen.
         """
-        cpu = self._host_cpu(load.env.cpu_mbec)
+        said = [
+            one if (one := before.get(v.id)) is not None and one.seen == o else None
+            for v, o in zip(vectors, seen.outcomes, strict=True)
+        ]
+        new = iter(self._judged(load, vectors, seen, [one is None for one in said]))
         marks = {one.vector: Mark.TRACED | (Mark.EVENT_DRIFT if one.difference else Mark(0)) for one in told}
         found = []
-        for vector, outcome, contract in zip(vectors, seen.outcomes, self._contracts(load, vectors, seen), strict=True):
-            outcome = self._each.outcome(outcome)
-            predicted = self._predict(load, cpu, vector)
-            verdict = self._each.verdict(predicted, contract, outcome)
+        for vector, one in zip(vectors, said, strict=True):
+            one = next(new) if one is None else one
+            verdict = one.verdict
             if marks:
                 access = vector.asked if isinstance(vector, NxVector) else vector
                 verdict = Verdict(verdict.marks | marks.get(access.id, Mark(0)), verdict.rule)
-            found.append(Answer(vector, outcome, predicted, contract, verdict))
+            found.append(Answer(vector, one.seen, one.predicted, one.contract, verdict))
         return found
+
+    def _judged(self, load: Load, vectors: Sequence[Vector], seen: Seen, wanted: Sequence[bool]) -> Iterator[Judgement]:
+        """What mirror and contract say of the vectors that are ``wanted``."""
+        vectors = list(compress(vectors, wanted))
+        seen = replace(seen, outcomes=list(compress(seen.outcomes, wanted)))
+        cpu = self._host_cpu(load.env.cpu_mbec)
+        for vector, outcome, contract in zip(vectors, seen.outcomes, self._contracts(load, vectors, seen), strict=True):
+            outcome = self._each.outcome(outcome)
+            predicted = self._predict(load, cpu, vector)
+            yield Judgement(outcome, predicted, contract, self._each.verdict(predicted, contract, outcome))
 
     def _contracts(self, load: Load, vectors: Sequence[Vector], seen: Seen) -> list[Contract]:
         """What the manual allows of each on the CPU that L1 read, or that the mirror says it would read."""

@@ -77,9 +77,9 @@ def expected(work: Work, options: Options) -> int:
     """How long a load is expected to take, in vectors: a guess for order and progress, nothing is left out by it."""
     load = work.load
     left = Work(load, work.host, dict(work.batches))
+    collapse(left, same_value=given_otherwise(load, options.values_named), offered=options.offered(load))
     if (known := options.known.get(load)) is not None:
         return known.unknown(left)
-    collapse(left, same_value=given_otherwise(load, options.values_named), offered=options.offered(load))
     return left.size + START * len(left.batches)
 
 
@@ -146,7 +146,7 @@ def _start(session: Answering, guest_machine: Machine) -> None:
 
 
 def _ask_host(session: Answering, vectors: list[OnHost], known: KnownCell) -> Part:
-    todo = [v for v in vectors if not known.taken(v)]
+    todo = known.left(vectors)
     outcomes = session.ask_host(todo) if todo else []
     facts = {"parameter": session.parameter, "mbec_offered": session.mbec_offered}
     part = known.joined(vectors, todo, Seen(outcomes, None, facts), {})
@@ -164,7 +164,7 @@ def _ask_l1(
         known = known.asking({v.id for v in marked if known.trace(v) is None})
         died = [v for v in vectors if known.died(v)]
         spared = spared_beside(guest, (v for v in vectors if v.id not in known.answers), died, deadly)
-        todo = [v for v in vectors if not known.taken(v) and v.id not in spared]
+        todo = [v for v in known.left(vectors) if v.id not in spared]
         seen = session.ask_l1(guest, todo, deadly, [v for v in traced if v in todo]) if todo else Seen([])
         # Another virtual CPU is another experiment, whatever the basis says: all of it is asked then.
         if seen.cpu in (None, known.cpu):
@@ -495,7 +495,9 @@ def execute(
         elif (done := _recalled(rest, options)) is not None:
             ready.append(done)
         asked.append(rest)
-    known = samples(options.known, [done.load for done in ready if done.batches], f"run {run}")
+    empty = {done.load for done in ready if not done.batches}
+    left_to_know = {load: known for load, known in options.known.items() if load not in empty}
+    known = samples(left_to_know, [done.load for done in ready if done.batches], f"run {run}")
     ready = [done for done in ready if done.load not in known]
     there = {done.load for done in ready}
     asked = [work for work in asked if work.load not in there]

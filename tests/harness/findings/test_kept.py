@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from harness.findings import Run, kept
 from harness.findings.causes import find_cause
 from harness.findings.minimise import PROVENANCE, Minimal
-from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, cpus, judge
+from harness.results import KVM_HOST, Answer, CellKey, Journal, Mark, Verdict, cpus, judge
 from kvmodel import machine, sdm
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
@@ -61,6 +62,16 @@ def test_what_was_found_out_is_not_found_out_again(journal: Journal, asked: list
         after = Run.open(again).findings
     assert asked == [BROKEN]
     assert after == before and after[0].origin.patches == before[0].origin.patches != ()
+
+
+def test_another_run_of_the_same_departures_finds_nothing_out_anew(journal: Journal, asked: list[Vector]) -> None:
+    before = Run.open(journal).findings
+    number = journal.begin([], {})
+    taken = answer(BROKEN)
+    taken = replace(taken, verdict=Verdict(taken.verdict.marks | Mark.EARLIER, taken.verdict.rule))
+    journal.record(number, KEY, [taken], 1.0, {})
+    assert Run.open(journal, number).findings == before
+    assert asked == [BROKEN]
 
 
 def test_another_answer_is_found_out_anew(journal: Journal, asked: list[Vector]) -> None:

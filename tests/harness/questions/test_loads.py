@@ -6,7 +6,7 @@ from harness.questions.core import core
 from harness.questions.loads import SPREAD, Load, Work, collapse, given_otherwise, paired, plan, settled, twins
 from harness.questions.parameters import Setting, chosen, switches
 from harness.series import Parameter
-from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, Mbec, MsrVector, Vector
+from kvmodel.question.vector import AccessVector, ClientVector, EntryVector, HostVector, Mbec, MsrVector, Vector
 from tests.harness.settings import OFF, ON, UNSET
 
 
@@ -21,6 +21,13 @@ def test_hosts_without_mbec_come_last_and_levels_in_order() -> None:
     loads = [w.load for w in plan(core(), [5, 6], [OFF])]
     assert [x.env.cpu_mbec for x in loads] == sorted((x.env.cpu_mbec for x in loads), reverse=True)
     assert [x.level for x in loads if x.env.name == "std"] == [5, 6]
+
+
+def test_what_is_taken_from_one_load_stays_in_the_others() -> None:
+    first, second = plan([AccessVector(), HostVector()], [2, 3], [UNSET])
+    first.host.clear()
+    next(iter(first.batches.values())).clear()
+    assert second.size == 2
 
 
 def test_a_series_without_the_parameter_runs_unset_only() -> None:

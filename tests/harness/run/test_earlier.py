@@ -21,8 +21,11 @@ from harness.questions import ASKED_BEFORE, Load, Work, core, plan
 from harness.results import Journal, Mark, cpus
 from harness.run import Done, Earlier, Options, Voices, execute
 from harness.run import basis as resting
+from harness.run import judge as judging
 from harness.run.basis import Basis, other_parts
 from harness.run.earlier import AGAIN
+from harness.run.workers import expected
+from kvmodel import machine
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
 from kvmodel.question.vector import Access, AccessVector, HostVector, Machine, Mbec, Perm, Vector
@@ -68,6 +71,7 @@ class FakeSession:
     offers: bool = True
     asked: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
+    loads: int = 0
     parameter: str | None = "N"
     spent: bool = False
 
@@ -80,6 +84,7 @@ class FakeSession:
         return self.offers
 
     def load(self, load: Load) -> None:
+        self.loads += 1
         if load.level == self.dies_at:
             raise HostError("fake host panicked")
 
@@ -94,10 +99,10 @@ class FakeSession:
         self.asked += [v.id for v in asked]
         return [self.says.get(v.id, DONE) for v in asked]
 
-    def start_l1(self, machine: object) -> None:
+    def start_l1(self, guest: object) -> None:
         pass
 
-    def ask_l1(self, machine: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
+    def ask_l1(self, guest: object, vectors: list[Vector], deadly: object, traced: Iterable[Vector]) -> Seen:
         return Seen(self.ask_host(vectors), self.cpu, {"msrs": ["0x1"], "events": ["old"]})
 
 
@@ -146,14 +151,15 @@ def test_a_run_repeated_asks_its_sample_and_nothing_else(journal: Journal, files
     was = run(journal, first, made(files))
     assert set(first.asked) == IDS
     now = run(journal, second, made(files))
-    # Three cells (two machines and the host), one vector of each.
-    assert len(second.asked) == 3 and second.hosts == ["host"]
+    # Three cells (two machines and the host): one vector of the largest, and of the small ones seldom any.
+    again = len(second.asked)
+    assert 1 <= again <= 3 and second.hosts == ["host"]
     assert marked(journal, now, Mark.EARLIER) == IDS - set(second.asked)
     assert marked(journal, now, Mark.AGAIN) == set(second.asked)
     before, after = ({a.vector.id: a.seen for _, a in journal.answers(n)} for n in (was, now))
     assert before == after
     total = Run.open(journal, now).totals
-    assert (total.earlier, total.again, total.not_reproduced, total.taken) == (len(IDS) - 3, 3, 0, 0)
+    assert (total.earlier, total.again, total.not_reproduced, total.taken) == (len(IDS) - again, again, 0, 0)
     assert Run.open(journal, now).earlier == [was]
     collapsed = {row["name"]: row["vectors"] for row in Run.open(journal, now).as_json()["collapsed"]}
     assert collapsed[ASKED_BEFORE] == total.earlier and total.collapsed == 0
@@ -245,7 +251,7 @@ def test_a_second_version_of_a_series_is_asked_from_the_first_level_that_is_anot
     assert all(ids == IDS for ids in asked.values())
     taken = {key.level for key, _ in journal.answers(number, having=Mark.EARLIER)}
     assert taken == {10}
-    assert len(session.asked) == 2 * len(IDS) + 3
+    assert 2 * len(IDS) < len(session.asked) <= 2 * len(IDS) + 3
     assert Earlier(journal, number, second.text).otherwise(works(levels)) == {("modules",): [11, 18]}
 
 
@@ -253,7 +259,7 @@ def test_the_machine_code_counts_not_the_level_nor_the_series(journal: Journal, 
     run(journal, FakeSession(), made(files, code=lambda _: "the same"), works([3]))
     session = FakeSession()
     run(journal, session, made(files, code=lambda _: "the same"), works([7]))
-    assert len(session.asked) == 3
+    assert 1 <= len(session.asked) <= 3
 
 
 def test_fresh_asks_all(journal: Journal, files: dict[str, Path]) -> None:
@@ -357,11 +363,66 @@ def test_the_verdict_is_made_anew(journal: Journal, files: dict[str, Path]) -> N
     assert number != was and Mark.DRIFT in verdicts[fetch.id] and Mark.FINDING in verdicts[fetch.id]
 
 
+def test_one_judge_is_asked_once_of_what_was_seen_again(
+    journal: Journal, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = machine.predict
+    monkeypatch.setattr(judging, "_predict", lambda *a, **k: (asked.append(a[3].id), real(*a, **k))[1])
+    was = run(journal, FakeSession(), made(files), mirror=True)
+    assert set(asked) >= IDS
+    asked.clear()
+    number = run(journal, FakeSession(says={v.id: LOOP for v in VECTORS[:4]}), made(files), mirror=True, fresh=True)
+    judged = set(asked)
+    before, after = ({a.vector.id: a for _, a in journal.answers(n)} for n in (was, number))
+    otherwise = {name for name in IDS if before[name].seen != after[name].seen}
+    assert otherwise and judged == otherwise, "what was seen otherwise is judged anew, and nothing else"
+    for name in IDS - otherwise:
+        assert before[name] == after[name]
+    asked.clear()
+    monkeypatch.setattr(judging, "judges", lambda _: "other code")
+    run(journal, FakeSession(), made(files), mirror=True)
+    assert set(asked) >= IDS, "another judge says it anew"
+
+
+def test_marks_of_another_run_and_of_traces_do_not_come_with_a_judgement(
+    journal: Journal, files: dict[str, Path]
+) -> None:
+    run(journal, FakeSession(), made(files), mirror=True)
+    with journal._db:
+        journal._db.execute("UPDATE result SET marks = marks | ?", ((Mark.TRACED | Mark.EVENT_DRIFT).value,))
+    number = run(journal, FakeSession(), made(files), mirror=True)
+    assert not marked(journal, number, Mark.TRACED | Mark.EVENT_DRIFT)
+    assert marked(journal, number, Mark.EARLIER)
+    last = run(journal, FakeSession(), made(files), mirror=True, fresh=True)
+    assert not marked(journal, last, Mark.EARLIER | Mark.AGAIN)
+
+
+def test_a_level_that_is_a_lower_ones_code_gets_no_host_for_nothing(journal: Journal, files: dict[str, Path]) -> None:
+    code = made(files, code=lambda _: "one")
+    several = works([0, 1], core.core()[::40])
+    run(journal, FakeSession(), code, several, twins={1: 0})
+    session = FakeSession()
+    run(journal, session, code, several, twins={1: 0})
+    assert session.hosts == ["host"] and session.loads == 1
+
+
+def test_a_load_whose_answers_are_known_costs_nothing(journal: Journal, files: dict[str, Path]) -> None:
+    everything = works(vectors=[*VECTORS, AccessVector(Mbec.ON)])
+    run(journal, FakeSession(offers=False), made(files), everything)
+    known = Earlier(journal, 2, made(files).text).known(everything)
+    (work,) = everything
+    assert work.size == len(VECTORS) + 1
+    # What the rules leave out is not known, and not asked either.
+    assert expected(work, Options(known=known, offered=lambda _: False)) == 0
+    assert expected(work, Options(known=known)) == 1
+
+
 def test_another_virtual_cpu_is_asked_whole(journal: Journal, files: dict[str, Path]) -> None:
     run(journal, FakeSession(), made(files))
     session = FakeSession(cpu=Cpu(maxphyaddr=39))
     number = run(journal, session, made(files))
-    l1 = {v.id for v in VECTORS if not isinstance(v, HostVector)}
+    l1 = {v.id for v in VECTORS if v.machine == VECTORS[0].machine}  # one of them at least is in the sample
     assert set(session.asked) >= l1
     assert not marked(journal, number, Mark.EARLIER) & l1
     # Two CPUs on one basis: nothing of either is taken later.
@@ -447,7 +508,7 @@ def test_a_load_without_facts_has_a_host(journal: Journal, files: dict[str, Path
     session = FakeSession()
     done: list[Done] = []
     run(journal, session, made(files))
-    assert session.hosts == ["host"] and len(session.asked) == 3 and not done
+    assert session.hosts == ["host"] and 1 <= len(session.asked) <= 3 and not done
 
 
 def test_what_a_run_of_the_host_alone_learnt_hides_nothing_of_an_earlier_one(
