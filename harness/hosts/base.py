@@ -24,6 +24,7 @@ class Host(KvmModules):
 
     board: Board = BOARD  # what L1 is made of there
     huge_pages: int = 0  # what its ``nr_hugepages`` is where L1 takes none
+    few_commands: int = 500  # milliseconds of its clock in which a few commands of ours are carried out there
 
     @abstractmethod
     def start(self) -> None:

@@ -56,6 +56,8 @@ class EmulatedHost(Host):
     to its SSH server (0: one that is free).
     """
 
+    few_commands = 100  # its clock goes by instructions: three programs with a dirty log took 30 ms each beside the log
+
     def __init__(
         self,
         cache: Cache,

@@ -18,7 +18,6 @@ _C: Final = protocol.CONSTANTS
 NX_HUGE_PAGES: Final = "/sys/module/kvm/parameters/nx_huge_pages"
 IDLE_BITMAP: Final = "/sys/kernel/mm/page_idle/bitmap"
 PAGE: Final = 4096  # bytes
-LOGGED: Final = 500  # milliseconds of dirty logging that are asked for
 LOG_DEADLINE: Final = 60.0  # seconds of wall time in which dirty logging has to end
 JOB_DEADLINE: Final = 60.0  # seconds of wall time in which saving and restoring have to end
 STATE: Final = f"{FILES}/l1-state"  # the file on the host that the state is saved to
@@ -76,7 +75,7 @@ class HostSteps:
         """QEMU logs what is written for a while, by KVM's dirty log; what an earlier program began ends first."""
         if self._qemu.command("query-dirty-rate")["status"] == "measuring":
             self._unlog()
-        arguments = {"calc-time": LOGGED, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"}
+        arguments = {"calc-time": self._qemu.host.few_commands, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"}
         self._qemu.command("calc-dirty-rate", arguments)
 
     def _unlog(self) -> None:

@@ -19,6 +19,7 @@ C = protocol.CONSTANTS
 class FakeHost:
     ran: list[str] = field(default_factory=list)
     fails: bool = False
+    few_commands: int = 70
 
     def run(self, command: str, *, check: bool = False) -> None:
         self.ran.append(command)
@@ -37,6 +38,7 @@ class FakeQemu:
     host: FakeHost = field(default_factory=FakeHost)
     memory_file: str = "/dev/shm/l1"
     asked: list[str] = field(default_factory=list)
+    logged: list[object] = field(default_factory=list)
     states: list[str] = field(default_factory=lambda: ["unstarted", "measuring", "measured"])
     logs: bool = True
     image: tuple[int, int] = (256, 16)
@@ -56,6 +58,9 @@ class FakeQemu:
             return self.jobs
         if name == "query-named-block-nodes":
             return [{"node-name": "state"}] if self.node else []
+        if name == "calc-dirty-rate":
+            assert args is not None
+            self.logged.append(args["calc-time"])
         if name == "calc-dirty-rate" and not self.logs:
             raise GuestError("no dirty log")
         return {"status": self.states.pop(0)} if name == "query-dirty-rate" else None
@@ -95,6 +100,7 @@ def test_dirty_logging_is_waited_for() -> None:
     made = steps(qemu)
     assert made.carry_out(C["HOST_LOG"], 0) and made.carry_out(C["HOST_UNLOG"], 0)
     assert qemu.asked == ["query-dirty-rate", "calc-dirty-rate", "query-dirty-rate", "query-dirty-rate"]
+    assert qemu.logged == [qemu.host.few_commands]
 
 
 def test_a_log_that_an_earlier_program_left_ends_before_the_next_begins() -> None:
