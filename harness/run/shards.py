@@ -15,6 +15,7 @@ from harness.questions import Load, Work
 from kvmodel.question.vector import Vector
 
 START: Final = 600  # a start of QEMU takes as long as so many vectors
+CALL: Final = 250  # a program that calls its host as long as so many
 LEAST: Final = (
     4 * START
 )  # a shard is at least so long: each is one more load of the modules, and one more start of QEMU

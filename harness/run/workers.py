@@ -31,8 +31,9 @@ from harness.run.done import HOST_CELL, Done, LoadFacts, Part, machine_name, mer
 from harness.run.earlier import NOTHING, Answering, KnownCell, KnownLoad, Remembered, ToAsk, samples
 from harness.run.judge import Voices
 from harness.run.sample import huge_pages
-from harness.run.shards import START, Share, halves, shares
+from harness.run.shards import CALL, START, Share, halves, shares
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import ProgramVector
 from kvmodel.question.vector import Machine, OnHost, Vector
 
 HOST_DEATHS: Final = 3  # a worker whose hosts die this often in a row gives up
@@ -80,7 +81,8 @@ def expected(work: Work, options: Options) -> int:
     collapse(left, same_value=given_otherwise(load, options.values_named), offered=options.offered(load))
     if (known := options.known.get(load)) is not None:
         return known.unknown(left)
-    return left.size + START * len(left.batches)
+    calling = sum(isinstance(v, ProgramVector) and v.calls_host for batch in left.batches.values() for v in batch)
+    return left.size + START * len(left.batches) + CALL * calling
 
 
 def costs(works: Iterable[Work], options: Options) -> dict[Load, int]:

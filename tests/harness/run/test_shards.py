@@ -20,6 +20,7 @@ from harness.run.judge import Voices
 from harness.run.workers import Options, expected
 from kvmodel.cpu import Cpu
 from kvmodel.question.outcome import Kind, Outcome
+from kvmodel.question.program import ProgramVector
 from tests.harness.settings import OFF, ON, UNSET
 
 NAMED = Options(values_named=frozenset((level, value) for level in (16, 17, 18) for value in (OFF, ON)))
@@ -50,6 +51,17 @@ def test_each_work_is_in_one_share_and_a_cpu_is_one_boot() -> None:
 def test_no_host_boots_again_behind_the_other_cpu() -> None:
     found = shares(list(plan(regress(), [18], [ON])), NAMED)
     assert [share[0].load.env.cpu_mbec for share in found] == [True] * (len(found) - 1) + [False]
+
+
+def test_what_calls_its_host_is_expected_to_take_longer_and_goes_first() -> None:
+    works = list(plan(regress(), [18], [ON]))
+    ept0 = next(work for work in works if work.load.env.name == "ept0")
+    calling = sum(isinstance(v, ProgramVector) and v.calls_host for vs in ept0.batches.values() for v in vs)
+    assert calling > 0
+    assert expected(ept0, NAMED) == ept0.size + shards.START * len(ept0.batches) + shards.CALL * calling
+    first = shares(works, NAMED)[0]
+    vectors = [v for work in first for batch in work.batches.values() for v in batch]
+    assert sum(isinstance(v, ProgramVector) and v.calls_host for v in vectors) > calling
 
 
 def test_few_levels_go_to_all_hosts() -> None:
