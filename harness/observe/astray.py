@@ -41,6 +41,7 @@ WORDS: Final = {
     "ASTRAY_INJECTION": "VM-entry interruption information",
     "ASTRAY_GUEST": "guest state that a failed entry changed",
     "ASTRAY_INFORMATION": "an exit field that a failed entry wrote",
+    "ASTRAY_DATA": "what the access read or wrote: it came to another page",
     "ASTRAY_LAUNCH": "the launch state",
 }
 INFORMATION: Final = "ASTRAY_INFORMATION"

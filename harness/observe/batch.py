@@ -72,7 +72,6 @@ _REFUSED: Final = {  # images/probe/probe.h
     0x1003: "this L1 is not offered an enlightened VMCS",
     0x1006: "more changes than the protocol allows, or none of a VM entry's",
     0x1007: "this CPU has not all the VMCS fields that are changed",
-    0x1010: "the access ended but did not do what it says",
     0x1011: "the access ended at the wrong RIP",
 }
 

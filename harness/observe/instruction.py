@@ -15,6 +15,7 @@ from kvmodel.question.outcome import Kind, Outcome, of_turns
 from kvmodel.question.vector import UWX, GuestPerm
 
 _C: Final = protocol.CONSTANTS
+_TIMER_EXPIRED: Final = 52  # basic exit reason: no instruction's
 _READ_ONLY: Final = GuestPerm(False, False, True)
 _WORDS: Final = ("leaf", "upper", "gp", "gu")  # of the record, 8 bytes of code each
 
@@ -30,6 +31,8 @@ class Ended(Protocol):
     def leaf_address(self) -> int: ...
     @property
     def upper_after(self) -> int: ...
+    @property
+    def gpte_after(self) -> int: ...
 
 
 def record(vector: InstructionVector) -> dict[str, int | tuple[int, ...]]:
@@ -52,10 +55,19 @@ def outcome_of(vector: InstructionVector, o: Ended, seen: Outcome) -> Outcome:
         return seen
     if vector.injects:
         return of_turns((seen, Outcome(Kind.VALUE, o.upper_after)))
+    if vector.timed:
+        return of_turns((_at_its_place(vector, o, seen), Outcome(Kind.VALUE, o.gpte_after)))
+    return _at_its_place(vector, o, seen)
+
+
+def _at_its_place(vector: InstructionVector, o: Ended, seen: Outcome) -> Outcome:
+    """The function gives ``seen``, or that the exit of an instruction has another RIP or length."""
     asked = vector.asked
     at, length = len(asked.before), len(asked.itself)
     if seen.kind is Kind.VALUE:
         at, length = len(asked.code) - len(VMCALL), len(VMCALL)
+    if (seen.kind, seen.number) == (Kind.EXIT, _TIMER_EXPIRED):
+        return seen
     if seen.kind is not Kind.EXCEPTION and (o.rip, o.leaf_address) != (_C["GLA_ASKED"] + at, length):
         return astray.outcome(_C["ASTRAY_LENGTH"], o.reason)
     return seen

@@ -109,6 +109,12 @@ def injected_events() -> Iterator[InstructionVector]:
     yield _asked("cpuid", trap)
 
 
+def preemption_timer() -> Iterator[InstructionVector]:
+    """The preemption timer runs, expired from the start or with long to go, and its field is saved or left alone."""
+    for name, value, save in product((NONE, "cpuid", "readcr0", "rdtsc"), (0, 1 << 30), ("", "+vm_exit_controls:s22")):
+        yield _asked(name, f"pin_based_vm_exec_control:s6+vmx_preemption_timer_value={value:x}{save}")
+
+
 INSTRUCTIONS: Final[dict[str, Callable[[], Iterator[InstructionVector]]]] = {
-    part.__name__: part for part in (owned_bits, instruction_exits, bitmaps, injected_events)
+    part.__name__: part for part in (owned_bits, instruction_exits, bitmaps, injected_events, preemption_timer)
 }

@@ -92,10 +92,26 @@ def program_flushed_by_cr4() -> Iterator[ProgramVector]:
             yield _of(*head, f"read.a3,{change},{bit}{to},{bit}{1 - to},{look}.a3", env=env, ept=ept)
 
 
+def program_violations_of_roots() -> Iterator[ProgramVector]:
+    """An EPT violation under one EPT pointer forgets the address under the others of the same table as well."""
+    for then, look, (there, back), page in product(
+        ("none", "p5.r---", "p5.--x-"),
+        _LOOKS,
+        (("ad=1", "ad=0"), ("vmcs=1", "vmcs=0"), ("root=1", "root=0")),
+        ("a3", "b3"),
+    ):
+        entry = "t03" if page == "a3" else "t13"
+        for first in ((f"{look}.{page}",), (f"{look}.{page}", there, f"{look}.{page[0]}4", back)):
+            turn = (f"{entry}={then}", there, f"{look}.{page}", back, f"{look}.{page}")
+            yield _of(*first, *turn)
+            yield _of("mbec=on", *first, *turn)
+
+
 TURNS: Final[tuple[Callable[[], Iterator[ProgramVector]], ...]] = (
     program_restricted_below,
     program_nothing_left,
     program_tables_behind_kvm,
     program_vpid_turns,
     program_flushed_by_cr4,
+    program_violations_of_roots,
 )

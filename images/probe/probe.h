@@ -91,8 +91,7 @@
 #define REFUSED_BY_HOST	0x1005	/* the host could not do what a program asks of it */
 #define REFUSED_CHANGES	0x1006	/* more changes than the protocol allows */
 #define REFUSED_FIELD	0x1007	/* no such VMCS field here */
-/* ... and after an exit: the access ended but did not do what it says */
-#define BROKEN_VALUE	0x1010
+/* ... and after an exit */
 #define BROKEN_RIP	0x1011
 
 /* the memory of one vector under test */

@@ -143,8 +143,7 @@ static void judge_done(const struct kvm_vector *v, const struct setting *s, cons
 		o->verdict = VERDICT_SCAFFOLD;
 		o->error = BROKEN_RIP;
 	} else if (now != want_now || (uint32_t)r->rax != want_read) {
-		o->verdict = VERDICT_SCAFFOLD;
-		o->error = BROKEN_VALUE;
+		o->astray |= ASTRAY_DATA;
 	}
 }
 

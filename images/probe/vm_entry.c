@@ -111,6 +111,7 @@ static void tell(struct kvm_observation *o, const struct l2_registers *r)
 	o->rip = vmread(GUEST_RIP);
 	o->leaf_address = vmread(EXIT_INSTRUCTION_LENGTH);
 	o->upper_after = (uint32_t)vmread(IDT_VECTORING_INFO) | vmread(IDT_VECTORING_ERROR) << 32;
+	o->gpte_after = vmread(GUEST_TIMER_VALUE);
 	o->target_gla = setting.target_gla;
 	o->verdict = VERDICT_EXIT;
 	if (o->reason == REASON_EXTINT) {

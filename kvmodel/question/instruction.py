@@ -5,7 +5,8 @@
 
 The answer is the exit with its qualification, the fault, or what L2 has in RAX when it comes to the VMCALL behind. Of
 an event that the VM entry injects it is a row of two: what its delivery ends in (L2 has no IDT), and the
-IDT-vectoring information of that exit with its error code in bits 63:32.
+IDT-vectoring information of that exit with its error code in bits 63:32. Where the preemption timer runs it is a row of
+two as well: the end, and the timer's field behind it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PREFIX: Final = "vmdo"
 NONE: Final = "none"  # nothing but VMCALL
 VMCALL: Final = b"\x0f\x01\xc1"
 MOST: Final = 32  # bytes of code
+TIMER: Final = 6  # of the pin-based controls: the preemption timer
 INFORMATION: Final = "vm_entry_intr_info_field"
 _NAME: Final = re.compile(r"(?P<what>[a-z]+[0-9]*)(?:-(?P<operand>[0-9a-f]{1,16}))?")
 
@@ -132,10 +134,18 @@ class InstructionVector(VmEntryVector):
     @property
     def injects(self) -> bool:
         """Whether the VM entry injects an event, as far as the changes say."""
-        info = 0
+        return bool(self._changed(INFORMATION) >> 31)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the preemption timer is activated, as far as the changes say."""
+        return bool(self._changed("pin_based_vm_exec_control") >> TIMER & 1)
+
+    def _changed(self, field: str) -> int:
+        value = 0
         for one in self.changes:
-            info = one.of(info) if one.field == INFORMATION else info
-        return bool(info >> 31)
+            value = one.of(value) if one.field == field else value
+        return value
 
     @cached_property
     def id(self) -> str:

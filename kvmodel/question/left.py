@@ -25,5 +25,6 @@ ASTRAY: Final[dict[str, int]] = {
     "ASTRAY_INJECTION": 1 << 17,  # VM-entry interruption information: valid after an exit, or otherwise changed
     "ASTRAY_GUEST": 1 << 18,  # a field of the guest's state is another one though the VM entry failed
     "ASTRAY_INFORMATION": 1 << 19,  # a failed VM entry wrote an exit field that it does not have to tell
+    "ASTRAY_DATA": 1 << 21,  # an access completed, and its page has not what it read or wrote
     "ASTRAY_LAUNCH": 1 << 20,  # launched after a failed VM entry, or clear after an exit
 }

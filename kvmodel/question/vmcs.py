@@ -67,6 +67,7 @@ FIELDS: Final[dict[str, int]] = {
     **{f"guest_{name}_ar_bytes": 0x4814 + 2 * n for n, name in enumerate(_SEGMENTS)},
     "guest_interruptibility_info": 0x4824,
     "guest_activity_state": 0x4826,
+    "vmx_preemption_timer_value": 0x482E,
     "cr0_guest_host_mask": 0x6000,
     "cr4_guest_host_mask": 0x6002,
     "cr0_read_shadow": 0x6004,

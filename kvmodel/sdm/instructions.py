@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmodel.bits import BIT, GENMASK
-from kvmodel.question.instruction import INFORMATION, NONE, Instruction
+from kvmodel.question.instruction import INFORMATION, NONE, TIMER, Instruction
 from kvmodel.question.outcome import Kind, Outcome, of_turns
 from kvmodel.sdm.vmcs import CR0_WP, EXCEPTION, EXTERNAL, NMI_EVENT, OTHER, SOFT_EXCEPTION, SOFTWARE, CheckedVmcs
 
@@ -27,8 +27,14 @@ IDT_ERROR: Final = BIT(1)  # of an error code: the descriptor is the IDT's
 EXTERNAL_ERROR: Final = BIT(0)
 VALID: Final = BIT(31)
 TOLD: Final = VALID | GENMASK(11, 0)  # of IDT-vectoring information; bit 12 is undefined, the others are 0
+TIMER_EXPIRED: Final = 52
+SAVE_TIMER: Final = 22  # of the VM-exit controls
+TIMER_VALUE: Final = "vmx_preemption_timer_value"
 MODELLED: Final = frozenset(
     (
+        "pin_based_vm_exec_control",
+        "vm_exit_controls",
+        TIMER_VALUE,
         "cpu_based_vm_exec_control",
         "secondary_vm_exec_control",
         "io_bitmap_a",
@@ -223,9 +229,31 @@ def _delivered(v: CheckedVmcs) -> Ends | None:
     return of_turns((fault, Outcome(Kind.VALUE, code=code, defined=told))), "injected-event"
 
 
+def _timed(v: CheckedVmcs, asked: Instruction) -> Ends | None:
+    """The same with the preemption timer (26.5.1): at 0 it ends L2 before any instruction.
+
+    A long time, of 2**30 units and no more, has begun to go down and is far from its end: bit 30 clear, bit 29 set,
+    where it is saved (28.3.4).
+    """
+    value, saved = v[TIMER_VALUE], v.exit(SAVE_TIMER)
+    if not value:
+        expired = Outcome(Kind.EXIT, number=TIMER_EXPIRED)
+        return of_turns((expired, Outcome(Kind.VALUE))), "preemption-timer"
+    found = _OF[asked.what](v, asked)
+    if found is None or value != BIT(30):
+        return None
+    left = Outcome(Kind.VALUE, code=BIT(29), defined=GENMASK(63, 29)) if saved else Outcome(Kind.VALUE, code=value)
+    return of_turns((found[0], left)), "preemption-timer"
+
+
 def _known(v: CheckedVmcs, plain: CheckedVmcs) -> bool:
     """Whether the controls that ``v`` has otherwise than ``plain`` are those that what is here goes by."""
-    pairs = (("cpu_based_vm_exec_control", _PRIMARY), ("secondary_vm_exec_control", _SECONDARY | {6}))
+    pairs = (
+        ("cpu_based_vm_exec_control", _PRIMARY),
+        ("secondary_vm_exec_control", _SECONDARY | {6}),
+        ("pin_based_vm_exec_control", {TIMER}),
+        ("vm_exit_controls", {SAVE_TIMER}),
+    )
     return not any((v[field] ^ plain[field]) >> bit & 1 for field, known in pairs for bit in set(range(32)) - known)
 
 
@@ -233,4 +261,6 @@ def ends(v: CheckedVmcs, plain: CheckedVmcs, asked: Instruction) -> Ends | None:
     """What an L2 that was entered with the VMCS ``v`` ends in; ``plain`` is the VMCS before the vector's changes."""
     if not _known(v, plain):
         return None
+    if v.pin(TIMER):
+        return _timed(v, asked) if v.event < 0 else None
     return _OF[asked.what](v, asked) if v.event < 0 else _delivered(v)

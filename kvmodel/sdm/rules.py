@@ -152,6 +152,10 @@ RULES: dict[str, Rule] = {
     "injected-event": Rule(
         "28.2.4", "An exception in the delivery of an injected event exits; IDT-vectoring information has the event."
     ),
+    "preemption-timer": Rule(
+        "26.5.1",
+        "The preemption timer counts down from its field and ends L2 at 0; an exit saves it where a control says so.",
+    ),
     "injected-trap-flag": Rule(
         "27.6.2", "An injected event of type 7 and vector 0 is an exit of the monitor trap flag."
     ),

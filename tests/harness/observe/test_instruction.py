@@ -48,3 +48,15 @@ def test_an_event_has_two_answers() -> None:
     wanted = of_turns((Outcome(Kind.EXCEPTION, 0x103, 13), Outcome(Kind.VALUE, 0x8000_0020)))
     assert answer(text, **values) == wanted
     assert answer(text, verdict=C["VERDICT_ENTRY_FAIL"], error=7) == Outcome(Kind.ENTRY_FAIL, 7)
+
+
+def test_the_timer_is_told_beside_the_end() -> None:
+    text = "cpuid.pin_based_vm_exec_control:s6+vmx_preemption_timer_value=0"
+    end = {"verdict": C["VERDICT_EXIT"], "reason": 52, "rip": C["GLA_ASKED"], "leaf_address": 7}
+    assert answer(text, gpte_after=5, **end) == of_turns((Outcome(Kind.EXIT, number=52), Outcome(Kind.VALUE, 5)))
+
+
+def test_an_access_that_came_to_another_page_is_told() -> None:
+    seen_astray = guest.outcome(parse("e4k.l1=rwxu.read.mbec=off"), seen(verdict=1, astray=C["ASTRAY_DATA"], reason=18))
+    assert seen_astray.kind is Kind.ASTRAY
+    assert "another page" in seen_astray.note

@@ -98,3 +98,16 @@ def test_the_parts_are_decided_and_of_all_kinds() -> None:
         assert len(decided) >= len(found) - 1
         kinds |= {one.outcome.kind for answers in decided for one in answers}
     assert kinds == {Kind.EXIT, Kind.VALUE, Kind.EXCEPTION, Kind.SEQUENCE}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("vmx_preemption_timer_value=0", "1: exit reason 52 q=0x0; 2: value 0x0"),
+        ("vmx_preemption_timer_value=40000000", "1: exit reason 10 q=0x0; 2: value 0x40000000"),
+        ("vmx_preemption_timer_value=40000000+vm_exit_controls:s22", "1: exit reason 10 q=0x0; 2: value 0x20000000"),
+        ("vmx_preemption_timer_value=5", "na-vmcs-undecided"),  # who is first is open
+    ],
+)
+def test_the_preemption_timer_ends_l2_or_goes_down(text: str, wanted: str) -> None:
+    assert said("cpuid", f"pin_based_vm_exec_control:s6+{text}") == wanted
