@@ -111,8 +111,11 @@ def injected_events() -> Iterator[InstructionVector]:
 
 def preemption_timer() -> Iterator[InstructionVector]:
     """The preemption timer runs, expired from the start or with long to go, and its field is saved or left alone."""
-    for name, value, save in product((NONE, "cpuid", "readcr0", "rdtsc"), (0, 1 << 30), ("", "+vm_exit_controls:s22")):
-        yield _asked(name, f"pin_based_vm_exec_control:s6+vmx_preemption_timer_value={value:x}{save}")
+    timer = "pin_based_vm_exec_control:s6+vmx_preemption_timer_value"
+    for name in (NONE, "cpuid", "readcr0", "rdtsc"):
+        yield _asked(name, f"{timer}=0")
+        for save in ("", "+vm_exit_controls:s22"):
+            yield _asked(name, f"{timer}={1 << 30:x}{save}")
 
 
 INSTRUCTIONS: Final[dict[str, Callable[[], Iterator[InstructionVector]]]] = {

@@ -93,7 +93,7 @@ def program_flushed_by_cr4() -> Iterator[ProgramVector]:
 
 
 def program_violations_of_roots() -> Iterator[ProgramVector]:
-    """An EPT violation under one EPT pointer forgets the address under the others of the same table as well."""
+    """An EPT violation is met under one EPT pointer: the others of the same table go by what was cached no longer."""
     for then, look, (there, back), page in product(
         ("none", "p5.r---", "p5.--x-"),
         _LOOKS,

@@ -136,6 +136,7 @@ PLAIN_ONLY: Final = frozenset(
         "guest_bndcfgs",
         "vm_entry_exception_error_code",
         "vm_entry_instruction_len",
+        "vmx_preemption_timer_value",
         "tpr_threshold",
         *EXIT_INFORMATION,
     )

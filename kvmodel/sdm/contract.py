@@ -8,7 +8,7 @@ from itertools import combinations
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.question.instruction import InstructionVector
-from kvmodel.question.outcome import Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import OF_KVM
 from kvmodel.question.sequence import SequenceVector, Turn
@@ -175,7 +175,11 @@ def _instruction(cpu: Cpu, vector: InstructionVector) -> tuple[Allowed, ...] | N
     ends = instructions.ends(
         vmcs_of(cpu, vector), vmcs_of(cpu, VmEntryVector(vector.mbec, env=vector.env)), vector.asked
     )
-    return (_allowed(*ends),) if ends else _aside("na-vmcs-undecided")
+    if ends is None:
+        return _aside("na-vmcs-undecided")
+    outcome, rule = ends
+    each = max(len(outcome.turns), 1)  # the one rule has both answers of a row
+    return (Allowed(outcome, THEN.join([rule] * each), THEN.join([RULES[rule].section] * each)),)
 
 
 def _nx(cpu: Cpu, vector: NxVector) -> tuple[Allowed, ...] | NotApplicable:

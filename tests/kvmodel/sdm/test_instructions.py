@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.questions.instructions import INSTRUCTIONS
+from harness.results.verdict import departing
 from kvmodel import sdm
-from kvmodel.question.outcome import Kind, NotApplicable
+from kvmodel.question.outcome import Kind, NotApplicable, Outcome, of_turns
 from kvmodel.question.reading import parse
 from tests.kvmodel.sdm.test_vm_entry import CPU
 
@@ -111,3 +112,11 @@ def test_the_parts_are_decided_and_of_all_kinds() -> None:
 )
 def test_the_preemption_timer_ends_l2_or_goes_down(text: str, wanted: str) -> None:
     assert said("cpuid", f"pin_based_vm_exec_control:s6+{text}") == wanted
+
+
+def test_each_answer_of_a_row_has_its_rule() -> None:
+    found = sdm.allowed(CPU, parse("vmdo.none.vm_entry_intr_info_field=80000020.mbec=off"))
+    assert not isinstance(found, NotApplicable)
+    assert found[0].rule == "injected-event > injected-event"
+    seen = of_turns((found[0].outcome.turns[0], Outcome(Kind.VALUE, 0x8000_0021)))
+    assert departing(found, seen)[0] == 1
