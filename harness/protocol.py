@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from kvmodel.question import program_layout as layout
 from kvmodel.question.left import ASTRAY
 from kvmodel.question.vm_entry import MOST
+from kvmodel.question.vm_exit import ABSENT
 from kvmodel.question.vmcs import MEMORY, REGION, SCRATCH, WORDS
 
 MAGIC: Final = 0x3130_5249_4D56_4B31  # "1KVMIR01"
@@ -259,6 +260,8 @@ CONSTANTS: Final[dict[str, int]] = {
     "KIND_VM_ENTRY": 6,  # L2 idles; a vmcs12 made anew, with the changes before it
     "KIND_CODE": 7,  # 32 bytes of L2's code, `leaf` to `gu`, in the VM entry that follows
     "GLA_ASKED": 0x400080,  # L2-linear: where it lies
+    "KIND_VM_EXIT": 8,  # as KIND_VM_ENTRY, but L2 executes what OP_CODE has put, and all that its exit tells is told
+    "VM_EXIT_ABSENT": ABSENT,  # L2-physical: a page that its EPT12 lacks
     "CHANGES": MOST,
     "CHANGE_MEMORY": MEMORY,  # as a field: the 64-bit words of the scratch page
     "CHANGE_WORDS": WORDS,

@@ -25,6 +25,7 @@ from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, ClientSequence, Vector, changed_fields
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import VmExitVector
 from kvmodel.series import LAST, Level
 
 if TYPE_CHECKING:
@@ -219,6 +220,8 @@ def _fields_off(vector: Vector) -> int:
         return 1000 + 10 * len(vector.steps) + len(vector.id)
     if isinstance(vector, ClientSequence):
         return len(vector.steps)
+    if isinstance(vector, VmExitVector):
+        return 10 + len(vector.steps) + len(vector.changes) + (vector.machine.env.name != PLAIN)
     if isinstance(vector, VmEntryVector):
         return len(vector.changes) + (vector.machine.env.name != PLAIN)
     return 0

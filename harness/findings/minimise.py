@@ -36,6 +36,7 @@ from kvmodel.question.reading import parse
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, LogVector, Vector, VectorError, changed_fields
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import VmExitVector
 
 TIMES: Final = 3
 PROVENANCE: Final = "confirmed"  # where a run's provenance keeps what was done, by the cause's hash
@@ -96,7 +97,8 @@ def simpler(vector: Vector) -> list[Vector]:
     """The function gives the vectors one step plainer, the plainest first; none where that has no meaning.
 
     Of an access one field more is as in the plain one, in the order of an id. Of a sequence each turn's access is
-    asked alone, the last one's first, then the sequences with one turn left out. Of a VM entry one change is left out.
+    asked alone, the last one's first, then the sequences with one turn left out. Of a VM entry one change is left
+    out, or a step of L2's.
     """
     if isinstance(vector, ProgramVector):
         return list(vector.shorter())
@@ -106,6 +108,8 @@ def simpler(vector: Vector) -> list[Vector]:
         return _fewer_turns(vector)
     if isinstance(vector, VmEntryVector):
         return _fewer_changes(vector)
+    if isinstance(vector, VmExitVector):
+        return [*_fewer_changes(vector), *_fewer_steps(vector)]
     if not isinstance(vector, AccessVector):
         return []
     plain = AccessVector()
@@ -126,7 +130,12 @@ def simpler(vector: Vector) -> list[Vector]:
     return list({c.id: c for c in found}.values())
 
 
-def _fewer_changes(vector: VmEntryVector) -> list[Vector]:
+def _fewer_steps(vector: VmExitVector) -> list[Vector]:
+    steps = vector.steps
+    return [replace(vector, steps=(*steps[:n], *steps[n + 1 :])) for n in range(len(steps))]
+
+
+def _fewer_changes(vector: VmEntryVector | VmExitVector) -> list[Vector]:
     changes, found = vector.changes, list[Vector]()
     for n in range(len(changes)):
         try:

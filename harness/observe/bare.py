@@ -21,6 +21,7 @@ from kvmodel.question.program import ProgramVector
 from kvmodel.question.sequence import SequenceVector
 from kvmodel.question.vector import AccessVector, CapsVector, EntryVector, Mbec, MsrVector, Vector
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import VmExitVector
 
 MARK: Final = b"KVMIROUT"  # images/probe/platform.c
 MEMORY_MIB: Final = 1024  # L1 is the machine itself
@@ -33,7 +34,7 @@ def askable(vector: Vector) -> bool:
         return all(askable(turn.access) for turn in vector.turns)
     if isinstance(vector, ProgramVector):
         return vector.env == "std" and not vector.calls_host
-    if not isinstance(vector, AccessVector | EntryVector | MsrVector | CapsVector | VmEntryVector):
+    if not isinstance(vector, AccessVector | EntryVector | MsrVector | CapsVector | VmEntryVector | VmExitVector):
         return False
     return vector.mbec is not Mbec.NA and vector.xo and not vector.ev and vector.env == "std"
 

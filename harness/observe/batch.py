@@ -12,7 +12,7 @@ from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from harness.observe import astray, instruction, program
+from harness.observe import astray, instruction, program, vm_exit
 from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
@@ -35,6 +35,7 @@ from kvmodel.question.vector import (
     Vector,
 )
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import VmExitVector
 from kvmodel.sdm.relations import judged
 
 PAGE: Final = 4096  # bytes
@@ -217,12 +218,14 @@ def _turn_records(v: SequenceVector) -> list[Fields]:
     return records
 
 
-def _vm_entry_records(v: VmEntryVector) -> list[Fields]:
-    """A record a change, then the VM entry."""
+def _vm_entry_records(v: VmEntryVector | VmExitVector) -> list[Fields]:
+    """A record a change, then the VM entry; before them those of L2's code, where it has some of its own."""
     kind = _C["KIND_CHANGE"]
     masks = [(change.encoding, *change.masks) for change in v.changes]
     changes: list[Fields] = [{"kind": kind, "msr": field, "leaf": kept, "upper": put} for field, kept, put in masks]
     entry = AccessVector(v.mbec, ev=v.ev, paging=v.paging)
+    if isinstance(v, VmExitVector):
+        return [*vm_exit.code_records(v), *changes, {**_access_record(entry), "kind": _C["KIND_VM_EXIT"]}]
     code: list[Fields] = []
     if isinstance(v, InstructionVector):
         code = [instruction.record(v)]
@@ -246,7 +249,7 @@ def _records(v: Vector, place: int) -> list[Fields]:
             return _turn_records(v)
         case CapsVector():
             return _msr_records(v)
-        case VmEntryVector():
+        case VmEntryVector() | VmExitVector():
             return _vm_entry_records(v)
         case _:
             return [_record(v)]
@@ -265,6 +268,8 @@ def count_records(v: Vector) -> int:
             return len(RELATIONS[v.relation])
         case VmEntryVector():
             return len(v.changes) + 1 + isinstance(v, InstructionVector)
+        case VmExitVector():
+            return len(_vm_entry_records(v))
         case _:
             return 1
 
@@ -272,7 +277,7 @@ def count_records(v: Vector) -> int:
 def deciding_record(v: Vector, turn: int) -> int:
     """The function says which record of ``v`` answers ``turn``, both from 0: a VM entry's is the last."""
     asked = v.asked if isinstance(v, LogVector) else v
-    return count_records(v) - 1 if isinstance(asked, VmEntryVector) else turn
+    return count_records(v) - 1 if isinstance(asked, VmEntryVector | VmExitVector) else turn
 
 
 def spans(vectors: Sequence[Vector]) -> list[slice]:
@@ -464,6 +469,10 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
         return instruction.outcome_of(vector, observations[-1], outcome(vector, observations[-1]))
     if isinstance(vector, VmEntryVector):
         return outcome(vector, observations[-1])
+    if isinstance(vector, VmExitVector):
+        seen = outcome(vector, observations[-1])
+        ended = seen.kind in (Kind.EXIT, Kind.VIOLATION, Kind.MISCONFIG)
+        return vm_exit.row(observations[-1]) if ended else seen
     if not isinstance(vector, SequenceVector):
         return outcome(vector, observations[0])
     turns = [outcome(vector, o) for o in observations]

@@ -19,6 +19,7 @@ from harness.questions.instructions import INSTRUCTIONS
 from harness.questions.programs import PROGRAMS
 from harness.questions.sequences import SEQUENCES
 from harness.questions.vm_entries import entry_checks
+from harness.questions.vm_exits import VM_EXITS
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.vector import (
@@ -271,6 +272,7 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
     **ENVIRONMENT_PARTS,
     **CONTROL_BITS,
     **INSTRUCTIONS,
+    **VM_EXITS,
 }
 
 IN_REGRESS: Final = 160  # of a part on the plain machine, an eighth of that on other machines

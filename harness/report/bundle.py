@@ -47,6 +47,7 @@ from kvmodel.question.vector import (
     UserMsrVector,
     Vector,
 )
+from kvmodel.question.vm_exit import VmExitVector
 
 TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
 SCRIPT: Final = "run.sh"
@@ -86,6 +87,8 @@ def _how(vector: Vector) -> str:
             why = "what it shows is in the kernel's log alone"
         case CapsVector() | UserCapsVector():
             why = "the script compares one answer of KVM's, and this is made of several MSRs"
+        case VmExitVector():
+            why = "the script decodes one answer of a record, and this is made of a row of them"
         case ProgramVector():
             why = "the script decodes one record of L1's, and a program's answer is made of many"
         case HostVector():

@@ -183,6 +183,7 @@ void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o);
 void vm_entry_code(const struct kvm_vector *v, struct kvm_observation *o);
 void vm_entry_forget(void);
 void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
+void run_vm_exit(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 
 /* evmcs.c */
 int evmcs_enable(void);

@@ -311,6 +311,10 @@ void run_vector(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_
 		run_vm_entry(batch, v, o);
 		return;
 	}
+	if (v->kind == KIND_VM_EXIT) {
+		run_vm_exit(batch, v, o);
+		return;
+	}
 	vm_entry_forget();
 	if (!keeps_current(v) && vmx_use(v)) {
 		o->verdict = VERDICT_SCAFFOLD;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * VM entries with VMCS fields changed. Each has a vmcs12 made anew, so that no other vector meets what it wrote; what an
+ * VM entries with VMCS fields changed; and those behind which L2 does something and all that its exit tells is wanted.
+ * Each has a vmcs12 made anew, so that no other vector meets what it wrote; what an
  * exit leaves in L1's own registers is put back.
  */
 #include "probe.h"
@@ -69,9 +70,8 @@ static int make(const struct change *c)
 }
 
 /* The vmcs12 with all that is asked; 0, or why it cannot be. */
-static int fill(const struct kvm_vector *v)
+static int fill(const struct kvm_vector *v, uint64_t rip)
 {
-	uint64_t rip = has_code ? GLA_ASKED : v->paging == PAGING_OFF ? L2_CODE + CODE_IDLE : L2_IDLE;
 	int enlightened = v->ept & EPT_EVMCS ? 1 : 0;
 
 	leaves_given(0);
@@ -179,7 +179,7 @@ void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, str
 	int refused = too_many ? REFUSED_CHANGES : tables_prepare(&setting, v, batch->maxphyaddr);
 
 	if (!refused)
-		refused = fill(v);
+		refused = fill(v, has_code ? GLA_ASKED : v->paging == PAGING_OFF ? L2_CODE + CODE_IDLE : L2_IDLE);
 	if (refused) {
 		vm_entry_forget();
 		o->verdict = VERDICT_SCAFFOLD;
@@ -189,4 +189,83 @@ void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, str
 	vmx_invept(setting.root, 0);
 	enter(o);
 	vm_entry_forget();
+}
+
+static uint64_t both(uint64_t low, uint64_t high)
+{
+	return vmread(low) | vmread(high) << 32;
+}
+
+/* All that an exit told, and what L2 had read last. */
+static void tell_all(struct kvm_observation *o, const struct l2_registers *r)
+{
+	int walked = o->reason == REASON_EPT_VIOLATION || o->reason == REASON_EPT_MISCONFIG;
+
+	o->qualification = vmread(EXIT_QUALIFICATION);
+	o->gpa = walked ? vmread(GUEST_PHYSICAL) : 0;
+	o->gla = walked ? vmread(GUEST_LINEAR) : ((volatile uint64_t *)SCRATCH_PAGE)[1];
+	o->rip = vmread(GUEST_RIP);
+	o->value = r->rax;
+	o->leaf_after = vmread(GUEST_CR0);
+	o->upper_after = vmread(GUEST_CR4);
+	o->gpte_after = vmread(GUEST_CR3);
+	o->target_gpa = both(EXIT_INTR_INFO, EXIT_INTR_ERROR);
+	o->target_gla = both(IDT_VECTORING_INFO, IDT_VECTORING_ERROR);
+	o->gpt_gpa = vmread(GUEST_EFER);
+	o->leaf_address = both(EXIT_INSTRUCTION_LENGTH, GUEST_INTERRUPTIBILITY);
+}
+
+/* L2's code lies at the same linear address and physical one; the page behind it is one that EPT12 lacks. */
+static void map_code(void)
+{
+	uint64_t *entries = (uint64_t *)PROGRAM_GPT;
+
+	((uint64_t *)L2_PD)[L2_PROGRAM >> 21] = PROGRAM_GPT | PTE_ALL;
+	entries[L2_PROGRAM >> 12 & 511] = L2_PROGRAM | PTE_P | PTE_W | PTE_A | PTE_D;
+	entries[(L2_PROGRAM >> 12 & 511) + 1] = VM_EXIT_ABSENT | PTE_ALL | PTE_D;
+}
+
+/* One VM entry and its exit; non-zero where L1's timer was the exit. */
+static int enter_and_tell(struct kvm_observation *o)
+{
+	uint64_t cr0 = READ_CR(0), cr4 = READ_CR(4), efer = rdmsr(MSR_EFER), pat = rdmsr(MSR_PAT), begin;
+	struct l2_registers r;
+	int failed;
+
+	memset(&r, 0, sizeof(r));
+	vmx_invept(setting.root, 0);
+	timer_arm();
+	begin = rdtsc();
+	failed = vmx_enter(&r);
+	o->tsc = rdtsc() - begin;
+	timer_disarm();
+	restore(cr0, cr4, efer, pat);
+	if (failed) {
+		o->verdict = VERDICT_ENTRY_FAIL;
+		o->error = failed == 1 ? (uint32_t)vmread(INSTRUCTION_ERROR) : 0;
+		return 0;
+	}
+	o->exits++;
+	o->reason = (uint32_t)vmread(EXIT_REASON);
+	o->verdict = o->reason & REASON_ENTRY_FAILED ? VERDICT_ENTRY_EXIT : VERDICT_EXIT;
+	tell_all(o, &r);
+	return o->reason == REASON_EXTINT;
+}
+
+void run_vm_exit(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
+{
+	int refused = too_many ? REFUSED_CHANGES : tables_prepare(&setting, v, batch->maxphyaddr), late = 1;
+
+	map_code();
+	for (int round = 0; !refused && late && round < ROUNDS; round++) {
+		refused = fill(v, L2_PROGRAM);
+		late = refused ? 1 : enter_and_tell(o);
+	}
+	vm_entry_forget();
+	if (refused) {
+		o->verdict = VERDICT_SCAFFOLD;
+		o->error = (uint32_t)refused;
+	} else if (late) {
+		o->verdict = VERDICT_TIMEOUT;
+	}
 }

@@ -54,6 +54,7 @@ from kvmodel.question.vector import (
     Vector,
 )
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import VmExitVector
 from kvmodel.sdm.access import PAGING_OFF, Linear, Use
 from kvmodel.sdm.contract import FINAL_USE
 from kvmodel.sdm.host import left_behind
@@ -248,7 +249,7 @@ def predict(level: Level | int, param: bool | None, cpu: Cpu, vector: Vector, *,
             return l2.nx(l2.context_of(lv, param, cpu), vector, steps)
         case EntryVector():
             return l2.entry(l2.context_of(lv, param, cpu), vector, steps)
-        case VmEntryVector():
+        case VmEntryVector() | VmExitVector():
             trouble = l2.context_of(lv, param, cpu).blocked(vector.env)
             return Prediction(trouble or not_mirrored("vmx/nested.c nested_vmx_run"))
         case MsrVector():

@@ -17,6 +17,7 @@ from typing import Final
 from kvmodel.question.program import is_program
 from kvmodel.question.sequence import PREFIX, SEPARATOR
 from kvmodel.question.vector import CLIENT_STEPS, LOG_PREFIX, NX_PREFIX, READERS, Access, VectorError
+from kvmodel.question.vm_exit import NOTHING, STEP
 from kvmodel.question.vmcs import CHANGE
 
 _compiled = cache(re.compile)
@@ -147,6 +148,16 @@ _FORMS: Final = (
             Field("instruction", _INSTRUCTION),
             Field("changes", rf"{CHANGE}(?:\+{CHANGE})*|asis", "asis", shown=True),
             Field("paging", "pg64", "pg64"),
+            *_tail(),
+        ),
+    ),
+    Form(
+        "an exit that is told in full",
+        (
+            Field("kind", "vmexit"),
+            Field("steps", rf"{STEP}(?:\+{STEP})*|{NOTHING}"),
+            Field("changes", rf"{CHANGE}(?:\+{CHANGE})*|asis", "asis"),
+            Field("paging", "pg(?:off|pae|64)", "pg64"),
             *_tail(),
         ),
     ),

@@ -40,6 +40,7 @@ from kvmodel.question.vector import (
     VectorError,
 )
 from kvmodel.question.vm_entry import VmEntryVector, changes
+from kvmodel.question.vm_exit import VmExitVector, steps
 
 _PERM = r"[rwxu-]{4}"
 _TAIL = r"mbec=(?P<mbec>on|off|na)\.xo(?P<xo>[01])\.ev(?P<ev>[012])\.env=(?P<env>\w+)"
@@ -52,6 +53,9 @@ _ACCESS_RE = re.compile(
 _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
 _VM_ENTRY_RE = re.compile(r"vmentry\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL)
 _INSTRUCTION_RE = re.compile(r"vmdo\.(?P<name>[a-z0-9-]+)\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>64)\." + _TAIL)
+_VM_EXIT_RE = re.compile(
+    r"vmexit\.(?P<steps>[a-z0-9+]+)\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL
+)
 _MSR_RE = re.compile(r"msr\.m(?P<msr>[0-9a-f]+)\." + _TAIL)
 _CAPS_RE = re.compile(r"caps\.(?P<relation>[a-z0-9-]+)\." + _TAIL)
 _USER_CAPS_RE = re.compile(r"ucaps\.(?P<relation>[a-z0-9-]+)\.(?P<reader>vcpu|kvm)\.env=(?P<env>\w+)")
@@ -188,6 +192,9 @@ def _of_full(text: str) -> Vector | None:
         return VmEntryVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]))
     if m := _INSTRUCTION_RE.fullmatch(text):
         return InstructionVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]), name=m["name"])
+    if m := _VM_EXIT_RE.fullmatch(text):
+        made = changes(m["changes"])
+        return VmExitVector(*_common(m), steps=steps(m["steps"]), changes=made, paging=Paging(m["pg"]))
     if m := _MSR_RE.fullmatch(text):
         return MsrVector(*_common(m), msr=int(m["msr"], 16))
     if m := _CAPS_RE.fullmatch(text):

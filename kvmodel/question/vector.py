@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvmodel.question.program import ProgramVector
     from kvmodel.question.sequence import SequenceVector
     from kvmodel.question.vm_entry import VmEntryVector
+    from kvmodel.question.vm_exit import VmExitVector
 
 
 class VectorError(ValueError):
@@ -504,7 +505,7 @@ OnHost: TypeAlias = (  # asked of the host without QEMU
 # sequences, programs and VM entries are in modules of their own, which this one does not import
 Vector: TypeAlias = (
     "AccessVector | EntryVector | MsrVector | CapsVector | MmioVector | OnHost | NxVector | LogVector"
-    " | SequenceVector | ProgramVector | VmEntryVector"
+    " | SequenceVector | ProgramVector | VmEntryVector | VmExitVector"
 )
 
 

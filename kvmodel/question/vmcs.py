@@ -52,6 +52,9 @@ FIELDS: Final[dict[str, int]] = {
     "host_ia32_efer": 0x2C02,
     "pin_based_vm_exec_control": 0x4000,
     "cpu_based_vm_exec_control": 0x4002,
+    "exception_bitmap": 0x4004,
+    "page_fault_error_code_mask": 0x4006,
+    "page_fault_error_code_match": 0x4008,
     "cr3_target_count": 0x400A,
     "vm_exit_controls": 0x400C,
     "vm_exit_msr_store_count": 0x400E,
@@ -77,6 +80,7 @@ FIELDS: Final[dict[str, int]] = {
     "guest_cr4": 0x6804,
     **{f"guest_{name}_base": 0x6806 + 2 * n for n, name in enumerate((*_SEGMENTS, "gdtr", "idtr"))},
     "guest_dr7": 0x681A,
+    "guest_rsp": 0x681C,
     "guest_rip": 0x681E,
     "guest_rflags": 0x6820,
     "guest_pending_dbg_exceptions": 0x6822,
@@ -138,6 +142,7 @@ PLAIN_ONLY: Final = frozenset(
         "vm_entry_instruction_len",
         "vmx_preemption_timer_value",
         "tpr_threshold",
+        "vmx_preemption_timer_value",
         *EXIT_INFORMATION,
     )
 )

@@ -8,7 +8,7 @@ from itertools import combinations
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.question.instruction import InstructionVector
-from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place
+from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import OF_KVM
 from kvmodel.question.sequence import SequenceVector, Turn
@@ -31,7 +31,8 @@ from kvmodel.question.vector import (
     Vector,
 )
 from kvmodel.question.vm_entry import VmEntryVector
-from kvmodel.sdm import client, controls, ept, errata, guest_paging, instructions, msrs, vm_entry
+from kvmodel.question.vm_exit import VmExitVector
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, instructions, msrs, vm_entry, vm_exit
 from kvmodel.sdm import program as programs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
@@ -182,6 +183,30 @@ def _instruction(cpu: Cpu, vector: InstructionVector) -> tuple[Allowed, ...] | N
     return (Allowed(outcome, THEN.join([rule] * each), THEN.join([RULES[rule].section] * each)),)
 
 
+def _told(row: vm_exit.Row) -> Allowed:
+    each = [_allowed(*one) for one in row]
+    names, sections = (THEN.join(words) for words in zip(*((a.rule, a.section) for a in each), strict=True))
+    return Allowed(of_turns(a.outcome for a in each), names, sections)
+
+
+def _vm_exit(cpu: Cpu, vector: VmExitVector) -> tuple[Allowed, ...] | NotApplicable:
+    """A row of what the exit tells, or the failure of the VM entry before it."""
+    if not cpu.vmx:
+        return _aside("na-no-vmx")
+    if not cpu.msrs:
+        return _aside("na-msrs-not-read")
+    vmcs = vmcs_of(cpu, vector)
+    found: list[Allowed] = []
+    for outcome, rule in vm_entry.outcomes(vmcs):
+        if outcome != vm_entry.ENTERED:
+            found.append(_allowed(outcome, rule))
+        elif rows := vm_exit.told(vmcs, vector):
+            found += [_told(row) for row in rows]
+        else:
+            return _aside("na-exit-undecided")
+    return tuple(found) or _aside("na-vmcs-undecided")
+
+
 def _nx(cpu: Cpu, vector: NxVector) -> tuple[Allowed, ...] | NotApplicable:
     """The one rule that is the host's own: it holds whatever becomes of an access that L2 gets to make."""
     found = _access(cpu, vector.asked)
@@ -216,6 +241,8 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _instruction(cpu, vector)
         case VmEntryVector():
             return _vm_entry(cpu, vector)
+        case VmExitVector():
+            return _vm_exit(cpu, vector)
         case MsrVector():
             return _readings(msrs.readings(cpu, vector.msr))
         case CapsVector() | UserCapsVector():

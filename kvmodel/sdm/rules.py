@@ -171,6 +171,26 @@ RULES: dict[str, Rule] = {
     **{name: Rule(check.section, check.text) for name, check in CHECKS.items()},
     "entry-msr-loading": Rule("27.4", "An entry of the VM-entry MSR-load area that cannot be loaded: exit reason 34."),
     "entry-succeeds": Rule("27.3", "Controls, host state and guest state are legal: the guest runs."),
+    # --- what an exit tells ---
+    "exit-reason": Rule(
+        "26.1.3", "The instruction, event or window exits, or does not, as controls, bitmaps and shadows say."
+    ),
+    "exit-interruption": Rule(
+        "28.2.2", "Interruption information has type, vector and error code of the event that exits; else bit 31 is 0."
+    ),
+    "exit-vectoring": Rule(
+        "28.2.4", "IDT-vectoring information has the event in whose delivery the exit came; else bit 31 is 0."
+    ),
+    "exit-rip": Rule("28.3.3", "RIP is that of the instruction that exits, or of the next one where none was begun."),
+    "exit-length": Rule("28.2.5", "The instruction length is that of the instruction, or of the software event."),
+    "exit-interruptibility": Rule("28.3.4", "Blocking is saved as it was; a completed instruction ends that by STI."),
+    "exit-read-back": Rule(
+        "26.3", "A control register is read as it is, but for the mask's bits, which are the read shadow's."
+    ),
+    "exit-saves-cr0": Rule("28.3.1", "CR0 is saved as it is; bits of the mask are as VM entry loaded them."),
+    "exit-saves-cr4": Rule("28.3.1", "CR4 is saved as it is; bits of the mask are as VM entry loaded them."),
+    "exit-saves-efer": Rule("28.3.1", "EFER is saved where its VM-exit control says so; else the field is untouched."),
+    "exit-msr-store": Rule("28.4", "The VM-exit MSR-store area has the values of its MSRs at the exit; nothing else."),
     "msr-value": Rule(
         "A.3.3",
         "Bits 31:0 of MSR 0x48B are 0; every capability in the other half may be missing: less is policy.",
@@ -215,6 +235,9 @@ RULES: dict[str, Rule] = {
     "na-msrs-not-read": Rule("-", "What is asked rests on L1's capability MSRs, which nobody has read here."),
     "na-vmcs-undecided": Rule(
         "27.2", "A field holds what some CPUs define and others reserve, or whose checks are not described here."
+    ),
+    "na-exit-undecided": Rule(
+        "28.2", "What L2 does then, or what its exit tells, the manual leaves open, or is not described here."
     ),
     "na-pdptes-undecided": Rule(
         "4.4.1",

@@ -11,6 +11,8 @@ from kvmodel.bits import BIT, GENMASK
 from kvmodel.cpu import Cpu
 from kvmodel.question.vector import Mbec, Paging
 from kvmodel.question.vm_entry import VmEntryVector
+from kvmodel.question.vm_exit import CODE as EXIT_CODE
+from kvmodel.question.vm_exit import VmExitVector
 from kvmodel.sdm.vmcs import CR0_PE, CR0_PG, CR0_WP, CR4_PAE, EFER_LMA, EFER_LME, CheckedVmcs, governing
 
 CR0_ET_NE: Final = BIT(4) | BIT(5)
@@ -31,7 +33,7 @@ def _adjusted(cpu: Cpu, which: int, want: int) -> int:
     return (want | msr & GENMASK(31, 0)) & msr >> 32
 
 
-def _controls(cpu: Cpu, vector: VmEntryVector) -> dict[str, int]:
+def _controls(cpu: Cpu, vector: VmEntryVector | VmExitVector) -> dict[str, int]:
     secondary = cpu.msr(0x48B) or 0
     wanted = BIT(1) | (BIT(7) & secondary >> 32) | (BIT(22) if vector.mbec is Mbec.ON else 0)
     long = vector.paging is Paging.LONG
@@ -42,6 +44,7 @@ def _controls(cpu: Cpu, vector: VmEntryVector) -> dict[str, int]:
         "vm_exit_controls": _adjusted(cpu, 2, BIT(9) | BIT(15) | BIT(21)),
         "vm_entry_controls": _adjusted(cpu, 3, BIT(15) | (BIT(9) if long else 0)),
         "ept_pointer": EPT_POINTER,
+        "exception_bitmap": GENMASK(31, 0),
     }
 
 
@@ -88,9 +91,11 @@ def _guest(cpu: Cpu, paging: Paging) -> dict[str, int]:
     }
 
 
-def vmcs_of(cpu: Cpu, vector: VmEntryVector) -> CheckedVmcs:
+def vmcs_of(cpu: Cpu, vector: VmEntryVector | VmExitVector) -> CheckedVmcs:
     """The VMCS that L1 enters with: what the probe writes on ``cpu``, and then the vector's changes, in order."""
     fields = _controls(cpu, vector) | _host(cpu) | _guest(cpu, vector.paging)
+    if isinstance(vector, VmExitVector):
+        fields["guest_rip"] = EXIT_CODE
     for change in vector.changes:
         fields[change.field] = change.of(fields.get(change.field, 0))
     return CheckedVmcs(cpu, fields)
