@@ -277,6 +277,7 @@ BEYOND: dict[str, Callable[[], Iterator[Vector]]] = {
 
 IN_REGRESS: Final = 160  # of a part on the plain machine, an eighth of that on other machines
 WHOLE_IN_REGRESS: Final = ("entry_checks", "program_saved", *INSTRUCTIONS)  # each vector is another clause or state
+FEWER_IN_REGRESS: Final = dict.fromkeys(VM_EXITS, 100)  # of parts that ask much like WHOLE_IN_REGRESS
 # Of the environments that are a parameter or a capability taken: each is a load of the modules or a start of QEMU.
 IN_REGRESS_TOO: Final = ("ug0", "vpid0", "no_ept_1gb", "no_invept_all_context")
 PLAIN_MACHINE: Final = AccessVector().machine
@@ -348,13 +349,14 @@ def client() -> list[Vector]:
 
 def regress() -> list[Vector]:
     """The space has some of every part, for a look at each build."""
-    return _all({n: part if n in WHOLE_IN_REGRESS else partial(_regress, part) for n, part in PARTS.items()})
+    most = {n: FEWER_IN_REGRESS.get(n, IN_REGRESS) for n in PARTS}
+    return _all({n: part if n in WHOLE_IN_REGRESS else partial(_regress, part, most[n]) for n, part in PARTS.items()})
 
 
-def _regress(part: Callable[[], Iterator[Vector]]) -> Iterator[Vector]:
+def _regress(part: Callable[[], Iterator[Vector]], most: int) -> Iterator[Vector]:
     found = [v for v in part() if v.machine.env.common or v.machine.env.name in IN_REGRESS_TOO]
     plain = [v for v in found if _is_cheap(v)]
-    yield from spread(plain, IN_REGRESS)
+    yield from spread(plain, most)
     yield from spread([v for v in found if not _is_cheap(v)], IN_REGRESS // 8)
 
 

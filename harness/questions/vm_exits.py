@@ -116,6 +116,8 @@ def exit_control_registers() -> Iterator[Vector]:
         for masked in _shadowed(0, bit):
             for done in (f"cr0s{bit}", f"cr0c{bit}"):
                 yield _of(f"{done}+getcr0", masked, paging)
+                if bit in (1, 2, 3, 18):  # with a bit that a hypervisor under L1 keeps for itself
+                    yield _of(f"{done}s30+getcr0", masked, paging)
             if bit < 4:
                 yield _of(f"lmsw{1 << bit:x}+getcr0", masked, paging)
                 yield _of(f"lmsw{0xF & ~(1 << bit):x}+smsw", masked, paging)

@@ -22,6 +22,8 @@ VMCS_ENUM: Final = 0x48A
 PROC2: Final = 0x48B
 EPT_VPID_CAP: Final = 0x48C
 VMFUNC: Final = 0x491
+PROC3: Final = 0x492
+EXIT2: Final = 0x493
 
 
 def governing(*controls: int) -> tuple[int, ...]:
@@ -42,6 +44,8 @@ RELATIONS: Final[dict[str, tuple[int, ...]]] = {
     "secondary-exist": (*governing(PROC), PROC2),
     "ept-vpid-exist": (PROC2, EPT_VPID_CAP),
     "vmfunc-exist": (PROC2, VMFUNC),
+    "tertiary-exist": (*governing(PROC), PROC3),
+    "secondary-exit-exist": (*governing(EXIT), EXIT2),
     "ept-usable": (PROC2, EPT_VPID_CAP),
     "invept-types": (EPT_VPID_CAP,),
     "invvpid-types": (EPT_VPID_CAP,),

@@ -43,7 +43,7 @@ TOLD: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Instruction:
+class Instructed:
     """One instruction of L2's: what it is, its operand, and its machine code."""
 
     what: str
@@ -51,17 +51,17 @@ class Instruction:
     code: bytes
 
 
-Instructions = tuple[Instruction, ...]
+Instructions = tuple[Instructed, ...]
 
 
 def _u32(value: int) -> bytes:
     return value.to_bytes(4, "little")
 
 
-def _move(what: str, register: int, general: int) -> Instruction:
+def _move(what: str, register: int, general: int) -> Instructed:
     """MOV from a control register (``peek`` to RDX, ``get`` to RAX) or to it (``put``, of RDX)."""
     opcode = 0x22 if what == "put" else 0x20
-    return Instruction(what, register, bytes((0x0F, opcode, 0xC0 | register << 3 | general)))
+    return Instructed(what, register, bytes((0x0F, opcode, 0xC0 | register << 3 | general)))
 
 
 def _changed(m: re.Match[str], wide: bool) -> Instructions:
@@ -71,24 +71,24 @@ def _changed(m: re.Match[str], wide: bool) -> Instructions:
         if int(number) > (63 if wide else 31):
             raise VectorError(f"{m.string!r}: a control register has bits 0 to {63 if wide else 31} here")
         code = bytes((0x0F, 0xBA, 0xEA if how == "s" else 0xF2, int(number)))  # bts, btr
-        flips.append(Instruction("set" if how == "s" else "clear", int(number), (b"\x48" if wide else b"") + code))
+        flips.append(Instructed("set" if how == "s" else "clear", int(number), (b"\x48" if wide else b"") + code))
     return (_move("peek", register, 2), *flips, _move("put", register, 2))
 
 
 def _with_index(what: str, m: re.Match[str]) -> Instructions:
     number = int(m["number"], 16)
     opcode = b"\x0f\x32" if what == "rdmsr" else b"\x0f\x30"
-    return Instruction("ecx", number, b"\xb9" + _u32(number)), Instruction(what, number, opcode)
+    return Instructed("ecx", number, b"\xb9" + _u32(number)), Instructed(what, number, opcode)
 
 
 def _lmsw(m: re.Match[str]) -> Instructions:
     number = int(m["number"], 16)
-    return Instruction("eax", number, b"\xb8" + _u32(number)), Instruction("lmsw", 0, b"\x0f\x01\xf0")
+    return Instructed("eax", number, b"\xb8" + _u32(number)), Instructed("lmsw", 0, b"\x0f\x01\xf0")
 
 
 def _byte(what: str, opcode: int) -> Callable[[re.Match[str], bool], Instructions]:
     def made(m: re.Match[str], _: bool) -> Instructions:
-        return (Instruction(what, int(m["number"], 16), bytes((opcode, int(m["number"], 16)))),)
+        return (Instructed(what, int(m["number"], 16), bytes((opcode, int(m["number"], 16)))),)
 
     return made
 
@@ -123,7 +123,7 @@ _GRAMMAR: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], bool], Ins
     (re.compile(r"int(?P<number>[0-9a-f]{2})"), _byte("int", 0xCD)),
     (re.compile(r"rdmsr(?P<number>[0-9a-f]{1,8})"), lambda m, _: _with_index("rdmsr", m)),
     (re.compile(r"wrmsr(?P<number>[0-9a-f]{1,8})"), lambda m, _: _with_index("wrmsr", m)),
-    (re.compile(r"iret"), lambda _, wide: (Instruction("iret", 0, b"\x48\xcf" if wide else b"\xcf"),)),
+    (re.compile(r"iret"), lambda _, wide: (Instructed("iret", 0, b"\x48\xcf" if wide else b"\xcf"),)),
 )
 STEP: Final = (
     r"(?:nop|clts|smsw|cpuid|invd|wbinvd|hlt|pause|rdtsc|rdpmc|monitor|mwait|invlpg|vmxoff|vmlaunch|vmresume|ud2|int3|"
@@ -139,7 +139,7 @@ _MEANT: Final = (
 def instructions(step: str, *, wide: bool) -> Instructions:
     """The instructions of a step, in 64-bit code (``wide``) or 32-bit code. VectorError where it is none."""
     if step in _PLAIN:
-        return (Instruction(step, 0, _PLAIN[step]),)
+        return (Instructed(step, 0, _PLAIN[step]),)
     for pattern, made in _GRAMMAR:
         if m := pattern.fullmatch(step):
             return made(m, wide)
@@ -182,7 +182,7 @@ class VmExitVector(Common):
     def instructions(self) -> Instructions:
         """What L2 executes, VMCALL at the end. VectorError where a step is none."""
         made = [one for step in self.steps for one in instructions(step, wide=self.wide)]
-        return (*made, Instruction("vmcall", 0, CALL))
+        return (*made, Instructed("vmcall", 0, CALL))
 
     @property
     def code(self) -> bytes:

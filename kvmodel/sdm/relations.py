@@ -21,10 +21,12 @@ from kvmodel.question.relations import (
     ENTRY,
     EPT_VPID_CAP,
     EXIT,
+    EXIT2,
     MISC,
     PIN,
     PROC,
     PROC2,
+    PROC3,
     RELATIONS,
     TRUE,
     VMCS_ENUM,
@@ -73,6 +75,8 @@ POSTED_INTERRUPTS = Offered(PIN, 7)
 TPR_SHADOW = Offered(PROC, 21)
 NMI_WINDOW_EXITING = Offered(PROC, 22)
 SECONDARY = Offered(PROC, 31)
+TERTIARY = Offered(PROC, 17)
+SECONDARY_EXIT = Offered(EXIT, 31)
 ACK_ON_EXIT = Offered(EXIT, 15)
 SAVE_PREEMPTION_TIMER = Offered(EXIT, 22)
 CLEAR_RTIT = Offered(EXIT, 25)
@@ -252,6 +256,14 @@ SDM: Final[dict[str, Relation]] = {
     ),
     "vmfunc-exist": Relation(
         "A.11", "MSR 0x491 is there exactly where VM functions may be enabled.", _exists(VMFUNC, VM_FUNCTIONS)
+    ),
+    "tertiary-exist": Relation(
+        "A.3.4", "MSR 0x492 is there exactly where tertiary controls may be activated.", _exists(PROC3, TERTIARY)
+    ),
+    "secondary-exit-exist": Relation(
+        "A.4.2",
+        "MSR 0x493 is there exactly where secondary VM-exit controls may be activated.",
+        _exists(EXIT2, SECONDARY_EXIT),
     ),
     "ept-usable": Relation(
         CONTROLS,

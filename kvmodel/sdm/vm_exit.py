@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.question.outcome import Kind, Outcome, Place
-from kvmodel.question.vm_exit import TOLD, Instruction, VmExitVector
+from kvmodel.question.vm_exit import TOLD, Instructed, VmExitVector
 from kvmodel.question.vmcs import SCRATCH
 from kvmodel.sdm import vm_exit_registers as registers
 from kvmodel.sdm.vm_exit_events import Event, delivered, exited
@@ -121,7 +121,7 @@ def _iret(v: CheckedVmcs, g: RunningGuest) -> ToldExit:
     return fault
 
 
-def _executed(v: CheckedVmcs, g: RunningGuest, one: Instruction) -> ToldExit | None:
+def _executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
     """One instruction of L2's: the exit that it ends in; None where it completes. Raises UndecidedError."""
     length = len(one.code)
     match one.what:

@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.question.vector import Paging
-from kvmodel.question.vm_exit import ABSENT, ABSENT_LINEAR, CODE, Instruction
+from kvmodel.question.vm_exit import ABSENT, ABSENT_LINEAR, CODE, Instructed
 from kvmodel.question.vmcs import SCRATCH
 from kvmodel.sdm.vm_entry_state import PDPTE0, ROOTS
 from kvmodel.sdm.vmcs import (
@@ -216,7 +216,7 @@ def _seen(v: CheckedVmcs, g: RunningGuest, number: int) -> int:
     return (g.cr0 if number == 0 else g.cr4) & ~mask | v[f"cr{number}_read_shadow"] & mask
 
 
-def _reads(v: CheckedVmcs, g: RunningGuest, one: Instruction) -> ToldExit | None:
+def _reads(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
     to = RDX if one.what == "peek" else 0
     if one.operand == 3 and v.proc(16):
         return ToldExit(CR_ACCESS, 3 | FROM_CR | to << 8, length=len(one.code))
@@ -331,7 +331,7 @@ def _put_cr3(v: CheckedVmcs, g: RunningGuest, value: int, length: int) -> ToldEx
     return None
 
 
-def _put(v: CheckedVmcs, g: RunningGuest, one: Instruction) -> ToldExit | None:
+def _put(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
     number, length = one.operand, len(one.code)
     if number == 3:
         return _put_cr3(v, g, g.rdx, length)
@@ -358,7 +358,7 @@ def _lmsw(v: CheckedVmcs, g: RunningGuest, length: int) -> ToldExit | None:
     return _put_cr0(v, g, value)
 
 
-def executed(v: CheckedVmcs, g: RunningGuest, one: Instruction) -> ToldExit | None:
+def executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
     """One instruction that reads or writes a control register or prepares that; as ``vm_exit`` has it."""
     length = len(one.code)
     match one.what:

@@ -18,8 +18,8 @@ from kvmodel.sdm.rules import RULES
 SOUND: dict[int, int | None] = {
     0x480: 1 << 55 | 1 << 54 | 6 << 50 | 0x1000 << 32 | 4,
     0x481: 0xFF << 32 | 0x16,
-    0x482: 0xFFF9FFFE << 32 | 0x0401E172,
-    0x483: 0x03FFFFFF << 32 | 0x36DFF,
+    0x482: 0xFFFBFFFE << 32 | 0x0401E172,
+    0x483: 0x83FFFFFF << 32 | 0x36DFF,
     0x484: 0x0007FFFF << 32 | 0x11FF,
     0x485: 1 << 29 | 4 << 16 | 1 << 5,
     0x486: 0x80000021,
@@ -30,10 +30,12 @@ SOUND: dict[int, int | None] = {
     0x48B: 0x03F7FFFF << 32,
     0x48C: 0xF01_0673_4141,
     0x48D: 0xFF << 32 | 0x16,
-    0x48E: 0xFFF9FFFE << 32 | 0x04006172,
-    0x48F: 0x03FFFFFF << 32 | 0x36DFB,
+    0x48E: 0xFFFBFFFE << 32 | 0x04006172,
+    0x48F: 0x83FFFFFF << 32 | 0x36DFB,
     0x490: 0x0007FFFF << 32 | 0x11FB,
     0x491: 1,
+    0x492: 1,
+    0x493: 1,
 }
 
 
@@ -81,6 +83,10 @@ BROKEN: list[tuple[str, dict[int, int | None], int]] = [
     ("ept-vpid-exist", {0x48C: None}, 1),
     ("vmfunc-exist", without(0x48B, 45), 1),
     ("vmfunc-exist", {0x491: None}, 1),
+    ("tertiary-exist", both(0x482, 17), 1),
+    ("tertiary-exist", {0x492: None}, 1),
+    ("secondary-exit-exist", both(0x483, 31), 1),
+    ("secondary-exit-exist", {0x493: None}, 1),
     ("ept-usable", without(0x48C, 6), GENMASK(7, 6)),
     ("ept-usable", without(0x48C, 8, 14), BIT(8) | BIT(14)),
     ("invept-types", without(0x48C, 20), GENMASK(26, 25)),
