@@ -33,5 +33,5 @@ def test_a_run_repeated_asks_a_sample_and_says_the_same(tmp_path: Path, capsys: 
         assert not any(marks & how for _, marks in (*first.values(), *third.values()))
         asked = [key for key, (_, marks) in second.items() if Mark.AGAIN in marks]
         cells = {machine for machine, _ in first}
-        assert {machine for machine, _ in asked} == cells
+        assert asked and {machine for machine, _ in asked} <= cells  # of a cell of few answers seldom any is
         assert Run.open(journal, 2).totals.not_reproduced == 0
