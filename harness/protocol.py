@@ -154,19 +154,14 @@ OBSERVATION: Final = Record(
         ("B", 1, "vector", "VERDICT_EXCEPTION: exception vector"),
         ("H", 1, "exits", "VM exits L1 took for this vector"),
         ("I", 1, "reason", "exit reason, all 32 bits"),
-        ("I", 1, "error", "VM-instruction error, or exception error code"),
+        ("I", 1, "error", "VM-instruction error, or exception error code; KIND_VM_EXIT: the preemption timer's value"),
         ("Q", 1, "qualification", "exit qualification (CR2 for a page fault)"),
         ("Q", 1, "gpa", "guest-physical address field; where a field is astray its encoding"),
         ("Q", 1, "gla", "guest-linear address field; what a field that is astray must hold"),
         ("Q", 1, "rip", "L2 RIP at the exit"),
         ("Q", 1, "value", "KIND_MSR: value; what a field that is astray holds; else the datum L2 read"),
         ("Q", 1, "leaf_after", "EPT12 leaf entry after the run"),
-        (
-            "Q",
-            1,
-            "upper_after",
-            "EPT12 upper entry after the run; after KIND_CODE: vectoring information, error code",
-        ),
+        ("Q", 1, "upper_after", "EPT12 upper entry after the run"),
         ("Q", 1, "gpte_after", "guest leaf entry after the run; OP_RUN: what was written over two pages, and RCX"),
         (
             "Q",
@@ -177,13 +172,7 @@ OBSERVATION: Final = Record(
         ("Q", 1, "target_gla", "L2-linear address accessed; OP_RUN: L2's RDI; as gla, of exit information"),
         ("Q", 1, "gpt_gpa", "L2-physical address of the guest entry that maps it; OP_RUN: L2's RDX; as gpa, the same"),
         ("Q", 1, "tsc", "TSC ticks from VM entry to the verdict"),
-        (
-            "Q",
-            1,
-            "leaf_address",
-            "L1-physical address of the EPT12 leaf entry (0: none); OP_RUN: read over two pages; "
-            "after KIND_CODE: the exit's length",
-        ),
+        ("Q", 1, "leaf_address", "L1-physical address of the EPT12 leaf entry (0: none); OP_RUN: read over two pages"),
         ("Q", 1, "astray", "ASTRAY_*: what the exit, or the failed VM entry, left otherwise than the manual has it"),
     ),
 )
@@ -258,9 +247,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "PROGRAM_MARK": 0x5A00_0000,  # what L2 writes: this and the number of the part
     "KIND_CHANGE": 5,  # field `msr` AND `leaf` OR `upper` in the VM entry that follows; at most CHANGES in a row
     "KIND_VM_ENTRY": 6,  # L2 idles; a vmcs12 made anew, with the changes before it
-    "KIND_CODE": 7,  # 32 bytes of L2's code, `leaf` to `gu`, in the VM entry that follows
-    "GLA_ASKED": 0x400080,  # L2-linear: where it lies
-    "KIND_VM_EXIT": 8,  # as KIND_VM_ENTRY, but L2 executes what OP_CODE has put, and all that its exit tells is told
+    "KIND_VM_EXIT": 7,  # as KIND_VM_ENTRY, but L2 executes what OP_CODE has put, and all that its exit tells is told
     "VM_EXIT_ABSENT": ABSENT,  # L2-physical: a page that its EPT12 lacks
     "CHANGES": MOST,
     "CHANGE_MEMORY": MEMORY,  # as a field: the 64-bit words of the scratch page

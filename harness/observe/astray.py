@@ -29,7 +29,7 @@ WORDS: Final = {
     "ASTRAY_SELECTOR": "a selector of L1",
     "ASTRAY_INTERRUPTION": "VM-exit interruption information that is valid",
     "ASTRAY_VECTORING": "IDT-vectoring information that is valid",
-    "ASTRAY_LENGTH": "the instruction length, or RIP, of the exit",
+    "ASTRAY_LENGTH": "the instruction length of VMCALL",
     "ASTRAY_SAVED": "the saved state of L2",
     "ASTRAY_BASE": "the base of FS or GS of L1",
     "ASTRAY_SYSENTER": "a SYSENTER MSR of L1",

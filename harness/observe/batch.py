@@ -7,13 +7,12 @@ defines them; the same bytes on KVM and on the bare machine.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from harness import protocol
 from harness.errors import GuestError, InputError
-from harness.observe import astray, instruction, program, vm_exit
-from kvmodel.question.instruction import InstructionVector
+from harness.observe import astray, program, vm_exit
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import RELATIONS
@@ -226,11 +225,7 @@ def _vm_entry_records(v: VmEntryVector | VmExitVector) -> list[Fields]:
     entry = AccessVector(v.mbec, ev=v.ev, paging=v.paging)
     if isinstance(v, VmExitVector):
         return [*vm_exit.code_records(v), *changes, {**_access_record(entry), "kind": _C["KIND_VM_EXIT"]}]
-    code: list[Fields] = []
-    if isinstance(v, InstructionVector):
-        code = [instruction.record(v)]
-        entry = replace(entry, gp=instruction.page_of(v))
-    return [*changes, *code, {**_access_record(entry), "kind": _C["KIND_VM_ENTRY"]}]
+    return [*changes, {**_access_record(entry), "kind": _C["KIND_VM_ENTRY"]}]
 
 
 def _msr_records(v: CapsVector) -> list[Fields]:
@@ -267,7 +262,7 @@ def count_records(v: Vector) -> int:
         case CapsVector():
             return len(RELATIONS[v.relation])
         case VmEntryVector():
-            return len(v.changes) + 1 + isinstance(v, InstructionVector)
+            return len(v.changes) + 1
         case VmExitVector():
             return len(_vm_entry_records(v))
         case _:
@@ -465,8 +460,6 @@ def outcome_of(vector: Vector, observations: Sequence[Observation]) -> Outcome:
         return program.outcome_of(vector, observations)
     if isinstance(vector, CapsVector):
         return _together(vector, observations)
-    if isinstance(vector, InstructionVector):
-        return instruction.outcome_of(vector, observations[-1], outcome(vector, observations[-1]))
     if isinstance(vector, VmEntryVector):
         return outcome(vector, observations[-1])
     if isinstance(vector, VmExitVector):

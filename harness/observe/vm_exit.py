@@ -21,6 +21,8 @@ class ToldRecord(Protocol):
     @property
     def reason(self) -> int: ...
     @property
+    def error(self) -> int: ...
+    @property
     def qualification(self) -> int: ...
     @property
     def gpa(self) -> int: ...
@@ -75,6 +77,7 @@ def row(o: ToldRecord) -> Outcome:
         o.upper_after,
         o.gpt_gpa,
         0 if walked else o.gla,
+        o.error,
     )
     told = (Outcome(Kind.VALUE, value, note=name) for name, value in zip(TOLD[1:], values, strict=True))
     return of_turns([Outcome(Kind.EXIT, o.qualification, reason, gpa, gla), *told])

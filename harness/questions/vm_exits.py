@@ -5,7 +5,7 @@ What each must tell is not written down here: the contract makes it of the whole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Final
 
@@ -29,6 +29,12 @@ _EPT_OFF: Final = "secondary_vm_exec_control:c1+secondary_vm_exec_control:c7"
 _UNMAPPED: Final = 0x60_0000  # L2-linear: none of its tables' pages
 _PAE_IN_MEMORY: Final = f"guest_cr3={SCRATCH:x}+mem0=1004001"  # PDPTEs that a vector writes
 _SAVE_EFER: Final = "vm_exit_controls:s20"
+_EVERY_PORT: Final = "cpu_based_vm_exec_control:s24"
+_PORTS: Final = f"cpu_based_vm_exec_control:s25+io_bitmap_a={SCRATCH:x}+io_bitmap_b={SCRATCH:x}"
+_MSRS: Final = f"cpu_based_vm_exec_control:s28+msr_bitmap={SCRATCH:x}"
+_TIMER: Final = "pin_based_vm_exec_control:s6+vmx_preemption_timer_value"
+_PE, _TS, _WP = 1 << 0, 1 << 3, 1 << 16
+_CR0: Final = 0x8001_0031  # PG, WP, NE, ET, PE: what L2 is entered with
 _MODES: Final = (  # L2 takes paging, protection or both, and gives them back
     "cr0c31",
     "cr0s31",
@@ -62,16 +68,33 @@ def exit_without_unrestricted_guest() -> Iterator[Vector]:
         yield _of(NOTHING, f"{event}+{_EPT_OFF}", Paging.LONG, "ept0")
 
 
+def _owned(register: int, mask: int, shadow: int) -> str:
+    return f"cr{register}_guest_host_mask={mask:x}+cr{register}_read_shadow={shadow:x}"
+
+
 def _shadowed(register: int, bit: int) -> Iterator[str]:
     """Mask and read shadow of one bit of CR0 or CR4, in all four states; the register's own bit is the probe's."""
     for mask, shadow in product((0, 1), (0, 1)):
-        yield f"cr{register}_guest_host_mask={mask << bit:x}+cr{register}_read_shadow={shadow << bit:x}"
+        yield _owned(register, mask << bit, shadow << bit)
+
+
+def _once(vectors: Iterator[Vector], elsewhere: Iterable[Vector] = ()) -> Iterator[Vector]:
+    """Each of ``vectors`` once, without those that are asked ``elsewhere``."""
+    asked = {v.id for v in elsewhere}
+    for vector in vectors:
+        if vector.id not in asked:
+            asked.add(vector.id)
+            yield vector
 
 
 def exit_control_registers() -> Iterator[Vector]:
     """L2 itself changes bits of CR0, CR3 and CR4 with MOV, CLTS and LMSW, under masks and read shadows: which exit,
     which are #GP, and what the register then holds for L2 and for L1.
     """
+    yield from _once(_of_control_registers())
+
+
+def _of_control_registers() -> Iterator[VmExitVector]:
     ways = ("asis", _EPT_OFF, UNRESTRICTED_OFF)
     for paging, way in product((Paging.LONG, Paging.PAE), ways):
         for bits in ("s30", "s29", "s30s29", "c31", "c0", "s1", "s3", "s18", "c5", "c16", "c4"):
@@ -134,6 +157,56 @@ def exit_control_registers() -> Iterator[Vector]:
             yield _of(done, f"cpu_based_vm_exec_control:s{bit}")
 
 
+def _of_owned_bits() -> Iterator[VmExitVector]:
+    for mask, shadow, own in product((0, _TS, _TS | _PE), (0, _TS, _TS | _PE, _CR0), "sc"):
+        for done in ("clts+getcr0", "getcr0"):
+            yield _of(done, f"{_owned(0, mask, shadow)}+guest_cr0:{own}3")
+    for source, mask, shadow in product((0, 1, 3, 8, 9, 0xFFF1), (0, 1, 2, 8, 0xF), (0, 1, 8, 9)):
+        yield _of(f"lmsw{source:x}+getcr0", _owned(0, mask, shadow))
+    for bit in (1, 3, 16, 18):
+        for masked, how in product(_shadowed(0, bit), "sc"):
+            yield _of(f"cr0{how}{bit}+getcr0", masked)
+            yield _of(f"cr0{how}{bit}s2+getcr0", masked)  # with a bit beside it that is L2's own
+    for shadow, how, beside in product((0, _WP), "sc", ("", "s18", "s18s1")):
+        for mask, own in product((0, _WP), "sc"):
+            yield _of(f"cr0{how}16{beside}+write", f"{_owned(0, mask, shadow)}+guest_cr0:{own}16")
+    for bit in (2, 4, 7):
+        for masked, how in product(_shadowed(4, bit), "sc"):
+            yield _of(f"cr4{how}{bit}+getcr4", masked)
+            yield _of("getcr4", f"{masked}+guest_cr4:{how}{bit}")
+
+
+def exit_owned_bits() -> Iterator[Vector]:
+    """L1 owns bits of CR0 and CR4, several at once: MOV, CLTS and LMSW exit by the read shadow and leave what L1 owns;
+    with CR0.WP a write of L2's to a page that its tables make read-only faults or does not.
+    """
+    yield from _once(_of_owned_bits(), exit_control_registers())
+
+
+def exit_bitmaps() -> Iterator[Vector]:
+    """I/O and MSR bitmaps have a bit set: that of the port or MSR, its neighbours, of accesses over several ports and
+    over both bitmaps.
+    """
+    for done, (word, bit) in product(
+        ("inb0707", "inb0708", "inb0709", "inw0707", "inw0708", "inl0706", "inl0707", "inl0708", "inl0709"),
+        ((28, 7), (28, 8), (28, 9)),
+    ):
+        yield _of(done, f"{_PORTS}+mem{word}={1 << bit:x}")
+    for done in ("inb0708", "inw0708", "inl0708"):
+        for way in ("asis", _EVERY_PORT, _PORTS, f"{_PORTS}+{_EVERY_PORT}"):  # with bitmaps the one control is nothing
+            yield _of(done, way)
+    for done, bit in product(("inb8000", "inb8001", "inw7fff", "inl7ffe", "inl7fff"), (0, 1, 2)):
+        yield _of(done, f"{_PORTS}+mem0={1 << bit:x}")
+    for done, bit in product(("rdmsr174", "rdmsr175", "rdmsr176", "wrmsr174"), (51, 52, 53, 54)):
+        yield _of(done, f"{_MSRS}+mem5={1 << bit:x}")
+    for done in ("rdmsr174", "wrmsr174", "rdmsrc0000080"):
+        yield _of(done)
+        yield _of(done, _MSRS)
+    yield _of("eax12345678+wrmsr174+rdmsr174", _MSRS)
+    yield _of("rdmsr2000")
+    yield _of("wrmsrc0002000", _MSRS)
+
+
 def _idts() -> Iterator[str]:
     """Where L2's IDT lies: nowhere, on a page that its tables lack, on one that EPT12 lacks."""
     yield ""
@@ -166,6 +239,12 @@ def exit_events() -> Iterator[Vector]:
             yield _of(NOTHING, f"{event}{idt}{bitmap}", paging)
     for event in _events():
         yield _of(NOTHING, f"{event}+{_EPT_OFF}")
+    for event in (
+        f"{EXTERNAL | 0xFF:x}",
+        f"{SOFTWARE | 0x80:x}+vm_entry_instruction_len=2",
+        f"{EXCEPTION | WITH_ERROR | 17:x}+vm_entry_exception_error_code=7ff8",
+    ):
+        yield _of(NOTHING, f"vm_entry_intr_info_field={event}")
     for done, idt, bitmap in product(("int20", "int03", "int0d", "intff"), _idts(), bitmaps):
         yield _of(f"nop+{done}", f"exception_bitmap=ffffffff{idt}{bitmap}")
     for done, idt in product(("int3", "int1", "ud2"), _idts()):
@@ -205,27 +284,33 @@ def exit_reasons() -> Iterator[Vector]:
     ):
         for paging in _PAGINGS:
             yield _of(f"nop+{done}", f"cpu_based_vm_exec_control:s{bit}", paging)
-    ports = f"cpu_based_vm_exec_control:s25+io_bitmap_a={SCRATCH:x}+io_bitmap_b={SCRATCH:x}"
-    for way in ("cpu_based_vm_exec_control:s24", *(f"{ports}+mem2={word:x}" for word in (1, 2, 0, (1 << 64) - 2))):
+    for paging in _PAGINGS:
+        for done in ("rdtsc", "pause", "eax800000+invlpg"):
+            yield _of(done, "asis", paging)
+        yield _of("eax800000+invlpg", "cpu_based_vm_exec_control:s9", paging)
+        for done in ("putdr7+getdr7", "getdr7", "putdr7"):
+            yield _of(done, "cpu_based_vm_exec_control:s23", paging)
+        yield _of("putdr7+getdr7", "asis", paging)
+        yield _of("getdr7", "guest_dr7=400", paging)
+    for way in (_EVERY_PORT, *(f"{_PORTS}+mem2={word:x}" for word in (1, 2, 0, (1 << 64) - 2))):
         for done in ("out80", "in80", "out81"):
             yield _of(done, way)
-            yield _of(done, f"{way}+cpu_based_vm_exec_control:s24")
-    bitmap = f"cpu_based_vm_exec_control:s28+msr_bitmap={SCRATCH:x}"
+            yield _of(done, f"{way}+{_EVERY_PORT}")
     for bits in (0, 1 << 53, 1 << 52, (1 << 64) - 1 - (1 << 53)):  # MSR 0x175 is bit 53 of word 5
-        yield _of("rdmsr175", f"{bitmap}+mem5={bits:x}+guest_sysenter_esp=12345678")
+        yield _of("rdmsr175", f"{_MSRS}+mem5={bits:x}+guest_sysenter_esp=12345678")
     yield _of("rdmsr175", "guest_sysenter_esp=12345678")
     for msr in ("c0000102", "2000", "40000000", "c0002000", "bfffffff", "ffffffff"):
-        yield _of(f"rdmsr{msr}", bitmap)
+        yield _of(f"rdmsr{msr}", _MSRS)
         yield _of(f"wrmsr{msr}", "asis")
     loaded = f"vm_entry_msr_load_count=1+vm_entry_msr_load_addr={SCRATCH:x}+mem0=c0000102"
     for value in (0, 0x1234_5678, 0xFFFF_8000_0000_1000):
-        yield _of("rdmsrc0000102", f"{loaded}+mem1={value:x}+{bitmap}")
+        yield _of("rdmsrc0000102", f"{loaded}+mem1={value:x}+{_MSRS}")
     for value in (0, 0x1234_5678, 0xFFFF_8000_0000_1000):
         stored = f"vm_exit_msr_store_count=1+vm_exit_msr_store_addr={SCRATCH:x}+mem0=175+guest_sysenter_esp={value:x}"
         for done in (NOTHING, "cpuid", "int20"):
             yield _of(done, stored)
         yield _of(NOTHING, f"{stored}+guest_cr0:c0")  # an entry that fails stores none
-    trap, timer = "cpu_based_vm_exec_control:s27", "pin_based_vm_exec_control:s6+vmx_preemption_timer_value=0"
+    trap, timer = "cpu_based_vm_exec_control:s27", f"{_TIMER}=0"
     for done in (NOTHING, "nop", "cr0s3", "clts", "cr4s7", "getcr0", "cpuid", "ud2", "int20", "out80", "rdmsr175"):
         for paging in _PAGINGS:
             yield _of(done, trap, paging)
@@ -233,7 +318,11 @@ def exit_reasons() -> Iterator[Vector]:
     yield _of("cr0s3", f"{trap}+cr0_guest_host_mask=8+cr0_read_shadow=8")
     yield _of("clts", f"{trap}+cr0_guest_host_mask=8")
     yield _of("nop", f"{trap}+{timer}")
-    yield _of("nop", f"vm_entry_intr_info_field={OTHER:x}")
+    yield _of("rdtsc", timer)
+    for done, save in product((NOTHING, "cpuid", "getcr0", "rdtsc"), ("", "+vm_exit_controls:s22")):
+        yield _of(done, f"{_TIMER}={1 << 30:x}{save}")  # with long to go, saved or left alone
+    for done in ("nop", NOTHING, "cpuid"):
+        yield _of(done, f"vm_entry_intr_info_field={OTHER:x}")
     yield _of("nop", f"vm_entry_intr_info_field={OTHER:x}+guest_interruptibility_info=8")
     for flags, blocking in product(("guest_rflags:s9", "guest_rflags:c9"), (0, 8)):
         yield _of("nop", f"cpu_based_vm_exec_control:s2+{flags}+guest_interruptibility_info={blocking:x}")
@@ -242,5 +331,13 @@ def exit_reasons() -> Iterator[Vector]:
 
 
 VM_EXITS: Final[dict[str, Callable[[], Iterator[Vector]]]] = {
-    part.__name__: part for part in (exit_control_registers, exit_without_unrestricted_guest, exit_events, exit_reasons)
+    part.__name__: part
+    for part in (
+        exit_control_registers,
+        exit_without_unrestricted_guest,
+        exit_owned_bits,
+        exit_bitmaps,
+        exit_events,
+        exit_reasons,
+    )
 }

@@ -62,7 +62,6 @@
 #define CODE_SPIN	0x50
 #define CODE_MOVS	0x60
 #define CODE_JUMP	0x70
-#define CODE_ASKED	(GLA_ASKED - GLA_CODE)
 #define MOVSD		0xa5
 
 /* guest paging-structure bits */
@@ -180,7 +179,6 @@ uint32_t leaves_after(struct kvm_observation *o, int failed);
 
 /* vm_entry.c */
 void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o);
-void vm_entry_code(const struct kvm_vector *v, struct kvm_observation *o);
 void vm_entry_forget(void);
 void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);
 void run_vm_exit(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o);

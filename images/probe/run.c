@@ -303,10 +303,6 @@ void run_vector(struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_
 		vm_entry_change(v, o);
 		return;
 	}
-	if (v->kind == KIND_CODE) {
-		vm_entry_code(v, o);
-		return;
-	}
 	if (v->kind == KIND_VM_ENTRY) {
 		run_vm_entry(batch, v, o);
 		return;

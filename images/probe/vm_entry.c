@@ -23,13 +23,11 @@ static const uint16_t cleared[] = {
 	GUEST_TIMER_VALUE, GUEST_INTERRUPT_STATUS, PML_INDEX,
 };
 
-#define CODE_BYTES	32
 #define ROUNDS		3		/* deadlines in a row that an L2 outlasts which was not given the CPU */
 
 static struct change changes[CHANGES];
 static unsigned int count;
 static int too_many;
-static int has_code;			/* L2 runs what the record before gave, and tells how it ended */
 static struct setting setting;
 
 /* A change for the VM entry that follows. */
@@ -42,17 +40,8 @@ void vm_entry_change(const struct kvm_vector *v, struct kvm_observation *o)
 	o->verdict = VERDICT_DONE;
 }
 
-/* L2's code for the VM entry that follows. */
-void vm_entry_code(const struct kvm_vector *v, struct kvm_observation *o)
-{
-	memcpy((void *)(L2_CODE + CODE_ASKED), &v->leaf, CODE_BYTES);
-	has_code = 1;
-	o->verdict = VERDICT_DONE;
-}
-
 void vm_entry_forget(void)
 {
-	has_code = 0;
 	count = 0;
 	too_many = 0;
 }
@@ -105,44 +94,6 @@ static void restore(uint64_t cr0, uint64_t cr4, uint64_t efer, uint64_t pat)
 	timer_acknowledge();
 }
 
-/* What ended L2's own code: the exit, the fault, or VMCALL with what it has in RAX. */
-static void tell(struct kvm_observation *o, const struct l2_registers *r)
-{
-	o->rip = vmread(GUEST_RIP);
-	o->leaf_address = vmread(EXIT_INSTRUCTION_LENGTH);
-	o->upper_after = (uint32_t)vmread(IDT_VECTORING_INFO) | vmread(IDT_VECTORING_ERROR) << 32;
-	o->gpte_after = vmread(GUEST_TIMER_VALUE);
-	o->target_gla = setting.target_gla;
-	o->verdict = VERDICT_EXIT;
-	if (o->reason == REASON_EXTINT) {
-		o->verdict = VERDICT_TIMEOUT;
-	} else if (o->reason == REASON_VMCALL) {
-		o->verdict = VERDICT_VALUE;
-		o->value = r->rax;
-	} else if (o->reason == REASON_EXCEPTION) {
-		uint32_t info = (uint32_t)vmread(EXIT_INTR_INFO);
-
-		o->verdict = VERDICT_EXCEPTION;
-		o->vector = (uint8_t)info;
-		o->error = info & 1u << 11 ? (uint32_t)vmread(EXIT_INTR_ERROR) : 0;
-	}
-}
-
-/* Enters L2; its own code goes on where L1's timer has taken the CPU from it. */
-static int enter_l2(struct l2_registers *r)
-{
-	int failed = vmx_enter(r);
-
-	for (unsigned int round = 1; has_code && !failed && round < ROUNDS; round++) {
-		if (vmread(EXIT_REASON) != REASON_EXTINT)
-			break;
-		timer_acknowledge();
-		timer_arm();
-		failed = vmx_enter(r);
-	}
-	return failed;
-}
-
 static void enter(struct kvm_observation *o)
 {
 	uint64_t cr0 = READ_CR(0), cr4 = READ_CR(4), efer = rdmsr(MSR_EFER), pat = rdmsr(MSR_PAT), begin;
@@ -150,11 +101,10 @@ static void enter(struct kvm_observation *o)
 	int failed;
 
 	memset(&r, 0, sizeof(r));
-	r.rdi = setting.target_gla;
 	leaves_before(1);
 	timer_arm();
 	begin = rdtsc();
-	failed = enter_l2(&r);
+	failed = vmx_enter(&r);
 	o->tsc = rdtsc() - begin;
 	timer_disarm();
 	o->astray = leaves_after(o, failed);
@@ -168,10 +118,8 @@ static void enter(struct kvm_observation *o)
 		o->qualification = vmread(EXIT_QUALIFICATION);
 		o->verdict = o->reason & REASON_ENTRY_FAILED ? VERDICT_ENTRY_EXIT : VERDICT_DONE;
 	}
-	if (has_code && o->verdict == VERDICT_DONE && !o->astray)
-		tell(o, &r);
 	if (failed != 2)
-		o->astray |= vmx_launch_astray(!failed && !(o->reason & REASON_ENTRY_FAILED));
+		o->astray |= vmx_launch_astray(o->verdict == VERDICT_DONE);
 }
 
 void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, struct kvm_observation *o)
@@ -179,16 +127,15 @@ void run_vm_entry(const struct kvm_batch *batch, const struct kvm_vector *v, str
 	int refused = too_many ? REFUSED_CHANGES : tables_prepare(&setting, v, batch->maxphyaddr);
 
 	if (!refused)
-		refused = fill(v, has_code ? GLA_ASKED : v->paging == PAGING_OFF ? L2_CODE + CODE_IDLE : L2_IDLE);
+		refused = fill(v, v->paging == PAGING_OFF ? L2_CODE + CODE_IDLE : L2_IDLE);
+	vm_entry_forget();
 	if (refused) {
-		vm_entry_forget();
 		o->verdict = VERDICT_SCAFFOLD;
 		o->error = (uint32_t)refused;
 		return;
 	}
 	vmx_invept(setting.root, 0);
 	enter(o);
-	vm_entry_forget();
 }
 
 static uint64_t both(uint64_t low, uint64_t high)
@@ -212,10 +159,14 @@ static void tell_all(struct kvm_observation *o, const struct l2_registers *r)
 	o->target_gpa = both(EXIT_INTR_INFO, EXIT_INTR_ERROR);
 	o->target_gla = both(IDT_VECTORING_INFO, IDT_VECTORING_ERROR);
 	o->gpt_gpa = vmread(GUEST_EFER);
+	o->error = (uint32_t)vmread(GUEST_TIMER_VALUE);
 	o->leaf_address = both(EXIT_INSTRUCTION_LENGTH, GUEST_INTERRUPTIBILITY);
 }
 
-/* L2's code lies at the same linear address and physical one; the page behind it is one that EPT12 lacks. */
+/*
+ * L2's code lies at the same linear address and physical one, and so does the scratch page, which L2 may only read; the
+ * page behind the code is one that EPT12 lacks.
+ */
 static void map_code(void)
 {
 	uint64_t *entries = (uint64_t *)PROGRAM_GPT;
@@ -223,6 +174,7 @@ static void map_code(void)
 	((uint64_t *)L2_PD)[L2_PROGRAM >> 21] = PROGRAM_GPT | PTE_ALL;
 	entries[L2_PROGRAM >> 12 & 511] = L2_PROGRAM | PTE_P | PTE_W | PTE_A | PTE_D;
 	entries[(L2_PROGRAM >> 12 & 511) + 1] = VM_EXIT_ABSENT | PTE_ALL | PTE_D;
+	entries[SCRATCH_PAGE >> 12 & 511] = SCRATCH_PAGE | PTE_P | PTE_A | PTE_D;
 }
 
 /* One VM entry and its exit; non-zero where L1's timer was the exit. */

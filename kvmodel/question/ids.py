@@ -96,7 +96,6 @@ def _env(plain: str = "std") -> Field:
 
 _PERM: Final = "[rwxu-]{4}"
 _RELATION: Final = "[a-z0-9]+(?:-[a-z0-9]+)*"
-_INSTRUCTION: Final = r"(?!pg64|ev[012]|xo[01]|asis)[a-z]+[0-9]*(?:-[0-9a-f]+)?"
 _ACCESS: Final = "|".join(a.value for a in Access)
 _PAGE: Final = Field("page", "pg[us]", "pgu")
 _MODE: Final = Field("mode", "real|prot|long")
@@ -138,16 +137,6 @@ _FORMS: Final = (
             Field("kind", "vmentry"),
             Field("changes", rf"{CHANGE}(?:\+{CHANGE})*|asis"),
             Field("paging", "pg(?:off|32|pae|64)", "pg64"),
-            *_tail(),
-        ),
-    ),
-    Form(
-        "one instruction of L2",
-        (
-            Field("kind", "vmdo"),
-            Field("instruction", _INSTRUCTION),
-            Field("changes", rf"{CHANGE}(?:\+{CHANGE})*|asis", "asis", shown=True),
-            Field("paging", "pg64", "pg64"),
             *_tail(),
         ),
     ),

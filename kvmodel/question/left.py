@@ -13,7 +13,7 @@ ASTRAY: Final[dict[str, int]] = {
     "ASTRAY_SELECTOR": 1 << 5,
     "ASTRAY_INTERRUPTION": 1 << 6,  # VM-exit interruption information is valid where no event caused the exit
     "ASTRAY_VECTORING": 1 << 7,  # IDT-vectoring information is valid where no event was being delivered
-    "ASTRAY_LENGTH": 1 << 8,  # of the instruction that exits
+    "ASTRAY_LENGTH": 1 << 8,  # of VMCALL
     "ASTRAY_SAVED": 1 << 9,  # L2's state is not what it was entered with
     "ASTRAY_BASE": 1 << 10,  # of FS or GS
     "ASTRAY_SYSENTER": 1 << 11,

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from kvmodel.question.ids import expanded
-from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.program import is_program, program
 from kvmodel.question.relations import EXISTENCE, RELATIONS
 from kvmodel.question.sequence import PREFIX, SEPARATOR, sequence
@@ -52,7 +51,6 @@ _ACCESS_RE = re.compile(
 )
 _ENTRY_RE = re.compile(r"entry\.ept(?P<ept>[01])\." + _TAIL)
 _VM_ENTRY_RE = re.compile(r"vmentry\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL)
-_INSTRUCTION_RE = re.compile(r"vmdo\.(?P<name>[a-z0-9-]+)\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>64)\." + _TAIL)
 _VM_EXIT_RE = re.compile(
     r"vmexit\.(?P<steps>[a-z0-9+]+)\.(?P<changes>[a-z0-9_:=+]+)\.pg(?P<pg>off|32|pae|64)\." + _TAIL
 )
@@ -190,8 +188,6 @@ def _of_full(text: str) -> Vector | None:
         return EntryVector(*_common(m), ept=m["ept"] == "1")
     if m := _VM_ENTRY_RE.fullmatch(text):
         return VmEntryVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]))
-    if m := _INSTRUCTION_RE.fullmatch(text):
-        return InstructionVector(*_common(m), changes=changes(m["changes"]), paging=Paging(m["pg"]), name=m["name"])
     if m := _VM_EXIT_RE.fullmatch(text):
         made = changes(m["changes"])
         return VmExitVector(*_common(m), steps=steps(m["steps"]), changes=made, paging=Paging(m["pg"]))

@@ -17,14 +17,17 @@ from typing import Final
 from kvmodel.question.vector import Common, Evmcs, Paging, VectorError
 from kvmodel.question.vm_entry import UNCHANGED
 from kvmodel.question.vm_entry import changes as changes
-from kvmodel.question.vmcs import FieldChange
+from kvmodel.question.vmcs import SCRATCH, FieldChange
 
 MOST: Final = 8  # steps of L2's
 NOTHING: Final = "none"  # L2 does nothing before its VMCALL
 CODE: Final = 0x100_E000  # L2-linear, L2-physical and L1-physical at once, so that paging may go and come
 ABSENT_LINEAR: Final = 0x100_F000  # L2-linear: a page that L2's own tables map ...
 ABSENT: Final = 0x200_0000  # ... to this L2-physical address, which EPT12 does not
+READ_ONLY: Final = SCRATCH + 8  # L2-linear and L2-physical: ``mem1``, which L2's own tables let it read alone
+WRITTEN: Final = 0x5A5A  # what L2 writes there, 32 bits
 CALL: Final = b"\x0f\x01\xc1"  # VMCALL
+RDX: Final = 2  # the register that MOV to a control register, or to DR7, takes
 TOLD: Final = (
     "the exit",
     "interruption information",
@@ -38,8 +41,10 @@ TOLD: Final = (
     "CR4",
     "EFER",
     "memory",
+    "preemption timer",
 )
-"""What each turn of the answer is; information has the error code as bits 63:32, ``memory`` is ``mem1``."""
+"""What each turn of the answer is; information has the error code as bits 63:32, ``memory`` is ``mem1``, the timer is
+its field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def _changed(m: re.Match[str], wide: bool) -> Instructions:
             raise VectorError(f"{m.string!r}: a control register has bits 0 to {63 if wide else 31} here")
         code = bytes((0x0F, 0xBA, 0xEA if how == "s" else 0xF2, int(number)))  # bts, btr
         flips.append(Instructed("set" if how == "s" else "clear", int(number), (b"\x48" if wide else b"") + code))
-    return (_move("peek", register, 2), *flips, _move("put", register, 2))
+    return (_move("peek", register, RDX), *flips, _move("put", register, RDX))
 
 
 def _with_index(what: str, m: re.Match[str]) -> Instructions:
@@ -83,7 +88,31 @@ def _with_index(what: str, m: re.Match[str]) -> Instructions:
 
 def _lmsw(m: re.Match[str]) -> Instructions:
     number = int(m["number"], 16)
-    return Instructed("eax", number, b"\xb8" + _u32(number)), Instructed("lmsw", 0, b"\x0f\x01\xf0")
+    return _eax(number), Instructed("lmsw", 0, b"\x0f\x01\xf0")
+
+
+def _eax(value: int) -> Instructed:
+    return Instructed("eax", value, b"\xb8" + _u32(value))
+
+
+def _edx(value: int) -> Instructed:
+    return Instructed("edx", value, b"\xba" + _u32(value))
+
+
+def _put_dr7() -> Instructions:
+    return _edx(0x400), Instructed("putdr7", 7, bytes((0x0F, 0x23, 0xF8 | RDX)))
+
+
+def _in_of_dx(m: re.Match[str]) -> Instructions:
+    """IN of 8, 16 or 32 bits from the port in DX."""
+    port = int(m["port"], 16)
+    return _edx(port), Instructed(m["what"], port, _IN_OF_DX[m["what"]])
+
+
+def _write(wide: bool) -> Instructions:
+    """MOV of an immediate to an address that is part of the instruction."""
+    code = (b"\xc7\x04\x25" if wide else b"\xc7\x05") + _u32(READ_ONLY) + _u32(WRITTEN)
+    return (Instructed("write", READ_ONLY, code),)
 
 
 def _byte(what: str, opcode: int) -> Callable[[re.Match[str], bool], Instructions]:
@@ -93,6 +122,7 @@ def _byte(what: str, opcode: int) -> Callable[[re.Match[str], bool], Instruction
     return made
 
 
+_IN_OF_DX: Final = {"inb": b"\xec", "inw": b"\x66\xed", "inl": b"\xed"}
 _PLAIN: Final = {
     "nop": b"\x90",
     "clts": b"\x0f\x06",
@@ -113,10 +143,15 @@ _PLAIN: Final = {
     "ud2": b"\x0f\x0b",
     "int3": b"\xcc",
     "int1": b"\xf1",
+    "getdr7": b"\x0f\x21\xf8",
 }
 _GRAMMAR: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], bool], Instructions]], ...]] = (
     (re.compile(r"getcr(?P<number>[034])"), lambda m, _: (_move("get", int(m["number"]), 0),)),
     (re.compile(r"cr(?P<register>[034])(?P<bits>(?:[sc]\d{1,2})+)"), _changed),
+    (re.compile(r"putdr7"), lambda _m, _w: _put_dr7()),
+    (re.compile(r"write"), lambda _, wide: _write(wide)),
+    (re.compile(r"eax(?P<number>[0-9a-f]{1,8})"), lambda m, _: (_eax(int(m["number"], 16)),)),
+    (re.compile(r"(?P<what>in[bwl])(?P<port>[0-9a-f]{4})"), lambda m, _: _in_of_dx(m)),
     (re.compile(r"lmsw(?P<number>[0-9a-f]{1,4})"), lambda m, _: _lmsw(m)),
     (re.compile(r"in(?P<number>[0-9a-f]{2})"), _byte("in", 0xE4)),
     (re.compile(r"out(?P<number>[0-9a-f]{2})"), _byte("out", 0xE6)),
@@ -127,12 +162,13 @@ _GRAMMAR: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], bool], Ins
 )
 STEP: Final = (
     r"(?:nop|clts|smsw|cpuid|invd|wbinvd|hlt|pause|rdtsc|rdpmc|monitor|mwait|invlpg|vmxoff|vmlaunch|vmresume|ud2|int3|"
-    r"int1|getcr[034]|cr[034](?:[sc]\d{1,2})+|lmsw[0-9a-f]{1,4}|in[0-9a-f]{2}|out[0-9a-f]{2}|int[0-9a-f]{2}|"
+    r"int1|write|getdr7|putdr7|eax[0-9a-f]{1,8}|in[bwl][0-9a-f]{4}|getcr[034]|cr[034](?:[sc]\d{1,2})+|lmsw[0-9a-f]{1,4}|in[0-9a-f]{2}|out[0-9a-f]{2}|int[0-9a-f]{2}|"
     r"rdmsr[0-9a-f]{1,8}|wrmsr[0-9a-f]{1,8}|iret)"
 )
 _MEANT: Final = (
     "clts, lmsw1, smsw, getcr0, cr0s30c29, cr4s17, cr3s63, cpuid, hlt, pause, rdtsc, rdpmc, invd, wbinvd, invlpg, "
-    "monitor, mwait, vmxoff, vmlaunch, vmresume, ud2, int3, int1, int20, in80, out80, rdmsr175, wrmsr175, iret, nop"
+    "monitor, mwait, vmxoff, vmlaunch, vmresume, ud2, int3, int1, int20, in80, out80, inw0708, getdr7, putdr7, eax1, "
+    "write, rdmsr175, wrmsr175, iret, nop"
 )
 
 

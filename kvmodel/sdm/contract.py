@@ -7,7 +7,6 @@ from itertools import combinations
 
 from kvmodel.bits import GENMASK
 from kvmodel.cpu import Cpu
-from kvmodel.question.instruction import InstructionVector
 from kvmodel.question.outcome import THEN, Allowed, Kind, NotApplicable, Outcome, Place, of_turns
 from kvmodel.question.program import ProgramVector
 from kvmodel.question.relations import OF_KVM
@@ -32,7 +31,7 @@ from kvmodel.question.vector import (
 )
 from kvmodel.question.vm_entry import VmEntryVector
 from kvmodel.question.vm_exit import VmExitVector
-from kvmodel.sdm import client, controls, ept, errata, guest_paging, instructions, msrs, vm_entry, vm_exit
+from kvmodel.sdm import client, controls, ept, errata, guest_paging, msrs, vm_entry, vm_exit
 from kvmodel.sdm import program as programs
 from kvmodel.sdm import sequence as sequences
 from kvmodel.sdm.access import Linear, Use
@@ -164,25 +163,6 @@ def _vm_entry(cpu: Cpu, vector: VmEntryVector) -> tuple[Allowed, ...] | NotAppli
     return tuple(_allowed(outcome, rule) for outcome, rule in found) or _aside("na-vmcs-undecided")
 
 
-def _instruction(cpu: Cpu, vector: InstructionVector) -> tuple[Allowed, ...] | NotApplicable:
-    """What becomes of an entry that is refused, or of L2's instruction behind one that is not."""
-    found = _vm_entry(cpu, vector)
-    if isinstance(found, NotApplicable) or all(one.outcome.kind is not Kind.DONE for one in found):
-        return found
-    if len(found) > 1 or any(
-        one.field not in instructions.MODELLED and one.field[:3] != "mem" for one in vector.changes
-    ):
-        return _aside("na-vmcs-undecided")
-    ends = instructions.ends(
-        vmcs_of(cpu, vector), vmcs_of(cpu, VmEntryVector(vector.mbec, env=vector.env)), vector.asked
-    )
-    if ends is None:
-        return _aside("na-vmcs-undecided")
-    outcome, rule = ends
-    each = max(len(outcome.turns), 1)  # the one rule has both answers of a row
-    return (Allowed(outcome, THEN.join([rule] * each), THEN.join([RULES[rule].section] * each)),)
-
-
 def _told(row: vm_exit.Row) -> Allowed:
     each = [_allowed(*one) for one in row]
     names, sections = (THEN.join(words) for words in zip(*((a.rule, a.section) for a in each), strict=True))
@@ -237,8 +217,6 @@ def answers(cpu: Cpu, vector: Vector) -> tuple[Allowed, ...] | NotApplicable:
             return _nx(cpu, vector)
         case EntryVector():
             return _entry(cpu, vector)
-        case InstructionVector():
-            return _instruction(cpu, vector)
         case VmEntryVector():
             return _vm_entry(cpu, vector)
         case VmExitVector():

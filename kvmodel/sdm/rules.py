@@ -141,24 +141,6 @@ RULES: dict[str, Rule] = {
         "With EPT and a guest in PAE paging a VM exit saves the PDPTEs that the CPU holds into the guest-state area.",
     ),
     "exit-wrmsr": Rule("25.1.3", "WRMSR exits without an MSR bitmap, and where the MSR's bit for writes is 1."),
-    "exit-instruction": Rule(
-        "26.1.3",
-        "An instruction exits where a control, a bitmap, or a bit that L1 owns says so, and some always do.",
-    ),
-    "instruction-completes": Rule(
-        "26.3",
-        "Nothing makes the instruction exit: it does what it does, and leaves the bits of CR0 and CR4 that L1 owns.",
-    ),
-    "injected-event": Rule(
-        "28.2.4", "An exception in the delivery of an injected event exits; IDT-vectoring information has the event."
-    ),
-    "preemption-timer": Rule(
-        "26.5.1",
-        "The preemption timer counts down from its field and ends L2 at 0; an exit saves it where a control says so.",
-    ),
-    "injected-trap-flag": Rule(
-        "27.6.2", "An injected event of type 7 and vector 0 is an exit of the monitor trap flag."
-    ),
     # --- VM entry, controls, MSRs ---
     "entry-mbec-needs-ept": Rule("27.2.1.1", "Mode-based execute control without enable EPT: VMfail, error 7."),
     "entry-unrestricted-needs-ept": Rule("27.2.1.1", "Unrestricted guest without enable EPT: VMfail, error 7."),
@@ -190,7 +172,13 @@ RULES: dict[str, Rule] = {
     "exit-saves-cr0": Rule("28.3.1", "CR0 is saved as it is; bits of the mask are as VM entry loaded them."),
     "exit-saves-cr4": Rule("28.3.1", "CR4 is saved as it is; bits of the mask are as VM entry loaded them."),
     "exit-saves-efer": Rule("28.3.1", "EFER is saved where its VM-exit control says so; else the field is untouched."),
-    "exit-msr-store": Rule("28.4", "The VM-exit MSR-store area has the values of its MSRs at the exit; nothing else."),
+    "exit-memory": Rule(
+        "28.4", "Memory has what L2 wrote and, in the VM-exit MSR-store area, the values of its MSRs; nothing else."
+    ),
+    "exit-saves-timer": Rule(
+        "28.3.4",
+        "The preemption timer's value is saved where a VM-exit control says so; else the field is untouched.",
+    ),
     "msr-value": Rule(
         "A.3.3",
         "Bits 31:0 of MSR 0x48B are 0; every capability in the other half may be missing: less is policy.",

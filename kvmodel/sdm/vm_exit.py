@@ -22,7 +22,11 @@ BREAKPOINT, DEBUG, UNDEFINED = 3, 1, 6
 MTF, TIMER, NMI_WINDOW, INTERRUPT_WINDOW, VMCALL = 37, 52, 8, 7, 18  # basic exit reasons (SDM appendix C)
 EPT_VIOLATION: Final = 48
 IO, RDMSR, WRMSR, IN_DIRECTION, IMMEDIATE = 30, 31, 32, BIT(3), BIT(6)
-SYSENTER_ESP, KERNEL_GS_BASE = 0x175, 0xC000_0102
+SYSENTER_CS, SYSENTER_ESP, KERNEL_GS_BASE = 0x174, 0x175, 0xC000_0102
+PORT_BYTES: Final = {"in": 1, "out": 1, "inb": 1, "inw": 2, "inl": 4}
+RUNS, SAVES = 6, 22  # the preemption timer: a bit of the pin-based controls, one of the VM-exit controls
+TIMER_VALUE: Final = "vmx_preemption_timer_value"
+LONG_TIME: Final = BIT(30)  # of the timer: it begins to go down, and L2 is through long before its end
 ALWAYS: Final = {"cpuid": 10, "invd": 13, "vmlaunch": 20, "vmresume": 24, "vmxoff": 26, "vmcall": VMCALL}
 BY_PRIMARY: Final = {  # (bit of the primary processor-based controls, exit reason)
     "hlt": (7, 12),
@@ -61,9 +65,9 @@ def _injected(v: CheckedVmcs) -> ToldExit | None:
 
 def _before_the_first(v: CheckedVmcs) -> ToldExit | None:
     """An exit that is pending as soon as L2 is entered (SDM 27.7). Raises UndecidedError."""
-    if v.pin(6):
-        if v["vmx_preemption_timer_value"]:
-            raise UndecidedError
+    if v.pin(RUNS) and v[TIMER_VALUE] != LONG_TIME:
+        if v[TIMER_VALUE]:
+            raise UndecidedError  # who is first is open
         return ToldExit(TIMER)
     blocking = v["guest_interruptibility_info"]
     windows = (v.proc(22), v.proc(2))
@@ -82,10 +86,26 @@ def _word(v: CheckedVmcs, address: int) -> int:
 
 
 def _port(v: CheckedVmcs, port: int) -> bool:
-    """Whether an access of one byte to an I/O port below 0x8000 exits (SDM 26.1.3)."""
+    """Whether an access of one byte to an I/O port exits (SDM 26.1.3): bitmap A is of the ports below 0x8000."""
     if not v.proc(25):
         return v.proc(24)
-    return bool(_word(v, v["io_bitmap_a"] + port // 8) >> port % 8 & 1)
+    at, bit = divmod(port & 0x7FFF, 8)
+    return bool(_word(v, v["io_bitmap_b" if port >> 15 else "io_bitmap_a"] + at) >> bit & 1)
+
+
+def _io(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
+    """IN or OUT, which exits where one of its bytes' ports does (SDM 26.1.3)."""
+    size, reads = PORT_BYTES[one.what], one.what != "out"
+    ports = range(one.operand, one.operand + size)
+    if ports.stop > 1 << 16:
+        raise UndecidedError
+    if any(_port(v, port) for port in ports):
+        how = (IN_DIRECTION if reads else 0) | (IMMEDIATE if one.what in ("in", "out") else 0)
+        return ToldExit(IO, one.operand << 16 | how | size - 1, length=len(one.code))
+    if reads:  # whatever lies behind the port; 32 bits clear the others
+        g.rax, g.rax_defined = (0, ~GENMASK(31, 0)) if size == 4 else (g.rax, g.rax_defined & ~GENMASK(8 * size - 1, 0))
+        g.rax_defined &= _ALL
+    return None
 
 
 def _msr_exits(v: CheckedVmcs, msr: int, *, write: bool) -> bool:
@@ -99,13 +119,31 @@ def _msr_exits(v: CheckedVmcs, msr: int, *, write: bool) -> bool:
     return bool(_word(v, at) >> (msr & 7) & 1)
 
 
-def _read_msr(v: CheckedVmcs, msr: int) -> int:
-    if msr == SYSENTER_ESP:
-        return v["guest_sysenter_esp"]
+def _read_msr(v: CheckedVmcs, g: RunningGuest, msr: int) -> int:
+    if msr in g.sysenter:
+        return g.sysenter[msr]
     listed = v["vm_entry_msr_load_addr"]
     if msr == KERNEL_GS_BASE and v["vm_entry_msr_load_count"] == 1 and _word(v, listed) == msr:
         return _word(v, listed + 8)
     raise UndecidedError
+
+
+def _write_msr(g: RunningGuest, msr: int) -> None:
+    """WRMSR that does not exit, of EDX:EAX to one of SYSENTER's MSRs. Raises UndecidedError."""
+    if msr not in g.sysenter or g.rdx is None or g.rax_defined & GENMASK(31, 0) != GENMASK(31, 0):
+        raise UndecidedError
+    value = g.rdx << 32 & _ALL | g.rax & GENMASK(31, 0)
+    if value >> (32 if msr == SYSENTER_CS else 47):
+        raise UndecidedError  # beyond what is kept, or not canonical with some widths
+    g.sysenter[msr] = value
+
+
+def _goes_on(v: CheckedVmcs, g: RunningGuest, what: str) -> None:
+    """PAUSE, INVLPG or RDTSC that no control makes exit. Raises UndecidedError for what waits, or is not described."""
+    if what not in ("pause", "invlpg", "rdtsc") or v.proc2(10):
+        raise UndecidedError
+    if what == "rdtsc":
+        g.rax, g.rax_defined, g.rdx = 0, GENMASK(63, 32), None
 
 
 def _iret(v: CheckedVmcs, g: RunningGuest) -> ToldExit:
@@ -130,7 +168,8 @@ def _executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | No
         case what if what in BY_PRIMARY:
             bit, reason = BY_PRIMARY[what]
             if not v.proc(bit):
-                raise UndecidedError  # it waits, or reads what nobody knows
+                _goes_on(v, g, what)
+                return None
             return ToldExit(reason, g.rax if what == "invlpg" else 0, length=length)
         case "wbinvd" if v.proc2(6):
             return ToldExit(54, length=length)
@@ -146,25 +185,21 @@ def _executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | No
             return delivered(v, Event(SOFTWARE, one.operand, None, length), g.ia32e)
         case "iret":
             return _iret(v, g)
-        case "in" | "out":
-            if not _port(v, one.operand):
-                if one.what == "in":
-                    g.rax_defined &= ~GENMASK(7, 0)  # whatever lies behind the port
-                return None
-            direction = IN_DIRECTION if one.what == "in" else 0
-            return ToldExit(IO, one.operand << 16 | IMMEDIATE | direction, length=length)
+        case what if what in PORT_BYTES:
+            return _io(v, g, one)
         case "ecx":
             return None
         case "rdmsr":
             if _msr_exits(v, one.operand, write=False):
                 return ToldExit(RDMSR, length=length)
-            value = _read_msr(v, one.operand)
-            g.rax, g.rdx = value & GENMASK(31, 0), value >> 32
+            value = _read_msr(v, g, one.operand)
+            g.rax, g.rax_defined, g.rdx = value & GENMASK(31, 0), _ALL, value >> 32
             return None
         case "wrmsr":
             if _msr_exits(v, one.operand, write=True):
                 return ToldExit(WRMSR, length=length)
-            raise UndecidedError
+            _write_msr(g, one.operand)
+            return None
         case _:
             return registers.executed(v, g, one)
 
@@ -186,7 +221,7 @@ def _run(v: CheckedVmcs, vector: VmExitVector) -> tuple[ToldExit, RunningGuest]:
     if v["guest_rip"] != guest.rip or v.proc2(18):
         raise UndecidedError
     found = _injected(v)
-    pending = any((v.pin(6), v.proc(22), v.proc(2), v.proc(27)))
+    pending = any((v.pin(RUNS), v.proc(22), v.proc(2), v.proc(27)))
     if found is not None:
         if found.reason == MTF and pending:
             raise UndecidedError
@@ -231,14 +266,29 @@ def _information(info: int, error: int | None, defined: int, of_error: int = GEN
     return _value(code, defined | (of_error << 32 if error is not None else 0))
 
 
-def _memory(v: CheckedVmcs) -> Outcome:
-    """What the word 1 of the scratch page holds: what the VM-exit MSR-store area had stored (SDM 28.4)."""
+def _memory(v: CheckedVmcs, g: RunningGuest) -> Outcome:
+    """What the word 1 of the scratch page holds: what L2 wrote or the VM-exit MSR-store area had stored (SDM 28.4)."""
     count, area = v["vm_exit_msr_store_count"], v["vm_exit_msr_store_addr"]
     if not count:
-        return _value(v["mem1"])
+        return _value(g.memory)
     if count > 1 or area != SCRATCH or v["mem0"] != SYSENTER_ESP:
         raise UndecidedError
-    return _value(v["guest_sysenter_esp"])
+    return _value(g.sysenter[SYSENTER_ESP])
+
+
+def _timer(v: CheckedVmcs) -> Outcome:
+    """What the field of the preemption timer holds (SDM 26.5.1, 28.3.4): its value where the exit saves it.
+
+    A long time has begun to go down: bit 30 clear, bit 29 set.
+    """
+    if not v.msr(0x481) >> 32 + RUNS & 1:
+        return _value(0, 0)  # there is no such field
+    value = v[TIMER_VALUE]
+    if not (v.pin(RUNS) and v.exit(SAVES)):
+        return _value(value, GENMASK(31, 0))
+    if value not in (0, LONG_TIME):
+        raise UndecidedError
+    return _value(LONG_TIME >> 1, GENMASK(31, 29)) if value else _value(0, GENMASK(31, 0))
 
 
 def _told(v: CheckedVmcs, found: ToldExit, g: RunningGuest) -> Row:
@@ -263,7 +313,8 @@ def _told(v: CheckedVmcs, found: ToldExit, g: RunningGuest) -> Row:
         (_value(g.cr3), "exit-saves-cr3"),
         (_value(g.cr4), "exit-saves-cr4"),
         (_value(saved), "exit-saves-efer"),
-        (Outcome(Kind.VALUE, defined=0) if found.reason == EPT_VIOLATION else _memory(v), "exit-msr-store"),
+        (Outcome(Kind.VALUE, defined=0) if found.reason == EPT_VIOLATION else _memory(v, g), "exit-memory"),
+        (_timer(v), "exit-saves-timer"),
     )
     assert len(row) == len(TOLD)
     return [(outcome if not n else _named(outcome, TOLD[n]), rule) for n, (outcome, rule) in enumerate(row)]

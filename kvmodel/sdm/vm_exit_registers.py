@@ -6,12 +6,12 @@ the bits of the mask as they are and is checked as the register then would be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvmodel.bits import BIT, GENMASK
 from kvmodel.question.vector import Paging
-from kvmodel.question.vm_exit import ABSENT, ABSENT_LINEAR, CODE, Instructed
+from kvmodel.question.vm_exit import ABSENT, ABSENT_LINEAR, CODE, RDX, WRITTEN, Instructed
 from kvmodel.question.vmcs import SCRATCH
 from kvmodel.sdm.vm_entry_state import PDPTE0, ROOTS
 from kvmodel.sdm.vmcs import (
@@ -32,7 +32,7 @@ from kvmodel.sdm.vmcs import (
 )
 
 DOUBLE_FAULT, GENERAL_PROTECTION, PAGE_FAULT = 8, 13, 14
-EXCEPTION_EXIT, CR_ACCESS, EPT_VIOLATION = 0, 28, 48  # basic exit reasons
+EXCEPTION_EXIT, CR_ACCESS, DR_ACCESS, EPT_VIOLATION = 0, 28, 29, 48  # basic exit reasons
 TO_CR, FROM_CR, CLTS, LMSW = (n << 4 for n in range(4))  # access type of a qualification, bits 5:4
 CR0_TS, CR0_ET = BIT(3), BIT(4)
 _FRAME: Final = GENMASK(5, 0)  # of an address: IRET may read what it pops in any order
@@ -40,8 +40,11 @@ CR4_PSE, CR4_PGE, CR4_LA57, CR4_SMEP = BIT(4), BIT(7), BIT(12), BIT(20)
 LOADS_CR0: Final = CR0_CD | CR0_NW | CR0_PG  # whose change loads PDPTEs in PAE paging (SDM 4.4.1)
 LOADS_CR4: Final = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP
 KEPT: Final = CR0_CD | CR0_NW  # VM entry and VM exit never modify them (SDM 27.3.2.1, 28.5.1)
-RDX: Final = 2  # the register that MOV to a control register takes
 _PAGE: Final = 4096
+SYSENTER: Final = {0x174: "guest_sysenter_cs", 0x175: "guest_sysenter_esp", 0x176: "guest_sysenter_eip"}
+DR7_GD: Final = BIT(13)  # each access to a debug register is #DB
+DR7_ONE, DR7_ZERO = BIT(10), BIT(15) | BIT(14) | BIT(12)  # reserved, whatever is written (SDM 19.2.4)
+WRITE_FAULT: Final = BIT(0) | BIT(1)  # of an error code: present, a write
 
 
 class UndecidedError(Exception):
@@ -110,7 +113,7 @@ class ToldExit:
 
 @dataclass
 class RunningGuest:
-    """L2's registers, 64 bits each; ``paging`` and ``ia32e`` follow from them."""
+    """L2's registers, 64 bits each, and the word that it writes; ``paging`` and ``ia32e`` follow from them."""
 
     cr0: int
     cr3: int
@@ -118,7 +121,10 @@ class RunningGuest:
     efer: int
     rip: int = CODE
     rax: int = 0
-    rdx: int = 0
+    rdx: int | None = 0  # None: unknown
+    dr7: int | None = None
+    memory: int = 0  # mem1
+    sysenter: dict[int, int] = field(default_factory=dict)  # the MSRs by number
     rax_defined: int = ALL
     cr0_defined: int = ALL
     pdptes_known: bool = True  # the registers are as memory has them, entry 0 leads to L2's code
@@ -131,6 +137,9 @@ class RunningGuest:
             raise UndecidedError
         cr0 = v["guest_cr0"]
         found = cls(cr0, v["guest_cr3"], v["guest_cr4"], v["guest_ia32_efer"], cr0_defined=ALL & ~(cr0 & KEPT))
+        found.dr7 = v["guest_dr7"] if v.entry(2) else None
+        found.memory = v["mem1"]
+        found.sysenter = {number: v[name] for number, name in SYSENTER.items()}
         if found.pae and v.ept and v["guest_pdptr0"] != PDPTE0:
             raise UndecidedError
         root = ROOTS[found.paging] if found.cr0 & CR0_PG else None
@@ -331,11 +340,17 @@ def _put_cr3(v: CheckedVmcs, g: RunningGuest, value: int, length: int) -> ToldEx
     return None
 
 
+def _of_rdx(g: RunningGuest) -> int:
+    if g.rdx is None:
+        raise UndecidedError
+    return g.rdx
+
+
 def _put(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
-    number, length = one.operand, len(one.code)
+    number, length, written = one.operand, len(one.code), _of_rdx(g)
     if number == 3:
-        return _put_cr3(v, g, g.rdx, length)
-    value = _masked(v, number, g.cr0 if number == 0 else g.cr4, g.rdx)
+        return _put_cr3(v, g, written, length)
+    value = _masked(v, number, g.cr0 if number == 0 else g.cr4, written)
     if value is None:
         return ToldExit(CR_ACCESS, number | TO_CR | RDX << 8, length=length)
     return _put_cr0(v, g, value) if number == 0 else _put_cr4(v, g, value)
@@ -358,6 +373,32 @@ def _lmsw(v: CheckedVmcs, g: RunningGuest, length: int) -> ToldExit | None:
     return _put_cr0(v, g, value)
 
 
+def _debug(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
+    """MOV from DR7 to RAX, or to it of RDX (SDM 26.1.3)."""
+    reads = one.what == "getdr7"
+    if v["guest_dr7"] & DR7_GD:
+        raise UndecidedError
+    if v.proc(23):
+        return ToldExit(DR_ACCESS, 7 | (FROM_CR if reads else RDX << 8), length=len(one.code))
+    if not reads:
+        g.dr7 = g.rdx
+    elif g.dr7 is None:
+        g.rax_defined = 0
+    else:
+        g.rax, g.rax_defined = g.dr7 & GENMASK(31, 0) & ~DR7_ZERO | DR7_ONE, ALL
+    return None
+
+
+def _write(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
+    """A write at CPL 0 of a page that L2's tables make read-only: #PF where CR0.WP is 1 (SDM 4.6.1)."""
+    if g.paging is Paging.OFF or not g.cr0 & CR0_WP:
+        g.memory = g.memory & ~GENMASK(31, 0) | WRITTEN
+        return None
+    if not intercepted(v, PAGE_FAULT, WRITE_FAULT):
+        raise UndecidedError
+    return ToldExit.exception(PAGE_FAULT, WRITE_FAULT, one.operand)
+
+
 def executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
     """One instruction that reads or writes a control register or prepares that; as ``vm_exit`` has it."""
     length = len(one.code)
@@ -365,11 +406,17 @@ def executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | Non
         case "get" | "peek":
             return _reads(v, g, one)
         case "set":
-            g.rdx |= BIT(one.operand)
+            g.rdx = _of_rdx(g) | BIT(one.operand)
         case "clear":
-            g.rdx &= ~BIT(one.operand)
+            g.rdx = _of_rdx(g) & ~BIT(one.operand)
         case "eax":
             g.rax, g.rax_defined = one.operand, ALL
+        case "edx":
+            g.rdx = one.operand
+        case "getdr7" | "putdr7":
+            return _debug(v, g, one)
+        case "write":
+            return _write(v, g, one)
         case "smsw":
             g.rax, g.rax_defined = _seen(v, g, 0) & 0xFFFF, GENMASK(15, 0)
         case "put":

@@ -302,3 +302,9 @@ def test_a_vm_entry_is_a_record_a_change_and_one_more() -> None:
     assert rows[3]["paging"] == C["PAGING_PAE"]
     observed = [*[seen(verdict=C["VERDICT_DONE"])] * 3, seen(verdict=C["VERDICT_ENTRY_FAIL"], error=8)]
     assert guest.outcome_of(vector, observed) == Outcome(Kind.ENTRY_FAIL, code=8)
+
+
+def test_an_access_that_came_to_another_page_is_told() -> None:
+    astray = guest.outcome(parse("e4k.l1=rwxu.read.mbec=off"), seen(verdict=1, astray=C["ASTRAY_DATA"], reason=18))
+    assert astray.kind is Kind.ASTRAY
+    assert "another page" in astray.note

@@ -32,11 +32,11 @@ def test_an_exit_is_a_row() -> None:
     before = [seen(verdict=C["VERDICT_DONE"])] * (guest.count_records(vector) - 1)
     last = seen(
         verdict=C["VERDICT_EXIT"], reason=28, qualification=0x203, gla=0x99, rip=CODE, value=1, leaf_after=2,
-        upper_after=3, gpte_after=4, target_gpa=5, target_gla=6, gpt_gpa=7, leaf_address=3 | 8 << 32,
+        upper_after=3, gpte_after=4, error=0x77, target_gpa=5, target_gla=6, gpt_gpa=7, leaf_address=3 | 8 << 32,
     )  # fmt: skip
     row = guest.outcome_of(vector, [*before, last])
     assert (row.turns[0].number, row.turns[0].code) == (28, 0x203)
-    assert [turn.code for turn in row.turns[1:]] == [5, 6, CODE, 3, 8, 1, 2, 4, 3, 7, 0x99]
+    assert [turn.code for turn in row.turns[1:]] == [5, 6, CODE, 3, 8, 1, 2, 4, 3, 7, 0x99, 0x77]
     assert tuple(turn.note for turn in row.turns[1:]) == TOLD[1:]
 
 

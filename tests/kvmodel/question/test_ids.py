@@ -68,7 +68,7 @@ def test_a_field_left_out_has_its_plain_value(text: str, vector: object) -> None
         ("msr.mbec=on", "lacks its MSR"),
         ("nxhuge.e2m.env=std", "goes before an access with env=hugenx"),
         ("seq.msr+same", "is not a vector id"),
-        ("frob", "one begins with e4k, e2m, e1g, entry, vmentry, vmdo, vmexit, msr"),
+        ("frob", "one begins with e4k, e2m, e1g, entry, vmentry, vmexit, msr"),
         ("", "is not a vector id"),
         ("e4k..fetch", "'' is no field"),
     ],

@@ -29,6 +29,11 @@ def test_every_vector_of_the_parts_is_its_id() -> None:
             assert parse(vector.id) == vector == parse(short(vector.id))
 
 
+def test_no_question_is_asked_twice() -> None:
+    asked = [vector.id for part in VM_EXITS.values() for vector in part()]
+    assert len(asked) == len(set(asked))
+
+
 def test_code_is_that_of_the_mode() -> None:
     """The bytes are the manual's (SDM volume 2): a MOV to CR0 that sets CD, as 64-bit and as 32-bit code."""
     wide = b"".join(one.code for one in instructions("cr0s30", wide=True))
@@ -36,6 +41,11 @@ def test_code_is_that_of_the_mode() -> None:
     assert b"".join(one.code for one in instructions("cr4c5", wide=False)) == bytes.fromhex("0f20e20fbaf2050f22e2")
     assert b"".join(one.code for one in instructions("lmswf", wide=True)) == bytes.fromhex("b80f0000000f01f0")
     assert b"".join(one.code for one in instructions("rdmsr175", wide=True)) == bytes.fromhex("b9750100000f32")
+    assert b"".join(one.code for one in instructions("inw0708", wide=True)) == bytes.fromhex("ba08070000 66ed")
+    assert b"".join(one.code for one in instructions("putdr7", wide=True)) == bytes.fromhex("ba000400000f23fa")
+    written = bytes.fromhex("08d001015a5a0000")
+    assert instructions("write", wide=True)[0].code == bytes.fromhex("c70425") + written
+    assert instructions("write", wide=False)[0].code == bytes.fromhex("c705") + written
     vector = parse("vmexit.int20.mbec=off")
     assert isinstance(vector, VmExitVector)
     assert vector.code == bytes.fromhex("cd200f01c1")
@@ -49,6 +59,8 @@ def test_code_is_that_of_the_mode() -> None:
         ("cr0s32.pgpae.mbec=off", "has bits 0 to 31 here"),
         ("+".join(["nop"] * (MOST + 1)) + ".mbec=off", f"at most {MOST}"),
         ("jmp.mbec=off", "no field of"),
+        ("inw708.mbec=off", "no field of"),
+        ("eax.mbec=off", "no field of"),
         ("nop.guest_activity_state=2.mbec=off", "nothing ends an L2"),
     ],
 )

@@ -179,6 +179,81 @@ def test_reasons(text: str, reason: int) -> None:
     assert told(text)["reason"] == reason
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "qualification"),
+    [
+        (f"inb0708.{PORTS}+mem28=100", 30, 0x708_0008),
+        (f"inb0707.{PORTS}+mem28=100", 18, 0),
+        (f"inl0706.{PORTS}+mem28=200", 30, 0x706_000B),
+        (f"inl0706.{PORTS}+mem28=400", 18, 0),
+        (f"inw7fff.{PORTS}+mem0=1", 30, 0x7FFF_0009),  # the second port is bitmap B's
+        (f"inb8001.{PORTS}+mem0=1", 18, 0),
+        (f"inb0708.{PORTS}+cpu_based_vm_exec_control:s24", 18, 0),
+        ("inw0708.cpu_based_vm_exec_control:s24", 30, 0x708_0009),
+        ("getdr7.cpu_based_vm_exec_control:s23", 29, 0x17),
+        ("putdr7.cpu_based_vm_exec_control:s23", 29, 0x207),
+        ("eax800000+invlpg.cpu_based_vm_exec_control:s9", 14, 0x80_0000),
+        ("eax800000+invlpg", 18, 0),
+        ("pause", 18, 0),
+        ("cr0c3.cr0_guest_host_mask=8+cr0_read_shadow=8", 28, 0x200),  # by the read shadow, not by the register
+        ("cr0s2c16.cr0_guest_host_mask=10000", 18, 0),
+        ("lmsw9.cr0_guest_host_mask=9+cr0_read_shadow=1", 28, 0x9_0030),
+    ],
+)
+def test_reasons_with_their_qualification(text: str, reason: int, qualification: int) -> None:
+    row = told(text)
+    assert (row["reason"], row["the exit"]) == (reason, qualification)
+
+
+def test_what_is_read_from_a_port_or_a_counter_is_open() -> None:
+    for done, defined in (("inb0708", ~0xFF), ("inw0708", ~0xFFFF), ("inl0708", ~0xFFFF_FFFF), ("rdtsc", ~0xFFFF_FFFF)):
+        (row,) = rows(f"{done}.{PORTS}")
+        assert row["RAX"].defined == defined & (1 << 64) - 1
+    assert told("putdr7+getdr7")["RAX"] == 0x400
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("cr0s18+write.cr0_guest_host_mask=10000", True),  # L1's WP stays 1, whatever L2 writes
+        ("cr0c16+write.cr0_guest_host_mask=10000", True),
+        ("cr0c16+write", False),
+        ("cr0s16+write.guest_cr0:c16", True),
+        ("cr0s16s18+write.guest_cr0:c16+cr0_guest_host_mask=10000+cr0_read_shadow=10000", False),
+        ("cr0c31+write.pgpae", False),  # without paging there is no page that is read-only
+    ],
+)
+def test_a_write_of_a_read_only_page_goes_by_wp(text: str, faults: bool) -> None:
+    """SDM 4.6.1 and 26.3: #PF with P and W, of the address written; else the word is in memory."""
+    row = told(text)
+    assert row["interruption information"] == (3 << 32 | PF if faults else 0)
+    assert row["the exit"] == (0x101_D008 if faults else 0)
+    assert row["memory"] == (0 if faults else 0x5A5A)
+
+
+def test_msrs_of_sysenter_are_written_and_read() -> None:
+    passed = "cpu_based_vm_exec_control:s28+msr_bitmap=101d000"
+    assert told(f"eax12345678+wrmsr174+rdmsr174.{passed}")["RAX"] == 0x1234_5678
+    assert told(f"wrmsr174.{passed}+mem5=10000000000000")["reason"] == 18  # reads alone exit
+    assert told(f"rdmsr174.{passed}+mem5=10000000000000")["reason"] == 31
+    stored = "vm_exit_msr_store_count=1+vm_exit_msr_store_addr=101d000+mem0=175"
+    assert told(f"eax1234+wrmsr175.{passed}+{stored}")["memory"] == 0x1234
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "left"),
+    [
+        ("vmx_preemption_timer_value=0", 52, 0),
+        ("vmx_preemption_timer_value=40000000", 10, 0x4000_0000),
+        ("vmx_preemption_timer_value=40000000+vm_exit_controls:s22", 10, 0x2000_0000),
+    ],
+)
+def test_the_preemption_timer_ends_l2_or_goes_down(text: str, reason: int, left: int) -> None:
+    """SDM 26.5.1 and 28.3.4: saved, bit 30 is clear and bit 29 set, and the low bits are open."""
+    row = told(f"cpuid.pin_based_vm_exec_control:s6+{text}")
+    assert (row["reason"], row["preemption timer"]) == (reason, left)
+
+
 def test_the_area_of_msrs_to_store() -> None:
     stored = "vm_exit_msr_store_count=1+vm_exit_msr_store_addr=101d000+mem0=175+guest_sysenter_esp=1234"
     assert told(f"cpuid.{stored}")["memory"] == 0x1234
@@ -199,7 +274,14 @@ def test_each_turn_has_a_rule_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["hlt", "cr4c5.pgpae", "rdmsr10.cpu_based_vm_exec_control:s28+msr_bitmap=101d000", "nop.guest_activity_state=1"],
+    [
+        "hlt",
+        "cr4c5.pgpae",
+        "cpuid.pin_based_vm_exec_control:s6+vmx_preemption_timer_value=5",
+        "rdtsc+wrmsr174.cpu_based_vm_exec_control:s28+msr_bitmap=101d000",
+        "rdmsr10.cpu_based_vm_exec_control:s28+msr_bitmap=101d000",
+        "nop.guest_activity_state=1",
+    ],
 )
 def test_what_is_left_open_is_put_aside(text: str) -> None:
     found = sdm.allowed(CPU, parse(f"vmexit.{text}.mbec=off"))
