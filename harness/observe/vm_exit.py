@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, Protocol
+from typing import Final
 
 from harness import protocol
+from harness.observe.program import StepRecord
 from kvmodel.question.outcome import Kind, Outcome, Place, of_turns
 from kvmodel.question.vm_exit import TOLD, VmExitVector
 
@@ -13,39 +14,6 @@ _C: Final = protocol.CONSTANTS
 _CODE_BYTES: Final = 32  # of a record
 _LOW: Final = 0xFFFF_FFFF
 _EPT_VIOLATION, _EPT_MISCONFIG = 48, 49  # exit reasons, SDM appendix C
-
-
-class ToldRecord(Protocol):
-    """This is what of an observation record the row is made of (images/probe/vm_entry.c, tell)."""
-
-    @property
-    def reason(self) -> int: ...
-    @property
-    def error(self) -> int: ...
-    @property
-    def qualification(self) -> int: ...
-    @property
-    def gpa(self) -> int: ...
-    @property
-    def gla(self) -> int: ...
-    @property
-    def rip(self) -> int: ...
-    @property
-    def value(self) -> int: ...
-    @property
-    def leaf_after(self) -> int: ...
-    @property
-    def upper_after(self) -> int: ...
-    @property
-    def gpte_after(self) -> int: ...
-    @property
-    def target_gpa(self) -> int: ...
-    @property
-    def target_gla(self) -> int: ...
-    @property
-    def gpt_gpa(self) -> int: ...
-    @property
-    def leaf_address(self) -> int: ...
 
 
 def code_records(v: VmExitVector) -> list[dict[str, int | tuple[int, ...]]]:
@@ -59,7 +27,7 @@ def code_records(v: VmExitVector) -> list[dict[str, int | tuple[int, ...]]]:
     return records
 
 
-def row(o: ToldRecord) -> Outcome:
+def row(o: StepRecord) -> Outcome:
     """The function gives the row of what the exit told, as ``TOLD`` names its turns."""
     reason = o.reason & 0xFFFF
     walked = reason in (_EPT_VIOLATION, _EPT_MISCONFIG)

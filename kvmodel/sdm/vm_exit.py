@@ -14,15 +14,16 @@ from kvmodel.question.outcome import Kind, Outcome, Place
 from kvmodel.question.vm_exit import TOLD, Instructed, VmExitVector
 from kvmodel.question.vmcs import SCRATCH
 from kvmodel.sdm import vm_exit_registers as registers
+from kvmodel.sdm.vm_entry import KERNEL_GS_BASE
 from kvmodel.sdm.vm_exit_events import Event, delivered, exited
 from kvmodel.sdm.vm_exit_registers import RunningGuest, ToldExit, UndecidedError, raised
-from kvmodel.sdm.vmcs import NMI_EVENT, OTHER, PRIVILEGED, SOFT_EXCEPTION, SOFTWARE, CheckedVmcs
+from kvmodel.sdm.vmcs import ALL, NMI_EVENT, OTHER, PRIVILEGED, SOFT_EXCEPTION, SOFTWARE, CheckedVmcs
 
 BREAKPOINT, DEBUG, UNDEFINED = 3, 1, 6
 MTF, TIMER, NMI_WINDOW, INTERRUPT_WINDOW, VMCALL = 37, 52, 8, 7, 18  # basic exit reasons (SDM appendix C)
 EPT_VIOLATION: Final = 48
 IO, RDMSR, WRMSR, IN_DIRECTION, IMMEDIATE = 30, 31, 32, BIT(3), BIT(6)
-SYSENTER_CS, SYSENTER_ESP, KERNEL_GS_BASE = 0x174, 0x175, 0xC000_0102
+SYSENTER_CS, SYSENTER_ESP = 0x174, 0x175
 PORT_BYTES: Final = {"in": 1, "out": 1, "inb": 1, "inw": 2, "inl": 4}
 RUNS, SAVES = 6, 22  # the preemption timer: a bit of the pin-based controls, one of the VM-exit controls
 TIMER_VALUE: Final = "vmx_preemption_timer_value"
@@ -37,7 +38,6 @@ BY_PRIMARY: Final = {  # (bit of the primary processor-based controls, exit reas
     "monitor": (29, 39),
     "pause": (30, 40),
 }
-_ALL: Final = GENMASK(63, 0)
 _BY_STI_OR_MOV_SS, _BY_NMI = GENMASK(1, 0), BIT(3)
 
 Row = list[tuple[Outcome, str]]
@@ -104,7 +104,7 @@ def _io(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | None:
         return ToldExit(IO, one.operand << 16 | how | size - 1, length=len(one.code))
     if reads:  # whatever lies behind the port; 32 bits clear the others
         g.rax, g.rax_defined = (0, ~GENMASK(31, 0)) if size == 4 else (g.rax, g.rax_defined & ~GENMASK(8 * size - 1, 0))
-        g.rax_defined &= _ALL
+        g.rax_defined &= ALL
     return None
 
 
@@ -132,7 +132,7 @@ def _write_msr(g: RunningGuest, msr: int) -> None:
     """WRMSR that does not exit, of EDX:EAX to one of SYSENTER's MSRs. Raises UndecidedError."""
     if msr not in g.sysenter or g.rdx is None or g.rax_defined & GENMASK(31, 0) != GENMASK(31, 0):
         raise UndecidedError
-    value = g.rdx << 32 & _ALL | g.rax & GENMASK(31, 0)
+    value = g.rdx << 32 & ALL | g.rax & GENMASK(31, 0)
     if value >> (32 if msr == SYSENTER_CS else 47):
         raise UndecidedError  # beyond what is kept, or not canonical with some widths
     g.sysenter[msr] = value
@@ -193,7 +193,7 @@ def _executed(v: CheckedVmcs, g: RunningGuest, one: Instructed) -> ToldExit | No
             if _msr_exits(v, one.operand, write=False):
                 return ToldExit(RDMSR, length=length)
             value = _read_msr(v, g, one.operand)
-            g.rax, g.rax_defined, g.rdx = value & GENMASK(31, 0), _ALL, value >> 32
+            g.rax, g.rax_defined, g.rdx = value & GENMASK(31, 0), ALL, value >> 32
             return None
         case "wrmsr":
             if _msr_exits(v, one.operand, write=True):
@@ -256,7 +256,7 @@ def told(v: CheckedVmcs, vector: VmExitVector) -> list[Row]:
         return []
 
 
-def _value(code: int, defined: int = _ALL) -> Outcome:
+def _value(code: int, defined: int = ALL) -> Outcome:
     return Outcome(Kind.VALUE, code & defined, defined=defined)
 
 
